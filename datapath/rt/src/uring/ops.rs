@@ -1,0 +1,336 @@
+//! Operations in flight and what they keep alive.
+//!
+//! An entry is freed by its last completion, never by the future that waits for it: a dropped future leaves an
+//! orphan behind whose buffers the kernel may still fill.
+
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::future::Future;
+use std::os::fd::FromRawFd;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use io_uring::cqueue;
+
+use super::Ring;
+use crate::buf::{Buf, View};
+
+/// What the kernel may touch while an operation runs.
+#[derive(Debug)]
+pub(crate) enum Keep {
+    Nothing,
+    Buf(Buf),
+    View(View),
+    Vectored(Box<Vectored>),
+    Path(CString),
+    Paths(CString, CString),
+    Address(Box<libc::sockaddr_storage>),
+    /// The result is a new descriptor; an orphan closes it.
+    Descriptor(Option<CString>),
+}
+
+/// Several views written or sent by one operation.
+pub(crate) struct Vectored {
+    pub(crate) views: Vec<View>,
+    pub(crate) iovecs: Vec<libc::iovec>,
+    pub(crate) header: libc::msghdr,
+}
+
+impl std::fmt::Debug for Vectored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vectored").field("views", &self.views).finish_non_exhaustive()
+    }
+}
+
+impl Keep {
+    /// Ends an operation nobody waits for any more.
+    pub(super) fn dispose(self, result: i32, flags: u32) {
+        if let Self::Descriptor(_) = self
+            && result >= 0
+            && !cqueue::notif(flags)
+        {
+            // SAFETY: the completion made this descriptor and handed it to nobody else.
+            drop(unsafe { std::os::fd::OwnedFd::from_raw_fd(result) });
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OpId {
+    slot: u32,
+    generation: u32,
+}
+
+impl OpId {
+    pub(super) fn user_data(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.slot)
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    Vacant,
+    /// Submitted; a result may be there while a zero-copy notification is still to come.
+    Running {
+        keep: Keep,
+        waker: Option<Waker>,
+        result: Option<i32>,
+    },
+    Done {
+        keep: Keep,
+        result: i32,
+    },
+    Orphan {
+        keep: Keep,
+        /// The result is a descriptor per completion (multishot accept) or buffers to give back.
+        multi: bool,
+    },
+    Multi {
+        waker: Option<Waker>,
+        results: VecDeque<(i32, u32)>,
+        ended: bool,
+    },
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    state: State,
+}
+
+/// The table of operations.
+#[derive(Debug, Default)]
+pub(crate) struct Ops {
+    slots: Vec<Slot>,
+    vacant: Vec<u32>,
+    in_flight: usize,
+}
+
+/// What a completion asks of its reaper.
+pub(super) enum Completed {
+    Wake(Option<Waker>),
+    Orphan { keep: Keep, result: i32, flags: u32 },
+}
+
+impl Ops {
+    fn insert(&mut self, state: State) -> OpId {
+        self.in_flight += 1;
+        if let Some(slot) = self.vacant.pop() {
+            let entry = &mut self.slots[slot as usize];
+            entry.state = state;
+            return OpId { slot, generation: entry.generation };
+        }
+        self.slots.push(Slot { generation: 0, state });
+        OpId { slot: u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 operations"), generation: 0 }
+    }
+
+    pub(super) fn start(&mut self, keep: Keep) -> OpId {
+        self.insert(State::Running { keep, waker: None, result: None })
+    }
+
+    pub(super) fn start_multi(&mut self) -> OpId {
+        self.insert(State::Multi { waker: None, results: VecDeque::new(), ended: false })
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn free(&mut self, id: OpId) -> State {
+        let entry = &mut self.slots[id.slot as usize];
+        // Generations stay below the reserved values of `user_data`.
+        entry.generation = (entry.generation + 1) & 0x7fff_ffff;
+        self.vacant.push(id.slot);
+        std::mem::replace(&mut entry.state, State::Vacant)
+    }
+
+    fn state(&mut self, id: OpId) -> &mut State {
+        let entry = &mut self.slots[id.slot as usize];
+        assert_eq!(entry.generation, id.generation, "an operation outlived its table entry");
+        &mut entry.state
+    }
+
+    pub(super) fn complete(&mut self, user_data: u64, result: i32, flags: u32) -> Completed {
+        let id = OpId { slot: user_data as u32, generation: (user_data >> 32) as u32 };
+        let more = cqueue::more(flags);
+        if !more {
+            self.in_flight -= 1;
+        }
+        let state = self.state(id);
+        match state {
+            State::Vacant | State::Done { .. } => panic!("a completion for an operation that has ended"),
+            State::Running { result: first, .. } if more => {
+                // A zero-copy send: the data may still be read; the notification follows.
+                *first = Some(result);
+                Completed::Wake(None)
+            }
+            State::Running { keep, waker, result: first } => {
+                let result = first.unwrap_or(result);
+                let keep = std::mem::replace(keep, Keep::Nothing);
+                let waker = waker.take();
+                *state = State::Done { keep, result };
+                Completed::Wake(waker)
+            }
+            State::Multi { waker, results, ended } => {
+                results.push_back((result, flags));
+                *ended = !more;
+                Completed::Wake(waker.take())
+            }
+            State::Orphan { multi, .. } if more => {
+                let keep = if *multi { Keep::Descriptor(None) } else { Keep::Nothing };
+                Completed::Orphan { keep, result, flags }
+            }
+            State::Orphan { .. } => {
+                let State::Orphan { keep, .. } = self.free(id) else { unreachable!("matched above") };
+                Completed::Orphan { keep, result, flags }
+            }
+        }
+    }
+}
+
+/// Waits for one operation; gives its raw result and what it kept.
+#[derive(Debug)]
+pub(crate) struct Op {
+    ring: Option<Ring>,
+    id: OpId,
+    cancel: bool,
+}
+
+impl Op {
+    pub(super) fn new(ring: Ring, id: OpId) -> Self {
+        Self { ring: Some(ring), id, cancel: false }
+    }
+
+    /// Asks the kernel to end the operation early when its future is dropped: for reads that may wait for ever, never
+    /// for writes.
+    pub(crate) fn cancel_on_drop(mut self) -> Self {
+        self.cancel = true;
+        self
+    }
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ring")
+    }
+}
+
+impl Future for Op {
+    type Output = (i32, Keep);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(i32, Keep)> {
+        let ring = self.ring.take().expect("polled after completion");
+        {
+            let mut ops = ring.0.ops.borrow_mut();
+            match ops.state(self.id) {
+                State::Running { waker, .. } => {
+                    *waker = Some(cx.waker().clone());
+                    drop(ops);
+                    self.ring = Some(ring);
+                    return Poll::Pending;
+                }
+                State::Done { .. } => {}
+                other => unreachable!("a single operation in state {other:?}"),
+            }
+            let State::Done { keep, result } = ops.free(self.id) else { unreachable!("matched above") };
+            Poll::Ready((result, keep))
+        }
+    }
+}
+
+impl Drop for Op {
+    fn drop(&mut self) {
+        let Some(ring) = self.ring.take() else { return };
+        let mut ops = ring.0.ops.borrow_mut();
+        match ops.state(self.id) {
+            State::Running { keep, .. } => {
+                let keep = std::mem::replace(keep, Keep::Nothing);
+                *ops.state(self.id) = State::Orphan { keep, multi: false };
+                drop(ops);
+                if self.cancel {
+                    ring.cancel(self.id);
+                }
+            }
+            State::Done { .. } => {
+                let State::Done { keep, result } = ops.free(self.id) else { unreachable!("matched above") };
+                drop(ops);
+                keep.dispose(result, 0);
+            }
+            other => unreachable!("a single operation in state {other:?}"),
+        }
+    }
+}
+
+/// Waits for an operation with many completions.
+#[derive(Debug)]
+pub(crate) struct Multi {
+    ring: Ring,
+    id: OpId,
+    accept: bool,
+}
+
+impl Multi {
+    pub(super) fn new(ring: Ring, id: OpId) -> Self {
+        Self { ring, id, accept: false }
+    }
+
+    /// Results are descriptors: those nobody takes are closed.
+    pub(crate) fn of_descriptors(mut self) -> Self {
+        self.accept = true;
+        self
+    }
+
+    /// The next result, or `None` once the kernel has ended the operation.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(i32, u32)>> {
+        let mut ops = self.ring.0.ops.borrow_mut();
+        let State::Multi { waker, results, ended } = ops.state(self.id) else {
+            unreachable!("a multishot operation in another state")
+        };
+        if let Some(next) = results.pop_front() {
+            return Poll::Ready(Some(next));
+        }
+        if *ended {
+            return Poll::Ready(None);
+        }
+        *waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Asks the kernel to end the operation; what has arrived can still be taken until `None`.
+    pub(crate) fn stop(&self) {
+        let ended = match self.ring.0.ops.borrow_mut().state(self.id) {
+            State::Multi { ended, .. } => *ended,
+            _ => true,
+        };
+        if !ended {
+            self.ring.cancel(self.id);
+        }
+    }
+}
+
+impl Drop for Multi {
+    fn drop(&mut self) {
+        let mut ops = self.ring.0.ops.borrow_mut();
+        let State::Multi { results, ended, .. } = ops.state(self.id) else {
+            unreachable!("a multishot operation in another state")
+        };
+        let (left, ended) = (std::mem::take(results), *ended);
+        if ended {
+            ops.free(self.id);
+        } else {
+            let keep = if self.accept { Keep::Descriptor(None) } else { Keep::Nothing };
+            *ops.state(self.id) = State::Orphan { keep, multi: self.accept };
+        }
+        drop(ops);
+        if !ended {
+            self.ring.cancel(self.id);
+        }
+        for (result, flags) in left {
+            if let Some(id) = cqueue::buffer_select(flags) {
+                self.ring.discard(id);
+            } else if self.accept {
+                Keep::Descriptor(None).dispose(result, flags);
+            }
+        }
+    }
+}

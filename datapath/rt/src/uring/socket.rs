@@ -1,0 +1,357 @@
+//! Sockets on the ring: multishot accept and receive, sends that copy or not by size.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::rc::Rc;
+
+use io_uring::{cqueue, opcode};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+
+use super::files::entry_for;
+use super::ops::Vectored;
+use super::recv::GROUP;
+use super::{Keep, Multi, Provided, Registered, Ring, outcome};
+use crate::buf::{Buf, View};
+use crate::net::{Address, LARGE, ZERO_COPY_MIN};
+
+/// A listening socket with a standing multishot accept.
+#[derive(Debug)]
+pub(crate) struct UringListener {
+    registered: Registered,
+    fd: OwnedFd,
+    accept: Option<Multi>,
+}
+
+fn socket(address: &Address) -> io::Result<OwnedFd> {
+    let family = match address {
+        Address::Tcp(std::net::SocketAddr::V4(_)) => AddressFamily::INET,
+        Address::Tcp(std::net::SocketAddr::V6(_)) => AddressFamily::INET6,
+        Address::Unix(_) => AddressFamily::UNIX,
+    };
+    Ok(net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+}
+
+fn tune(fd: &OwnedFd) {
+    // Only TCP sockets know the option, and a socket without it still works.
+    let _unix = sockopt::set_tcp_nodelay(fd, true);
+}
+
+impl UringListener {
+    pub(crate) fn bind(ring: &Ring, address: &Address) -> io::Result<Self> {
+        let fd = socket(address)?;
+        match address {
+            Address::Tcp(tcp) => {
+                sockopt::set_socket_reuseaddr(&fd, true)?;
+                net::bind(&fd, tcp)?;
+            }
+            Address::Unix(path) => net::bind(&fd, &net::SocketAddrUnix::new(path)?)?,
+        }
+        net::listen(&fd, 1024)?;
+        let registered = Registered::new(ring, fd.as_fd())?;
+        Ok(Self { registered, fd, accept: None })
+    }
+
+    pub(crate) fn local_address(&self) -> io::Result<Address> {
+        Address::from_any(&net::getsockname(&self.fd)?)
+    }
+
+    pub(crate) async fn accept(&mut self) -> io::Result<(UringReader, UringWriter, Address)> {
+        let ring = self.registered.ring().clone();
+        let target = self.registered.target();
+        let accept = &mut self.accept;
+        let result = poll_fn(|cx| {
+            loop {
+                let multi = accept.get_or_insert_with(|| {
+                    let entry = entry_for!(target, |fd| opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build());
+                    ring.submit_multi(entry).of_descriptors()
+                });
+                match multi.poll_next(cx) {
+                    std::task::Poll::Pending => return std::task::Poll::Pending,
+                    std::task::Poll::Ready(Some((result, _))) => return std::task::Poll::Ready(outcome(result)),
+                    std::task::Poll::Ready(None) => *accept = None,
+                }
+            }
+        })
+        .await?;
+        // SAFETY: the kernel has just made this descriptor for us.
+        let fd = unsafe { OwnedFd::from_raw_fd(result as i32) };
+        tune(&fd);
+        let peer = net::getpeername(&fd).map_err(io::Error::from).and_then(|peer| match peer {
+            Some(peer) => Address::from_any(&peer),
+            None => Ok(Address::Unix(std::path::PathBuf::new())),
+        })?;
+        let (reader, writer) = split(&ring, fd)?;
+        Ok((reader, writer, peer))
+    }
+}
+
+pub(crate) async fn connect(ring: &Ring, address: &Address) -> io::Result<(UringReader, UringWriter)> {
+    let fd = socket(address)?;
+    tune(&fd);
+    let mut storage: Box<libc::sockaddr_storage> = Box::new(address.storage()?);
+    let len = address.storage_len();
+    let registered = Registered::new(ring, fd.as_fd())?;
+    let start: *const libc::sockaddr = (&raw mut *storage).cast();
+    let entry = entry_for!(registered.target(), |fd| opcode::Connect::new(fd, start, len).build());
+    outcome(ring.submit(entry, Keep::Address(storage)).cancel_on_drop().await.0)?;
+    drop(registered);
+    split(ring, fd)
+}
+
+#[derive(Debug)]
+struct Socket {
+    registered: Registered,
+    fd: OwnedFd,
+    zero_copy: Cell<bool>,
+}
+
+fn split(ring: &Ring, fd: OwnedFd) -> io::Result<(UringReader, UringWriter)> {
+    let registered = Registered::new(ring, fd.as_fd())?;
+    // On loopback and Unix sockets the kernel copies a "zero-copy" send after all, and charges for the attempt.
+    let zero_copy = match net::getpeername(&fd)?.map(|peer| Address::from_any(&peer)) {
+        Some(Ok(Address::Tcp(peer))) => !peer.ip().is_loopback(),
+        _ => false,
+    };
+    let socket = Rc::new(Socket { registered, fd, zero_copy: Cell::new(zero_copy) });
+    Ok((UringReader { socket: Rc::clone(&socket), multi: None, eof: false, large: false }, UringWriter { socket }))
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub(crate) struct UringReader {
+    socket: Rc<Socket>,
+    multi: Option<Multi>,
+    eof: bool,
+    /// The last payload was received directly: expect another one and do not arm multishot in between.
+    large: bool,
+}
+
+impl UringReader {
+    pub(crate) async fn recv(&mut self) -> io::Result<Option<Provided>> {
+        loop {
+            if self.eof {
+                return Ok(None);
+            }
+            let ring = self.socket.registered.ring().clone();
+            if self.multi.is_none() {
+                while !ring.0.recv.borrow().has_room() {
+                    ring.0.recv_room.notified().await;
+                }
+                if std::mem::take(&mut self.large) {
+                    return self.recv_once(&ring).await;
+                }
+                let entry =
+                    entry_for!(self.socket.registered.target(), |fd| opcode::RecvMulti::new(fd, GROUP).build());
+                self.multi = Some(ring.submit_multi(entry));
+            }
+            let multi = self.multi.as_mut().expect("armed above");
+            match poll_fn(|cx| multi.poll_next(cx)).await {
+                None => self.multi = None,
+                Some((result, flags)) => {
+                    if let Some(received) = self.received(&ring, result, flags)? {
+                        return Ok(received);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn recv_once(&mut self, ring: &Ring) -> io::Result<Option<Provided>> {
+        let entry = entry_for!(self.socket.registered.target(), |fd| {
+            opcode::Recv::new(fd, std::ptr::null_mut(), super::recv::BUFFER as u32).buf_group(GROUP).build()
+        });
+        let entry = entry.flags(io_uring::squeue::Flags::BUFFER_SELECT);
+        let mut multi = ring.submit_multi(entry);
+        while let Some((result, flags)) = poll_fn(|cx| multi.poll_next(cx)).await {
+            if let Some(received) = self.received(ring, result, flags)? {
+                return Ok(received);
+            }
+        }
+        // Out of buffers: the caller's loop waits for one and arms multishot.
+        Ok(Box::pin(self.recv()).await?)
+    }
+
+    /// Some(data), Some(None) at the end of the stream, None when buffers ran out and the receive must be armed again.
+    fn received(&mut self, ring: &Ring, result: i32, flags: u32) -> io::Result<Option<Option<Provided>>> {
+        let provided = cqueue::buffer_select(flags)
+            .map(|id| Provided::new(ring, id, usize::try_from(result).unwrap_or(0)));
+        match result {
+            0 => {
+                self.eof = true;
+                Ok(Some(None))
+            }
+            error if error == -libc::ENOBUFS => Ok(None),
+            _ => {
+                outcome(result)?;
+                Ok(Some(provided))
+            }
+        }
+    }
+
+    /// Receives exactly `buf[from..]`, straight into the buffer where that pays.
+    pub(crate) async fn recv_into(&mut self, mut buf: Buf, mut from: usize) -> (io::Result<Option<Provided>>, Buf) {
+        // What multishot has taken off the socket already comes first; a rest too small for a direct receive comes
+        // the same way.
+        while buf.len() - from > 0 {
+            if buf.len() - from >= LARGE {
+                match self.stop_multishot().await {
+                    Ok(None) => break,
+                    Ok(Some(part)) => match fill(&mut buf, &mut from, part) {
+                        None => continue,
+                        rest => return (Ok(rest), buf),
+                    },
+                    Err(error) => return (Err(error), buf),
+                }
+            }
+            match self.recv().await {
+                Ok(Some(part)) => {
+                    if let Some(rest) = fill(&mut buf, &mut from, part) {
+                        return (Ok(Some(rest)), buf);
+                    }
+                }
+                Ok(None) => return (Err(io::ErrorKind::UnexpectedEof.into()), buf),
+                Err(error) => return (Err(error), buf),
+            }
+        }
+        while from < buf.len() {
+            self.large = true;
+            // SAFETY: `from < len`, inside the buffer.
+            let start = unsafe { buf.as_mut_ptr().add(from) };
+            let left = (buf.len() - from) as u32;
+            let entry = entry_for!(self.socket.registered.target(), |fd| {
+                opcode::Recv::new(fd, start, left).flags(libc::MSG_WAITALL).build()
+            });
+            let ring = self.socket.registered.ring().clone();
+            let (result, keep) = ring.submit(entry, Keep::Buf(buf)).cancel_on_drop().await;
+            let Keep::Buf(back) = keep else { unreachable!("an operation gives back what it kept") };
+            buf = back;
+            match outcome(result) {
+                Ok(0) => return (Err(io::ErrorKind::UnexpectedEof.into()), buf),
+                Ok(count) => from += count,
+                Err(error) => return (Err(error), buf),
+            }
+        }
+        (Ok(None), buf)
+    }
+
+    /// Ends the standing receive; gives data it had already taken, one part per call, then `None`.
+    async fn stop_multishot(&mut self) -> io::Result<Option<Provided>> {
+        let ring = self.socket.registered.ring().clone();
+        let Some(multi) = &mut self.multi else { return Ok(None) };
+        multi.stop();
+        while let Some((result, flags)) = poll_fn(|cx| multi.poll_next(cx)).await {
+            if let Some(id) = cqueue::buffer_select(flags)
+                && result > 0
+            {
+                return Ok(Some(Provided::new(&ring, id, result as usize)));
+            }
+            match result {
+                0 => self.eof = true,
+                error if error == -libc::ECANCELED || error == -libc::ENOBUFS => {}
+                error => outcome(error).map(drop)?,
+            }
+        }
+        self.multi = None;
+        if self.eof { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(None) }
+    }
+}
+
+/// Copies `part` into `buf[from..]`; gives back the part's end when it does not fit.
+fn fill(buf: &mut Buf, from: &mut usize, mut part: Provided) -> Option<Provided> {
+    let count = part.len().min(buf.len() - *from);
+    buf[*from..*from + count].copy_from_slice(&part[..count]);
+    *from += count;
+    if count == part.len() {
+        return None;
+    }
+    part.advance(count);
+    Some(part)
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub(crate) struct UringWriter {
+    socket: Rc<Socket>,
+}
+
+impl UringWriter {
+    pub(crate) async fn send_all(&self, mut data: View) -> io::Result<()> {
+        while !data.is_empty() {
+            let sent = self.send(data.clone()).await?;
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            data = data.slice(sent..);
+        }
+        Ok(())
+    }
+
+    async fn send(&self, data: View) -> io::Result<usize> {
+        let (start, len) = (data.first_byte(), data.len() as u32);
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let ring = self.socket.registered.ring();
+        let target = self.socket.registered.target();
+        if data.len() >= ZERO_COPY_MIN && self.socket.zero_copy.get() {
+            let index = data.registered();
+            let entry = entry_for!(target, |fd| {
+                opcode::SendZc::new(fd, start, len).flags(flags).buf_index(index).build()
+            });
+            match outcome(ring.submit(entry, Keep::View(data.clone())).cancel_on_drop().await.0) {
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => self.socket.zero_copy.set(false),
+                other => return other,
+            }
+        }
+        let entry = entry_for!(target, |fd| opcode::Send::new(fd, start, len).flags(flags).build());
+        outcome(ring.submit(entry, Keep::View(data)).cancel_on_drop().await.0)
+    }
+
+    pub(crate) async fn send_vectored(&self, mut views: Vec<View>) -> io::Result<()> {
+        views.retain(|view| !view.is_empty());
+        while !views.is_empty() {
+            let mut sent = self.send_some(views.clone()).await?;
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            let whole = views.iter().take_while(|view| {
+                let fits = sent >= view.len();
+                if fits {
+                    sent -= view.len();
+                }
+                fits
+            });
+            let whole = whole.count();
+            views.drain(..whole);
+            if sent > 0 {
+                views[0] = views[0].slice(sent..);
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_some(&self, mut views: Vec<View>) -> io::Result<usize> {
+        views.truncate(libc::UIO_MAXIOV as usize);
+        let iovecs: Vec<libc::iovec> = views
+            .iter()
+            .map(|view| libc::iovec { iov_base: view.first_byte().cast_mut().cast(), iov_len: view.len() })
+            .collect();
+        // SAFETY: all-zero is a valid `msghdr`.
+        let header: libc::msghdr = unsafe { std::mem::zeroed() };
+        let mut vectored = Box::new(Vectored { views, iovecs, header });
+        vectored.header.msg_iov = vectored.iovecs.as_mut_ptr();
+        vectored.header.msg_iovlen = vectored.iovecs.len() as _;
+        let header: *const libc::msghdr = &raw const vectored.header;
+        let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
+        let entry = entry_for!(self.socket.registered.target(), |fd| {
+            opcode::SendMsg::new(fd, header).flags(flags).build()
+        });
+        outcome(self.socket.registered.ring().submit(entry, Keep::Vectored(vectored)).cancel_on_drop().await.0)
+    }
+
+    /// Ends the connection in both directions: a receive under way completes.
+    pub(crate) fn shutdown(&self) {
+        // The peer may have gone already; then there is nothing left to end.
+        let _gone = net::shutdown(&self.socket.fd, net::Shutdown::Both);
+    }
+}
