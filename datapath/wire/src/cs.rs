@@ -1,0 +1,356 @@
+//! Between chunk servers and the MDS: registration, heartbeats, inventory, and the MDS's orders.
+
+use crate::cluster::Event;
+use crate::session::IoStats;
+
+/// Flag `J`: the CS uses a write journal of its own.
+pub const FLAG_JOURNAL: u32 = 1 << 0;
+/// Flag `C`: checksums are on.
+pub const FLAG_CHECKSUMS: u32 = 1 << 1;
+/// Flag `D`: direct I/O.
+pub const FLAG_DIRECT: u32 = 1 << 2;
+/// Flag `c`: the journal is clean, nothing waits to be moved to the disk.
+pub const FLAG_CLEAN: u32 = 1 << 3;
+/// Flag `H`, failed: an I/O error of the disk.
+pub const FLAG_FAILED_IO: u32 = 1 << 8;
+/// Flag `h`, failed: stored data does not match its checksum.
+pub const FLAG_FAILED_CHECKSUM: u32 = 1 << 9;
+/// Flag `S`, failed: the journal is not accessible or not the CS's own.
+pub const FLAG_FAILED_JOURNAL: u32 = 1 << 10;
+/// Flag `R`, failed: the repository is not there.
+pub const FLAG_FAILED_REPOSITORY: u32 = 1 << 11;
+/// Flag `T`, failed: the disk does not answer in time.
+pub const FLAG_FAILED_TIMEOUT: u32 = 1 << 12;
+/// All flags of a failed CS.
+pub const FLAGS_FAILED: u32 = FLAG_FAILED_IO
+    | FLAG_FAILED_CHECKSUM
+    | FLAG_FAILED_JOURNAL
+    | FLAG_FAILED_REPOSITORY
+    | FLAG_FAILED_TIMEOUT;
+
+/// Letters of CS flags in the order in which they are shown.
+const LETTERS: [(u32, char); 9] = [
+    (FLAG_FAILED_IO, 'H'),
+    (FLAG_FAILED_CHECKSUM, 'h'),
+    (FLAG_FAILED_JOURNAL, 'S'),
+    (FLAG_FAILED_REPOSITORY, 'R'),
+    (FLAG_FAILED_TIMEOUT, 'T'),
+    (FLAG_JOURNAL, 'J'),
+    (FLAG_CHECKSUMS, 'C'),
+    (FLAG_DIRECT, 'D'),
+    (FLAG_CLEAN, 'c'),
+];
+
+/// The letters of CS flags as operators see them, such as `JCc`. Unknown flags have none.
+pub fn flag_letters(flags: u32) -> String {
+    LETTERS.iter().filter(|(flag, _)| flags & flag != 0).map(|&(_, letter)| letter).collect()
+}
+
+/// A file and the lowest epoch a CS may still serve (C2).
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct FenceItem {
+    /// File id.
+    #[prost(uint64, tag = "1")]
+    pub file_id: u64,
+    /// Epoch below which requests are refused.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+}
+
+/// The write journal of a CS.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct JournalInfo {
+    /// Directory; empty when it is inside the repository.
+    #[prost(string, tag = "1")]
+    pub path: String,
+    /// Size in bytes.
+    #[prost(uint64, tag = "2")]
+    pub size_bytes: u64,
+    /// Bytes that wait to be moved to the disk.
+    #[prost(uint64, tag = "3")]
+    pub dirty_bytes: u64,
+    /// UUID shared with the superblock, 16 bytes.
+    #[prost(bytes = "vec", tag = "4")]
+    pub uuid: Vec<u8>,
+    /// Generation shared with the superblock.
+    #[prost(uint64, tag = "5")]
+    pub generation: u64,
+}
+
+/// REGISTER_CS request (C10).
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct RegisterCs {
+    /// CS id; 0 = new, the MDS gives one.
+    #[prost(uint64, tag = "1")]
+    pub cs_id: u64,
+    /// UUID of the repository, 16 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub cs_uuid: Vec<u8>,
+    /// Nonce of its last registration, 16 bytes; empty when new.
+    #[prost(bytes = "vec", tag = "3")]
+    pub nonce: Vec<u8>,
+    /// Nonce it has durably stored for this registration, 16 bytes.
+    #[prost(bytes = "vec", tag = "4")]
+    pub new_nonce: Vec<u8>,
+    /// Host id, as in `/etc/vstorage/host_id`.
+    #[prost(string, tag = "5")]
+    pub host_id: String,
+    /// Host name, for messages.
+    #[prost(string, tag = "6")]
+    pub host_name: String,
+    /// Boot id of the host, 16 bytes.
+    #[prost(bytes = "vec", tag = "7")]
+    pub boot_id: Vec<u8>,
+    /// Addresses with port where it listens, the preferred first.
+    #[prost(string, repeated, tag = "8")]
+    pub addresses: Vec<String>,
+    /// Storage tier, 0 to 3.
+    #[prost(uint32, tag = "9")]
+    pub tier: u32,
+    /// Size of its disk in bytes.
+    #[prost(uint64, tag = "10")]
+    pub total_bytes: u64,
+    /// Free space on its disk in bytes.
+    #[prost(uint64, tag = "11")]
+    pub free_bytes: u64,
+    /// Flags, see [`FLAG_JOURNAL`] and the following.
+    #[prost(uint32, tag = "12")]
+    pub flags: u32,
+    /// Its journal.
+    #[prost(message, optional, tag = "13")]
+    pub journal: Option<JournalInfo>,
+    /// Version of the program.
+    #[prost(string, tag = "14")]
+    pub software: String,
+    /// Path of the repository.
+    #[prost(string, tag = "15")]
+    pub path: String,
+    /// Replicas it holds.
+    #[prost(uint64, tag = "16")]
+    pub chunk_count: u64,
+    /// Counts its registrations; as in HELLO.
+    #[prost(uint64, tag = "17")]
+    pub nonce_generation: u64,
+}
+
+/// REGISTER_CS reply. The CS serves data only after it has durably recorded all `fences`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct RegisterCsReply {
+    /// CS id.
+    #[prost(uint64, tag = "1")]
+    pub cs_id: u64,
+    /// Term of the registration in milliseconds from the sending of the request (C2).
+    #[prost(uint32, tag = "2")]
+    pub term_ms: u32,
+    /// Epochs raised while it was away.
+    #[prost(message, repeated, tag = "3")]
+    pub fences: Vec<FenceItem>,
+    /// The nonce was wrong: all its replicas are stale (C10).
+    #[prost(bool, tag = "4")]
+    pub stale: bool,
+    /// Session of this registration, for HELLO and heartbeats.
+    #[prost(uint64, tag = "5")]
+    pub session: u64,
+    /// The MDS wants the whole inventory by REPORT_CHUNKS.
+    #[prost(bool, tag = "6")]
+    pub report_all: bool,
+    /// There are more fences than one reply holds: they follow by FENCE requests, and the CS serves no
+    /// data before it has recorded those of the one marked `last`.
+    #[prost(bool, tag = "7")]
+    pub more_fences: bool,
+}
+
+/// State of a replica by its own CS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum ReplicaState {
+    /// Not said.
+    Unspecified = 0,
+    /// Whole.
+    Good = 1,
+    /// Some of its blocks do not match their checksums.
+    Corrupt = 2,
+    /// It should be there and is not.
+    Missing = 3,
+    /// Some of its blocks must be reconciled before they are served (C5).
+    Unsettled = 4,
+    /// It was there and is deleted.
+    Deleted = 5,
+}
+
+/// A replica on a CS.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct ReplicaReport {
+    /// Chunk id.
+    #[prost(uint64, tag = "1")]
+    pub chunk_id: u64,
+    /// Version it holds.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// Its state.
+    #[prost(enumeration = "ReplicaState", tag = "3")]
+    pub state: i32,
+    /// Space it takes in bytes.
+    #[prost(uint64, tag = "4")]
+    pub used_bytes: u64,
+}
+
+/// HEARTBEAT request: renews the registration; carries what changed since the last one.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Heartbeat {
+    /// CS id.
+    #[prost(uint64, tag = "1")]
+    pub cs_id: u64,
+    /// Session of its registration.
+    #[prost(uint64, tag = "2")]
+    pub session: u64,
+    /// Free space on its disk in bytes.
+    #[prost(uint64, tag = "3")]
+    pub free_bytes: u64,
+    /// Replicas it holds.
+    #[prost(uint64, tag = "4")]
+    pub chunk_count: u64,
+    /// What it did.
+    #[prost(message, required, tag = "5")]
+    pub io: IoStats,
+    /// Events for the cluster's log, as many as fit; their ids are 0.
+    #[prost(message, repeated, tag = "6")]
+    pub events: Vec<Event>,
+    /// Replicas whose state changed, as many as fit: the rest goes with the next heartbeat.
+    #[prost(message, repeated, tag = "7")]
+    pub differences: Vec<ReplicaReport>,
+    /// Size of its disk in bytes.
+    #[prost(uint64, tag = "8")]
+    pub total_bytes: u64,
+    /// Flags, see [`FLAG_JOURNAL`] and the following.
+    #[prost(uint32, tag = "9")]
+    pub flags: u32,
+    /// Bytes in its journal that wait to be moved to the disk.
+    #[prost(uint64, tag = "10")]
+    pub journal_dirty_bytes: u64,
+}
+
+/// HEARTBEAT reply.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct HeartbeatReply {
+    /// Term of the registration in milliseconds from the sending of the request.
+    #[prost(uint32, tag = "1")]
+    pub term_ms: u32,
+}
+
+/// REPORT_CHUNKS request: a page of the inventory. The reply is empty.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ReportChunks {
+    /// CS id.
+    #[prost(uint64, tag = "1")]
+    pub cs_id: u64,
+    /// Session of its registration.
+    #[prost(uint64, tag = "2")]
+    pub session: u64,
+    /// Lowest chunk id this page speaks for: ids between here and the last one listed that are not
+    /// listed are not held.
+    #[prost(uint64, tag = "3")]
+    pub first_id: u64,
+    /// Replicas, ascending by chunk id.
+    #[prost(message, repeated, tag = "4")]
+    pub replicas: Vec<ReplicaReport>,
+    /// The last page: no higher id is held.
+    #[prost(bool, tag = "5")]
+    pub last: bool,
+}
+
+/// A replica to be created.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct CreateItem {
+    /// Chunk id.
+    #[prost(uint64, tag = "1")]
+    pub chunk_id: u64,
+    /// First version.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// File it belongs to.
+    #[prost(uint64, tag = "3")]
+    pub file_id: u64,
+    /// Size in bytes.
+    #[prost(uint64, tag = "4")]
+    pub size_bytes: u64,
+    /// Layout id; 0 = replicated.
+    #[prost(uint32, tag = "5")]
+    pub layout: u32,
+    /// Piece of the stripe; 0 for replicated chunks.
+    #[prost(uint32, tag = "6")]
+    pub slot: u32,
+    /// Epoch of the file below which requests are refused.
+    #[prost(uint64, tag = "7")]
+    pub epoch: u64,
+}
+
+/// CREATE_CHUNKS request.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct CreateChunks {
+    /// Replicas; creating one that is there at this version is no error.
+    #[prost(message, repeated, tag = "1")]
+    pub items: Vec<CreateItem>,
+}
+
+/// A replica to be deleted.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct DeleteItem {
+    /// Chunk id.
+    #[prost(uint64, tag = "1")]
+    pub chunk_id: u64,
+    /// Highest version to delete: a higher one is spared (C9).
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+}
+
+/// DELETE_CHUNKS request.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct DeleteChunks {
+    /// Replicas; deleting one that is not there is no error.
+    #[prost(message, repeated, tag = "1")]
+    pub items: Vec<DeleteItem>,
+}
+
+/// FENCE request: answered when older requests have drained and the epochs are recorded (C2).
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Fence {
+    /// Files and epochs.
+    #[prost(message, repeated, tag = "1")]
+    pub items: Vec<FenceItem>,
+    /// Ends the fences that `more_fences` of REGISTER_CS announced.
+    #[prost(bool, tag = "2")]
+    pub last: bool,
+}
+
+/// Outcome of one item of an order.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct ItemResult {
+    /// Chunk id, or file id for FENCE.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Code of the [`Status`](crate::Status).
+    #[prost(uint32, tag = "2")]
+    pub status: u32,
+}
+
+/// Reply of CREATE_CHUNKS, DELETE_CHUNKS and FENCE.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ResultsReply {
+    /// One result per item, in the order of the request.
+    #[prost(message, repeated, tag = "1")]
+    pub results: Vec<ItemResult>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_show_as_letters() {
+        assert_eq!(flag_letters(FLAG_JOURNAL | FLAG_CHECKSUMS | FLAG_CLEAN), "JCc");
+        assert_eq!(flag_letters(FLAGS_FAILED), "HhSRT");
+        assert_eq!(flag_letters(u32::MAX), "HhSRTJCDc");
+        assert_eq!(flag_letters(0), "");
+    }
+}

@@ -1,0 +1,109 @@
+//! FLUSH.
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{check_flags, check_watermarks};
+use crate::body::{BodyError, exact, put};
+
+/// FLUSH request: make writes to a file durable on this CS, in all its chunks (C4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Flush {
+    /// File id.
+    pub file: u64,
+    /// Epoch of the sender's lease on the file.
+    pub epoch: u64,
+    /// Every write with a lower sequence number that this CS has answered must be durable.
+    pub upto_seq: u64,
+    /// The sender has the answers of all writes with a lower number (C11).
+    pub done: u64,
+    /// All writes with a lower number are stable on all members (C5).
+    pub stable: u64,
+}
+
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawFlush {
+    file: U64,
+    epoch: U64,
+    upto_seq: U64,
+    done: U64,
+    stable: U64,
+    flags: U32,
+    reserved: U32,
+}
+
+const _: () = assert!(size_of::<RawFlush>() == 48);
+
+impl Flush {
+    /// Appends the body to `out`.
+    ///
+    /// # Panics
+    /// When `stable` is above `done`: the peer would refuse it.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        assert!(self.stable <= self.done, "{self:?} cannot be sent");
+        let raw = RawFlush {
+            file: self.file.into(),
+            epoch: self.epoch.into(),
+            upto_seq: self.upto_seq.into(),
+            done: self.done.into(),
+            stable: self.stable.into(),
+            flags: U32::ZERO,
+            reserved: U32::ZERO,
+        };
+        put(&raw, out);
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// Watermarks that contradict each other, unknown flags, and a body of the wrong length.
+    pub fn decode(body: &[u8]) -> Result<Self, BodyError> {
+        let raw = exact::<RawFlush>(body)?;
+        check_flags(raw.flags.get(), 0)?;
+        let flush = Self {
+            file: raw.file.get(),
+            epoch: raw.epoch.get(),
+            upto_seq: raw.upto_seq.get(),
+            done: raw.done.get(),
+            stable: raw.stable.get(),
+        };
+        check_watermarks(flush.stable, flush.done)?;
+        Ok(flush)
+    }
+}
+
+/// FLUSH reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FlushReply {
+    /// Boot id of the CS's host. Another one than the writes were answered under means that some of
+    /// them may be gone (C10).
+    pub boot_id: [u8; 16],
+}
+
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawFlushReply {
+    boot_id: [u8; 16],
+    flags: U32,
+    reserved: U32,
+}
+
+const _: () = assert!(size_of::<RawFlushReply>() == 24);
+
+impl FlushReply {
+    /// Appends the body to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put(&RawFlushReply { boot_id: self.boot_id, flags: U32::ZERO, reserved: U32::ZERO }, out);
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// Unknown flags, and a body of the wrong length.
+    pub fn decode(body: &[u8]) -> Result<Self, BodyError> {
+        let raw = exact::<RawFlushReply>(body)?;
+        check_flags(raw.flags.get(), 0)?;
+        Ok(Self { boot_id: raw.boot_id })
+    }
+}

@@ -1,0 +1,227 @@
+//! The one table of operation codes.
+//!
+//! The high byte of a code is its [`Group`], which says who serves it.
+
+use std::fmt;
+
+/// Operations that belong together and are served by the same role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Group {
+    /// Of the connection itself; served by every role.
+    Connection,
+    /// Reads and writes, client to CS.
+    Data,
+    /// What the reconciler of C5 needs, client to CS.
+    Reconcile,
+    /// Client sessions, client to MDS.
+    Session,
+    /// Names, sizes and attributes, client to MDS.
+    Namespace,
+    /// Leases and chunk maps, client to MDS.
+    Lease,
+    /// Registration and reports, CS to MDS.
+    ChunkServer,
+    /// Orders, MDS to CS on the connection the CS opened.
+    Command,
+    /// Configuration and monitoring, tool to MDS.
+    Cluster,
+}
+
+impl Group {
+    /// The group of an operation code, known or not.
+    pub const fn from_code(code: u16) -> Option<Self> {
+        match code >> 8 {
+            0x00 => Some(Self::Connection),
+            0x01 => Some(Self::Data),
+            0x02 => Some(Self::Reconcile),
+            0x10 => Some(Self::Session),
+            0x11 => Some(Self::Namespace),
+            0x12 => Some(Self::Lease),
+            0x13 => Some(Self::ChunkServer),
+            0x14 => Some(Self::Command),
+            0x15 => Some(Self::Cluster),
+            _ => None,
+        }
+    }
+}
+
+/// Builds the enum and its names from one table.
+macro_rules! ops {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $code:literal, $name:literal;)+) => {
+        /// An operation. The codes are stable.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u16)]
+        pub enum Op {
+            $($(#[doc = $doc])+ $variant = $code,)+
+        }
+
+        impl Op {
+            /// Every operation, in the order of the table.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The operation of a code, if this code knows it.
+            pub const fn from_code(code: u16) -> Option<Self> {
+                match code {
+                    $($code => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+
+            /// Stable name, for logs and fixtures.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+ops! {
+    /// First exchange on each connection: who both sides are and what they speak.
+    Hello = 0x0001, "hello";
+    /// Is the peer alive?
+    Ping = 0x0002, "ping";
+    /// Notice: the sender takes no new requests on this connection and closes it when the running
+    /// ones are answered.
+    Goodbye = 0x0003, "goodbye";
+
+    /// Write, write zeroes or discard a range of a chunk.
+    Write = 0x0101, "write";
+    /// Read a range of a chunk.
+    Read = 0x0102, "read";
+    /// Make the answered writes to a file durable on this CS (C4).
+    Flush = 0x0103, "flush";
+    /// Which blocks of a range are holes?
+    BlockStatus = 0x0104, "block_status";
+
+    /// The active marks and the writes not known stable of a chunk (C5).
+    Survey = 0x0201, "survey";
+    /// Per block of a range: the last write and whether the data matches it (C5).
+    SurveyBlocks = 0x0202, "survey_blocks";
+    /// Write the content the reconciler chose (C5).
+    Settle = 0x0203, "settle";
+    /// Forget marks and listed writes after the result is flushed on all members (C5).
+    ClearMarks = 0x0204, "clear_marks";
+
+    /// Open a client session, or take one's own over.
+    OpenSession = 0x1001, "open_session";
+    /// Renew all leases of a session.
+    RenewSession = 0x1002, "renew_session";
+    /// End a session and release its leases.
+    CloseSession = 0x1003, "close_session";
+    /// Who has a session?
+    ListClients = 0x1004, "list_clients";
+
+    /// Create a file or directory.
+    Create = 0x1101, "create";
+    /// List a directory.
+    List = 0x1102, "list";
+    /// What is this file?
+    Stat = 0x1103, "stat";
+    /// Remove a file or directory.
+    Remove = 0x1104, "remove";
+    /// Rename a file or directory.
+    Rename = 0x1105, "rename";
+    /// Change a file's size.
+    Resize = 0x1106, "resize";
+    /// Attributes of a file or directory, its own and inherited.
+    GetAttr = 0x1107, "get_attr";
+    /// Change attributes.
+    SetAttr = 0x1108, "set_attr";
+
+    /// Open a file under a lease (C1).
+    Open = 0x1201, "open";
+    /// Release a lease.
+    Release = 0x1202, "release";
+    /// Where are these chunks?
+    GetMap = 0x1203, "get_map";
+    /// Allocate chunks of a file open for writing.
+    AllocateChunks = 0x1204, "allocate_chunks";
+    /// A chunk has been reconciled (C5).
+    ReconcileDone = 0x1205, "reconcile_done";
+    /// A replica failed (C3).
+    ReportMember = 0x1206, "report_member";
+    /// Take leases away (C1).
+    Revoke = 0x1207, "revoke";
+
+    /// Register a CS (C10).
+    RegisterCs = 0x1301, "register_cs";
+    /// Renew a CS's registration, with differences (C2).
+    Heartbeat = 0x1302, "heartbeat";
+    /// A page of the inventory of replicas a CS holds.
+    ReportChunks = 0x1303, "report_chunks";
+
+    /// Create replicas (C9).
+    CreateChunks = 0x1401, "create_chunks";
+    /// Delete replicas (C9).
+    DeleteChunks = 0x1402, "delete_chunks";
+    /// Drain older requests and record the epoch (C2).
+    Fence = 0x1403, "fence";
+
+    /// Settings whose key has a prefix.
+    GetConfig = 0x1501, "get_config";
+    /// Change a setting.
+    SetConfig = 0x1502, "set_config";
+    /// All MDS and CS, with paths and flags.
+    ListServices = 0x1503, "list_services";
+    /// The cluster's state, as `vstorage stat` shows it.
+    ClusterStat = 0x1504, "cluster_stat";
+    /// Events, old ones and as they come.
+    GetEvents = 0x1505, "get_events";
+}
+
+impl Op {
+    /// The code on the wire.
+    pub const fn code(self) -> u16 {
+        self as u16
+    }
+
+    /// The group, which says who serves the operation.
+    pub const fn group(self) -> Group {
+        match Group::from_code(self.code()) {
+            Some(group) => group,
+            None => unreachable!(),
+        }
+    }
+}
+
+const _: () = {
+    // Each code of the table lies in a group.
+    let mut index = 0;
+    while index < Op::ALL.len() {
+        let _ = Op::ALL[index].group();
+        index += 1;
+    }
+};
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_and_names_are_unique_and_round_trip() {
+        let names: BTreeSet<_> = Op::ALL.iter().map(|op| op.name()).collect();
+        assert_eq!(names.len(), Op::ALL.len());
+        let known: Vec<_> = (0..=u16::MAX).filter_map(Op::from_code).collect();
+        assert_eq!(known.len(), Op::ALL.len());
+        for op in known {
+            assert_eq!(Op::from_code(op.code()), Some(op));
+        }
+    }
+
+    #[test]
+    fn a_group_is_known_before_its_operations_are() {
+        assert_eq!(Group::from_code(0x01ff), Some(Group::Data));
+        assert_eq!(Op::from_code(0x01ff), None);
+        assert_eq!(Group::from_code(0x2001), None);
+    }
+}

@@ -1,0 +1,26 @@
+//! Tests on a real kernel and real disks, and what they stand on.
+//!
+//! - [`forgetting_disk`]: a block device whose unflushed writes a power cut takes, for real processes on a real ext4;
+//! - [`ram_medium`]: an ext4 on a disk of memory, for benches and long runs;
+//! - [`process`]: child daemons, awaited by what they print, ended rudely;
+//! - [`oracle`]: judges what a block holds after a crash;
+//! - [`machine`]: whether this machine can run all that, and whether a test may be skipped.
+//!
+//! Needs root, FUSE and loop devices in the kernel, and the Debian packages `e2fsprogs`, `mount` (also `losetup`) and
+//! `util-linux` (`setpriv`). `libfuse` and `fusermount` are not needed.
+
+pub mod deadline;
+pub mod direct_file;
+pub mod ext4;
+pub mod forgetting_disk;
+mod leftovers;
+pub mod loop_device;
+pub mod machine;
+mod mounts;
+pub mod oracle;
+pub mod process;
+pub mod ram_medium;
+pub mod seeded;
+pub mod tool;
+
+pub use leftovers::{LeftoverError, cleanup_stale};

@@ -1,0 +1,3 @@
+//! Block front ends: NBD now, ublk next.
+
+pub mod nbd;

@@ -1,0 +1,86 @@
+//! `cargo xtask`: builds, tests and tidies this repository. `.ci/run` calls `cargo xtask test` and nothing else.
+
+mod error;
+mod fix;
+mod packages;
+mod process;
+mod sim_run;
+mod stopwatch;
+mod test_run;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Builds, tests and tidies this repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run what CI runs, with the time of each stage, and fail over budget.
+    Test(test_run::Args),
+    /// Check the house rules that neither rustc nor clippy knows.
+    Tidy,
+    /// Run seeds of the simulator on all cores, or replay one.
+    Sim(sim_run::Args),
+    /// Format the code and apply what clippy can mend by itself.
+    Fix,
+}
+
+/// How a command ended that ran to its end. Whatever made it fail is already on the terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Failed,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = Workspace::load().and_then(|workspace| match &cli.command {
+        Command::Test(args) => Ok(test_run::run(&workspace, args)),
+        Command::Tidy => tidy::run(&workspace),
+        Command::Sim(args) => sim_run::run(&workspace, args),
+        Command::Fix => fix::run(&workspace),
+    });
+    match outcome {
+        Ok(Outcome::Passed) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sim_wants_a_range_or_one_seed() {
+        let parses = |line: &str| Cli::try_parse_from(line.split(' ')).is_ok();
+        assert!(parses("xtask sim --seeds 10"));
+        assert!(parses("xtask sim --seeds 10 --first 7"));
+        assert!(parses("xtask sim --seed 7 --trace"));
+        assert!(!parses("xtask sim"));
+        assert!(!parses("xtask sim --seeds 10 --seed 7"));
+        assert!(!parses("xtask sim --seeds 10 --trace"));
+        assert!(!parses("xtask sim --seeds 0"));
+        assert!(!parses("xtask sim --seed 7 --first 3"));
+    }
+}
