@@ -111,6 +111,10 @@ pub struct Open {
     /// Chunks of the map wanted in the reply, from the first; 0 = none.
     #[prost(uint32, tag = "5")]
     pub map_count: u32,
+    /// Of a client that opens the file again: the epoch it held. Refused with `StaleEpoch` if another client was granted
+    /// a lease since (C1). 0 for a first open.
+    #[prost(uint64, tag = "6")]
+    pub resume_epoch: u64,
 }
 
 /// OPEN reply.

@@ -17,6 +17,7 @@ use crate::buf::{Buf, View};
 
 /// What the kernel may touch while an operation runs.
 #[derive(Debug)]
+#[expect(dead_code, reason = "held for the kernel, not read by us")]
 pub(crate) enum Keep {
     Nothing,
     Buf(Buf),

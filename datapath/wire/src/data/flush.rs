@@ -19,7 +19,13 @@ pub struct Flush {
     pub done: u64,
     /// All writes with a lower number are stable on all members (C5).
     pub stable: u64,
+    /// The file was released cleanly before this epoch: writes of lower epochs are stable, too (C5). A CS that does not
+    /// know this keeps them listed until they are cleared.
+    pub settled_before: bool,
 }
+
+/// See [`Flush::settled_before`].
+const FLAG_SETTLED_BEFORE: u32 = 0x0000_0001;
 
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -48,7 +54,7 @@ impl Flush {
             upto_seq: self.upto_seq.into(),
             done: self.done.into(),
             stable: self.stable.into(),
-            flags: U32::ZERO,
+            flags: if self.settled_before { FLAG_SETTLED_BEFORE } else { 0 }.into(),
             reserved: U32::ZERO,
         };
         put(&raw, out);
@@ -67,6 +73,7 @@ impl Flush {
             upto_seq: raw.upto_seq.get(),
             done: raw.done.get(),
             stable: raw.stable.get(),
+            settled_before: raw.flags.get() & FLAG_SETTLED_BEFORE != 0,
         };
         check_watermarks(flush.stable, flush.done)?;
         Ok(flush)

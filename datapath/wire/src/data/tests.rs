@@ -183,7 +183,7 @@ fn read_reply_is_the_whole_range_or_zeroes() {
 
 #[test]
 fn flush_watermarks() {
-    let flush = Flush { file: 1, epoch: 2, upto_seq: 30, done: 29, stable: 28 };
+    let flush = Flush { file: 1, epoch: 2, upto_seq: 30, done: 29, stable: 28, settled_before: true };
     let mut body = Vec::new();
     flush.encode(&mut body);
     assert_eq!(Flush::decode(&body), Ok(flush));

@@ -194,6 +194,7 @@ fn leases() -> Vec<Sample> {
         session: key(),
         mode: OpenMode::Write.into(),
         map_count: 64,
+        resume_epoch: 0,
     };
     let opened = OpenReply {
         file_id,

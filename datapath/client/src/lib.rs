@@ -1,0 +1,15 @@
+//! A file of the cluster as a volume.
+//!
+//! A [`Session`] is this process at the metadata servers: one lease renewal for all its files (C1). [`Servers`] are the
+//! chunk servers it talks to. A [`Volume`] is one file, open under a lease: reads, writes, flushes, discards go from
+//! here to the chunk servers directly; the metadata server is asked again only when something changes.
+
+mod error;
+mod servers;
+mod session;
+mod volume;
+
+pub use error::{OpenError, VolumeError};
+pub use servers::{Server, Servers};
+pub use session::{Lapsed, Session, SessionOptions};
+pub use volume::{OpenOptions, Run, Volume, VolumeState};

@@ -1,0 +1,196 @@
+//! The chunk servers a client talks to: one connection each, made again whenever it breaks.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use link::{Connection, Endpoint, Expect};
+use rt::net::Address;
+use rt::sync::Notify;
+use wire::lease::CsAddress;
+
+/// First pause after a failed attempt.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Longest pause between attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// A connection and the boot of the host behind it (C10).
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    pub(crate) connection: Connection,
+    pub(crate) boot_id: [u8; 16],
+    pub(crate) serial: u64,
+}
+
+/// One chunk server.
+#[derive(Debug)]
+pub struct Server {
+    id: u64,
+    endpoint: Endpoint,
+    addresses: RefCell<Vec<Address>>,
+    live: RefCell<Option<Live>>,
+    changed: Notify,
+    connecting: Cell<bool>,
+    serial: Cell<u64>,
+}
+
+impl Server {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether there is a connection now.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.live.borrow().is_some()
+    }
+
+    /// The connection, if there is one now.
+    pub(crate) fn live(&self) -> Option<Live> {
+        self.live.borrow().clone()
+    }
+
+    /// The connection, waiting until there is one.
+    pub(crate) async fn connected(self: &Rc<Self>) -> Live {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(live) = self.live() {
+                return live;
+            }
+            self.connect_in_background();
+            changed.await;
+        }
+    }
+
+    /// Begins to connect unless that is under way.
+    pub(crate) fn connect_in_background(self: &Rc<Self>) {
+        if self.live.borrow().is_some() || self.connecting.replace(true) {
+            return;
+        }
+        // The task ends when the server is forgotten: it holds no strong reference between attempts.
+        let this = Rc::downgrade(self);
+        rt::spawn(async move {
+            let mut pause = PAUSE_MIN;
+            while let Some(server) = this.upgrade() {
+                if server.attempt().await {
+                    server.connecting.set(false);
+                    return;
+                }
+                drop(server);
+                let jitter = rt::random::below(pause.as_nanos() as u64 / 2);
+                rt::time::sleep(pause + Duration::from_nanos(jitter)).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        });
+    }
+
+    async fn attempt(self: &Rc<Self>) -> bool {
+        let addresses = self.addresses.borrow().clone();
+        for address in addresses {
+            match self.endpoint.connect(&address, Expect::chunk_server(self.id)).await {
+                Ok(connection) => {
+                    self.adopt(connection);
+                    return true;
+                }
+                Err(error) => tracing::debug!("chunk server {}: {error}", self.id),
+            }
+        }
+        false
+    }
+
+    fn adopt(self: &Rc<Self>, connection: Connection) {
+        let Ok(boot_id) = <[u8; 16]>::try_from(connection.peer().boot_id.as_slice()) else {
+            tracing::warn!("chunk server {} does not say which boot it runs in", self.id);
+            return;
+        };
+        let serial = self.serial.get() + 1;
+        self.serial.set(serial);
+        *self.live.borrow_mut() = Some(Live { connection: connection.clone(), boot_id, serial });
+        self.changed.notify_all();
+        let this = Rc::downgrade(self);
+        rt::spawn(async move {
+            let reason = connection.closed().await;
+            if let Some(server) = this.upgrade() {
+                tracing::debug!("chunk server {}: {reason}", server.id);
+                server.forget(serial);
+                server.connect_in_background();
+            }
+        });
+    }
+
+    /// Drops the connection with this serial number, if it is still the current one.
+    fn forget(&self, serial: u64) {
+        let mut live = self.live.borrow_mut();
+        if live.as_ref().is_some_and(|live| live.serial == serial) {
+            *live = None;
+        }
+    }
+
+    /// Waits for a change of the connection other than `serial`.
+    pub(crate) async fn changed_from(self: &Rc<Self>, serial: u64) {
+        loop {
+            let changed = self.changed.notified();
+            if self.live().is_some_and(|live| live.serial != serial) {
+                return;
+            }
+            self.connect_in_background();
+            changed.await;
+        }
+    }
+}
+
+/// All chunk servers known to this client.
+#[derive(Debug)]
+pub struct Servers {
+    endpoint: Endpoint,
+    servers: RefCell<BTreeMap<u64, Rc<Server>>>,
+}
+
+impl Servers {
+    /// Without any server yet.
+    #[must_use]
+    pub fn new(endpoint: Endpoint) -> Rc<Self> {
+        Rc::new(Self { endpoint, servers: RefCell::default() })
+    }
+
+    /// The server with this id; its addresses come with the maps.
+    pub(crate) fn get(&self, id: u64) -> Rc<Server> {
+        let mut servers = self.servers.borrow_mut();
+        Rc::clone(servers.entry(id).or_insert_with(|| {
+            Rc::new(Server {
+                id,
+                endpoint: self.endpoint.clone(),
+                addresses: RefCell::default(),
+                live: RefCell::default(),
+                changed: Notify::new(),
+                connecting: Cell::new(false),
+                serial: Cell::new(0),
+            })
+        }))
+    }
+
+    /// Takes addresses from a map; unusable ones are passed over with a warning.
+    pub(crate) fn learn(&self, found: &[CsAddress]) {
+        for server in found {
+            let mut addresses = Vec::new();
+            for text in &server.addresses {
+                match text.parse() {
+                    Ok(address) => addresses.push(Address::Tcp(address)),
+                    Err(_) => tracing::warn!("chunk server {} has an unusable address: {text:?}", server.cs_id),
+                }
+            }
+            if !addresses.is_empty() {
+                *self.get(server.cs_id).addresses.borrow_mut() = addresses;
+            }
+        }
+    }
+
+    /// Every server, with whether it is connected.
+    #[must_use]
+    pub fn states(&self) -> Vec<(u64, bool)> {
+        self.servers.borrow().values().map(|server| (server.id, server.is_connected())).collect()
+    }
+}

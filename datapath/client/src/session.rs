@@ -1,0 +1,231 @@
+//! This process at the metadata servers: one renewal for all its files (C1).
+//!
+//! A lease lasts from the *sending* of the last successful renewal. At five sixths of it the client stops issuing and
+//! acknowledging; whoever asks [`Session::valid`] waits until a renewal has succeeded, or learns that the session is
+//! over.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use link::{AskError, Master};
+use rt::sync::Notify;
+use rt::time::Instant;
+use wire::session::{ClientKind, CloseSession, IoStats, OpenSession, RenewSession, SessionKey};
+use wire::{Action, Status};
+
+/// Who opens a session.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Identity of this client across restarts.
+    pub client_uuid: [u8; 16],
+    /// What it is.
+    pub kind: ClientKind,
+    /// The stored key of an earlier run, to take its leases over (C1).
+    pub resume: Option<SessionKey>,
+    /// How long to wait for the metadata servers at the start.
+    pub patience: Duration,
+}
+
+/// The session is over: the metadata server has ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the session with the metadata servers is over")]
+pub struct Lapsed;
+
+/// How long one attempt of a renewal may take.
+const RENEWAL_PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// Until this moment requests may be issued and answered.
+    Until(Instant),
+    Over,
+}
+
+/// A session with the metadata servers.
+pub struct Session {
+    master: Rc<Master>,
+    key: RefCell<SessionKey>,
+    options: SessionOptions,
+    life: Cell<Life>,
+    term: Cell<Duration>,
+    changed: Notify,
+    /// Grows whenever the session had to be opened anew: leases of an older one must be opened anew too.
+    generation: Cell<u64>,
+    closed: Cell<bool>,
+    wake: Notify,
+    io: Cell<IoStats>,
+    next_request: Cell<u64>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("key", &self.key.borrow()).field("life", &self.life.get()).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Opens a session and keeps it alive until it is closed or dropped.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn open(master: Rc<Master>, options: SessionOptions) -> Result<Rc<Self>, AskError> {
+        let sent = rt::time::now();
+        let reply = ask_session(&master, &options, options.resume.clone()).await?;
+        let term = Duration::from_millis(u64::from(reply.term_ms));
+        let session = Rc::new(Self {
+            master,
+            key: RefCell::new(reply.session),
+            options,
+            life: Cell::new(Life::Until(usable_until(sent, term))),
+            term: Cell::new(term),
+            changed: Notify::new(),
+            generation: Cell::new(0),
+            closed: Cell::new(false),
+            wake: Notify::new(),
+            io: Cell::new(IoStats::default()),
+            next_request: Cell::new(1),
+        });
+        rt::spawn(Rc::clone(&session).keep_alive());
+        Ok(session)
+    }
+
+    /// What names the session in requests.
+    #[must_use]
+    pub fn key(&self) -> SessionKey {
+        self.key.borrow().clone()
+    }
+
+    /// The way to the metadata servers.
+    #[must_use]
+    pub fn master(&self) -> &Rc<Master> {
+        &self.master
+    }
+
+    /// Grows whenever the session had to be opened anew.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.get()
+    }
+
+    /// A request id that is the same in every attempt of one change (C11).
+    pub(crate) fn request_id(&self) -> u64 {
+        let id = self.next_request.get();
+        self.next_request.set(id + 1);
+        id
+    }
+
+    /// Adds to what the next renewal reports.
+    pub(crate) fn report(&self, change: impl FnOnce(&mut IoStats)) {
+        let mut io = self.io.get();
+        change(&mut io);
+        self.io.set(io);
+    }
+
+    /// Whether requests may be issued and answered right now.
+    pub(crate) fn is_valid(&self) -> bool {
+        matches!(self.life.get(), Life::Until(until) if rt::time::now() < until)
+    }
+
+    /// Waits until requests may be issued and answered.
+    ///
+    /// # Errors
+    /// [`Lapsed`] when the session was closed.
+    pub(crate) async fn valid(&self) -> Result<(), Lapsed> {
+        loop {
+            let changed = self.changed.notified();
+            if self.closed.get() || self.life.get() == Life::Over {
+                return Err(Lapsed);
+            }
+            if self.is_valid() {
+                return Ok(());
+            }
+            changed.await;
+        }
+    }
+
+    async fn keep_alive(self: Rc<Self>) {
+        while !self.closed.get() {
+            let pause = self.term.get() / 3;
+            let wake = self.wake.notified();
+            // Woken early only to be closed.
+            let _closing = rt::time::timeout(pause, wake).await;
+            while !self.closed.get() {
+                match self.renew().await {
+                    Ok(()) => break,
+                    Err(error) => {
+                        tracing::warn!("renewing the session failed: {error}");
+                        rt::time::sleep(Duration::from_millis(200) + Duration::from_millis(rt::random::below(200))).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn renew(&self) -> Result<(), AskError> {
+        let sent = rt::time::now();
+        let request =
+            RenewSession { session: self.key(), io: self.io.get(), answered_below: self.next_request.get() };
+        let deadline = sent + RENEWAL_PATIENCE.min(self.term.get() / 3);
+        match self.master.ask(&request, deadline).await {
+            Ok(reply) => {
+                let term = Duration::from_millis(u64::from(reply.term_ms));
+                self.term.set(term);
+                self.life.set(Life::Until(usable_until(sent, term)));
+                self.changed.notify_all();
+                Ok(())
+            }
+            Err(AskError::Status { status, .. }) if status == Status::SessionExpired || status.action() == Action::Rejoin => {
+                self.rejoin().await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens the session anew after it expired; files must be opened anew too, which fails if another client has
+    /// been granted one since (C1).
+    async fn rejoin(&self) -> Result<(), AskError> {
+        let sent = rt::time::now();
+        let resume = self.key();
+        let reply = ask_session(&self.master, &self.options, Some(resume)).await?;
+        let term = Duration::from_millis(u64::from(reply.term_ms));
+        *self.key.borrow_mut() = reply.session;
+        self.term.set(term);
+        self.generation.set(self.generation.get() + 1);
+        self.life.set(Life::Until(usable_until(sent, term)));
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Ends the session in order. Volumes must be closed before.
+    ///
+    /// # Errors
+    /// [`AskError`]; the session then ends by itself when its term is over.
+    pub async fn close(&self) -> Result<(), AskError> {
+        self.closed.set(true);
+        self.life.set(Life::Over);
+        self.wake.notify_one();
+        self.changed.notify_all();
+        let deadline = rt::time::now() + RENEWAL_PATIENCE;
+        self.master.ask(&CloseSession { session: self.key() }, deadline).await.map(drop)
+    }
+}
+
+/// Five sixths of the term, counted from the sending of the renewal (C1).
+fn usable_until(sent: Instant, term: Duration) -> Instant {
+    sent + term * 5 / 6
+}
+
+async fn ask_session(
+    master: &Master,
+    options: &SessionOptions,
+    resume: Option<SessionKey>,
+) -> Result<wire::session::OpenSessionReply, AskError> {
+    let request = OpenSession {
+        client_uuid: options.client_uuid.to_vec(),
+        host_name: rt::node::host_name(),
+        resume,
+        kind: options.kind.into(),
+        software: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    master.ask(&request, rt::time::now() + options.patience).await
+}

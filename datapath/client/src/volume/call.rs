@@ -1,0 +1,165 @@
+//! One request to one member, sent until it is answered.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use link::{Call, CallError, Reply};
+use wire::{Action, Op, Status};
+
+use super::lease::{Chunk, Lease};
+use super::{ATTEMPT, BUSY_PAUSE, Inner, Stop};
+use crate::error::VolumeError;
+use crate::servers::Server;
+
+/// A request as it goes to every member.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) op: Op,
+    pub(crate) body: Vec<u8>,
+    pub(crate) payload: Option<rt::buf::View>,
+    pub(crate) reply_bytes: usize,
+}
+
+impl Message {
+    fn call(&self) -> Call {
+        let call = Call::new(self.op, self.body.clone(), rt::time::now() + ATTEMPT).expecting(self.reply_bytes);
+        match &self.payload {
+            Some(payload) => call.with_payload(payload.clone()),
+            None => call,
+        }
+    }
+}
+
+/// A refusal that the caller decides about.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused {
+    pub(crate) status: Status,
+    pub(crate) text: String,
+}
+
+impl Inner {
+    /// Sends a request to a server until it is answered with success or a refusal that sending again cannot change.
+    /// Waits for a server that is away; breaks the epoch off when it comes back in another boot (C10).
+    pub(crate) async fn request(
+        &self,
+        lease: &Rc<Lease>,
+        server: &Rc<Server>,
+        message: &Message,
+    ) -> Result<Result<Reply, Refused>, Stop> {
+        loop {
+            if lease.is_broken() {
+                return Err(Stop::Broken);
+            }
+            let live = match server.live() {
+                Some(live) => live,
+                None => until_broken(lease, server.connected()).await?,
+            };
+            if !lease.same_boot(server.id(), live.boot_id) {
+                tracing::warn!("chunk server {} has rebooted: file {} needs a new epoch", server.id(), self.file_id);
+                lease.break_off();
+                return Err(Stop::Broken);
+            }
+            if !self.session.is_valid() && self.session.valid().await.is_err() {
+                return Err(Stop::Fatal(VolumeError::LeaseLost("the session has ended".into())));
+            }
+            match until_broken(lease, live.connection.call(message.call())).await? {
+                Ok(reply) if reply.status.is_ok() => return Ok(Ok(reply)),
+                Ok(reply) => match self.refused(lease, server, &reply) {
+                    Some(outcome) => return outcome.map(Err),
+                    None => rt::time::sleep(BUSY_PAUSE).await,
+                },
+                Err(CallError::Timeout) => {
+                    tracing::warn!("chunk server {}: no answer within {} s", server.id(), ATTEMPT.as_secs());
+                }
+                Err(CallError::Disconnected(reason)) => {
+                    tracing::debug!("chunk server {}: {reason}", server.id());
+                    until_broken(lease, server.changed_from(live.serial)).await?;
+                }
+                Err(CallError::Unreachable(error)) => tracing::debug!("chunk server {}: {error}", server.id()),
+                Err(error @ CallError::TooLarge(_)) => {
+                    return Err(VolumeError::Refused { cs: server.id(), text: error.to_string() }.into());
+                }
+            }
+        }
+    }
+
+    /// What a refusal means: `None` to send again after a pause.
+    fn refused(&self, lease: &Lease, server: &Server, reply: &Reply) -> Option<Result<Refused, Stop>> {
+        let status = reply.status;
+        let text = reply.error().message;
+        match status.action() {
+            Action::Done => unreachable!("success is no refusal"),
+            Action::RetrySame | Action::RetryAfter | Action::Reconnect | Action::Redirect => None,
+            Action::Reopen | Action::Rejoin => {
+                tracing::warn!("chunk server {}: {status}: {text}", server.id());
+                lease.break_off();
+                Some(Err(Stop::Broken))
+            }
+            Action::GiveUp => Some(Err(VolumeError::Refused { cs: server.id(), text: format!("{status}: {text}") }.into())),
+            Action::FlushFirst
+            | Action::RefreshMap
+            | Action::Settle
+            | Action::ReadElsewhere
+            | Action::ReportMember => Some(Ok(Refused { status, text })),
+        }
+    }
+
+    /// What a refusal by a member means for a write or another request that every member must carry out.
+    pub(crate) fn member_refused(&self, lease: &Lease, chunk: &Chunk, server: &Server, refused: &Refused) -> Stop {
+        tracing::error!(
+            "chunk {} of file {} on chunk server {}: {}: {}",
+            chunk.index,
+            self.file_id,
+            server.id(),
+            refused.status,
+            refused.text
+        );
+        self.forget_chunk(lease, chunk);
+        lease.break_off();
+        Stop::Broken
+    }
+}
+
+/// Runs a future until the epoch breaks.
+pub(crate) async fn until_broken<F: Future>(lease: &Lease, future: F) -> Result<F::Output, Stop> {
+    let mut future = std::pin::pin!(future);
+    let mut broke = std::pin::pin!(lease.broke.notified());
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        if lease.is_broken() || broke.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(Stop::Broken));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Runs futures side by side; the first error ends it, and the rest are dropped.
+pub(crate) async fn all<'a, T: 'a>(
+    futures: impl IntoIterator<Item = Pin<Box<dyn Future<Output = Result<T, Stop>> + 'a>>>,
+) -> Result<Vec<T>, Stop> {
+    let mut running: Vec<_> = futures.into_iter().map(Some).collect();
+    let mut results: Vec<Option<T>> = running.iter().map(|_| None).collect();
+    std::future::poll_fn(move |cx: &mut Context<'_>| {
+        let mut pending = false;
+        for (slot, result) in running.iter_mut().zip(results.iter_mut()) {
+            let Some(future) = slot else { continue };
+            match future.as_mut().poll(cx) {
+                Poll::Pending => pending = true,
+                Poll::Ready(Ok(value)) => {
+                    *result = Some(value);
+                    *slot = None;
+                }
+                Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
+            }
+        }
+        if pending {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(results.iter_mut().filter_map(Option::take).collect()))
+    })
+    .await
+}

@@ -1,0 +1,136 @@
+//! A volume's lease at one epoch, and the chunks it has met under it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use rt::sync::{Notify, Semaphore};
+use wire::lease::{ChunkMap, MapReply, MemberState};
+
+use super::window::Window;
+use crate::servers::{Server, Servers};
+
+/// A chunk as its map says.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub(crate) index: u64,
+    pub(crate) id: u64,
+    pub(crate) version: u64,
+    pub(crate) members: Vec<Rc<Server>>,
+    /// The members agree: nothing of an earlier epoch is in doubt (C5).
+    pub(crate) settled: Cell<bool>,
+    pub(crate) settling: Semaphore,
+    /// Where reads go first.
+    pub(crate) preferred: Cell<usize>,
+}
+
+/// One epoch of a lease.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) epoch: u64,
+    pub(crate) session_generation: u64,
+    pub(crate) needs_reconcile: bool,
+    pub(crate) window: RefCell<Window>,
+    pub(crate) chunks: RefCell<BTreeMap<u64, Option<Rc<Chunk>>>>,
+    /// One request for maps at a time.
+    pub(crate) mapping: Semaphore,
+    /// The boot in which each server was first met under this epoch (C10).
+    pub(crate) boots: RefCell<BTreeMap<u64, [u8; 16]>>,
+    /// Chunks with acknowledged writes that are not stable, and the last such write.
+    pub(crate) unstable_chunks: RefCell<BTreeMap<u64, u64>>,
+    /// Chunks that a flush must settle first, inherited from the epoch before.
+    pub(crate) owed: RefCell<BTreeSet<u64>>,
+    /// A flush nobody waits for is under way.
+    pub(crate) flushing: Cell<bool>,
+    broken: Cell<bool>,
+    pub(crate) broke: Notify,
+}
+
+impl Lease {
+    pub(crate) fn new(epoch: u64, session_generation: u64, needs_reconcile: bool) -> Self {
+        Self {
+            epoch,
+            session_generation,
+            needs_reconcile,
+            window: RefCell::new(Window::new()),
+            chunks: RefCell::default(),
+            mapping: Semaphore::new(1),
+            boots: RefCell::default(),
+            unstable_chunks: RefCell::default(),
+            owed: RefCell::default(),
+            flushing: Cell::new(false),
+            broken: Cell::new(false),
+            broke: Notify::new(),
+        }
+    }
+
+    /// Nothing more can be done under this epoch; a new one is needed.
+    pub(crate) fn break_off(&self) {
+        self.broken.set(true);
+        self.broke.notify_all();
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.get()
+    }
+
+    /// Checks that a server is still in the boot in which it was met (C10).
+    pub(crate) fn same_boot(&self, server: u64, boot_id: [u8; 16]) -> bool {
+        *self.boots.borrow_mut().entry(server).or_insert(boot_id) == boot_id
+    }
+
+    /// Takes maps from an answer. A chunk that is known keeps what is known of it unless its version changed.
+    pub(crate) fn learn(&self, servers: &Servers, map: &MapReply, asked: std::ops::Range<u64>) {
+        servers.learn(&map.servers);
+        for server in &map.servers {
+            // The boot that the metadata server knows: the server may have rebooted before we ever met it.
+            if let Ok(boot_id) = <[u8; 16]>::try_from(server.boot_id.as_slice()) {
+                self.boots.borrow_mut().entry(server.cs_id).or_insert(boot_id);
+            }
+        }
+        let mut chunks = self.chunks.borrow_mut();
+        let found: BTreeSet<u64> = map.chunks.iter().map(|chunk| chunk.index).collect();
+        for chunk in &map.chunks {
+            let known = chunks.get(&chunk.index).and_then(Option::as_ref);
+            if known.is_none_or(|known| known.version != chunk.version || known.id != chunk.chunk_id) {
+                chunks.insert(chunk.index, Some(Rc::new(self.chunk(servers, chunk))));
+            }
+        }
+        for index in asked {
+            if !found.contains(&index) {
+                chunks.entry(index).or_insert(None);
+            }
+        }
+    }
+
+    fn chunk(&self, servers: &Servers, map: &ChunkMap) -> Chunk {
+        let members = map.members.iter().filter(|member| member.state() == MemberState::Member);
+        let members: Vec<_> = members.map(|member| servers.get(member.cs_id)).collect();
+        for member in &members {
+            member.connect_in_background();
+        }
+        let preferred = if members.is_empty() { 0 } else { (map.index % members.len() as u64) as usize };
+        Chunk {
+            index: map.index,
+            id: map.chunk_id,
+            version: map.version,
+            members,
+            settled: Cell::new(!self.needs_reconcile && !map.needs_reconcile),
+            settling: Semaphore::new(1),
+            preferred: Cell::new(preferred),
+        }
+    }
+
+    /// Notes that acknowledged writes up to `seq` of a chunk are not stable.
+    pub(crate) fn note_unstable(&self, index: u64, seq: u64) {
+        let mut chunks = self.unstable_chunks.borrow_mut();
+        let last = chunks.entry(index).or_insert(seq);
+        *last = (*last).max(seq);
+    }
+
+    /// Forgets chunks whose writes are all stable.
+    pub(crate) fn prune_unstable(&self) {
+        let stable = self.window.borrow().stable();
+        self.unstable_chunks.borrow_mut().retain(|_, last| *last >= stable);
+    }
+}

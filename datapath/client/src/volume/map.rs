@@ -1,0 +1,110 @@
+//! Finding the chunk under an offset: cached, asked for, or allocated.
+
+use std::rc::Rc;
+
+use link::AskError;
+use wire::lease::{AllocateChunks, GetMap};
+use wire::{Action, Status};
+
+use super::lease::{Chunk, Lease};
+use super::{ASK, BUSY_PAUSE, Inner, Stop};
+use crate::error::VolumeError;
+
+/// Maps asked for at once.
+const MAPS_AT_ONCE: u64 = 64;
+
+impl Inner {
+    /// The chunk with this index, settled and ready; `None` when it was never allocated and need not be.
+    pub(crate) async fn chunk(
+        &self,
+        lease: &Rc<Lease>,
+        index: u64,
+        allocate: bool,
+    ) -> Result<Option<Rc<Chunk>>, Stop> {
+        loop {
+            let known = lease.chunks.borrow().get(&index).cloned();
+            match known {
+                Some(Some(chunk)) => {
+                    if !chunk.settled.get() {
+                        self.settle(lease, &chunk).await?;
+                    }
+                    return Ok(Some(chunk));
+                }
+                Some(None) if !allocate => return Ok(None),
+                _ => self.fetch(lease, index, allocate && known.is_some()).await?,
+            }
+        }
+    }
+
+    /// Asks for maps from `index` on, or has the chunk allocated.
+    async fn fetch(&self, lease: &Rc<Lease>, index: u64, allocate: bool) -> Result<(), Stop> {
+        let _one_at_a_time = lease.mapping.acquire(1).await;
+        let known = lease.chunks.borrow().get(&index).map(Option::is_some);
+        if known == Some(true) || (known == Some(false) && !allocate) {
+            return Ok(());
+        }
+        let chunks = self.size.get().div_ceil(self.chunk_size);
+        let request_id = self.session.request_id();
+        loop {
+            if lease.is_broken() {
+                return Err(Stop::Broken);
+            }
+            let deadline = rt::time::now() + ASK;
+            let master = self.session.master();
+            let (answer, asked) = if allocate {
+                let request = AllocateChunks {
+                    session: self.session.key(),
+                    file_id: self.file_id,
+                    epoch: lease.epoch,
+                    indices: vec![index],
+                };
+                (master.ask_as(request_id, &request, deadline).await, index..index)
+            } else {
+                let count = MAPS_AT_ONCE.min(chunks.saturating_sub(index)).max(1);
+                let request = GetMap {
+                    file_id: self.file_id,
+                    epoch: lease.epoch,
+                    first_index: index,
+                    count: count as u32,
+                };
+                (master.ask(&request, deadline).await, index..index + count)
+            };
+            match answer {
+                Ok(map) => {
+                    let end = if map.next_index == 0 { asked.end } else { map.next_index.min(asked.end) };
+                    lease.learn(&self.servers, &map, asked.start..end.max(asked.start));
+                    if !allocate {
+                        lease.chunks.borrow_mut().entry(index).or_insert(None);
+                    }
+                    return Ok(());
+                }
+                Err(AskError::Status { status, error }) => self.map_refused(lease, status, &error.message)?,
+                Err(error) => tracing::warn!("asking for the map of file {}: {error}", self.file_id),
+            }
+            rt::time::sleep(BUSY_PAUSE).await;
+        }
+    }
+
+    /// Forgets what is known of a chunk whose map has changed.
+    pub(crate) fn forget_chunk(&self, lease: &Lease, chunk: &Chunk) {
+        let mut chunks = lease.chunks.borrow_mut();
+        if chunks.get(&chunk.index).is_some_and(|known| known.as_ref().is_some_and(|known| known.version == chunk.version)) {
+            chunks.remove(&chunk.index);
+        }
+    }
+
+    fn map_refused(&self, lease: &Lease, status: Status, text: &str) -> Result<(), Stop> {
+        match status.action() {
+            Action::Reopen | Action::Rejoin => {
+                lease.break_off();
+                Err(Stop::Broken)
+            }
+            // A full cluster is waited for (C13), like a busy server.
+            Action::GiveUp => Err(Stop::Fatal(VolumeError::LeaseLost(format!("{status}: {text}")))),
+            _ => {
+                tracing::warn!("file {}: {status}: {text}; trying again", self.file_id);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! The volume: one file, open under a lease.
+//!
+//! The road of a write: [`Volume::write`] → range lock → split by chunk → sequence number → every member at once →
+//! acknowledged when all have it (C3). What fails on the way is waited for: a server that comes back in the same boot goes on where it was
+//! (C11); one that comes back in another boot breaks the epoch off, the file is opened again at a
+//! higher one, and each chunk is settled among its members before it is used (C5, C10).
+
+mod call;
+mod flush;
+mod lease;
+mod map;
+mod read;
+mod settle;
+mod window;
+mod write;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use link::AskError;
+use rt::sync::{Notify, RangeLock, Semaphore};
+use wire::lease::{Open, OpenMode, Release};
+use wire::namespace::FileRef;
+use wire::{Action, Status};
+
+use crate::error::{OpenError, VolumeError};
+use crate::servers::Servers;
+use crate::session::Session;
+use lease::Lease;
+
+/// Unit of checksums, in bytes.
+pub(crate) const BLOCK: u64 = 4096;
+/// Most bytes that one request to a chunk server carries.
+pub(crate) const PART_MAX: u64 = 1 << 20;
+/// Bytes of reads and writes under way before more must wait.
+const BUDGET_BYTES: u64 = 64 << 20;
+/// How long one request may take before it is sent again.
+pub(crate) const ATTEMPT: Duration = Duration::from_secs(10);
+/// How long one request to the metadata server may take before it is sent again.
+pub(crate) const ASK: Duration = Duration::from_secs(10);
+/// Pause before a request that found a server busy or full is sent again.
+pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
+/// How to open a volume.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Write as well as read.
+    pub write: bool,
+    /// Wait this long for a lease that another client holds or that is being fenced.
+    pub patience: Duration,
+}
+
+/// What a volume is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumeState {
+    /// Serving.
+    Active,
+    /// Waiting for a new epoch: requests wait.
+    Reopening,
+    /// Dead for ever.
+    Lost,
+    /// Closed.
+    Closed,
+}
+
+/// A run of blocks with the same allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Bytes.
+    pub len: u64,
+    /// Whether it holds data; else it reads as zero.
+    pub data: bool,
+}
+
+/// Why an attempt under one epoch ended.
+#[derive(Clone, Debug)]
+pub(crate) enum Stop {
+    /// The epoch is over: try again under the next.
+    Broken,
+    /// For good.
+    Fatal(VolumeError),
+}
+
+impl From<VolumeError> for Stop {
+    fn from(error: VolumeError) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+/// An open volume; clones are the same volume.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    this: std::rc::Weak<Self>,
+    session: Rc<Session>,
+    servers: Rc<Servers>,
+    file_id: u64,
+    chunk_size: u64,
+    size: Cell<u64>,
+    writable: bool,
+    lease: RefCell<Rc<Lease>>,
+    state: Cell<VolumeState>,
+    state_changed: Notify,
+    lost: RefCell<Option<VolumeError>>,
+    writes_lost: Cell<bool>,
+    ranges: RangeLock,
+    budget: Semaphore,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Volume")
+            .field("file_id", &self.file_id)
+            .field("epoch", &self.lease.borrow().epoch)
+            .field("state", &self.state.get())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Volume {
+    /// Opens a file under a lease.
+    ///
+    /// # Errors
+    /// [`OpenError`]: `LeaseHeld` when another client has it, `NotFound`, and so on.
+    pub async fn open(
+        session: &Rc<Session>,
+        servers: &Rc<Servers>,
+        path: &str,
+        options: &OpenOptions,
+    ) -> Result<Self, OpenError> {
+        let generation = session.generation();
+        let request = Open {
+            file: Some(FileRef::Path(path.to_owned())),
+            session: session.key(),
+            mode: if options.write { OpenMode::Write } else { OpenMode::Read }.into(),
+            map_count: 16,
+            resume_epoch: 0,
+        };
+        let reply = session.master().ask(&request, rt::time::now() + options.patience).await?;
+        if reply.chunk_size == 0 || !reply.chunk_size.is_multiple_of(BLOCK) {
+            return Err(OpenError::Answer("chunk size"));
+        }
+        let lease = Rc::new(Lease::new(reply.epoch, generation, reply.needs_reconcile));
+        let chunks = reply.size.div_ceil(reply.chunk_size);
+        let asked = if reply.map.next_index == 0 { chunks } else { reply.map.next_index };
+        lease.learn(servers, &reply.map, 0..asked.min(chunks));
+        let inner = Rc::new_cyclic(|this| Inner {
+            this: this.clone(),
+            session: Rc::clone(session),
+            servers: Rc::clone(servers),
+            file_id: reply.file_id,
+            chunk_size: reply.chunk_size,
+            size: Cell::new(reply.size),
+            writable: options.write,
+            lease: RefCell::new(lease),
+            state: Cell::new(VolumeState::Active),
+            state_changed: Notify::new(),
+            lost: RefCell::new(None),
+            writes_lost: Cell::new(false),
+            ranges: RangeLock::new(),
+            budget: Semaphore::new(BUDGET_BYTES),
+        });
+        rt::spawn(keep_lease(Rc::downgrade(&inner)));
+        Ok(Self { inner })
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.inner.size.get()
+    }
+
+    /// The file's id.
+    #[must_use]
+    pub fn file_id(&self) -> u64 {
+        self.inner.file_id
+    }
+
+    /// Bytes of one chunk.
+    #[must_use]
+    pub fn chunk_size(&self) -> u64 {
+        self.inner.chunk_size
+    }
+
+    /// What the volume is doing.
+    #[must_use]
+    pub fn state(&self) -> VolumeState {
+        self.inner.state.get()
+    }
+
+    /// Epoch of the lease now.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.inner.lease.borrow().epoch
+    }
+
+    /// Flushes, tells the servers that everything is stable, and gives the lease back (C1).
+    ///
+    /// # Errors
+    /// [`VolumeError`] when the flush failed: the lease is given back as not clean then, and the next client
+    /// has the chunks settled first.
+    pub async fn close(&self) -> Result<(), VolumeError> {
+        let inner = &self.inner;
+        // Nothing new begins; what is under way ends first.
+        let _all = inner.ranges.exclusive(0..u64::MAX).await;
+        let flushed = if inner.writable { self.flush().await } else { Ok(()) };
+        if flushed.is_ok() && inner.writable {
+            self.announce_stable().await;
+        }
+        let lease = Rc::clone(&inner.lease.borrow());
+        inner.set_state(VolumeState::Closed);
+        let request = Release {
+            session: inner.session.key(),
+            file_id: inner.file_id,
+            epoch: lease.epoch,
+            clean: flushed.is_ok() && lease.owed.borrow().is_empty(),
+        };
+        if let Err(error) = inner.session.master().ask(&request, rt::time::now() + ASK).await {
+            tracing::warn!("giving the lease of file {} back failed: {error}; it ends with the session", inner.file_id);
+        }
+        flushed
+    }
+
+    fn check_range(&self, offset: u64, len: u64) -> Result<(), VolumeError> {
+        let size = self.inner.size.get();
+        match offset.checked_add(len) {
+            Some(end) if end <= size => Ok(()),
+            _ => Err(VolumeError::Range { offset, len, size }),
+        }
+    }
+}
+
+impl Inner {
+    fn set_state(&self, state: VolumeState) {
+        self.state.set(state);
+        self.state_changed.notify_all();
+    }
+
+    fn lose(&self, error: VolumeError) {
+        tracing::error!("file {}: {error}", self.file_id);
+        *self.lost.borrow_mut() = Some(error);
+        self.lease.borrow().break_off();
+        self.set_state(VolumeState::Lost);
+    }
+
+    /// The lease, once it may be used.
+    async fn usable_lease(&self) -> Result<Rc<Lease>, VolumeError> {
+        loop {
+            let changed = self.state_changed.notified();
+            match self.state.get() {
+                VolumeState::Active => {
+                    let lease = Rc::clone(&self.lease.borrow());
+                    if self.session.valid().await.is_err() {
+                        return Err(VolumeError::LeaseLost("the session has ended".into()));
+                    }
+                    let current = lease.session_generation == self.session.generation();
+                    if current && !lease.is_broken() {
+                        return Ok(lease);
+                    }
+                    // The keeper opens the file again.
+                    lease.break_off();
+                }
+                VolumeState::Reopening => {}
+                VolumeState::Lost => {
+                    let lost = self.lost.borrow().clone();
+                    return Err(lost.unwrap_or(VolumeError::Closed));
+                }
+                VolumeState::Closed => return Err(VolumeError::Closed),
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether a result obtained under `lease` may be given to the caller (C1): the lease was valid all the while.
+    async fn may_acknowledge(&self, lease: &Lease) -> Result<(), Stop> {
+        if self.session.is_valid() && !lease.is_broken() {
+            return Ok(());
+        }
+        if self.session.valid().await.is_err() {
+            return Err(Stop::Fatal(VolumeError::LeaseLost("the session has ended".into())));
+        }
+        if lease.is_broken() || lease.session_generation != self.session.generation() {
+            lease.break_off();
+            return Err(Stop::Broken);
+        }
+        Ok(())
+    }
+
+    /// Opens the file again at a higher epoch (C10).
+    async fn reopen(&self, old: &Rc<Lease>) {
+        self.set_state(VolumeState::Reopening);
+        loop {
+            if self.session.valid().await.is_err() {
+                return self.lose(VolumeError::LeaseLost("the session has ended".into()));
+            }
+            let generation = self.session.generation();
+            let request = Open {
+                file: Some(FileRef::Id(self.file_id)),
+                session: self.session.key(),
+                mode: if self.writable { OpenMode::Write } else { OpenMode::Read }.into(),
+                map_count: 0,
+                resume_epoch: old.epoch,
+            };
+            match self.session.master().ask(&request, rt::time::now() + ASK).await {
+                Ok(reply) if reply.chunk_size == self.chunk_size => {
+                    tracing::warn!("file {} is open again at epoch {:#x}", self.file_id, reply.epoch);
+                    let new = Rc::new(Lease::new(reply.epoch, generation, reply.needs_reconcile));
+                    self.inherit(old, &new);
+                    self.size.set(reply.size);
+                    *self.lease.borrow_mut() = new;
+                    return self.set_state(VolumeState::Active);
+                }
+                Ok(_) => return self.lose(VolumeError::LeaseLost("the file has been replaced".into())),
+                Err(AskError::Status { status, error }) if !is_passing(status) => {
+                    return self.lose(VolumeError::LeaseLost(format!("{status}: {}", error.message)));
+                }
+                Err(error) => tracing::warn!("opening file {} again: {error}", self.file_id),
+            }
+            rt::time::sleep(BUSY_PAUSE * 4).await;
+        }
+    }
+
+    /// What was acknowledged and not stable must be settled before the next flush may succeed; if every member of a
+    /// chunk has rebooted it may be lost, and flushes say so (C4).
+    fn inherit(&self, old: &Lease, new: &Lease) {
+        old.prune_unstable();
+        let mut owed = old.owed.borrow().clone();
+        owed.extend(old.unstable_chunks.borrow().keys());
+        let boots = old.boots.borrow();
+        for index in old.unstable_chunks.borrow().keys() {
+            let chunks = old.chunks.borrow();
+            let Some(Some(chunk)) = chunks.get(index) else { continue };
+            let rebooted = |server: &Rc<crate::servers::Server>| {
+                server.live().is_some_and(|live| boots.get(&server.id()).is_some_and(|boot| *boot != live.boot_id))
+            };
+            if chunk.members.iter().all(rebooted) && !self.writes_lost.replace(true) {
+                tracing::error!(
+                    "file {}: all replicas of chunk {index} restarted with unflushed writes; flushes fail until the \
+                     volume is opened again",
+                    self.file_id
+                );
+            }
+        }
+        *new.owed.borrow_mut() = owed;
+    }
+}
+
+/// Whether a refusal to open may pass by itself.
+fn is_passing(status: Status) -> bool {
+    matches!(
+        status.action(),
+        Action::RetrySame | Action::RetryAfter | Action::Redirect | Action::Reconnect | Action::Rejoin
+    )
+}
+
+/// Opens the file again whenever its epoch breaks, until the volume is dropped or closed.
+async fn keep_lease(inner: std::rc::Weak<Inner>) {
+    loop {
+        let Some(strong) = inner.upgrade() else { return };
+        let lease = Rc::clone(&strong.lease.borrow());
+        match strong.state.get() {
+            VolumeState::Closed | VolumeState::Lost => return,
+            VolumeState::Active | VolumeState::Reopening => {}
+        }
+        if lease.is_broken() {
+            strong.reopen(&lease).await;
+            continue;
+        }
+        drop(strong);
+        // The lease does not keep the volume alive; a dropped volume is noticed at the next look.
+        let broke = lease.broke.notified();
+        if !lease.is_broken() {
+            let _looked = rt::time::timeout(Duration::from_secs(5), broke).await;
+        }
+    }
+}

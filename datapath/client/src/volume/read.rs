@@ -1,0 +1,304 @@
+//! Reading: from one member, verified, from another if that fails (C8).
+
+use std::pin::Pin;
+use std::rc::Rc;
+
+use rt::buf::{Buf, View};
+use wire::Op;
+use wire::data::{BlockStatus, BlockStatusReply, Read, ReadReply, RunKind, Target};
+
+use super::call::{Message, all};
+use super::lease::{Chunk, Lease};
+use super::{BLOCK, BUSY_PAUSE, Inner, PART_MAX, Run, Stop, Volume};
+use crate::error::VolumeError;
+use crate::servers::Server;
+
+/// A part of a read.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    index: u64,
+    offset: u32,
+    len: u32,
+}
+
+/// What one member gave.
+enum Found {
+    Data(View),
+    Zeroes,
+}
+
+impl Volume {
+    /// Reads a range. The parts lie one behind the other; `None` is a part that reads as zero.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub async fn read(&self, offset: u64, len: u64) -> Result<Vec<(u64, Option<View>)>, VolumeError> {
+        let inner = &self.inner;
+        self.check_range(offset, len)?;
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        let _budget = inner.budget.acquire(len).await;
+        let range = offset / BLOCK * BLOCK..(offset + len).next_multiple_of(BLOCK);
+        let range = inner.ranges.shared(range).await;
+        let parts = split(offset, len, inner.chunk_size);
+        let mut damaged = Vec::new();
+        let found = loop {
+            let lease = inner.usable_lease().await?;
+            damaged.clear();
+            match inner.read_parts(&lease, &parts).await {
+                Ok(found) => {
+                    for (part, (_, bad)) in parts.iter().zip(&found) {
+                        damaged.extend(bad.iter().map(|&block| (part.index, block)));
+                    }
+                    break found;
+                }
+                Err(Stop::Broken) => {}
+                Err(Stop::Fatal(error)) => return Err(error),
+            }
+        };
+        drop(range);
+        for (index, block) in damaged {
+            self.repair_later(index, block);
+        }
+        inner.session.report(|io| {
+            io.read_ops += 1;
+            io.read_bytes += len;
+        });
+        Ok(parts
+            .iter()
+            .zip(found)
+            .map(|(part, (found, _))| match found {
+                Found::Data(data) => (u64::from(part.len), Some(data)),
+                Found::Zeroes => (u64::from(part.len), None),
+            })
+            .collect())
+    }
+
+    /// Reads a range into one buffer.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub async fn read_whole(&self, offset: u64, len: usize) -> Result<Buf, VolumeError> {
+        let parts = self.read(offset, len as u64).await?;
+        let mut buf = Buf::new(len);
+        let mut at = 0;
+        for (part, data) in parts {
+            let part = part as usize;
+            match data {
+                Some(data) => buf[at..at + part].copy_from_slice(&data),
+                None => buf[at..at + part].fill(0),
+            }
+            at += part;
+        }
+        Ok(buf)
+    }
+
+    /// What is allocated in a range, from `offset` on; at most `runs_max` runs.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub async fn block_status(&self, offset: u64, len: u64, runs_max: usize) -> Result<Vec<Run>, VolumeError> {
+        self.check_range(offset, len)?;
+        let inner = &self.inner;
+        let mut runs: Vec<Run> = Vec::new();
+        let end = offset + len;
+        let mut at = offset / BLOCK * BLOCK;
+        while at < end {
+            let index = at / inner.chunk_size;
+            let from = at % inner.chunk_size;
+            let part = (inner.chunk_size - from).min(end.next_multiple_of(BLOCK) - at);
+            let found = loop {
+                let lease = inner.usable_lease().await?;
+                match inner.status_of(&lease, index, from as u32, part as u32).await {
+                    Ok(found) => break found,
+                    Err(Stop::Broken) => {}
+                    Err(Stop::Fatal(error)) => return Err(error),
+                }
+            };
+            for run in found {
+                match runs.last_mut() {
+                    Some(last) if last.data == run.data => last.len += run.len,
+                    _ => runs.push(run),
+                }
+                at += run.len;
+            }
+            if runs.len() > runs_max {
+                runs.truncate(runs_max);
+                break;
+            }
+        }
+        // The first and last runs may reach beyond the range asked for.
+        if let Some(first) = runs.first_mut() {
+            first.len -= offset % BLOCK;
+        }
+        let total: u64 = runs.iter().map(|run| run.len).sum();
+        if total > len
+            && let Some(last) = runs.last_mut()
+        {
+            last.len -= total - len;
+        }
+        Ok(runs)
+    }
+
+    /// Replaces a damaged block in the background: reads it anew under its own lock and writes it to all members.
+    fn repair_later(&self, index: u64, block: u32) {
+        if !self.inner.writable {
+            return;
+        }
+        let volume = self.clone();
+        rt::spawn(async move {
+            let inner = &volume.inner;
+            let offset = index * inner.chunk_size + u64::from(block) * BLOCK;
+            let end = offset + BLOCK;
+            let _range = inner.ranges.exclusive(offset..end).await;
+            let part = Part { index, offset: block * BLOCK as u32, len: BLOCK as u32 };
+            let outcome = async {
+                let lease = inner.usable_lease().await?;
+                let (found, damaged) = inner.read_part(&lease, part).await?;
+                if let (Found::Data(data), false) = (found, damaged.is_empty()) {
+                    inner.repair(&lease, index, block, Buf::copy_of(&data)).await?;
+                    tracing::warn!("file {}: block {block} of chunk {index} was damaged and is repaired", inner.file_id);
+                }
+                Ok::<_, Stop>(())
+            };
+            if let Err(stop) = outcome.await {
+                tracing::warn!("file {}: repairing block {block} of chunk {index}: {stop:?}", inner.file_id);
+            }
+        });
+    }
+}
+
+impl Inner {
+    async fn read_parts(&self, lease: &Rc<Lease>, parts: &[Part]) -> Result<Vec<(Found, Vec<u32>)>, Stop> {
+        let found = if let [only] = parts {
+            vec![self.read_part(lease, *only).await?]
+        } else {
+            all(parts.iter().map(|&part| {
+                let future: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(self.read_part(lease, part));
+                future
+            }))
+            .await?
+        };
+        self.may_acknowledge(lease).await?;
+        Ok(found)
+    }
+
+    /// Reads a part from the first member that has it whole; also gives the blocks that were damaged elsewhere.
+    async fn read_part(&self, lease: &Rc<Lease>, part: Part) -> Result<(Found, Vec<u32>), Stop> {
+        let Some(chunk) = self.chunk(lease, part.index, false).await? else {
+            return Ok((Found::Zeroes, Vec::new()));
+        };
+        let first = chunk.preferred.get();
+        let mut damaged = Vec::new();
+        loop {
+            let mut intact_somewhere = false;
+            for turn in 0..chunk.members.len() {
+                let member = (first + turn) % chunk.members.len();
+                let server = &chunk.members[member];
+                // A member that is away is passed over while another is there.
+                if !server.is_connected() && chunk.members.iter().any(|other| other.is_connected()) {
+                    server.connect_in_background();
+                    intact_somewhere = true;
+                    continue;
+                }
+                match self.read_member(lease, &chunk, server, part).await? {
+                    Ok(found) => {
+                        chunk.preferred.set(member);
+                        return Ok((found, damaged));
+                    }
+                    Err(bad) => damaged.extend(bad),
+                }
+            }
+            if !intact_somewhere {
+                let block = damaged.first().copied().unwrap_or(part.offset / BLOCK as u32);
+                return Err(VolumeError::Corrupt { index: part.index, block }.into());
+            }
+            rt::time::sleep(BUSY_PAUSE).await;
+        }
+    }
+
+    /// Reads a part from one member; on damage gives the blocks to look at.
+    async fn read_member(
+        &self,
+        lease: &Rc<Lease>,
+        chunk: &Chunk,
+        server: &Rc<Server>,
+        part: Part,
+    ) -> Result<Result<Found, Vec<u32>>, Stop> {
+        let request = Read {
+            target: Target { file: self.file_id, epoch: lease.epoch, chunk: chunk.id, version: chunk.version },
+            offset: part.offset,
+            len: part.len,
+            unsettled: false,
+        };
+        let mut body = Vec::new();
+        request.encode(&mut body);
+        let message = Message { op: Op::Read, body, payload: None, reply_bytes: part.len as usize };
+        let blocks = || (part.offset / BLOCK as u32..(part.offset + part.len).div_ceil(BLOCK as u32)).collect();
+        // Damage on the way shows once; damage at rest shows again.
+        for _ in 0..2 {
+            let reply = match self.request(lease, server, &message).await? {
+                Ok(reply) => reply,
+                Err(refused) => {
+                    tracing::warn!("reading from chunk server {}: {}: {}", server.id(), refused.status, refused.text);
+                    if refused.status == wire::Status::StaleVersion {
+                        self.forget_chunk(lease, chunk);
+                    }
+                    return Ok(Err(blocks()));
+                }
+            };
+            let decoded = ReadReply::decode(&reply.body, reply.payload.len() as u32);
+            let Ok((answer, crcs)) = decoded else { continue };
+            if !answer.answers(&request) {
+                continue;
+            }
+            if answer.zeroes {
+                return Ok(Ok(Found::Zeroes));
+            }
+            if wire::crc::verify_blocks(part.offset.into(), &reply.payload, crcs.iter()).is_ok() {
+                return Ok(Ok(Found::Data(reply.payload)));
+            }
+        }
+        Ok(Err(blocks()))
+    }
+
+    async fn status_of(&self, lease: &Rc<Lease>, index: u64, offset: u32, len: u32) -> Result<Vec<Run>, Stop> {
+        let Some(chunk) = self.chunk(lease, index, false).await? else {
+            return Ok(vec![Run { len: u64::from(len), data: false }]);
+        };
+        let target = Target { file: self.file_id, epoch: lease.epoch, chunk: chunk.id, version: chunk.version };
+        let server = Rc::clone(&chunk.members[chunk.preferred.get() % chunk.members.len()]);
+        let request = BlockStatus { target, offset, len };
+        let mut body = Vec::new();
+        request.encode(&mut body);
+        let message = Message { op: Op::BlockStatus, body, payload: None, reply_bytes: 0 };
+        let refused = |text: String| VolumeError::Refused { cs: server.id(), text };
+        match self.request(lease, &server, &message).await? {
+            Ok(reply) => {
+                let reply = BlockStatusReply::decode(&reply.body).map_err(|error| refused(error.to_string()))?;
+                let runs = reply.runs.iter().map(|run| Run {
+                    len: u64::from(run.blocks) * BLOCK,
+                    data: run.kind == RunKind::Data,
+                });
+                Ok(runs.collect())
+            }
+            // Not knowing is answered by the safe side: there may be data.
+            Err(_) => Ok(vec![Run { len: u64::from(len), data: true }]),
+        }
+    }
+}
+
+/// Splits a range at chunk borders and at the most that one request carries.
+fn split(offset: u64, len: u64, chunk_size: u64) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let end = offset + len;
+    let mut at = offset;
+    while at < end {
+        let in_chunk = at % chunk_size;
+        let part = (chunk_size - in_chunk).min(end - at).min(PART_MAX - in_chunk % BLOCK);
+        parts.push(Part { index: at / chunk_size, offset: in_chunk as u32, len: part as u32 });
+        at += part;
+    }
+    parts
+}

@@ -1,0 +1,360 @@
+//! Settling a chunk after an unclean end of a lease (C5): for every block in doubt on any member the newest write whose
+//! checksum matches is chosen, copied to the others, flushed everywhere, and only then is the chunk used.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use rt::buf::{Buf, View};
+use rt::time::Instant;
+use wire::Op;
+use wire::data::{
+    BlockState, BlockSurvey, ClearMarks, Read, ReadReply, Settle, Survey, SurveyBlocks, SurveyBlocksReply, SurveyReply,
+    Target, Write, WriteKind,
+};
+use wire::lease::ReconcileDone;
+
+use super::call::{Message, all};
+use super::lease::{Chunk, Lease};
+use super::{ASK, BLOCK, BUSY_PAUSE, Inner, Stop};
+use crate::error::VolumeError;
+use crate::servers::Server;
+
+/// Blocks surveyed by one request.
+const SURVEY_BLOCKS: u32 = 256;
+
+/// Which content a block gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// Every member has the same.
+    Agreed,
+    /// That of this member, whose record matches.
+    Member(usize),
+    /// No member's content matches a record: what this one holds is taken as it is.
+    Accept(usize),
+}
+
+/// Chooses a block's content from what the members say of it (C5): the highest (epoch, seq) whose checksum matches; of
+/// equals the first.
+pub(crate) fn choose(members: &[BlockSurvey]) -> Choice {
+    let intact = members.iter().enumerate().filter(|(_, survey)| survey.state != BlockState::Unmatched);
+    let winner = intact.max_by_key(|(index, survey)| (survey.epoch, survey.seq, std::cmp::Reverse(*index)));
+    let Some((winner, survey)) = winner else { return Choice::Accept(0) };
+    let same = |other: &BlockSurvey| other.state == survey.state && other.crc == survey.crc;
+    if members.iter().all(same) { Choice::Agreed } else { Choice::Member(winner) }
+}
+
+impl Inner {
+    /// Settles a chunk unless that is done.
+    pub(crate) async fn settle(&self, lease: &Rc<Lease>, chunk: &Rc<Chunk>) -> Result<(), Stop> {
+        let _one = chunk.settling.acquire(1).await;
+        if chunk.settled.get() {
+            return Ok(());
+        }
+        if rt::sim::planted("reconcile-skipped") {
+            chunk.settled.set(true);
+            return Ok(());
+        }
+        let doubts = self.doubts(lease, chunk).await?;
+        let mut copied = 0;
+        for range in &doubts {
+            copied += self.settle_range(lease, chunk, range.clone()).await?;
+        }
+        // Agreed content may still be volatile everywhere: it is flushed before it is served.
+        let upto = lease.window.borrow().done();
+        all(chunk.members.iter().map(|server| {
+            let future: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(self.flush_server(lease, server.id(), upto));
+            future
+        }))
+        .await?;
+        let clear = ClearMarks {
+            target: self.target(lease, chunk),
+            upto_epoch: lease.epoch.saturating_sub(1),
+            upto_seq: u64::MAX,
+        };
+        let mut body = Vec::new();
+        clear.encode(&mut body);
+        self.tell_all(lease, chunk, &Message { op: Op::ClearMarks, body, payload: None, reply_bytes: 0 }).await?;
+        self.report_settled(lease, chunk).await?;
+        if copied > 0 {
+            tracing::warn!("file {}: {copied} blocks of chunk {} differed and are settled", self.file_id, chunk.index);
+        }
+        chunk.settled.set(true);
+        Ok(())
+    }
+
+    fn target(&self, lease: &Lease, chunk: &Chunk) -> Target {
+        Target { file: self.file_id, epoch: lease.epoch, chunk: chunk.id, version: chunk.version }
+    }
+
+    /// A request to one member that must not be refused.
+    async fn demand(
+        &self,
+        lease: &Rc<Lease>,
+        chunk: &Chunk,
+        server: &Rc<Server>,
+        message: &Message,
+    ) -> Result<link::Reply, Stop> {
+        match self.request(lease, server, message).await? {
+            Ok(reply) => Ok(reply),
+            Err(refused) => Err(self.member_refused(lease, chunk, server, &refused)),
+        }
+    }
+
+    async fn tell_all(&self, lease: &Rc<Lease>, chunk: &Chunk, message: &Message) -> Result<(), Stop> {
+        all(chunk.members.iter().map(|server| {
+            let future: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(self.demand(lease, chunk, server, message));
+            future
+        }))
+        .await
+        .map(drop)
+    }
+
+    /// The union of what the members doubt, in runs of blocks.
+    async fn doubts(&self, lease: &Rc<Lease>, chunk: &Rc<Chunk>) -> Result<Vec<std::ops::Range<u32>>, Stop> {
+        let surveys = all(chunk.members.iter().map(|server| {
+            let future: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(self.survey(lease, chunk, server));
+            future
+        }))
+        .await?;
+        let mut blocks = BTreeSet::new();
+        for (first, count) in surveys.into_iter().flatten() {
+            blocks.extend(first..first.saturating_add(count));
+        }
+        let mut runs: Vec<std::ops::Range<u32>> = Vec::new();
+        for block in blocks {
+            match runs.last_mut() {
+                Some(run) if run.end == block && (run.len() as u32) < SURVEY_BLOCKS => run.end += 1,
+                _ => runs.push(block..block + 1),
+            }
+        }
+        Ok(runs)
+    }
+
+    async fn survey(&self, lease: &Rc<Lease>, chunk: &Chunk, server: &Rc<Server>) -> Result<Vec<(u32, u32)>, Stop> {
+        let mut found = Vec::new();
+        loop {
+            let request = Survey { target: self.target(lease, chunk), skip: found.len() as u32 };
+            let mut body = Vec::new();
+            request.encode(&mut body);
+            let message = Message { op: Op::Survey, body, payload: None, reply_bytes: 0 };
+            let reply = self.demand(lease, chunk, server, &message).await?;
+            let reply = SurveyReply::decode(&reply.body).map_err(|error| bad_answer(server, &error.to_string()))?;
+            found.extend(reply.entries.iter().map(|entry| (entry.first_block, entry.blocks)));
+            if reply.entries.is_empty() || found.len() as u64 >= u64::from(reply.total) {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Settles one run; gives how many blocks had to be copied.
+    async fn settle_range(
+        &self,
+        lease: &Rc<Lease>,
+        chunk: &Rc<Chunk>,
+        range: std::ops::Range<u32>,
+    ) -> Result<usize, Stop> {
+        let request = SurveyBlocks {
+            target: self.target(lease, chunk),
+            first_block: range.start,
+            count: range.len() as u32,
+        };
+        let mut body = Vec::new();
+        request.encode(&mut body);
+        let message = Message { op: Op::SurveyBlocks, body, payload: None, reply_bytes: 0 };
+        let members = all(chunk.members.iter().map(|server| {
+            let (message, request) = (&message, &request);
+            let future: Pin<Box<dyn Future<Output = Result<Vec<BlockSurvey>, Stop>> + '_>> = Box::pin(async move {
+                let reply = self.demand(lease, chunk, server, message).await?;
+                let decoded = SurveyBlocksReply::decode(&reply.body);
+                let reply = decoded.map_err(|error| bad_answer(server, &error.to_string()))?;
+                if !reply.answers(request) {
+                    return Err(bad_answer(server, "a survey of other blocks"));
+                }
+                Ok(reply.blocks)
+            });
+            future
+        }))
+        .await?;
+        let mut copied = 0;
+        for (offset, block) in range.enumerate() {
+            let surveys: Vec<BlockSurvey> = members.iter().map(|member| member[offset]).collect();
+            match choose(&surveys) {
+                Choice::Agreed => {}
+                Choice::Member(winner) => {
+                    self.copy_block(lease, chunk, block, winner, surveys[winner], false).await?;
+                    copied += 1;
+                }
+                Choice::Accept(member) => {
+                    tracing::warn!(
+                        "file {}: no replica of block {block} of chunk {} matches a record; one copy is taken",
+                        self.file_id,
+                        chunk.index
+                    );
+                    self.copy_block(lease, chunk, block, member, surveys[member], true).await?;
+                    copied += 1;
+                }
+            }
+        }
+        Ok(copied)
+    }
+
+    /// Gives every member the winner's content of a block.
+    async fn copy_block(
+        &self,
+        lease: &Rc<Lease>,
+        chunk: &Rc<Chunk>,
+        block: u32,
+        winner: usize,
+        survey: BlockSurvey,
+        accept: bool,
+    ) -> Result<(), Stop> {
+        let source = &chunk.members[winner];
+        let content = if survey.state == BlockState::Zero && !accept {
+            None
+        } else {
+            Some(self.read_block(lease, chunk, source, block, accept).await?)
+        };
+        let mut crcs = Vec::new();
+        if let Some(content) = &content {
+            wire::crc::block_crcs(u64::from(block) * BLOCK, content, &mut crcs);
+        }
+        let seq = lease.window.borrow_mut().issue();
+        let (done, stable) = {
+            let window = lease.window.borrow();
+            (window.done().min(seq), window.stable().min(window.done().min(seq)))
+        };
+        let settle = Settle {
+            write: Write {
+                target: self.target(lease, chunk),
+                seq,
+                done,
+                stable,
+                offset: block * BLOCK as u32,
+                len: BLOCK as u32,
+                kind: if content.is_some() { WriteKind::Data } else { WriteKind::Zeroes },
+                fua: false,
+                stripe_version: 0,
+            },
+            win_epoch: survey.epoch,
+            win_seq: survey.seq,
+        };
+        let mut body = Vec::new();
+        settle.encode(&crcs, &mut body);
+        let message = Message { op: Op::Settle, body, payload: content, reply_bytes: 0 };
+        for server in &chunk.members {
+            lease.window.borrow_mut().touch(server.id(), seq);
+        }
+        self.tell_all(lease, chunk, &message).await?;
+        lease.window.borrow_mut().answered(seq);
+        Ok(())
+    }
+
+    async fn read_block(
+        &self,
+        lease: &Rc<Lease>,
+        chunk: &Chunk,
+        server: &Rc<Server>,
+        block: u32,
+        unsettled: bool,
+    ) -> Result<View, Stop> {
+        let request = Read {
+            target: self.target(lease, chunk),
+            offset: block * BLOCK as u32,
+            len: BLOCK as u32,
+            unsettled,
+        };
+        let mut body = Vec::new();
+        request.encode(&mut body);
+        let message = Message { op: Op::Read, body, payload: None, reply_bytes: BLOCK as usize };
+        let reply = self.demand(lease, chunk, server, &message).await?;
+        let (answer, crcs) = ReadReply::decode(&reply.body, reply.payload.len() as u32)
+            .map_err(|error| bad_answer(server, &error.to_string()))?;
+        if answer.zeroes {
+            return Ok(Buf::zeroed(BLOCK as usize).freeze());
+        }
+        if wire::crc::verify_blocks(u64::from(block) * BLOCK, &reply.payload, crcs.iter()).is_err() {
+            // Damaged on the way: the whole chunk is settled again.
+            lease.break_off();
+            return Err(Stop::Broken);
+        }
+        Ok(reply.payload)
+    }
+
+    /// Tells the metadata server that the members agree.
+    async fn report_settled(&self, lease: &Rc<Lease>, chunk: &Chunk) -> Result<(), Stop> {
+        let request = ReconcileDone {
+            session: self.session.key(),
+            file_id: self.file_id,
+            epoch: lease.epoch,
+            chunk_id: chunk.id,
+            version: chunk.version,
+        };
+        let id = self.session.request_id();
+        loop {
+            let deadline: Instant = rt::time::now() + ASK;
+            match self.session.master().ask_as(id, &request, deadline).await {
+                Ok(_) => return Ok(()),
+                Err(link::AskError::Status { status, error }) => match status.action() {
+                    wire::Action::RetrySame | wire::Action::RetryAfter | wire::Action::Redirect => {}
+                    wire::Action::GiveUp => {
+                        let text = format!("{status}: {}", error.message);
+                        return Err(VolumeError::LeaseLost(text).into());
+                    }
+                    _ => {
+                        lease.break_off();
+                        return Err(Stop::Broken);
+                    }
+                },
+                Err(error) => tracing::warn!("reporting a settled chunk: {error}"),
+            }
+            if lease.is_broken() {
+                return Err(Stop::Broken);
+            }
+            rt::time::sleep(BUSY_PAUSE).await;
+        }
+    }
+}
+
+fn bad_answer(server: &Server, text: &str) -> Stop {
+    VolumeError::Refused { cs: server.id(), text: text.to_owned() }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn survey(epoch: u64, seq: u64, crc: u32) -> BlockSurvey {
+        BlockSurvey { epoch, seq, crc, state: BlockState::Match }
+    }
+
+    const ZERO: BlockSurvey = BlockSurvey { epoch: 0, seq: 0, crc: 0, state: BlockState::Zero };
+    const BAD: BlockSurvey = BlockSurvey { epoch: 0, seq: 0, crc: 9, state: BlockState::Unmatched };
+
+    #[test]
+    fn the_newest_matching_write_wins() {
+        let (old, new) = (survey(2, 7, 1), survey(2, 8, 2));
+        #[rustfmt::skip]
+        let rows: &[(&[BlockSurvey], Choice)] = &[
+            (&[old, old, old],                    Choice::Agreed),
+            (&[old, new, old],                    Choice::Member(1)),
+            (&[new, new, old],                    Choice::Member(0)),
+            (&[survey(1, 99, 1), survey(2, 1, 2)], Choice::Member(1)),
+            (&[ZERO, ZERO, ZERO],                 Choice::Agreed),
+            (&[ZERO, new, ZERO],                  Choice::Member(1)),
+            (&[BAD, old, old],                    Choice::Member(1)),
+            (&[BAD, old, new],                    Choice::Member(2)),
+            (&[BAD, BAD, ZERO],                   Choice::Member(2)),
+            (&[BAD, BAD, BAD],                    Choice::Accept(0)),
+            (&[BAD],                              Choice::Accept(0)),
+            (&[old],                              Choice::Agreed),
+            // The same content under different numbers is the same content.
+            (&[survey(0, 0, 2), new],             Choice::Agreed),
+            // Different content that nobody doubts: one copy is chosen.
+            (&[survey(0, 0, 5), survey(0, 0, 6)], Choice::Member(0)),
+        ];
+        for (number, (members, choice)) in rows.iter().enumerate() {
+            assert_eq!(choose(members), *choice, "line {number}");
+        }
+    }
+}

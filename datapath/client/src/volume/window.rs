@@ -1,0 +1,141 @@
+//! Sequence numbers of one lease epoch: which writes are answered, which are stable (C5, C11).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The writes of one epoch.
+#[derive(Debug)]
+pub(crate) struct Window {
+    next: u64,
+    /// Issued and not answered to the caller.
+    open: BTreeSet<u64>,
+    /// All lower ones are stable on all members.
+    stable: u64,
+    /// Chunk servers with writes that no flush has covered: the number of the last such write there.
+    dirty: BTreeMap<u64, u64>,
+}
+
+/// What a flush has to do, and may claim when it has done it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FlushPlan {
+    /// Chunk servers to flush, with the last write that each one's flush covers.
+    pub(crate) servers: Vec<(u64, u64)>,
+    /// All lower writes are stable afterwards.
+    pub(crate) covers: u64,
+    /// Every write issued so far is below.
+    pub(crate) upto: u64,
+}
+
+impl Window {
+    pub(crate) fn new() -> Self {
+        Self { next: 1, open: BTreeSet::new(), stable: 1, dirty: BTreeMap::new() }
+    }
+
+    /// A number for a new write.
+    pub(crate) fn issue(&mut self) -> u64 {
+        let seq = self.next;
+        self.next += 1;
+        self.open.insert(seq);
+        seq
+    }
+
+    /// Notes that a write may have reached `server`.
+    pub(crate) fn touch(&mut self, server: u64, seq: u64) {
+        let last = self.dirty.entry(server).or_insert(seq);
+        *last = (*last).max(seq);
+    }
+
+    /// Notes that a write has been answered.
+    pub(crate) fn answered(&mut self, seq: u64) {
+        self.open.remove(&seq);
+    }
+
+    /// All lower numbers have been answered.
+    pub(crate) fn done(&self) -> u64 {
+        self.open.first().copied().unwrap_or(self.next)
+    }
+
+    /// All lower numbers are stable.
+    pub(crate) fn stable(&self) -> u64 {
+        self.stable
+    }
+
+    /// Whether anything is not stable.
+    pub(crate) fn has_unstable(&self) -> bool {
+        self.stable < self.next
+    }
+
+    /// What a flush that begins now has to do. A server that a write is still on its way to is flushed as well: what
+    /// had been answered before is there.
+    pub(crate) fn plan(&self) -> FlushPlan {
+        FlushPlan {
+            servers: self.dirty.iter().map(|(&server, &last)| (server, last)).collect(),
+            covers: self.done(),
+            upto: self.next,
+        }
+    }
+
+    /// Notes that every server of the plan has been flushed.
+    pub(crate) fn flushed(&mut self, plan: &FlushPlan) {
+        self.stable = self.stable.max(plan.covers);
+        for &(server, last) in &plan.servers {
+            // Writes issued since keep the server dirty; so do those still open when the flush began.
+            if self.dirty.get(&server) == Some(&last) && last < plan.covers {
+                self.dirty.remove(&server);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watermarks_follow_the_oldest_open_write() {
+        let mut window = Window::new();
+        let (a, b, c) = (window.issue(), window.issue(), window.issue());
+        assert_eq!((a, b, c), (1, 2, 3));
+        window.answered(b);
+        assert_eq!(window.done(), 1);
+        window.answered(a);
+        assert_eq!(window.done(), 3);
+        window.answered(c);
+        assert_eq!(window.done(), 4);
+    }
+
+    #[test]
+    fn a_flush_claims_only_what_was_answered_when_it_began() {
+        let mut window = Window::new();
+        let (a, b) = (window.issue(), window.issue());
+        window.touch(10, a);
+        window.touch(11, b);
+        window.answered(a);
+        let plan = window.plan();
+        assert_eq!(plan, FlushPlan { servers: vec![(10, 1), (11, 2)], covers: 2, upto: 3 });
+        window.answered(b);
+        window.flushed(&plan);
+        assert_eq!(window.stable(), 2);
+        assert!(window.has_unstable());
+        assert_eq!(window.plan().servers, [(11, 2)], "b was open when the flush began");
+        let plan = window.plan();
+        window.flushed(&plan);
+        assert_eq!(window.stable(), 3);
+        assert!(window.plan().servers.is_empty());
+        assert!(!window.has_unstable());
+    }
+
+    #[test]
+    fn a_write_during_a_flush_keeps_its_server_dirty() {
+        let mut window = Window::new();
+        let a = window.issue();
+        window.touch(10, a);
+        window.answered(a);
+        let plan = window.plan();
+        let b = window.issue();
+        window.touch(10, b);
+        window.answered(b);
+        window.flushed(&plan);
+        assert_eq!(window.plan().servers, [(10, 2)]);
+        assert_eq!(window.stable(), 2);
+    }
+}

@@ -1,0 +1,250 @@
+//! Writing: to all members at once, acknowledged when all have it (C3).
+
+use std::pin::Pin;
+use std::rc::Rc;
+
+use rt::buf::{Buf, View};
+use wire::data::{Target, Write, WriteKind, WriteReply};
+use wire::{Op, Status};
+
+use super::call::{Message, all};
+use super::lease::{Chunk, Lease};
+use super::{BLOCK, Inner, PART_MAX, Stop, Volume};
+use crate::error::VolumeError;
+use crate::servers::Server;
+
+/// What a write does.
+#[derive(Clone, Debug)]
+enum Change {
+    Data(View),
+    Zeroes,
+    Discard,
+}
+
+/// A part of a write that lies in one chunk.
+#[derive(Clone, Debug)]
+struct Part {
+    index: u64,
+    offset: u32,
+    len: u32,
+    change: Change,
+    /// Plain CRC32C per block, made once over data that nobody can change any more (C8).
+    crcs: Vec<u32>,
+}
+
+impl Volume {
+    /// Writes `data` at `offset`. Answered when every member of the chunks has it; durable after the next
+    /// [`Volume::flush`].
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub async fn write(&self, offset: u64, data: View) -> Result<(), VolumeError> {
+        self.change(offset, data.len() as u64, Change::Data(data)).await
+    }
+
+    /// Makes a range read as zero. `punch` allows giving the space back.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub async fn write_zeroes(&self, offset: u64, len: u64, punch: bool) -> Result<(), VolumeError> {
+        self.change(offset, len, if punch { Change::Discard } else { Change::Zeroes }).await
+    }
+
+    /// Gives a range back; it reads as zero afterwards.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub async fn discard(&self, offset: u64, len: u64) -> Result<(), VolumeError> {
+        self.change(offset, len, Change::Discard).await
+    }
+
+    async fn change(&self, offset: u64, len: u64, change: Change) -> Result<(), VolumeError> {
+        let inner = &self.inner;
+        if !inner.writable {
+            return Err(VolumeError::ReadOnly);
+        }
+        self.check_range(offset, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let started = rt::time::now();
+        let weight = if matches!(change, Change::Data(_)) { len } else { BLOCK };
+        let _budget = inner.budget.acquire(weight).await;
+        // Whole blocks: two writes to parts of one block must not be merged side by side.
+        let range = offset / BLOCK * BLOCK..(offset + len).next_multiple_of(BLOCK);
+        let _range = inner.ranges.exclusive(range).await;
+        let parts = split(offset, len, inner.chunk_size, &change);
+        loop {
+            let lease = inner.usable_lease().await?;
+            match inner.write_parts(&lease, &parts).await {
+                Ok(()) => break,
+                Err(Stop::Broken) => {}
+                Err(Stop::Fatal(error)) => {
+                    // Some members may have it and others not: the next epoch settles that (C5).
+                    lease.break_off();
+                    return Err(error);
+                }
+            }
+        }
+        inner.session.report(|io| {
+            let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            io.write_ops += 1;
+            io.write_bytes += len;
+            io.latency_us_max = io.latency_us_max.max(took);
+        });
+        Ok(())
+    }
+}
+
+impl Inner {
+    async fn write_parts(&self, lease: &Rc<Lease>, parts: &[Part]) -> Result<(), Stop> {
+        if let [only] = parts {
+            self.write_part(lease, only).await?;
+        } else {
+            all(parts.iter().map(|part| {
+                let future: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(self.write_part(lease, part));
+                future
+            }))
+            .await?;
+        }
+        self.may_acknowledge(lease).await
+    }
+
+    async fn write_part(&self, lease: &Rc<Lease>, part: &Part) -> Result<(), Stop> {
+        let allocate = matches!(part.change, Change::Data(_));
+        let Some(chunk) = self.chunk(lease, part.index, allocate).await? else {
+            // Zeroes over what was never written.
+            return Ok(());
+        };
+        let seq = lease.window.borrow_mut().issue();
+        let sends = chunk.members.iter().map(|server| {
+            let future: Pin<Box<dyn Future<Output = _> + '_>> =
+                Box::pin(self.write_member(lease, &chunk, server, part, seq));
+            future
+        });
+        let flush_soon = all(sends).await?.into_iter().any(|soon| soon);
+        lease.note_unstable(chunk.index, seq);
+        lease.window.borrow_mut().answered(seq);
+        if flush_soon {
+            self.flush_in_background(lease);
+        }
+        Ok(())
+    }
+
+    /// Sends one part to one member until it has it.
+    async fn write_member(
+        &self,
+        lease: &Rc<Lease>,
+        chunk: &Rc<Chunk>,
+        server: &Rc<Server>,
+        part: &Part,
+        seq: u64,
+    ) -> Result<bool, Stop> {
+        lease.window.borrow_mut().touch(server.id(), seq);
+        loop {
+            let message = self.write_message(lease, chunk, part, seq);
+            match self.request(lease, server, &message).await? {
+                Ok(reply) => {
+                    let reply = WriteReply::decode(&reply.body)
+                        .map_err(|error| VolumeError::Refused { cs: server.id(), text: error.to_string() })?;
+                    return Ok(reply.flush_soon);
+                }
+                Err(refused) if refused.status == Status::NeedFlush => self.flush_under(lease).await?,
+                Err(refused) if refused.status == Status::ChecksumMismatch => {
+                    tracing::warn!("chunk server {}: data was damaged on the way; sending it again", server.id());
+                }
+                Err(refused) => return Err(self.member_refused(lease, chunk, server, &refused)),
+            }
+        }
+    }
+
+    fn write_message(&self, lease: &Lease, chunk: &Chunk, part: &Part, seq: u64) -> Message {
+        let window = lease.window.borrow();
+        let write = Write {
+            target: Target { file: self.file_id, epoch: lease.epoch, chunk: chunk.id, version: chunk.version },
+            seq,
+            done: window.done().min(seq),
+            stable: window.stable().min(window.done().min(seq)),
+            offset: part.offset,
+            len: part.len,
+            kind: match part.change {
+                Change::Data(_) => WriteKind::Data,
+                Change::Zeroes => WriteKind::Zeroes,
+                Change::Discard => WriteKind::Discard,
+            },
+            fua: false,
+            stripe_version: 0,
+        };
+        let mut body = Vec::new();
+        write.encode(&part.crcs, &mut body);
+        let payload = match &part.change {
+            Change::Data(data) => Some(data.clone()),
+            _ => None,
+        };
+        Message { op: Op::Write, body, payload, reply_bytes: 0 }
+    }
+
+    /// Replaces a damaged block everywhere by the good content found on another member (C8). The caller holds the
+    /// range for itself.
+    pub(crate) async fn repair(&self, lease: &Rc<Lease>, index: u64, block: u32, content: Buf) -> Result<(), Stop> {
+        let offset = block * BLOCK as u32;
+        let mut crcs = Vec::new();
+        wire::crc::block_crcs(offset.into(), &content, &mut crcs);
+        let part = Part { index, offset, len: BLOCK as u32, change: Change::Data(content.freeze()), crcs };
+        self.write_part(lease, &part).await
+    }
+}
+
+/// Splits a range at chunk borders, and data at the most that one request carries.
+fn split(offset: u64, len: u64, chunk_size: u64, change: &Change) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let end = offset + len;
+    let mut at = offset;
+    while at < end {
+        let in_chunk = at % chunk_size;
+        let mut part = (chunk_size - in_chunk).min(end - at);
+        if matches!(change, Change::Data(_)) {
+            // Parts end at block borders, so that only the ends of the whole write are parts of blocks.
+            let room = PART_MAX - in_chunk % BLOCK;
+            part = part.min(room);
+        }
+        let mut crcs = Vec::new();
+        let change = match change {
+            Change::Data(data) => {
+                let from = (at - offset) as usize;
+                let data = data.slice(from..from + part as usize);
+                wire::crc::block_crcs(in_chunk, &data, &mut crcs);
+                Change::Data(data)
+            }
+            other => other.clone(),
+        };
+        parts.push(Part { index: at / chunk_size, offset: in_chunk as u32, len: part as u32, change, crcs });
+        at += part;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_are_split_at_chunks_and_blocks() {
+        let chunk = 4 << 20;
+        let data = Change::Data(View::copy_of(&vec![7; 3 << 20]));
+        let parts = split(chunk - 1000, 3 << 20, chunk, &data);
+        let shape: Vec<_> = parts.iter().map(|p| (p.index, u64::from(p.offset), u64::from(p.len))).collect();
+        assert_eq!(shape[0], (0, chunk - 1000, 1000));
+        assert_eq!(shape[1], (1, 0, 1 << 20));
+        assert_eq!(shape.iter().map(|s| s.2).sum::<u64>(), 3 << 20);
+        for part in &parts[1..parts.len() - 1] {
+            assert_eq!((u64::from(part.offset) + u64::from(part.len)) % BLOCK, 0);
+        }
+        for part in &parts {
+            let blocks = (part.offset % 4096 + part.len).div_ceil(4096);
+            assert_eq!(part.crcs.len(), blocks as usize);
+        }
+        let parts = split(100, 2 * chunk, chunk, &Change::Discard);
+        assert_eq!(parts.iter().map(|p| p.index).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+}
