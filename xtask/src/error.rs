@@ -41,6 +41,9 @@ pub(crate) enum Error {
     /// Debian packages are missing and could not be installed.
     #[error(transparent)]
     Packages(#[from] packages::PackageError),
+    /// A step of the quickstart failed.
+    #[error("quickstart: {0}")]
+    Quickstart(String),
     /// The simulator has no binary target.
     #[error("package sim has no binary target: there is nothing to run")]
     NoSimBinary,

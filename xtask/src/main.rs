@@ -4,6 +4,7 @@ mod error;
 mod fix;
 mod packages;
 mod process;
+mod quickstart;
 mod sim_run;
 mod stopwatch;
 mod test_run;
@@ -30,6 +31,8 @@ enum Command {
     Test(test_run::Args),
     /// Check the house rules that neither rustc nor clippy knows.
     Tidy,
+    /// Start a cluster on this machine, use it, kill it, start it again, and compare every checksum.
+    Quickstart(quickstart::Args),
     /// Run seeds of the simulator on all cores, or replay one.
     Sim(sim_run::Args),
     /// Format the code and apply what clippy can mend by itself.
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Test(args) => Ok(test_run::run(&workspace, args)),
         Command::Tidy => tidy::run(&workspace),
         Command::Sim(args) => sim_run::run(&workspace, args),
+        Command::Quickstart(args) => quickstart::run(&workspace, args),
         Command::Fix => fix::run(&workspace),
     });
     match outcome {

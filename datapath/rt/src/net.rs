@@ -229,6 +229,33 @@ impl Reader {
         }
     }
 
+    /// Stops taking data off the socket until the next receive, and moves what has arrived (`rest` first: what the
+    /// caller has not used of the last part) to memory of its own. For a reader that has to wait for something else:
+    /// all connections share the driver's memory, and one that keeps it can stop them all.
+    ///
+    /// # Errors
+    /// Those of `recv(2)`; the end of the stream is none, the next receive reports it.
+    pub async fn pause(&mut self, rest: Option<Received>) -> io::Result<()> {
+        let mut parts: Vec<Received> = rest.into_iter().chain(self.left.take()).collect();
+        let mut copied = Vec::new();
+        if let ReaderInner::Uring(reader) = &mut self.inner {
+            // Data that is copied already and alone is put back as it is.
+            if parts.iter().any(|part| matches!(part.0, ReceivedInner::Provided(_))) || reader.is_standing() {
+                parts.drain(..).for_each(|part| copied.extend_from_slice(&part));
+                reader.pause(&mut copied).await?;
+            }
+        }
+        self.left = match parts.len() {
+            0 if copied.is_empty() => None,
+            1 => parts.pop(),
+            _ => {
+                parts.iter().for_each(|part| copied.extend_from_slice(part));
+                Some(Received::owned(Buf::copy_of(&copied)))
+            }
+        };
+        Ok(())
+    }
+
     /// Fills `buf[from..]`; from [`LARGE`] bytes on the kernel writes straight into it.
     ///
     /// If the future is dropped before it is ready, the stream is unusable: bytes may be lost.

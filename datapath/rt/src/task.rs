@@ -22,6 +22,13 @@ pub(crate) struct TaskId {
     generation: u32,
 }
 
+impl TaskId {
+    /// Both parts in one word, for the trace of a simulation.
+    pub(crate) fn word(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.slot)
+    }
+}
+
 /// The simulated process a task belongs to; always zero outside the simulator.
 pub(crate) type Owner = u32;
 
@@ -185,15 +192,23 @@ impl Tasks {
         drop(self.remove(id));
     }
 
-    /// Ends every task of `owner` on the spot, as a kill does.
-    pub(crate) fn abort_owner(&self, owner: Owner) {
+    /// Ends every task of `owner` on the spot, as a kill does; gives how many there were.
+    pub(crate) fn abort_owner(&self, owner: Owner) -> usize {
         let victims: Vec<TaskId> = {
             let slots = self.slots.borrow();
             let owned = slots.iter().enumerate().filter(|(_, slot)| slot.task.as_ref().is_some_and(|t| t.owner == owner));
             owned.map(|(index, slot)| TaskId { slot: index as u32, generation: slot.generation }).collect()
         };
-        for id in victims {
-            self.abort(id);
+        for id in &victims {
+            self.abort(*id);
+        }
+        victims.len()
+    }
+
+    /// Forgets every task without dropping it: after a panic no further code of theirs may run.
+    pub(crate) fn leak(&self) {
+        if let Ok(mut slots) = self.slots.try_borrow_mut() {
+            std::mem::forget(std::mem::take(&mut *slots));
         }
     }
 

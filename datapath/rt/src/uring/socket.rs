@@ -236,6 +236,23 @@ impl UringReader {
         (Ok(None), buf)
     }
 
+    /// Whether the kernel takes data off the socket by itself.
+    pub(crate) fn is_standing(&self) -> bool {
+        self.multi.is_some()
+    }
+
+    /// Ends the standing receive and copies what it had taken. The end of the stream shows at the next receive.
+    pub(crate) async fn pause(&mut self, copied: &mut Vec<u8>) -> io::Result<()> {
+        loop {
+            match self.stop_multishot().await {
+                Ok(Some(part)) => copied.extend_from_slice(&part),
+                Ok(None) => return Ok(()),
+                Err(_) if self.eof => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Ends the standing receive; gives data it had already taken, one part per call, then `None`.
     async fn stop_multishot(&mut self) -> io::Result<Option<Provided>> {
         let ring = self.socket.registered.ring().clone();

@@ -1,0 +1,307 @@
+//! The engine: what a chunk server does with the requests it gets.
+//!
+//! The life of a write, as one line of awaits: checks (fence, version, duplicates) → checksums → range lock → merge of
+//! parts → allocation → journal record and, where it is safe, data in place → block map → answer.
+//! Reads go block map → table → file and verify every block. A checkpoint moves what the block maps hold into files
+//! and tables and lets the journal's tail follow.
+//!
+//! **Invariant:** nothing is answered before its record is written. **Invariant:** no chunk file is touched where the
+//! table says data unless the extent's mark is durable (C5). **Invariant:** a block with content in
+//! the journal that no checkpoint has moved is never written in place.
+
+mod blocks;
+mod checkpoint;
+mod chunk;
+mod files;
+mod flush;
+mod manage;
+mod open;
+mod query;
+mod read;
+mod reconcile;
+pub mod recovery;
+mod replay;
+mod write;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use rt::sync::Notify;
+
+use crate::format::superblock::Superblock;
+use crate::journal::{AppendError, Journal};
+use crate::store::Store;
+use crate::tables::{TableError, Tables};
+
+pub use blocks::{Entry, Place};
+pub use chunk::Chunk;
+pub use files::{FileState, Session};
+pub use manage::NewChunk;
+pub use open::{CreateError, CreateOptions, OpenError, create, lock_directory, read_superblock, remove_created};
+pub use read::ReadReply;
+pub use reconcile::{BlockSurvey, Doubt, Surveyed};
+pub use write::{WriteKind, WriteReply, WriteRequest};
+
+/// Aligned writes up to this many bytes go through the journal when their extent is not active yet.
+pub const JOURNAL_MAX: u32 = 128 << 10;
+/// Blocks of one active extent (1 MiB): the unit of marks (C5).
+pub const ACTIVE_BLOCKS: u32 = 256;
+/// Writes of one file that may be unstable before a flush is forced (C5).
+pub const UNSTABLE_MAX: usize = 4096;
+/// From this many on the client is asked to flush soon.
+pub const UNSTABLE_SOON: usize = UNSTABLE_MAX * 3 / 4;
+/// Blocks in block maps before a checkpoint begins.
+pub const BLOCK_MAP_MAX: usize = 128 << 10;
+
+/// Why a request was refused. Each says whose fault it is and maps to one status on the wire.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A higher epoch is recorded (C2).
+    #[error("epoch {epoch} is fenced: epoch {fence} was recorded")]
+    StaleEpoch {
+        /// The request's.
+        epoch: u64,
+        /// Recorded here.
+        fence: u64,
+    },
+    /// The replica has another version (C7).
+    #[error("the replica has version {have}, the request is for {wanted}")]
+    StaleVersion {
+        /// Here.
+        have: u64,
+        /// In the request.
+        wanted: u64,
+    },
+    /// No such chunk here: a failed replica, never an empty new one (C9).
+    #[error("chunk {0:#x} is not here")]
+    UnknownChunk(u64),
+    /// The chunk belongs to another file.
+    #[error("chunk {0:#x} belongs to another file")]
+    ForeignChunk(u64),
+    /// Below `done` (C11).
+    #[error("write {seq} was answered before: everything below {done} is done")]
+    Answered {
+        /// The write.
+        seq: u64,
+        /// The watermark.
+        done: u64,
+    },
+    /// The payload arrived damaged (C8).
+    #[error("block {block} arrived damaged")]
+    Damaged {
+        /// Block of the chunk.
+        block: u32,
+    },
+    /// Stored data does not match its checksum (C8).
+    #[error("block {block} is corrupt here")]
+    Corrupt {
+        /// Block of the chunk.
+        block: u32,
+    },
+    /// The members must settle the block first (C5).
+    #[error("block {block} is unsettled after a crash")]
+    Unsettled {
+        /// Block of the chunk.
+        block: u32,
+    },
+    /// Too many unstable writes (C5).
+    #[error("{UNSTABLE_MAX} writes are not stable: flush first")]
+    NeedFlush,
+    /// No room on the disk (C13).
+    #[error("no space left on the chunk server's disk")]
+    NoSpace,
+    /// The device failed; so have all replicas here (C4).
+    #[error("the chunk server's device has failed")]
+    DeviceFailed,
+    /// The server is stopping.
+    #[error("the chunk server is stopping")]
+    Stopping,
+    /// The request makes no sense.
+    #[error("invalid request: {0}")]
+    Invalid(&'static str),
+}
+
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Failed => Self::DeviceFailed,
+            AppendError::Closed => Self::Stopping,
+        }
+    }
+}
+
+/// Sizes of caches.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Checksum pages of 4 KiB kept in memory.
+    pub pages_max: usize,
+    /// Chunk files kept open.
+    pub files_max: usize,
+    /// A checkpoint is made after this long without one, if there is anything to move.
+    pub checkpoint_interval: std::time::Duration,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { pages_max: 4096, files_max: 512, checkpoint_interval: std::time::Duration::from_secs(30) }
+    }
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Write requests answered with success.
+    pub writes: u64,
+    /// Read requests answered with success.
+    pub reads: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Flush rounds on the devices.
+    pub flushes: u64,
+    /// Checkpoints completed.
+    pub checkpoints: u64,
+    /// Writes that went through the journal with their payload.
+    pub journaled: u64,
+    /// Writes in place beside their record.
+    pub in_place: u64,
+    /// Stored blocks found corrupt.
+    pub corrupt_blocks: u64,
+}
+
+/// A running chunk server's data.
+pub struct Engine {
+    pub(crate) dir: PathBuf,
+    pub(crate) superblock: RefCell<Superblock>,
+    pub(crate) superblock_file: rt::fs::File,
+    pub(crate) journal: Rc<Journal>,
+    pub(crate) tables: Tables,
+    pub(crate) store: Store,
+    pub(crate) options: EngineOptions,
+    pub(crate) chunks: RefCell<BTreeMap<u64, Rc<Chunk>>>,
+    pub(crate) files: RefCell<BTreeMap<u64, Rc<FileState>>>,
+    /// Lower bounds of the LSNs of writes that are not complete: neither a flush may claim to reach beyond, nor may a
+    /// checkpoint's tail pass them.
+    pub(crate) floors: RefCell<BTreeMap<u64, usize>>,
+    /// Reads under way by the checkpoint they began after: they may still need what it wants to overwrite.
+    pub(crate) readers: RefCell<BTreeMap<u64, usize>>,
+    pub(crate) readers_left: Notify,
+    pub(crate) checkpoint_serial: Cell<u64>,
+    /// Tail that the frozen maps allow, while there are any.
+    pub(crate) frozen_tail: Cell<Option<u64>>,
+    pub(crate) map_entries: Cell<usize>,
+    pub(crate) flushing: RefCell<flush::Flushing>,
+    pub(crate) checkpoint_wanted: Notify,
+    pub(crate) checkpoint_done: Notify,
+    pub(crate) superblock_writing: rt::sync::Semaphore,
+    pub(crate) creating: rt::sync::RangeLock,
+    pub(crate) failed: Cell<bool>,
+    pub(crate) stopping: Cell<bool>,
+    pub(crate) counters: Cell<Counters>,
+    /// The journal lies on a device of its own: a flush must reach the data device too.
+    pub(crate) separate_journal: bool,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// The superblock as it is on disk.
+    #[must_use]
+    pub fn superblock(&self) -> Superblock {
+        self.superblock.borrow().clone()
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters.get()
+    }
+
+    pub(crate) fn count(&self, change: impl FnOnce(&mut Counters)) {
+        let mut counters = self.counters.get();
+        change(&mut counters);
+        self.counters.set(counters);
+    }
+
+    /// Whether a device has failed: every replica here is lost then (C4).
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed.get()
+    }
+
+    /// The journal's fill, in percent of its ring.
+    #[must_use]
+    pub fn journal_used_percent(&self) -> u64 {
+        self.journal.used_percent()
+    }
+
+    /// Whether nothing waits in the journal to be moved (flag `c`).
+    #[must_use]
+    pub fn journal_is_clean(&self) -> bool {
+        self.map_entries.get() == 0
+    }
+
+    /// Chunks here.
+    #[must_use]
+    pub fn chunk_count(&self) -> usize {
+        self.chunks.borrow().len()
+    }
+
+    /// Fails every replica here for good and notes it in the superblock, so that a restart does not forget (C4).
+    pub(crate) fn fail(&self, what: &str, error: &dyn std::fmt::Display) {
+        if self.failed.replace(true) {
+            return;
+        }
+        tracing::error!(dir = %self.dir.display(), "{what} failed: {error}; this chunk server takes itself out of service");
+        self.checkpoint_done.notify_all();
+    }
+
+    pub(crate) fn table_failed(&self, error: &TableError) -> Refusal {
+        self.fail("access to a table", error);
+        Refusal::DeviceFailed
+    }
+
+    pub(crate) fn check_running(&self) -> Result<(), Refusal> {
+        if self.failed.get() {
+            return Err(Refusal::DeviceFailed);
+        }
+        if self.stopping.get() {
+            return Err(Refusal::Stopping);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn file_state(&self, file: u64) -> Rc<FileState> {
+        Rc::clone(self.files.borrow_mut().entry(file).or_insert_with(|| Rc::new(FileState::new(file))))
+    }
+
+    /// The chunk a request names, if the request's version and file fit (C2, C7, C9).
+    pub(crate) fn chunk_for(&self, file: u64, chunk: u64, version: u64) -> Result<Rc<Chunk>, Refusal> {
+        let found = self.chunks.borrow().get(&chunk).map(Rc::clone).ok_or(Refusal::UnknownChunk(chunk))?;
+        if found.file != file {
+            return Err(Refusal::ForeignChunk(chunk));
+        }
+        let have = found.version.get();
+        if have != version {
+            return Err(Refusal::StaleVersion { have, wanted: version });
+        }
+        Ok(found)
+    }
+
+    /// Refuses an epoch below the file's fence and begins a new session at a higher one (C1, C2).
+    pub(crate) fn check_epoch(&self, file: u64, epoch: u64) -> Result<Rc<FileState>, Refusal> {
+        let state = self.file_state(file);
+        let fence = state.fence();
+        if epoch < fence && !rt::sim::planted("epoch-ignored") {
+            return Err(Refusal::StaleEpoch { epoch, fence });
+        }
+        Ok(state)
+    }
+}

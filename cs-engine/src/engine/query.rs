@@ -1,0 +1,62 @@
+//! Requests that change no data: the flush of a file, and what is allocated.
+
+use std::rc::Rc;
+
+use super::{Engine, Refusal};
+use crate::format::BLOCK;
+use crate::format::block::BlockState;
+
+impl Engine {
+    /// Makes every write to a file that was answered before durable (C4), and takes the writer's watermarks.
+    ///
+    /// `settled_before`: the file was released cleanly before this epoch, so that nothing of lower epochs is in doubt.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn flush_file(
+        self: &Rc<Self>,
+        file: u64,
+        epoch: u64,
+        done: u64,
+        stable: u64,
+        settled_before: bool,
+    ) -> Result<(), Refusal> {
+        self.check_running()?;
+        let state = self.check_epoch(file, epoch)?;
+        let _in_flight = state.enter(epoch);
+        state.advance(epoch, done, stable);
+        if settled_before {
+            state.forget_below(epoch);
+        }
+        self.flush().await?;
+        // A fence that rose meanwhile: the writer must not take this for its own success (C2).
+        self.check_epoch(file, epoch).map(drop)
+    }
+
+    /// Per block of a range whether it is a hole.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn holes(
+        self: &Rc<Self>,
+        file: u64,
+        epoch: u64,
+        chunk: u64,
+        version: u64,
+        offset: u32,
+        len: u32,
+    ) -> Result<Vec<bool>, Refusal> {
+        self.check_running()?;
+        let state = self.check_epoch(file, epoch)?;
+        let chunk = self.chunk_for(file, chunk, version)?;
+        let end = u64::from(offset) + u64::from(len);
+        if len == 0 || end > chunk.size {
+            return Err(Refusal::Invalid("the range is not inside the chunk"));
+        }
+        let _in_flight = state.enter(epoch);
+        let blocks = offset / BLOCK as u32..end.div_ceil(BLOCK as u64) as u32;
+        let _locked = chunk.ranges.shared(u64::from(blocks.start)..u64::from(blocks.end)).await;
+        let states = self.states(&chunk, blocks).await?;
+        Ok(states.into_iter().map(|(state, _)| state == BlockState::Hole).collect())
+    }
+}

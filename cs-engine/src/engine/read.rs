@@ -1,0 +1,225 @@
+//! Reads: every block is verified before its bytes leave (C8).
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use rt::buf::{Buf, View};
+
+use super::blocks::Place;
+use super::chunk::Chunk;
+use super::{Engine, Refusal};
+use crate::format::block::BlockState;
+use crate::format::{BLOCK, crc32c};
+
+/// The answer to a read.
+#[derive(Clone, Debug)]
+pub struct ReadReply {
+    /// The bytes; `None` when every one is zero.
+    pub payload: Option<View>,
+    /// Plain CRC32C per block or part of a block; empty when every byte is zero.
+    pub crcs: Vec<u32>,
+}
+
+/// Blocks next to each other that come from one place.
+#[derive(Debug)]
+struct Run {
+    blocks: Range<u32>,
+    place: Place,
+}
+
+/// A read under way: keeps the journal's payloads that it may have seen from being overwritten.
+pub(crate) struct Reader<'a> {
+    engine: &'a Engine,
+    serial: u64,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn enter(engine: &'a Engine) -> Self {
+        let serial = engine.checkpoint_serial.get();
+        super::write::count_in(&engine.readers, serial);
+        Self { engine, serial }
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        super::write::release(&self.engine.readers, self.serial);
+        self.engine.readers_left.notify_all();
+    }
+}
+
+impl Engine {
+    /// Reads bytes of a chunk.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of the request")]
+    pub async fn read(
+        self: &Rc<Self>,
+        file: u64,
+        epoch: u64,
+        chunk: u64,
+        version: u64,
+        offset: u32,
+        len: u32,
+    ) -> Result<ReadReply, Refusal> {
+        self.check_running()?;
+        let state = self.check_epoch(file, epoch)?;
+        let chunk = self.chunk_for(file, chunk, version)?;
+        let end = u64::from(offset) + u64::from(len);
+        if len == 0 || end > chunk.size || len as usize > super::write::MAX_DATA {
+            return Err(Refusal::Invalid("the range is not inside the chunk, or longer than one read may be"));
+        }
+        let _in_flight = state.enter(epoch);
+        let blocks = offset / BLOCK as u32..end.div_ceil(BLOCK as u64) as u32;
+        let _locked = chunk.ranges.shared(u64::from(blocks.start)..u64::from(blocks.end)).await;
+        self.check_epoch(file, epoch)?;
+        let _reader = Reader::enter(self);
+        let states = self.states(&chunk, blocks.clone()).await?;
+        self.count(|counters| {
+            counters.reads += 1;
+            counters.read_bytes += u64::from(len);
+        });
+        if states.iter().all(|(state, _)| *state == BlockState::Hole) {
+            return Ok(ReadReply { payload: None, crcs: Vec::new() });
+        }
+        let (data, mut crcs) = self.read_states(&chunk, blocks.clone(), &states).await?;
+        let from = offset as usize % BLOCK;
+        let payload = data.freeze().slice(from..from + len as usize);
+        // Parts of blocks get checksums of their own; they were verified whole just now.
+        if from != 0 {
+            crcs[0] = crc32c(&payload[..payload.len().min(BLOCK - from)]);
+        }
+        let tail = (from + len as usize) % BLOCK;
+        if tail != 0
+            && blocks.len() > 1
+            && let Some(last) = crcs.last_mut()
+        {
+            *last = crc32c(&payload[payload.len() - tail..]);
+        } else if tail != 0 && from == 0 {
+            crcs[0] = crc32c(&payload);
+        }
+        Ok(ReadReply { payload: Some(payload), crcs })
+    }
+
+    /// Whole blocks, verified; for merging parts.
+    pub(crate) async fn read_blocks(self: &Rc<Self>, chunk: &Rc<Chunk>, blocks: Range<u32>) -> Result<Buf, Refusal> {
+        let _reader = Reader::enter(self);
+        let states = self.states(chunk, blocks.clone()).await?;
+        Ok(self.read_states(chunk, blocks, &states).await?.0)
+    }
+
+    /// Reads blocks whose states are known, verifies them, and gives their plain checksums.
+    pub(crate) async fn read_states(
+        self: &Rc<Self>,
+        chunk: &Rc<Chunk>,
+        blocks: Range<u32>,
+        states: &[(BlockState, Place)],
+    ) -> Result<(Buf, Vec<u32>), Refusal> {
+        if let Some(index) = states.iter().position(|(state, _)| *state == BlockState::Unknown) {
+            return Err(Refusal::Unsettled { block: blocks.start + index as u32 });
+        }
+        let runs = runs(blocks.clone(), states);
+        let mut data = match runs.as_slice() {
+            [only] => self.read_run(chunk, only).await?,
+            several => {
+                let mut data = Buf::new(blocks.len() * BLOCK);
+                for run in several {
+                    let part = self.read_run(chunk, run).await?;
+                    let at = (run.blocks.start - blocks.start) as usize * BLOCK;
+                    data[at..at + part.len()].copy_from_slice(&part);
+                }
+                data
+            }
+        };
+        data.set_len(blocks.len() * BLOCK);
+        let mut crcs = Vec::with_capacity(states.len());
+        for (index, (bytes, (state, _))) in data.chunks(BLOCK).zip(states).enumerate() {
+            let block = blocks.start + index as u32;
+            let plain = crc32c(bytes);
+            if let BlockState::Data(stored) = state
+                && !stored.matches(plain, chunk.id, block)
+            {
+                self.count(|counters| counters.corrupt_blocks += 1);
+                tracing::error!("chunk {:#x}, block {block}: stored data does not match its checksum", chunk.id);
+                return Err(Refusal::Corrupt { block });
+            }
+            crcs.push(plain);
+        }
+        Ok((data, crcs))
+    }
+
+    async fn read_run(self: &Rc<Self>, chunk: &Rc<Chunk>, run: &Run) -> Result<Buf, Refusal> {
+        let buf = Buf::new(run.blocks.len() * BLOCK);
+        let (result, buf) = match run.place {
+            Place::Nowhere => {
+                let mut zeroes = buf;
+                zeroes.fill(0);
+                return Ok(zeroes);
+            }
+            Place::Journal(at) => self.journal.read_payload(at, buf).await,
+            Place::File => {
+                let file = self.chunk_file(chunk).await?;
+                file.file().read_exact_at(buf, u64::from(run.blocks.start) * BLOCK as u64).await
+            }
+        };
+        match result {
+            Ok(()) => Ok(buf),
+            Err(error) => {
+                // A sector that cannot be read is a damaged block, repaired from another member (C8).
+                tracing::error!("chunk {:#x}, blocks {:?}: {error}", chunk.id, run.blocks);
+                self.count(|counters| counters.corrupt_blocks += 1);
+                Err(Refusal::Corrupt { block: run.blocks.start })
+            }
+        }
+    }
+}
+
+/// Groups blocks by where they come from; holes come from nowhere.
+fn runs(blocks: Range<u32>, states: &[(BlockState, Place)]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (block, (state, place)) in blocks.zip(states) {
+        let place = if *state == BlockState::Hole { Place::Nowhere } else { *place };
+        if let Some(last) = runs.last_mut() {
+            let follows = match (last.place, place) {
+                (Place::File, Place::File) | (Place::Nowhere, Place::Nowhere) => true,
+                (Place::Journal(start), Place::Journal(at)) => at == start + last.blocks.len() as u64 * BLOCK as u64,
+                _ => false,
+            };
+            if follows {
+                last.blocks.end = block + 1;
+                continue;
+            }
+        }
+        runs.push(Run { blocks: block..block + 1, place });
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_from_one_place_are_read_at_once() {
+        let data = BlockState::of_plain(1, 1, 1);
+        let states = [
+            (data, Place::File),
+            (data, Place::File),
+            (BlockState::Hole, Place::File),
+            (data, Place::Journal(8192)),
+            (data, Place::Journal(12288)),
+            (data, Place::Journal(4096)),
+        ];
+        let found: Vec<_> = runs(10..16, &states).into_iter().map(|run| (run.blocks, run.place)).collect();
+        assert_eq!(
+            found,
+            [
+                (10..12, Place::File),
+                (12..13, Place::Nowhere),
+                (13..15, Place::Journal(8192)),
+                (15..16, Place::Journal(4096)),
+            ]
+        );
+    }
+}

@@ -1,0 +1,220 @@
+//! What became of a block in a crash: a decision, not a procedure.
+//!
+//! The journal tells, newest first, what a block may have become since the last checkpoint; the table tells what it
+//! was; the file tells what is there. [`decide`] puts the three together.
+//!
+//! | row | newest candidates | the file's content | decision |
+//! |---|---|---|---|
+//! | [`Row::InPlaceNewest`] | in place | matches it | that write |
+//! | [`Row::InPlaceOlder`] | in place, not durable | matches an older in-place write | the older write: the newer was never flushed |
+//! | [`Row::Redo`] | in the journal | not looked at | redo it |
+//! | [`Row::RedoUnder`] | in place, not durable, over one in the journal | matches no in-place write | redo the older one |
+//! | [`Row::Base`] | in place, none durable | matches the table | as before |
+//! | [`Row::BaseHole`] | in place, none durable | matches none; the table says hole | a hole, as before |
+//! | [`Row::BaseUnchecked`] | in place, none durable | the table keeps no checksum | as it is |
+//! | [`Row::DurableLost`] | in place and durable | matches nothing as new | unknown: the device lost a flushed write |
+//! | [`Row::Torn`] | in place, none durable | matches nothing | unknown: settle it with the other members (C5) |
+//! | [`Row::Unreadable`] | in place | cannot be read | unknown |
+
+use crate::format::block::{BlockState, StoredCrc};
+
+/// What a record says a block became.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Candidate {
+    /// Written in place beside the record.
+    InPlace {
+        /// LSN of the record.
+        lsn: u64,
+        /// Checksum of the content.
+        crc: StoredCrc,
+    },
+    /// Content in the journal, or a hole.
+    Redo {
+        /// LSN of the record.
+        lsn: u64,
+    },
+}
+
+/// Which line of the table applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the table above documents each")]
+pub enum Row {
+    InPlaceNewest,
+    InPlaceOlder,
+    Redo,
+    RedoUnder,
+    Base,
+    BaseHole,
+    BaseUnchecked,
+    DurableLost,
+    Torn,
+    Unreadable,
+}
+
+impl Row {
+    /// Every row.
+    pub const ALL: [Self; 10] = [
+        Self::InPlaceNewest,
+        Self::InPlaceOlder,
+        Self::Redo,
+        Self::RedoUnder,
+        Self::Base,
+        Self::BaseHole,
+        Self::BaseUnchecked,
+        Self::DurableLost,
+        Self::Torn,
+        Self::Unreadable,
+    ];
+
+    /// Name in the simulator's coverage table.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InPlaceNewest => "recovery.in_place_newest",
+            Self::InPlaceOlder => "recovery.in_place_older",
+            Self::Redo => "recovery.redo",
+            Self::RedoUnder => "recovery.redo_under",
+            Self::Base => "recovery.base",
+            Self::BaseHole => "recovery.base_hole",
+            Self::BaseUnchecked => "recovery.base_unchecked",
+            Self::DurableLost => "recovery.durable_lost",
+            Self::Torn => "recovery.torn",
+            Self::Unreadable => "recovery.unreadable",
+        }
+    }
+}
+
+/// What the block is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The candidate with this index.
+    Candidate(usize),
+    /// What the table says.
+    Base,
+    /// Nobody here can tell.
+    Unknown,
+}
+
+/// What the file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// This plain CRC32C.
+    Plain(u32),
+    /// The device could not read it.
+    Unreadable,
+}
+
+/// Whether [`decide`] needs the file's content: not when the newest candidate is redone from the journal.
+#[must_use]
+pub fn needs_content(candidates: &[Candidate]) -> bool {
+    matches!(candidates.first(), Some(Candidate::InPlace { .. }))
+}
+
+/// Decides what a block is. `candidates` are newest first and not empty; `durable` is the LSN below which records and
+/// the in-place data that belongs to them are known to have been flushed.
+#[must_use]
+pub fn decide(
+    candidates: &[Candidate],
+    base: BlockState,
+    content: Content,
+    durable: u64,
+    matches: impl Fn(StoredCrc, u32) -> bool,
+) -> (Decision, Row) {
+    for (index, candidate) in candidates.iter().enumerate() {
+        match (*candidate, content) {
+            (Candidate::Redo { .. }, _) => {
+                let row = if index == 0 { Row::Redo } else { Row::RedoUnder };
+                return (Decision::Candidate(index), row);
+            }
+            (Candidate::InPlace { crc, .. }, Content::Plain(plain)) if matches(crc, plain) => {
+                let row = if index == 0 { Row::InPlaceNewest } else { Row::InPlaceOlder };
+                return (Decision::Candidate(index), row);
+            }
+            (Candidate::InPlace { lsn, .. }, Content::Plain(_)) if lsn < durable => {
+                return (Decision::Unknown, Row::DurableLost);
+            }
+            (Candidate::InPlace { .. }, Content::Plain(_)) => {}
+            (Candidate::InPlace { .. }, Content::Unreadable) => return (Decision::Unknown, Row::Unreadable),
+        }
+    }
+    match (base, content) {
+        (BlockState::Hole, _) => (Decision::Base, Row::BaseHole),
+        (BlockState::Unchecked, _) => (Decision::Base, Row::BaseUnchecked),
+        (BlockState::Data(crc), Content::Plain(plain)) if matches(crc, plain) => (Decision::Base, Row::Base),
+        _ => (Decision::Unknown, Row::Torn),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crc(plain: u32) -> StoredCrc {
+        StoredCrc::of_plain(plain, 1, 1)
+    }
+
+    fn in_place(lsn: u64, plain: u32) -> Candidate {
+        Candidate::InPlace { lsn, crc: crc(plain) }
+    }
+
+    #[test]
+    fn every_row_of_the_table() {
+        let redo = Candidate::Redo { lsn: 5 };
+        let data = BlockState::Data(crc(1));
+        let c = |index| Decision::Candidate(index);
+        let plain = Content::Plain;
+        #[rustfmt::skip]
+        let rows: &[(&[Candidate], BlockState, Content, u64, Decision, Row)] = &[
+            (&[in_place(9, 3)],                 data, plain(3), 0, c(0), Row::InPlaceNewest),
+            (&[in_place(9, 3)],                 data, plain(3), 99, c(0), Row::InPlaceNewest),
+            (&[in_place(9, 3), in_place(7, 2)], data, plain(2), 0, c(1), Row::InPlaceOlder),
+            (&[in_place(9, 3), in_place(7, 2)], data, plain(2), 9, c(1), Row::InPlaceOlder),
+            (&[in_place(9, 3), in_place(7, 2)], data, plain(2), 10, Decision::Unknown, Row::DurableLost),
+            (&[in_place(9, 3), in_place(7, 2)], data, plain(1), 8, Decision::Unknown, Row::DurableLost),
+            (&[redo],                           data, plain(7), 0, c(0), Row::Redo),
+            (&[redo, in_place(3, 3)],           data, Content::Unreadable, 99, c(0), Row::Redo),
+            (&[in_place(9, 3), redo],           data, plain(7), 0, c(1), Row::RedoUnder),
+            (&[in_place(9, 3), redo],           data, plain(7), 10, Decision::Unknown, Row::DurableLost),
+            (&[in_place(9, 3)],                 data, plain(1), 0, Decision::Base, Row::Base),
+            (&[in_place(9, 3)],                 data, plain(1), 10, Decision::Unknown, Row::DurableLost),
+            (&[in_place(9, 3)],                 BlockState::Hole, plain(8), 0, Decision::Base, Row::BaseHole),
+            (&[in_place(9, 3)],                 BlockState::Hole, plain(8), 10, Decision::Unknown, Row::DurableLost),
+            (&[in_place(9, 3)],                 BlockState::Unchecked, plain(8), 0, Decision::Base, Row::BaseUnchecked),
+            (&[in_place(9, 3)],                 data, plain(8), 0, Decision::Unknown, Row::Torn),
+            (&[in_place(9, 3)],                 BlockState::Unknown, plain(8), 0, Decision::Unknown, Row::Torn),
+            (&[in_place(9, 3)],                 BlockState::Unknown, plain(3), 0, c(0), Row::InPlaceNewest),
+            (&[in_place(9, 3)],                 data, Content::Unreadable, 0, Decision::Unknown, Row::Unreadable),
+            (&[in_place(9, 3), redo],           data, Content::Unreadable, 0, Decision::Unknown, Row::Unreadable),
+        ];
+        let mut seen = std::collections::BTreeSet::new();
+        for (number, (candidates, base, content, durable, decision, row)) in rows.iter().enumerate() {
+            let found = decide(candidates, *base, *content, *durable, |crc, plain| crc.matches(plain, 1, 1));
+            assert_eq!(found, (*decision, *row), "line {number}");
+            seen.insert(row.name());
+        }
+        assert_eq!(seen.len(), Row::ALL.len(), "a row of the table has no line here");
+    }
+
+    /// Whatever happens, a decision is never older than the newest durable record.
+    #[test]
+    fn nothing_durable_is_rolled_back() {
+        for durable in 0..12 {
+            for content in 0..5 {
+                let candidates = [in_place(9, 3), in_place(7, 2), Candidate::Redo { lsn: 5 }];
+                let (decision, _) =
+                    decide(&candidates, BlockState::Data(crc(1)), Content::Plain(content), durable, |crc, plain| {
+                        crc.matches(plain, 1, 1)
+                    });
+                let lsn = match decision {
+                    Decision::Candidate(0) => 9,
+                    Decision::Candidate(1) => 7,
+                    Decision::Candidate(_) => 5,
+                    Decision::Base => 0,
+                    Decision::Unknown => continue,
+                };
+                let newest_durable = [9, 7, 5].into_iter().find(|&lsn| lsn < durable).unwrap_or(0);
+                assert!(lsn >= newest_durable, "durable {durable}, content {content}: chose {lsn}");
+            }
+        }
+    }
+}

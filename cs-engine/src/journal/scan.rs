@@ -1,0 +1,269 @@
+//! Reading the journal back at start: which groups count, and whether the end is a torn tail or damage.
+
+use std::collections::VecDeque;
+use std::io;
+
+use rt::buf::Buf;
+use rt::fs::File;
+
+use super::Position;
+use crate::format::block::BlockState;
+use crate::format::journal::{GROUP_HEADER, GROUP_MAX, GroupHeader, JournalHeader, RING_START};
+use crate::format::record::{Record, RecordKind};
+use crate::format::table::newer;
+use crate::format::{BLOCK, FormatError, crc32c};
+
+/// How far behind a bad group a good one is looked for, in bytes.
+const LOOK_AHEAD: u64 = 8 * GROUP_MAX as u64;
+
+/// Why the journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// The device.
+    #[error("cannot read the journal: {0}")]
+    Io(#[from] io::Error),
+    /// Neither copy of the header is good.
+    #[error("the journal's header is unusable: {0}")]
+    Header(FormatError),
+    /// It belongs to another chunk server.
+    #[error("the journal belongs to another chunk server")]
+    Foreign,
+    /// It is not the one the superblock knows (C10).
+    #[error("the journal has generation {found}, the superblock says {expected}: one of them was restored or copied")]
+    Generation {
+        /// In the journal.
+        found: u64,
+        /// In the superblock.
+        expected: u64,
+    },
+    /// A record that was known durable is bad: never cut the journal there.
+    #[error("the journal is damaged at LSN {lsn}, before LSN {durable}, up to which it was durable: {why}")]
+    Damaged {
+        /// Where.
+        lsn: u64,
+        /// What was known durable.
+        durable: u64,
+        /// What is wrong there.
+        why: FormatError,
+    },
+}
+
+/// A record as it was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// LSN of its group.
+    pub lsn: u64,
+    /// Byte LSN of its payload.
+    pub payload: u64,
+    /// The record.
+    pub record: Record,
+}
+
+/// The journal as it was found.
+#[derive(Debug)]
+pub struct Scanned {
+    /// The newer good copy of the header.
+    pub header: JournalHeader,
+    /// Which copy that was.
+    pub copy: u8,
+    /// Every record from the tail on, in order.
+    pub records: Vec<Found>,
+    /// Where writing goes on.
+    pub position: Position,
+    /// Everything below is known to have been durable.
+    pub durable: u64,
+    /// Highest incarnation seen.
+    pub incarnation: u64,
+    /// The last run was stopped in order and nothing came after.
+    pub clean: bool,
+}
+
+/// Reads the header.
+///
+/// # Errors
+/// [`ScanError`].
+pub async fn read_header(file: &File) -> Result<(JournalHeader, u8), ScanError> {
+    let (result, buf) = file.read_exact_at(Buf::new(2 * BLOCK), 0).await;
+    if let Err(error) = result {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Err(ScanError::Header(FormatError::Range { structure: "journal", field: "file size" }));
+        }
+        return Err(error.into());
+    }
+    let copies = buf.as_chunks::<BLOCK>().0;
+    let copies = [JournalHeader::decode(&copies[0]), JournalHeader::decode(&copies[1])];
+    newer(copies, |header| header.sequence).map_err(|[first, _]| ScanError::Header(first))
+}
+
+/// Reads the whole journal.
+///
+/// # Errors
+/// [`ScanError`].
+pub async fn scan(file: &File, store_uuid: &[u8; 16], generation: u64) -> Result<Scanned, ScanError> {
+    let (header, copy) = read_header(file).await?;
+    if &header.store_uuid != store_uuid {
+        return Err(ScanError::Foreign);
+    }
+    if header.generation != generation {
+        return Err(ScanError::Generation { found: header.generation, expected: generation });
+    }
+    if file.len().await? < RING_START + header.ring_bytes {
+        return Err(ScanError::Header(FormatError::Range { structure: "journal", field: "file size" }));
+    }
+    let mut scan = Scan {
+        file,
+        header,
+        window: Buf::new(0),
+        window_at: 0,
+        records: Vec::new(),
+        starts: VecDeque::new(),
+        next: header.tail,
+        previous_crc: header.tail_previous_crc,
+        durable: header.durable,
+        incarnation: 0,
+    };
+    let why = scan.walk().await?;
+    scan.check_end(why).await?;
+    let clean = scan.records.last().is_some_and(|found| found.record.kind == RecordKind::Stopped);
+    Ok(Scanned {
+        header,
+        copy,
+        records: scan.records,
+        position: Position { next: scan.next, previous_crc: scan.previous_crc, starts: scan.starts },
+        durable: scan.durable.min(scan.next),
+        incarnation: scan.incarnation,
+        clean,
+    })
+}
+
+struct Scan<'a> {
+    file: &'a File,
+    header: JournalHeader,
+    window: Buf,
+    /// Ring offset of the window's first byte.
+    window_at: u64,
+    records: Vec<Found>,
+    starts: VecDeque<(u64, u32)>,
+    next: u64,
+    previous_crc: u32,
+    durable: u64,
+    incarnation: u64,
+}
+
+impl Scan<'_> {
+    /// The bytes at `lsn`, at most to the end of the ring.
+    async fn bytes(&mut self, lsn: u64, len: usize) -> Result<&[u8], ScanError> {
+        let at = lsn % self.header.ring_bytes;
+        let len = len.min((self.header.ring_bytes - at) as usize);
+        let inside = at >= self.window_at && at + len as u64 <= self.window_at + self.window.len() as u64;
+        if !inside {
+            let read = (2 * GROUP_MAX as u64).min(self.header.ring_bytes - at) as usize;
+            let window = std::mem::replace(&mut self.window, Buf::new(0));
+            let window = if window.capacity() >= read {
+                let mut window = window;
+                window.set_len(read);
+                window
+            } else {
+                Buf::new(read)
+            };
+            let (result, window) = self.file.read_exact_at(window, RING_START + at).await;
+            result?;
+            self.window = window;
+            self.window_at = at;
+        }
+        let from = (at - self.window_at) as usize;
+        Ok(&self.window[from..from + len])
+    }
+
+    /// Follows the chain; gives why it ended.
+    async fn walk(&mut self) -> Result<FormatError, ScanError> {
+        const CHAIN: FormatError = FormatError::Range { structure: "journal group", field: "chain" };
+        loop {
+            let lsn = self.next;
+            if lsn - self.header.tail >= self.header.ring_bytes {
+                return Ok(CHAIN);
+            }
+            let header = self.header;
+            let first = self.bytes(lsn, BLOCK).await?;
+            let crc = GroupHeader::crc_of(first);
+            let group = match GroupHeader::decode(first, &header, lsn) {
+                Ok(group) => group,
+                Err(why) => return Ok(why),
+            };
+            if group.previous_crc != self.previous_crc || group.incarnation < self.incarnation {
+                return Ok(CHAIN);
+            }
+            if group.records > 0
+                && let Err(why) = self.group(&group).await?
+            {
+                return Ok(why);
+            }
+            self.starts.push_back((lsn, self.previous_crc));
+            self.previous_crc = crc;
+            self.next = lsn + u64::from(group.len);
+            self.durable = self.durable.max(group.durable);
+            self.incarnation = group.incarnation;
+        }
+    }
+
+    /// Checks a group whole, payload included, and takes its records.
+    async fn group(&mut self, group: &GroupHeader) -> Result<Result<(), FormatError>, ScanError> {
+        let damaged = Err(FormatError::Checksum { structure: "journal group" });
+        let bytes = self.bytes(group.lsn, group.len as usize).await?;
+        let records = &bytes[GROUP_HEADER..GROUP_HEADER + group.records_len as usize];
+        if crc32c(records) != group.records_crc {
+            return Ok(damaged);
+        }
+        let mut found = Vec::new();
+        let mut rest = records;
+        for _ in 0..group.records {
+            let (record, len) = match Record::decode(rest, group.lsn) {
+                Ok(decoded) => decoded,
+                Err(why) => return Ok(Err(why)),
+            };
+            rest = &rest[len..];
+            if record.kind == RecordKind::Data && !payload_is_whole(&record, bytes) {
+                return Ok(damaged);
+            }
+            let payload = group.lsn + u64::from(record.payload) * BLOCK as u64;
+            found.push(Found { lsn: group.lsn, payload, record });
+        }
+        self.records.append(&mut found);
+        Ok(Ok(()))
+    }
+
+    /// Decides whether the walk ended at a torn tail or at damage.
+    async fn check_end(&mut self, why: FormatError) -> Result<(), ScanError> {
+        let end = self.next;
+        let mut durable = self.durable;
+        if let FormatError::Version { .. } | FormatError::Features { .. } = why {
+            return Err(ScanError::Header(why));
+        }
+        // A later group that was written after the bad one had been flushed proves damage.
+        let header = self.header;
+        let limit = (end + LOOK_AHEAD).min(header.tail + header.ring_bytes);
+        let mut lsn = end + BLOCK as u64;
+        while lsn < limit {
+            let bytes = self.bytes(lsn, BLOCK).await?;
+            if let Ok(group) = GroupHeader::decode(bytes, &header, lsn) {
+                durable = durable.max(group.durable);
+            }
+            lsn += BLOCK as u64;
+        }
+        if durable > end {
+            return Err(ScanError::Damaged { lsn: end, durable, why });
+        }
+        Ok(())
+    }
+}
+
+fn payload_is_whole(record: &Record, group: &[u8]) -> bool {
+    (0..record.count).all(|index| {
+        let from = (record.payload + index) as usize * BLOCK;
+        let Some(block) = group.get(from..from + BLOCK) else { return false };
+        match record.state(index) {
+            BlockState::Data(stored) => stored.matches(crc32c(block), record.chunk, record.first + index),
+            _ => false,
+        }
+    })
+}

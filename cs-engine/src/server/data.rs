@@ -1,0 +1,184 @@
+//! Requests of clients.
+
+use link::{Request, Response};
+use wire::data::{
+    BlockState, BlockStatus, BlockStatusReply, BlockSurvey, ClearMarks, EntryKind, Flush, FlushReply, Read, ReadReply,
+    Run, RunKind, Settle, Survey, SurveyBlocks, SurveyBlocksReply, SurveyEntry, SurveyReply, Write, WriteKind,
+    WriteReply,
+};
+use wire::limits::MAX_SURVEY_ENTRIES;
+use wire::{Op, Status};
+
+use super::{Failure, Server};
+use crate::engine::{self, ACTIVE_BLOCKS, Surveyed, WriteRequest};
+
+impl Server {
+    pub(super) async fn data(&self, op: Op, request: Request) -> Result<Response, Failure> {
+        match op {
+            Op::Write => self.write(request).await,
+            Op::Settle => self.settle(request).await,
+            Op::Read => self.read(&request).await,
+            Op::Flush => self.flush(&request).await,
+            Op::BlockStatus => self.block_status(&request).await,
+            Op::Survey => self.survey(&request),
+            Op::SurveyBlocks => self.survey_blocks(&request).await,
+            Op::ClearMarks => self.clear_marks(&request).await,
+            _ => Err(Failure::status(Status::Unsupported)),
+        }
+    }
+
+    async fn write(&self, request: Request) -> Result<Response, Failure> {
+        let (write, crcs) = Write::decode(&request.body, request.payload.len() as u32)?;
+        let crcs = crcs.iter().collect();
+        self.carry_out(write, crcs, request.payload, None).await
+    }
+
+    async fn settle(&self, request: Request) -> Result<Response, Failure> {
+        let (settle, crcs) = Settle::decode(&request.body, request.payload.len() as u32)?;
+        let crcs = crcs.iter().collect();
+        self.carry_out(settle.write, crcs, request.payload, Some((settle.win_epoch, settle.win_seq))).await
+    }
+
+    async fn carry_out(
+        &self,
+        write: Write,
+        crcs: Vec<u32>,
+        payload: rt::buf::View,
+        settles: Option<(u64, u64)>,
+    ) -> Result<Response, Failure> {
+        let kind = match write.kind {
+            WriteKind::Data => engine::WriteKind::Data { payload, crcs },
+            WriteKind::Zeroes | WriteKind::Discard => engine::WriteKind::Zero,
+        };
+        let target = write.target;
+        let reply = self
+            .engine
+            .write(WriteRequest {
+                file: target.file,
+                epoch: target.epoch,
+                chunk: target.chunk,
+                version: target.version,
+                seq: write.seq,
+                done: write.done,
+                stable: write.stable,
+                offset: write.offset,
+                len: write.len,
+                kind,
+                settles,
+            })
+            .await?;
+        if write.fua {
+            self.engine.flush().await?;
+        }
+        let mut body = Vec::new();
+        WriteReply { flush_soon: reply.flush_soon, durable_hint: 0 }.encode(&mut body);
+        Ok(Response::ok(body))
+    }
+
+    async fn read(&self, request: &Request) -> Result<Response, Failure> {
+        let read = Read::decode(&request.body)?;
+        let target = read.target;
+        if read.unsettled {
+            return self.read_unsettled(&read).await;
+        }
+        let found = self
+            .engine
+            .read(target.file, target.epoch, target.chunk, target.version, read.offset, read.len)
+            .await?;
+        let mut body = Vec::new();
+        ReadReply { offset: read.offset, len: read.len, zeroes: found.payload.is_none() }.encode(&found.crcs, &mut body);
+        let response = Response::ok(body);
+        Ok(match found.payload {
+            Some(payload) => response.with_payload(payload),
+            None => response,
+        })
+    }
+
+    /// A block as it lies on the disk, for a reconciler that has nothing better (C5).
+    async fn read_unsettled(&self, read: &Read) -> Result<Response, Failure> {
+        const BLOCK: u32 = crate::format::BLOCK as u32;
+        if read.len != BLOCK || !read.offset.is_multiple_of(BLOCK) {
+            return Err(Failure::status(Status::Invalid));
+        }
+        let target = read.target;
+        let block = read.offset / BLOCK;
+        let data = self.engine.accept_block(target.file, target.epoch, target.chunk, target.version, block).await?;
+        let crcs = [crate::format::crc32c(&data)];
+        let mut body = Vec::new();
+        ReadReply { offset: read.offset, len: read.len, zeroes: false }.encode(&crcs, &mut body);
+        Ok(Response::ok(body).with_payload(data.freeze()))
+    }
+
+    async fn flush(&self, request: &Request) -> Result<Response, Failure> {
+        let flush = Flush::decode(&request.body)?;
+        self.engine.flush_file(flush.file, flush.epoch, flush.done, flush.stable, flush.settled_before).await?;
+        let mut body = Vec::new();
+        FlushReply { boot_id: self.boot_id }.encode(&mut body);
+        Ok(Response::ok(body))
+    }
+
+    async fn block_status(&self, request: &Request) -> Result<Response, Failure> {
+        let status = BlockStatus::decode(&request.body)?;
+        let target = status.target;
+        let holes = self
+            .engine
+            .holes(target.file, target.epoch, target.chunk, target.version, status.offset, status.len)
+            .await?;
+        let mut runs: Vec<Run> = Vec::new();
+        for hole in holes {
+            let kind = if hole { RunKind::Hole } else { RunKind::Data };
+            match runs.last_mut() {
+                Some(last) if last.kind == kind => last.blocks += 1,
+                _ => runs.push(Run { blocks: 1, kind }),
+            }
+        }
+        runs.truncate(wire::limits::MAX_RUNS as usize);
+        let mut body = Vec::new();
+        BlockStatusReply { offset: status.offset, runs }.encode(&mut body);
+        Ok(Response::ok(body))
+    }
+
+    fn survey(&self, request: &Request) -> Result<Response, Failure> {
+        let survey = Survey::decode(&request.body)?;
+        let target = survey.target;
+        let doubts = self.engine.doubts(target.file, target.epoch, target.chunk, target.version)?;
+        let page = doubts.iter().skip(survey.skip as usize).take(MAX_SURVEY_ENTRIES as usize);
+        let entries = page.map(|doubt| SurveyEntry {
+            first_block: doubt.first,
+            blocks: doubt.count,
+            kind: if doubt.epoch == 0 { EntryKind::Mark } else { EntryKind::Write },
+            epoch: doubt.epoch,
+            seq: doubt.seq,
+        });
+        let reply =
+            SurveyReply { total: doubts.len() as u32, mark_blocks: ACTIVE_BLOCKS, entries: entries.collect() };
+        let mut body = Vec::new();
+        reply.encode(&mut body);
+        Ok(Response::ok(body))
+    }
+
+    async fn survey_blocks(&self, request: &Request) -> Result<Response, Failure> {
+        let survey = SurveyBlocks::decode(&request.body)?;
+        let target = survey.target;
+        let found = self
+            .engine
+            .survey(target.file, target.epoch, target.chunk, target.version, survey.first_block, survey.count)
+            .await?;
+        let blocks = found.into_iter().map(|block| match block.content {
+            Surveyed::Data(crc) => BlockSurvey { epoch: block.epoch, seq: block.seq, crc, state: BlockState::Match },
+            Surveyed::Hole => BlockSurvey { epoch: block.epoch, seq: block.seq, crc: 0, state: BlockState::Zero },
+            Surveyed::Unknown => BlockSurvey { epoch: 0, seq: 0, crc: 0, state: BlockState::Unmatched },
+        });
+        let reply = SurveyBlocksReply { first_block: survey.first_block, blocks: blocks.collect() };
+        let mut body = Vec::new();
+        reply.encode(&mut body);
+        Ok(Response::ok(body))
+    }
+
+    async fn clear_marks(&self, request: &Request) -> Result<Response, Failure> {
+        let clear = ClearMarks::decode(&request.body)?;
+        let target = clear.target;
+        self.engine.clear_doubts(target.file, target.epoch, target.chunk, target.version).await?;
+        Ok(Response::ok(Vec::new()))
+    }
+}

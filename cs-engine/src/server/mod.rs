@@ -1,0 +1,125 @@
+//! The chunk server on the network: requests of clients and orders of the metadata server meet the engine.
+
+mod control;
+mod data;
+mod registration;
+
+use std::rc::Rc;
+
+use link::{Connection, Request, Response, Service};
+use wire::hello::Role;
+use wire::{ErrorBody, Op, Status};
+
+use crate::engine::{Engine, Refusal};
+
+pub use registration::{Joined, Registrar, RegistrarOptions, RegistrationError};
+pub(crate) use registration::Registration;
+
+/// Answers requests.
+#[derive(Debug)]
+pub struct Server {
+    engine: Rc<Engine>,
+    registration: Registration,
+    boot_id: [u8; 16],
+}
+
+impl Server {
+    /// A server that refuses data until it is registered (C2).
+    #[must_use]
+    pub fn new(engine: Rc<Engine>, boot_id: [u8; 16]) -> Rc<Self> {
+        Rc::new(Self { engine, registration: Registration::new(), boot_id })
+    }
+
+    /// The engine behind it.
+    #[must_use]
+    pub fn engine(&self) -> &Rc<Engine> {
+        &self.engine
+    }
+
+    /// Completes once the cluster has taken the server in and data may be served.
+    pub async fn serving(&self) {
+        self.registration.serving().await;
+    }
+
+    pub(crate) fn registration(&self) -> &Registration {
+        &self.registration
+    }
+
+    async fn answer(&self, connection: &Connection, request: Request) -> Result<Response, Failure> {
+        let op = request.known_op().ok_or(Failure::status(Status::Unsupported))?;
+        match op {
+            Op::CreateChunks | Op::DeleteChunks | Op::Fence => {
+                if connection.peer().role != Role::Mds {
+                    return Err(Failure::status(Status::Forbidden));
+                }
+                self.order(op, &request).await
+            }
+            _ => {
+                // A server that has not renewed for half its term may be fenced without knowing (C2).
+                if !self.registration.may_serve() {
+                    return Err(Failure::status(Status::RegistrationLapsed));
+                }
+                self.data(op, request).await
+            }
+        }
+    }
+}
+
+impl Service for Server {
+    async fn serve(self: Rc<Self>, connection: Connection, request: Request) -> Response {
+        match self.answer(&connection, request).await {
+            Ok(response) => response,
+            Err(failure) => failure.into(),
+        }
+    }
+}
+
+/// A refusal on its way to the wire.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    status: Status,
+    message: String,
+    detail: u64,
+}
+
+impl Failure {
+    fn status(status: Status) -> Self {
+        Self { status, message: status.text().to_owned(), detail: 0 }
+    }
+}
+
+impl From<Failure> for Response {
+    fn from(failure: Failure) -> Self {
+        let error = ErrorBody { message: failure.message, detail: failure.detail, ..ErrorBody::default() };
+        Self::failure(failure.status, &error)
+    }
+}
+
+impl From<wire::BodyError> for Failure {
+    fn from(error: wire::BodyError) -> Self {
+        Self { status: error.status(), message: error.to_string(), detail: 0 }
+    }
+}
+
+impl From<Refusal> for Failure {
+    /// The one place where the engine's errors become statuses (DESIGN §6).
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        let (status, detail) = match refusal {
+            Refusal::StaleEpoch { fence, .. } => (Status::StaleEpoch, fence),
+            Refusal::StaleVersion { have, .. } => (Status::StaleVersion, have),
+            Refusal::UnknownChunk(chunk) => (Status::UnknownChunk, chunk),
+            Refusal::ForeignChunk(_) => (Status::Invalid, 0),
+            Refusal::Answered { done, .. } => (Status::DedupRefused, done),
+            Refusal::Damaged { block } => (Status::ChecksumMismatch, u64::from(block)),
+            Refusal::Corrupt { block } => (Status::Corrupt, u64::from(block)),
+            Refusal::Unsettled { block } => (Status::Unsettled, u64::from(block)),
+            Refusal::NeedFlush => (Status::NeedFlush, 0),
+            Refusal::NoSpace => (Status::NoSpace, 0),
+            Refusal::DeviceFailed => (Status::DeviceFailed, 0),
+            Refusal::Stopping => (Status::Stopping, 0),
+            Refusal::Invalid(_) => (Status::Invalid, 0),
+        };
+        Self { status, message, detail }
+    }
+}

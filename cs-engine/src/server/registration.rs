@@ -1,0 +1,404 @@
+//! Being a member of the cluster: registration, renewal, and what may be served in between (C2, C10).
+//!
+//! A registration is valid from the *sending* of its last successful renewal. For half its term the server serves
+//! data. After that it refuses until it has registered again and recorded every fence that was raised meanwhile: the
+//! metadata server may grant without it once the whole term has passed.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use link::{AskError, Connection, Endpoint, Expect};
+use rt::net::Address;
+use rt::time::Instant;
+use wire::cs::{self, Heartbeat, JournalInfo, RegisterCs, RegisterCsReply};
+use wire::hello::Role;
+use wire::session::IoStats;
+use wire::{Action, Status};
+
+use super::Server;
+use crate::engine::{Engine, Refusal};
+
+/// First pause after a failed attempt.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause between attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long one request to the metadata server may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of a nonce.
+const NONCE: usize = 16;
+
+/// Whether data may be served.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    serve_until: Cell<Option<Instant>>,
+    fences_pending: Cell<bool>,
+    changed: rt::sync::Notify,
+}
+
+impl Registration {
+    pub(crate) fn new() -> Self {
+        Self {
+            serve_until: Cell::new(None),
+            fences_pending: Cell::new(true),
+            changed: rt::sync::Notify::new(),
+        }
+    }
+
+    /// Whether data may be served now.
+    pub(crate) fn may_serve(&self) -> bool {
+        !self.fences_pending.get() && self.serve_until.get().is_some_and(|until| rt::time::now() < until)
+    }
+
+    /// Completes once data may be served.
+    pub(crate) async fn serving(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.may_serve() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn has_lapsed(&self) -> bool {
+        self.serve_until.get().is_none_or(|until| rt::time::now() >= until)
+    }
+
+    fn renewed(&self, sent: Instant, term: Duration) {
+        self.serve_until.set(Some(sent + term / 2));
+        self.changed.notify_all();
+    }
+
+    fn begin(&self) {
+        self.serve_until.set(None);
+        self.fences_pending.set(true);
+    }
+
+    /// Every raised fence is recorded.
+    pub(crate) fn fences_complete(&self) {
+        self.fences_pending.set(false);
+        self.changed.notify_all();
+    }
+}
+
+/// Why a chunk server cannot be a member.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistrationError {
+    /// The cluster refuses it.
+    #[error("the cluster refuses this chunk server: {status}: {message}")]
+    Refused {
+        /// The status.
+        status: Status,
+        /// What the metadata server said.
+        message: String,
+    },
+    /// No metadata server answered.
+    #[error("no metadata server answers (tried {tried}): {last}")]
+    Unreachable {
+        /// Addresses tried.
+        tried: String,
+        /// The last error.
+        last: String,
+    },
+    /// The chunk server's own disk.
+    #[error(transparent)]
+    Disk(#[from] std::io::Error),
+    /// The engine failed or stopped.
+    #[error(transparent)]
+    Engine(#[from] Refusal),
+}
+
+/// Who registers, and where.
+#[derive(Clone, Debug)]
+pub struct RegistrarOptions {
+    /// Addresses of the metadata servers for clients and chunk servers (port P+1).
+    pub mds: Vec<Address>,
+    /// Addresses at which clients reach this server.
+    pub addresses: Vec<String>,
+    /// Identity of the host.
+    pub host_id: String,
+    /// The server's directory.
+    pub path: PathBuf,
+}
+
+/// Keeps a chunk server registered.
+#[derive(Debug)]
+pub struct Registrar {
+    server: Rc<Server>,
+    endpoint: Endpoint,
+    options: RegistrarOptions,
+}
+
+/// The outcome of a first registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The server's id.
+    pub cs_id: u64,
+}
+
+impl Registrar {
+    /// Prepares to register `server`.
+    #[must_use]
+    pub fn new(server: Rc<Server>, endpoint: Endpoint, options: RegistrarOptions) -> Self {
+        Self { server, endpoint, options }
+    }
+
+    fn engine(&self) -> &Rc<Engine> {
+        self.server.engine()
+    }
+
+    /// Registers once, for `make-cs`: the cluster gives the server its id.
+    ///
+    /// # Errors
+    /// [`RegistrationError`].
+    pub async fn join(&self) -> Result<Joined, RegistrationError> {
+        let mut last = String::new();
+        for address in &self.options.mds {
+            match self.register_at(address).await {
+                Ok((_, reply)) => return Ok(Joined { cs_id: reply.cs_id }),
+                Err(Attempt::Fatal(error)) => return Err(error),
+                Err(Attempt::Passing(text, _)) => last = text,
+            }
+        }
+        let tried: Vec<String> = self.options.mds.iter().map(ToString::to_string).collect();
+        Err(RegistrationError::Unreachable { tried: tried.join(", "), last })
+    }
+
+    /// Registers, renews, and registers again, for as long as the server runs.
+    ///
+    /// # Errors
+    /// [`RegistrationError`] when going on makes no sense.
+    pub async fn run(&self) -> Result<(), RegistrationError> {
+        let mut pause = PAUSE_MIN;
+        let mut turn = 0;
+        let mut hint: Option<Address> = None;
+        loop {
+            let address = hint.take().unwrap_or_else(|| self.options.mds[turn % self.options.mds.len()].clone());
+            match self.register_at(&address).await {
+                Ok((connection, reply)) => {
+                    pause = PAUSE_MIN;
+                    tracing::info!("registered as CS#{} with the metadata server at {address}", reply.cs_id);
+                    let why = self.renew(&connection, &reply).await;
+                    tracing::warn!("the registration with {address} ended: {why}");
+                }
+                Err(Attempt::Fatal(error)) => return Err(error),
+                Err(Attempt::Passing(text, elsewhere)) => {
+                    tracing::warn!("registering with {address}: {text}");
+                    turn += 1;
+                    hint = elsewhere;
+                    if hint.is_none() {
+                        rt::time::sleep(pause + Duration::from_nanos(rt::random::below(pause.as_nanos() as u64))).await;
+                        pause = (pause * 2).min(PAUSE_MAX);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn register_at(&self, address: &Address) -> Result<(Connection, RegisterCsReply), Attempt> {
+        let connection = self
+            .endpoint
+            .connect_serving(address, Expect::role(Role::Mds), Rc::clone(&self.server))
+            .await
+            .map_err(|error| Attempt::Passing(error.to_string(), None))?;
+        let registration = self.server.registration();
+        let lapsed = registration.has_lapsed();
+        if lapsed {
+            registration.begin();
+        }
+        let request = self.request().await?;
+        let offered = request.new_nonce.clone();
+        let sent = rt::time::now();
+        let reply = match connection.ask(&request, sent + PATIENCE).await {
+            Ok(reply) => reply,
+            Err(AskError::Status { status, error }) => return Err(refused(status, &error)),
+            Err(error) => return Err(Attempt::Passing(error.to_string(), None)),
+        };
+        self.adopt(&reply, &offered).await?;
+        for fence in &reply.fences {
+            self.engine().fence(fence.file_id, fence.epoch).await.map_err(RegistrationError::from)?;
+        }
+        if !reply.more_fences {
+            registration.fences_complete();
+        }
+        registration.renewed(sent, Duration::from_millis(u64::from(reply.term_ms)));
+        Ok((connection, reply))
+    }
+
+    /// Notes what a registration gave: the id and the nonce (C10).
+    async fn adopt(&self, reply: &RegisterCsReply, offered: &[u8]) -> Result<(), RegistrationError> {
+        if reply.stale {
+            tracing::error!(
+                "the cluster does not recognise the state of this disk (it was restored, copied or rolled back): its \
+                 replicas are stale and will be replaced"
+            );
+        }
+        let superblock = self.engine().superblock();
+        if superblock.cs_id != reply.cs_id || superblock.nonce != offered {
+            let mut nonce = [0; NONCE];
+            nonce.copy_from_slice(offered);
+            self.engine()
+                .update_superblock(|superblock| {
+                    superblock.cs_id = reply.cs_id;
+                    superblock.nonce = nonce;
+                })
+                .await?;
+            self.endpoint.update_hello(|hello| {
+                hello.cs_id = reply.cs_id;
+                hello.nonce_generation += 1;
+            });
+        }
+        Ok(())
+    }
+
+    /// The registration: presents the nonce of the last one and offers a new one, which is on disk first (C10). An
+    /// offer whose answer was lost is made again: the cluster knows it then.
+    async fn request(&self) -> Result<RegisterCs, RegistrationError> {
+        let engine = self.engine();
+        let superblock = engine.superblock();
+        let first_in_this_run = self.endpoint_nonce_generation() == 0;
+        let pending = superblock.nonce_offered != superblock.nonce;
+        if first_in_this_run && !pending {
+            let mut fresh = [0; NONCE];
+            rt::random::fill_secret(&mut fresh);
+            engine.update_superblock(|superblock| superblock.nonce_offered = fresh).await?;
+        }
+        let superblock = engine.superblock();
+        let space = rt::fs::space(&self.options.path).await?;
+        Ok(RegisterCs {
+            cs_id: superblock.cs_id,
+            cs_uuid: superblock.cs_uuid.to_vec(),
+            nonce: superblock.nonce.to_vec(),
+            new_nonce: superblock.nonce_offered.to_vec(),
+            host_id: self.options.host_id.clone(),
+            host_name: rt::node::host_name(),
+            boot_id: rt::node::boot_id()?.to_vec(),
+            addresses: self.options.addresses.clone(),
+            tier: u32::from(superblock.tier),
+            total_bytes: space.total,
+            free_bytes: space.free,
+            flags: flags(engine),
+            journal: superblock.journal_dir.as_ref().map(|dir| JournalInfo {
+                path: dir.display().to_string(),
+                size_bytes: superblock.journal_bytes,
+                dirty_bytes: engine.journal_used_percent() * superblock.journal_bytes / 100,
+                uuid: superblock.store_uuid.to_vec(),
+                generation: superblock.journal_generation,
+            }),
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            path: self.options.path.display().to_string(),
+            chunk_count: engine.chunk_count() as u64,
+            nonce_generation: self.endpoint_nonce_generation(),
+        })
+    }
+
+    fn endpoint_nonce_generation(&self) -> u64 {
+        let mut generation = 0;
+        self.endpoint.update_hello(|hello| generation = hello.nonce_generation);
+        generation
+    }
+
+    /// Renews until that fails; says why.
+    async fn renew(&self, connection: &Connection, reply: &RegisterCsReply) -> String {
+        let mut term = Duration::from_millis(u64::from(reply.term_ms));
+        loop {
+            let pause = rt::time::timeout(term / 6, connection.closed()).await;
+            if let Ok(reason) = pause {
+                return reason.to_string();
+            }
+            if self.server.registration().has_lapsed() {
+                return "it was not renewed in time".into();
+            }
+            let heartbeat = match self.heartbeat(reply).await {
+                Ok(heartbeat) => heartbeat,
+                Err(error) => return error.to_string(),
+            };
+            let sent = rt::time::now();
+            match connection.ask(&heartbeat, sent + PATIENCE.min(term / 3)).await {
+                Ok(reply) => {
+                    term = Duration::from_millis(u64::from(reply.term_ms));
+                    self.server.registration().renewed(sent, term);
+                }
+                Err(error) => return error.to_string(),
+            }
+        }
+    }
+
+    async fn heartbeat(&self, reply: &RegisterCsReply) -> Result<Heartbeat, std::io::Error> {
+        let engine = self.engine();
+        let space = rt::fs::space(&self.options.path).await?;
+        let counters = engine.counters();
+        Ok(Heartbeat {
+            cs_id: reply.cs_id,
+            session: reply.session,
+            free_bytes: space.free,
+            chunk_count: engine.chunk_count() as u64,
+            io: IoStats {
+                read_bytes: counters.read_bytes,
+                write_bytes: counters.write_bytes,
+                read_ops: counters.reads,
+                write_ops: counters.writes,
+                flushes: counters.flushes,
+                ..IoStats::default()
+            },
+            events: Vec::new(),
+            differences: Vec::new(),
+            total_bytes: space.total,
+            flags: flags(engine),
+            journal_dirty_bytes: engine.journal_used_percent() * engine.superblock().journal_bytes / 100,
+        })
+    }
+}
+
+/// Why an attempt failed.
+enum Attempt {
+    Fatal(RegistrationError),
+    /// With the address of the master, if it is known.
+    Passing(String, Option<Address>),
+}
+
+impl From<RegistrationError> for Attempt {
+    fn from(error: RegistrationError) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+impl From<std::io::Error> for Attempt {
+    fn from(error: std::io::Error) -> Self {
+        Self::Fatal(error.into())
+    }
+}
+
+fn refused(status: Status, error: &wire::ErrorBody) -> Attempt {
+    let text = format!("{status}: {}", error.message);
+    match status.action() {
+        Action::Redirect => Attempt::Passing(text, error.hint.parse().ok().map(Address::Tcp)),
+        Action::GiveUp => {
+            Attempt::Fatal(RegistrationError::Refused { status, message: error.message.clone() })
+        }
+        _ => Attempt::Passing(text, None),
+    }
+}
+
+/// The flags of the guide's table.
+fn flags(engine: &Engine) -> u32 {
+    let superblock = engine.superblock();
+    let mut flags = 0;
+    if superblock.journal_dir.is_some() {
+        flags |= cs::FLAG_JOURNAL;
+        if engine.journal_is_clean() {
+            flags |= cs::FLAG_CLEAN;
+        }
+    } else {
+        flags |= cs::FLAG_DIRECT;
+    }
+    if !superblock.no_checksums {
+        flags |= cs::FLAG_CHECKSUMS;
+    }
+    if engine.has_failed() {
+        flags |= cs::FLAG_FAILED_IO;
+    }
+    flags
+}

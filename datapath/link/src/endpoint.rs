@@ -1,0 +1,350 @@
+//! One end of connections: it connects to others and accepts them.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use rt::net::{Address, Listener, Reader, Writer};
+use rt::sync::{OneReceiver, Semaphore, oneshot};
+use rt::time::Instant;
+use wire::hello::Role;
+
+use crate::connection::Connection;
+use crate::credentials::Credentials;
+use crate::error::{CloseReason, ConnectCause, ConnectError};
+use crate::greeting::{self, LocalHello};
+use crate::security::{ConfigError, Configs, Security};
+use crate::service::{Dispatch, Service};
+use crate::shared::{Greeter, Shared};
+use crate::tasks;
+use crate::tls::handshake::{self, Secured};
+
+/// What a peer may have under way on one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests.
+    pub requests: u32,
+    /// Bytes of bodies and payloads of requests; one request may be larger when it is alone.
+    pub bytes: u64,
+}
+
+/// How an endpoint behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the cryptography comes from.
+    pub security: Security,
+    /// What each peer may have under way.
+    pub limits: Limits,
+    /// How long connecting may take, handshake and greeting included.
+    pub connect_timeout: Duration,
+    /// How long handshake and greeting of a peer that connects may take.
+    pub handshake_timeout: Duration,
+    /// After this time without a sign of life the peer is asked for one.
+    pub keepalive: Duration,
+    /// After this time without a sign of life the connection is given up.
+    pub silence_max: Duration,
+    /// How long an orderly end may take.
+    pub close_timeout: Duration,
+    /// When this many bytes wait to be sent on a connection, no request of the peer is started and no notice taken.
+    pub queue_bytes: usize,
+    /// Most connections that peers may have made.
+    pub connections_max: u32,
+    /// Most peers that may be shaking hands; they are not known yet.
+    pub handshakes_max: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            security: Security::real(),
+            limits: Limits { requests: 256, bytes: 32 << 20 },
+            connect_timeout: Duration::from_secs(5),
+            handshake_timeout: Duration::from_secs(5),
+            keepalive: Duration::from_secs(5),
+            silence_max: Duration::from_secs(15),
+            close_timeout: Duration::from_secs(5),
+            queue_bytes: 4 << 20,
+            connections_max: 4096,
+            handshakes_max: 128,
+        }
+    }
+}
+
+/// Whom we expect at an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expect {
+    /// What it is; `None` = anything.
+    pub role: Option<Role>,
+    /// Which chunk server it is; `None` = any.
+    pub cs_id: Option<u64>,
+}
+
+impl Expect {
+    /// Anybody of this role.
+    #[must_use]
+    pub const fn role(role: Role) -> Self {
+        Self { role: Some(role), cs_id: None }
+    }
+
+    /// This chunk server and no other.
+    #[must_use]
+    pub const fn chunk_server(cs_id: u64) -> Self {
+        Self { role: Some(Role::Cs), cs_id: Some(cs_id) }
+    }
+}
+
+/// What an endpoint and its connections share.
+pub(crate) struct Local {
+    pub(crate) options: Options,
+    pub(crate) credentials: Credentials,
+    pub(crate) hello: RefCell<LocalHello>,
+    configs: Configs,
+    handshakes: Semaphore,
+    accepted: Semaphore,
+    live: RefCell<Vec<Weak<Shared>>>,
+    refusals: LogLimit,
+}
+
+/// One end of connections. Cheap to clone; belongs to one executor.
+#[derive(Clone)]
+pub struct Endpoint(Rc<Local>);
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("hello", &self.0.hello.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// An endpoint that is who `credentials` and `hello` say.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the credentials cannot be used.
+    pub fn new(credentials: Credentials, hello: LocalHello, options: Options) -> Result<Self, ConfigError> {
+        let configs = Configs::new(&credentials, options.security)?;
+        Ok(Self(Rc::new(Local {
+            configs,
+            handshakes: Semaphore::new(options.handshakes_max.into()),
+            accepted: Semaphore::new(options.connections_max.into()),
+            live: RefCell::default(),
+            refusals: LogLimit::default(),
+            hello: RefCell::new(hello),
+            credentials,
+            options,
+        })))
+    }
+
+    /// The credentials it was made with.
+    #[must_use]
+    pub fn credentials(&self) -> &Credentials {
+        &self.0.credentials
+    }
+
+    /// Changes what later connections say about this side.
+    pub fn update_hello(&self, change: impl FnOnce(&mut LocalHello)) {
+        change(&mut self.0.hello.borrow_mut());
+    }
+
+    /// Connects. Requests of the peer are answered with [`wire::Status::Unsupported`].
+    ///
+    /// # Errors
+    /// [`ConnectError`], which names the address and says what to do.
+    pub async fn connect(&self, address: &Address, expect: Expect) -> Result<Connection, ConnectError> {
+        self.dial(address, expect, None).await
+    }
+
+    /// Connects, and answers the peer's requests on the connection with `service`.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    pub async fn connect_serving<S: Service>(
+        &self,
+        address: &Address,
+        expect: Expect,
+        service: Rc<S>,
+    ) -> Result<Connection, ConnectError> {
+        self.dial(address, expect, Some(service)).await
+    }
+
+    pub(crate) async fn dial(
+        &self,
+        address: &Address,
+        expect: Expect,
+        dispatch: Option<Rc<dyn Dispatch>>,
+    ) -> Result<Connection, ConnectError> {
+        let within = self.0.options.connect_timeout;
+        let deadline = rt::time::now() + within;
+        let connected = match rt::time::timeout_at(deadline, self.connect_securely(address)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(ConnectCause::Timeout(within)),
+        };
+        let greeted = match connected {
+            Ok(secured) => {
+                let (connection, greeted) =
+                    self.start(address.clone(), secured, Greeter::Caller(expect), dispatch);
+                greeting::begin(&connection.0.shared);
+                greet_until(deadline, &connection, greeted).await.map(|()| connection).map_err(ConnectCause::Greeting)
+            }
+            Err(cause) => Err(cause),
+        };
+        greeted.map_err(|cause| ConnectError { address: address.clone(), cause })
+    }
+
+    async fn connect_securely(&self, address: &Address) -> Result<(Reader, Writer, Secured), ConnectCause> {
+        let (mut reader, mut writer) = rt::net::connect(address).await.map_err(ConnectCause::Io)?;
+        let secured = handshake::connect(&self.0.configs.client, &mut reader, &mut writer).await?;
+        Ok((reader, writer, secured))
+    }
+
+    /// Starts the tasks of a connection.
+    fn start(
+        &self,
+        address: Address,
+        (reader, writer, secured): (Reader, Writer, Secured),
+        greeter: Greeter,
+        dispatch: Option<Rc<dyn Dispatch>>,
+    ) -> (Connection, OneReceiver<Result<(), CloseReason>>) {
+        let (greeted, greeting) = oneshot();
+        let shared = Shared::new(address, secured.peer, Rc::clone(&self.0), greeter, dispatch, greeted);
+        let connection = Connection::new(&shared);
+        self.remember(&shared);
+        rt::spawn(tasks::receive(Rc::clone(&shared), reader, secured.opener, secured.surplus));
+        rt::spawn(tasks::send(Rc::clone(&shared), writer, secured.sealer));
+        rt::spawn(tasks::watch(shared));
+        (connection, greeting)
+    }
+
+    fn remember(&self, shared: &Rc<Shared>) {
+        let mut live = self.0.live.borrow_mut();
+        if live.len() == live.capacity() {
+            live.retain(|one| one.strong_count() > 0);
+        }
+        live.push(Rc::downgrade(shared));
+    }
+
+    /// Accepts connections and answers their requests with `service`; runs until it is dropped. The connections live on.
+    ///
+    /// Whoever does not prove in time to be a member is dropped, with a line in the log.
+    pub async fn serve<S: Service>(&self, mut listener: Listener, service: Rc<S>) {
+        loop {
+            match listener.accept().await {
+                Ok((reader, writer, address)) => self.admit(reader, writer, address, service.clone()),
+                Err(error) => {
+                    // Out of descriptors or memory, as a rule: waiting may help, spinning will not.
+                    tracing::warn!(%error, "cannot accept connections");
+                    rt::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, reader: Reader, writer: Writer, address: Address, dispatch: Rc<dyn Dispatch>) {
+        let (Some(handshake), Some(place)) = (self.0.handshakes.try_acquire(1), self.0.accepted.try_acquire(1)) else {
+            return self.refuse(&address, &"too many connections");
+        };
+        let endpoint = self.clone();
+        rt::spawn(async move {
+            let connection = endpoint.accept(reader, writer, &address, dispatch).await;
+            drop(handshake);
+            match connection {
+                Ok(connection) => {
+                    let peer = connection.peer();
+                    tracing::debug!(%address, node = peer.identity.node, role = ?peer.role, "connected");
+                    let reason = connection.closed().await;
+                    log_end(&connection, &reason);
+                }
+                Err(cause) => endpoint.refuse(&address, &cause),
+            }
+            drop(place);
+        });
+    }
+
+    async fn accept(
+        &self,
+        mut reader: Reader,
+        mut writer: Writer,
+        address: &Address,
+        dispatch: Rc<dyn Dispatch>,
+    ) -> Result<Connection, ConnectCause> {
+        let within = self.0.options.handshake_timeout;
+        let deadline = rt::time::now() + within;
+        let secured = handshake::accept(&self.0.configs.server, &mut reader, &mut writer);
+        let secured = match rt::time::timeout_at(deadline, secured).await {
+            Ok(secured) => secured?,
+            Err(_) => return Err(ConnectCause::Timeout(within)),
+        };
+        let (connection, greeted) =
+            self.start(address.clone(), (reader, writer, secured), Greeter::Callee, Some(dispatch));
+        greet_until(deadline, &connection, greeted).await.map_err(ConnectCause::Greeting)?;
+        Ok(connection)
+    }
+
+    fn refuse(&self, address: &Address, cause: &dyn std::fmt::Display) {
+        if let Some(unlogged) = self.0.refusals.pass() {
+            tracing::warn!(%address, %cause, unlogged, "connection refused");
+        }
+    }
+
+    /// Closes every connection in order (see [`Connection::close`]).
+    pub async fn close(&self) {
+        let live: Vec<Rc<Shared>> = self.0.live.borrow().iter().filter_map(Weak::upgrade).collect();
+        for shared in &live {
+            shared.drain(CloseReason::Local, true);
+        }
+        for shared in live {
+            shared.wait_for_end().await;
+        }
+    }
+}
+
+/// Waits until the greeting is over.
+async fn greet_until(
+    deadline: Instant,
+    connection: &Connection,
+    greeted: OneReceiver<Result<(), CloseReason>>,
+) -> Result<(), CloseReason> {
+    let outcome = rt::time::timeout_at(deadline, greeted).await;
+    let outcome = outcome.map_or(Err(CloseReason::GreetingTimeout), |told| told.unwrap_or(Err(CloseReason::Cut)));
+    if let Err(reason) = &outcome {
+        connection.0.shared.end(reason.clone());
+    }
+    outcome
+}
+
+fn log_end(connection: &Connection, reason: &CloseReason) {
+    let (address, node) = (&connection.peer().address, &connection.peer().identity.node);
+    match reason {
+        CloseReason::Local | CloseReason::PeerClosed | CloseReason::PeerStopping => {
+            tracing::debug!(%address, node, %reason, "disconnected");
+        }
+        _ => tracing::warn!(%address, node, %reason, "connection dropped"),
+    }
+}
+
+/// Keeps whoever knocks at the port from filling the log.
+#[derive(Debug, Default)]
+struct LogLimit {
+    since: Cell<Option<Instant>>,
+    lines: Cell<u32>,
+    unlogged: Cell<u64>,
+}
+
+impl LogLimit {
+    const LINES: u32 = 20;
+    const PERIOD: Duration = Duration::from_secs(10);
+
+    /// Whether a line may be written; then also how many were not since the last one.
+    fn pass(&self) -> Option<u64> {
+        let now = rt::time::now();
+        if self.since.get().is_none_or(|since| now.since(since) >= Self::PERIOD) {
+            self.since.set(Some(now));
+            self.lines.set(0);
+        }
+        if self.lines.get() >= Self::LINES {
+            self.unlogged.set(self.unlogged.get() + 1);
+            return None;
+        }
+        self.lines.set(self.lines.get() + 1);
+        Some(self.unlogged.take())
+    }
+}

@@ -1,0 +1,88 @@
+//! Serving a peer's requests.
+
+use std::future::Future;
+use std::rc::Rc;
+
+use rt::buf::View;
+use wire::{Header, Op, Status};
+
+use crate::connection::Connection;
+use crate::message::{Request, Response};
+use crate::shared::Shared;
+
+/// A message nobody answers.
+#[derive(Debug)]
+pub struct Notice {
+    /// Code of the operation, known or not.
+    pub op: u16,
+    /// Body.
+    pub body: View,
+    /// Payload; its first byte is aligned for direct I/O.
+    pub payload: View,
+}
+
+impl Notice {
+    /// The operation, if this code knows it.
+    #[must_use]
+    pub fn known_op(&self) -> Option<Op> {
+        Op::from_code(self.op)
+    }
+}
+
+/// Who answers the requests that come over connections.
+pub trait Service: 'static {
+    /// Answers one request. Each runs as a task of its own, to its end, even when the connection dies meanwhile:
+    /// what has been accepted is finished, only nobody is told.
+    fn serve(self: Rc<Self>, connection: Connection, request: Request) -> impl Future<Output = Response> + 'static;
+
+    /// Takes a notice. Called in the order of arrival, before the next frame is looked at; so it must be quick.
+    fn notice(self: Rc<Self>, connection: &Connection, notice: Notice) {
+        let _ = (connection, notice);
+    }
+}
+
+/// [`Service`] without its type.
+pub(crate) trait Dispatch {
+    fn start(self: Rc<Self>, connection: Connection, request: Request, ticket: Ticket);
+    fn notice(self: Rc<Self>, connection: &Connection, notice: Notice);
+}
+
+impl<S: Service> Dispatch for S {
+    fn start(self: Rc<Self>, connection: Connection, request: Request, ticket: Ticket) {
+        rt::spawn(async move {
+            let response = self.serve(connection, request).await;
+            ticket.respond(response);
+        });
+    }
+
+    fn notice(self: Rc<Self>, connection: &Connection, notice: Notice) {
+        Service::notice(self, connection, notice);
+    }
+}
+
+/// The duty to answer one request.
+pub(crate) struct Ticket {
+    shared: Rc<Shared>,
+    header: Header,
+    answered: bool,
+}
+
+impl Ticket {
+    pub(crate) fn new(shared: Rc<Shared>, header: Header) -> Self {
+        Self { shared, header, answered: false }
+    }
+
+    pub(crate) fn respond(mut self, response: Response) {
+        self.answered = true;
+        self.shared.respond(&self.header, response);
+    }
+}
+
+impl Drop for Ticket {
+    /// A task that was aborted must not leave its peer waiting, nor hold its place for ever.
+    fn drop(&mut self) {
+        if !self.answered {
+            self.shared.respond(&self.header, Status::Internal.into());
+        }
+    }
+}

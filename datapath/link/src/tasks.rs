@@ -1,0 +1,311 @@
+//! The three tasks of a connection: one receives, one sends, one watches the clock.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use rt::buf::Buf;
+use rt::net::{Reader, Writer};
+use rt::time::Instant;
+use wire::{Header, Kind, Op, Status};
+
+use crate::error::{CloseReason, Violation};
+use crate::frame::{Frame, FrameReader, Gate, Verdict};
+use crate::greeting;
+use crate::message::{Body, Payload, Reply, Request};
+use crate::outgoing::Sort;
+use crate::pending::Wanted;
+use crate::service::Notice;
+use crate::shared::{PINGS_MAX, Phase, Shared};
+use crate::signal::{First, first};
+use crate::tls::record::{self, ALERT, HEADER, KEY_UPDATE, Opened, Opener, RecordError, Sealer};
+
+/// Requests whose deadlines pass within this time of each other are ended together.
+const DEADLINE_STEP: Duration = Duration::from_millis(1);
+/// Alert level and description of an orderly end (RFC 8446 section 6.1).
+const CLOSE_NOTIFY: (u8, u8) = (1, 0);
+
+/// Receives until the connection ends. `surplus` is what came behind the handshake.
+pub(crate) async fn receive(shared: Rc<Shared>, mut reader: Reader, opener: Opener, mut surplus: Vec<u8>) {
+    let mut inlet = Inlet { opener, partial: Vec::new(), frames: FrameReader::new() };
+    let mut outcome = inlet.take(&mut surplus, &shared);
+    drop(surplus);
+    while outcome.is_ok() {
+        outcome = match reader.recv().await {
+            Ok(Some(mut received)) => inlet.take(&mut received, &shared),
+            Ok(None) => Err(CloseReason::Cut),
+            Err(error) => Err(error.into()),
+        };
+    }
+    if let Err(reason) = outcome {
+        shared.end(reason);
+    }
+}
+
+/// Turns what arrives into frames.
+struct Inlet {
+    opener: Opener,
+    /// The beginning of a record whose end has not come.
+    partial: Vec<u8>,
+    frames: FrameReader,
+}
+
+impl Inlet {
+    /// Takes received bytes; whole records are opened where they lie.
+    fn take(&mut self, mut bytes: &mut [u8], shared: &Rc<Shared>) -> Result<(), CloseReason> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        shared.heard.set(true);
+        let mut arrivals = Arrivals { shared, now: rt::time::now() };
+        while !bytes.is_empty() {
+            if self.partial.is_empty()
+                && let Some(len) = record::length(bytes)?
+                && len <= bytes.len()
+            {
+                let (record, rest) = bytes.split_at_mut(len);
+                open(&mut self.opener, &mut self.frames, record, &mut arrivals)?;
+                bytes = rest;
+                continue;
+            }
+            let missing = record::length(&self.partial)?.unwrap_or(HEADER) - self.partial.len();
+            let (part, rest) = bytes.split_at_mut(missing.min(bytes.len()));
+            self.partial.extend_from_slice(part);
+            bytes = rest;
+            if record::length(&self.partial)? == Some(self.partial.len()) {
+                open(&mut self.opener, &mut self.frames, &mut self.partial, &mut arrivals)?;
+                self.partial.clear();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open(
+    opener: &mut Opener,
+    frames: &mut FrameReader,
+    record: &mut [u8],
+    arrivals: &mut Arrivals<'_>,
+) -> Result<(), CloseReason> {
+    match opener.open(record)? {
+        Opened::Data(bytes) => frames.feed(bytes, arrivals),
+        Opened::KeyUpdate { requested } => {
+            if requested {
+                arrivals.shared.key_update_wanted.set(true);
+                arrivals.shared.send.set();
+            }
+            Ok(())
+        }
+        Opened::Alert(0) if frames.is_between_frames() => Err(CloseReason::PeerClosed),
+        Opened::Alert(0) => Err(CloseReason::Cut),
+        Opened::Alert(description) => Err(CloseReason::Alert(description)),
+    }
+}
+
+/// Sorts what arrives.
+struct Arrivals<'a> {
+    shared: &'a Rc<Shared>,
+    now: Instant,
+}
+
+impl Gate for Arrivals<'_> {
+    fn admit(&mut self, header: &Header) -> Result<Verdict, CloseReason> {
+        let shared = self.shared;
+        match (shared.phase(), header.kind) {
+            (Phase::Ended, _) => Err(shared.end_reason()),
+            (Phase::Greeting, _) => greeting::admit(shared, header),
+            (_, Kind::Request) if header.op == Op::Hello.code() => {
+                Err(Violation::OutOfOrder { op: header.op }.into())
+            }
+            (_, Kind::Request) if header.op == Op::Ping.code() => {
+                if shared.queue.borrow().control() >= PINGS_MAX {
+                    return Err(Violation::Pings.into());
+                }
+                Ok(Verdict::Skip)
+            }
+            (_, Kind::Request) => {
+                shared.admit(header)?;
+                Ok(Verdict::Keep)
+            }
+            (_, Kind::Notice) => Ok(Verdict::Keep),
+            (_, Kind::Response) if shared.ping.get() == Some(header.request_id) => Ok(Verdict::Skip),
+            // Our requests are forgotten then.
+            (Phase::Draining, Kind::Response) => Ok(Verdict::Skip),
+            (Phase::Open, Kind::Response) => self.admit_answer(header),
+        }
+    }
+
+    fn deliver(&mut self, frame: Frame) -> Result<(), CloseReason> {
+        match (self.shared.phase(), frame.header.kind) {
+            (Phase::Greeting, _) => greeting::deliver(self.shared, &frame),
+            (_, Kind::Request) => {
+                self.request(frame);
+                Ok(())
+            }
+            (_, Kind::Response) => self.response(frame),
+            (_, Kind::Notice) => self.notice(frame),
+        }
+    }
+}
+
+impl Arrivals<'_> {
+    fn admit_answer(&self, header: &Header) -> Result<Verdict, CloseReason> {
+        let mut pending = self.shared.pending();
+        match pending.wants(header.request_id, header.op) {
+            Wanted::Yes => Ok(Verdict::Keep),
+            Wanted::NoLonger => {
+                // At once: whoever repeats the request from now on needs another answer.
+                pending.discard(header.request_id);
+                Ok(Verdict::Skip)
+            }
+            Wanted::Never => Err(Violation::Unasked { id: header.request_id }.into()),
+        }
+    }
+
+    fn request(&mut self, frame: Frame) {
+        let header = frame.header;
+        if header.op == Op::Ping.code() {
+            let answer = Header::response(&header, Status::Ok, &[], 0).expect("no body and no payload fit");
+            return self.shared.push(answer, Sort::Control, Body::default(), Payload::none());
+        }
+        if let Some(damage) = frame.damage {
+            tracing::warn!(peer = %self.shared.address, op = header.op, %damage, "request refused");
+            return self.shared.respond(&header, Status::ChecksumMismatch.into());
+        }
+        let budget = Duration::from_micros(header.timeout_us.into());
+        let request = Request {
+            op: header.op,
+            id: header.request_id,
+            flags: header.flags,
+            body: frame.body,
+            payload: frame.payload,
+            deadline: (header.timeout_us > 0).then(|| self.now + budget),
+        };
+        self.shared.take(header, request, self.now);
+    }
+
+    fn response(&mut self, frame: Frame) -> Result<(), CloseReason> {
+        let header = frame.header;
+        if self.shared.ping.get() == Some(header.request_id) {
+            self.shared.ping.set(None);
+            return Ok(());
+        }
+        if frame.skipped {
+            return Ok(());
+        }
+        if let Some(damage) = frame.damage {
+            return Err(damage.into());
+        }
+        let reply = Reply { status: header.status, body: frame.body, payload: frame.payload };
+        self.shared.pending().answer(header.request_id, reply);
+        Ok(())
+    }
+
+    fn notice(&mut self, frame: Frame) -> Result<(), CloseReason> {
+        if let Some(damage) = frame.damage {
+            return Err(damage.into());
+        }
+        if frame.header.op == Op::Goodbye.code() {
+            self.shared.peer_stops();
+            return Ok(());
+        }
+        self.shared.take_notice(Notice { op: frame.header.op, body: frame.body, payload: frame.payload });
+        Ok(())
+    }
+}
+
+/// Sends until the connection ends.
+pub(crate) async fn send(shared: Rc<Shared>, mut writer: Writer, mut sealer: Sealer) {
+    while shared.phase() != Phase::Ended {
+        let batch = match next_batch(&shared, &mut sealer) {
+            Ok(batch) => batch,
+            Err(error) => {
+                shared.end(error.into());
+                break;
+            }
+        };
+        match batch {
+            Some(batch) => {
+                match first(writer.send_all(batch.freeze()), shared.abort.wait()).await {
+                    First::Left(Ok(())) | First::Right(()) => {}
+                    First::Left(Err(error)) => shared.end(error.into()),
+                }
+            }
+            None if shared.is_drained() => {
+                let mut alert = Buf::new(ALERT);
+                sealer.alert(&mut alert, CLOSE_NOTIFY.0, CLOSE_NOTIFY.1);
+                // The connection ends in either case.
+                let _sent = first(writer.send_all(alert.freeze()), shared.abort.wait()).await;
+                shared.end(shared.drain_reason());
+            }
+            None => shared.send.wait().await,
+        }
+    }
+    writer.shutdown();
+}
+
+fn next_batch(shared: &Rc<Shared>, sealer: &mut Sealer) -> Result<Option<Buf>, RecordError> {
+    if shared.key_update_wanted.take() {
+        let mut update = Buf::new(KEY_UPDATE);
+        sealer.update(&mut update)?;
+        return Ok(Some(update));
+    }
+    let now = rt::time::now();
+    let batch = {
+        let mut queue = shared.queue.borrow_mut();
+        queue.seal(sealer, now, |id| shared.pending().mark_sent(id))?
+    };
+    if batch.is_some() {
+        shared.use_room(now);
+    }
+    Ok(batch)
+}
+
+/// Watches deadlines and the peer's life until the connection ends.
+pub(crate) async fn watch(shared: Rc<Shared>) {
+    let (every, limit) = (shared.options().keepalive, shared.options().silence_max);
+    let mut tick = rt::time::now() + every;
+    let mut silent = Duration::ZERO;
+    let mut swept = rt::time::now();
+    loop {
+        if shared.phase() == Phase::Draining && shared.drain_until.get().is_none() {
+            shared.drain_until.set(Some(rt::time::now() + shared.options().close_timeout));
+        }
+        let deadline = shared.earliest.get().map(|earliest| earliest.max(swept + DEADLINE_STEP));
+        let until = [deadline, shared.drain_until.get()].into_iter().flatten().fold(tick, Instant::min);
+        shared.watch_until.set(until);
+        if let First::Right(()) = first(rt::time::sleep_until(until), shared.watch.wait()).await {
+            if shared.phase() == Phase::Ended {
+                return;
+            }
+            continue;
+        }
+        let now = rt::time::now();
+        if shared.drain_until.get().is_some_and(|until| until <= now) {
+            return shared.end(shared.drain_reason());
+        }
+        if shared.earliest.get().is_some_and(|earliest| earliest <= now) {
+            shared.expire(now);
+            swept = now;
+        }
+        if tick <= now {
+            tick = now + every;
+            silent = if shared.heard.take() { Duration::ZERO } else { silent + every };
+            if silent >= limit {
+                return shared.end(CloseReason::Silent(silent));
+            }
+            if !silent.is_zero() {
+                ping(&shared);
+            }
+        }
+    }
+}
+
+fn ping(shared: &Shared) {
+    if shared.phase() != Phase::Open || shared.ping.get().is_some() {
+        return;
+    }
+    let id = shared.take_id();
+    shared.ping.set(Some(id));
+    let header = Header::request(Op::Ping, id, 0, &[], 0).expect("no body and no payload fit");
+    shared.push(header, Sort::Control, Body::default(), Payload::none());
+}

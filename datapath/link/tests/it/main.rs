@@ -1,0 +1,9 @@
+//! Connections on real sockets with real TLS, and in the simulator.
+
+use datapath_link as link;
+
+mod calls;
+mod hostile;
+mod measure;
+mod raw;
+mod world;

@@ -1,0 +1,4 @@
+//! The metadata server.
+
+pub mod log;
+pub mod state;

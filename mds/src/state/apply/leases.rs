@@ -1,0 +1,248 @@
+//! Leases: granting, fencing, releasing, reconciling (C1, C2, C5).
+
+use super::{Answer, Step};
+use crate::state::State;
+use crate::state::chunk::ChunkMap;
+use crate::state::command::{LeaseMode, Open, ReconcileDone, Release, Resume, Revoke, RevokeWhat};
+use crate::state::effect::Effect;
+use crate::state::event::EventCode;
+use crate::state::ids::{ClientId, CsId, Epoch, FileId};
+use crate::state::lease::{Circumstances, End, Lease, Phase, Verdict};
+use crate::state::outcome::{Fencing, Granted, Held, Outcome};
+use crate::state::refusal::{NotHolder, Refusal, TooMany};
+use std::collections::BTreeSet;
+
+/// The most ranges in one `ReconcileDone`.
+const RANGES_MAX: usize = 4096;
+
+impl State {
+    pub(super) fn open(&mut self, step: &mut Step, op: &Open) -> Answer {
+        let client = self.clients.authenticate(op.client, op.token)?;
+        let mode = parse_mode(op.mode)?;
+        let id = self.resolve(op.target.as_ref())?;
+        if self.tree.orphans().contains(&id) {
+            return Err(Refusal::UnknownFile(id.raw()));
+        }
+        self.ask(step, id, client, mode, Lease::open)
+    }
+
+    pub(super) fn resume(&mut self, step: &mut Step, op: &Resume) -> Answer {
+        let client = self.clients.authenticate(op.client, op.token)?;
+        let mode = parse_mode(op.mode)?;
+        let id = FileId::from_raw(op.file);
+        // A file that is gone is as lost as one that another was granted.
+        self.tree.file(id).map_err(|_| Refusal::ResumeLost(op.file))?;
+        self.ask(step, id, client, mode, Lease::resume)
+    }
+
+    /// Puts the question to the lease and acts on its verdict.
+    fn ask(
+        &mut self,
+        step: &mut Step,
+        id: FileId,
+        client: ClientId,
+        mode: LeaseMode,
+        question: fn(&mut Lease, ClientId, LeaseMode, Circumstances<'_>) -> Verdict,
+    ) -> Answer {
+        let (servers, clients) = (&self.servers, &self.clients);
+        let file = self.tree.file_mut(id)?;
+        let lapsed = |cs: &CsId| servers.get(*cs).is_none_or(|server| server.is_lapsed());
+        let chunks = &file.chunks;
+        let to_fence = || holders_of(chunks).into_iter().filter(|cs| !lapsed(cs)).collect();
+        let now = Circumstances {
+            generation: self.cluster.generation,
+            needs_reconcile: file.chunks.unreconciled() > 0,
+            is_live: &|client| clients.is_live(client),
+            to_fence: &to_fence,
+        };
+        let unclean = *file.lease.phase() == Phase::Unclean;
+        let before = file.lease.epoch();
+        let verdict = question(&mut file.lease, client, mode, now);
+        let epoch = file.lease.epoch();
+        if unclean && epoch != before {
+            self.start_fence(step, id)?;
+        }
+        let file = self.tree.file(id)?;
+        Ok(match verdict {
+            Verdict::Granted => {
+                let granted = Granted {
+                    file: id.raw(),
+                    epoch: epoch.raw(),
+                    needs_reconcile: file.chunks.unreconciled() > 0,
+                    size: file.size,
+                    chunk_size: file.attrs.chunk_size,
+                };
+                if let Some(client) = self.clients.get_mut(client) {
+                    client.leases.insert(id, mode);
+                }
+                Outcome::Granted(granted)
+            }
+            Verdict::Held { by, reserved } => Outcome::Held(Held {
+                file: id.raw(),
+                by: by.iter().map(|client| client.0).collect(),
+                reserved,
+            }),
+            Verdict::Fencing => {
+                let waiting = match file.lease.phase() {
+                    Phase::Fencing { waiting } => waiting.iter().map(|cs| cs.0).collect(),
+                    _ => Vec::new(),
+                };
+                Outcome::Fencing(Fencing { file: id.raw(), epoch: epoch.raw(), waiting })
+            }
+            Verdict::Lost => return Err(Refusal::ResumeLost(id.raw())),
+        })
+    }
+
+    /// Tells the chunk servers of a file about its new epoch; those that lapsed owe it (C2).
+    fn start_fence(&mut self, step: &mut Step, id: FileId) -> Result<(), Refusal> {
+        let file = self.tree.file(id)?;
+        let epoch = file.lease.epoch();
+        for cs in holders_of(&file.chunks) {
+            match self.servers.get_mut(cs) {
+                Some(server) if server.is_lapsed() => {
+                    server.debts.insert(id, epoch);
+                }
+                Some(_) => step.effect(Effect::Fence { cs, file: id, epoch }),
+                None => {}
+            }
+        }
+        if matches!(file.lease.phase(), Phase::Fencing { .. }) {
+            self.fencing.insert(id);
+        }
+        Ok(())
+    }
+
+    /// A chunk server has recorded the epoch of a file, or lapsed: grant to whoever waits, if it was the last.
+    pub(super) fn note_drained(&mut self, step: &mut Step, id: FileId, cs: CsId, epoch: Epoch) {
+        let Ok(file) = self.tree.file_mut(id) else { return };
+        if file.lease.drained(cs, epoch) {
+            self.fencing.remove(&id);
+            step.effect(Effect::LeaseFree { file: id });
+        }
+    }
+
+    pub(super) fn release(&mut self, step: &mut Step, op: &Release) -> Answer {
+        let id = FileId::from_raw(op.file);
+        let (client, _) = self.holder(op.lease.as_ref(), id)?;
+        let successor = ClientId(op.successor);
+        let hands_over = op.successor != 0;
+        if hands_over {
+            let others = self.tree.file(id)?.lease.holders().len() > 1;
+            if others {
+                return Err(Refusal::malformed("only the last holder of a lease can hand it over"));
+            }
+            if !self.clients.is_live(successor) {
+                return Err(Refusal::NoSession(op.successor));
+            }
+        }
+        self.end_lease(step, id, client, if op.clean { End::Clean } else { End::Dirty });
+        if hands_over && let Ok(file) = self.tree.file_mut(id) {
+            file.lease.reserve(successor);
+        }
+        Ok(Outcome::Done(()))
+    }
+
+    /// Ends a client's lease on a file, whatever it is.
+    ///
+    /// A writer that did not flush leaves replicas that may differ (C5). A file that was unlinked goes with its last
+    /// lease (C9).
+    pub(super) fn end_lease(&mut self, step: &mut Step, id: FileId, client: ClientId, how: End) {
+        let Ok(file) = self.tree.file_mut(id) else { return };
+        let epoch = file.lease.epoch();
+        let Some(mode) = file.lease.end(client, how) else { return };
+        if mode == LeaseMode::Exclusive && how != End::Clean {
+            // What was still being created was never written.
+            file.chunks
+                .update_all(|entry| entry.set_unreconciled(entry.is_unreconciled() || entry.is_usable()));
+        }
+        let suspect = mode == LeaseMode::Exclusive && file.chunks.unreconciled() > 0;
+        let free = !file.lease.phase().is_held();
+        if let Some(client) = self.clients.get_mut(client) {
+            client.leases.remove(&id);
+        }
+        if suspect && how != End::Clean && !self.tree.orphans().contains(&id) {
+            step.event(EventCode::ReconcileNeeded, &[&self.tree.path_of(id), &epoch]);
+        }
+        if !matches!(how, End::Clean | End::Dirty) {
+            step.effect(Effect::LeaseLost { client, file: id, epoch });
+        }
+        if free && self.tree.orphans().contains(&id) {
+            self.delete_file(step, id);
+        } else if free {
+            step.effect(Effect::LeaseFree { file: id });
+        }
+    }
+
+    pub(super) fn revoke(&mut self, step: &mut Step, op: &Revoke) -> Answer {
+        match &op.what {
+            None => Err(Refusal::malformed("neither a file nor a client is named")),
+            Some(RevokeWhat::File(target)) => {
+                let id = self.resolve(Some(target))?;
+                let path = self.tree.path_of(id);
+                let holders = self.tree.file(id)?.lease.holders().to_vec();
+                for client in &holders {
+                    step.event(EventCode::LeaseRevoked, &[&path, &client.0]);
+                    self.end_lease(step, id, *client, End::Revoked);
+                }
+                if let Ok(file) = self.tree.file_mut(id) {
+                    file.lease.clear_reservation();
+                    file.lease.forget_resumable();
+                }
+                Ok(Outcome::Acknowledged(holders.len() as u64))
+            }
+            Some(RevokeWhat::Client(raw)) => {
+                let client = self.clients.get(ClientId(*raw)).ok_or(Refusal::NoSession(*raw))?;
+                let (id, held): (_, Vec<FileId>) = (client.id, client.leases.keys().copied().collect());
+                for file in &held {
+                    step.event(EventCode::LeaseRevoked, &[&self.tree.path_of(*file), raw]);
+                }
+                self.end_session(step, id, End::Revoked);
+                Ok(Outcome::Acknowledged(held.len() as u64))
+            }
+        }
+    }
+
+    pub(super) fn reconcile_done(&mut self, step: &mut Step, op: &ReconcileDone) -> Answer {
+        let id = FileId::from_raw(op.file);
+        let (client, mode) = self.holder(op.lease.as_ref(), id)?;
+        if op.ranges.len() > RANGES_MAX {
+            return Err(Refusal::TooMany(TooMany {
+                given: op.ranges.len() as u64,
+                limit: RANGES_MAX as u64,
+            }));
+        }
+        let file = self.tree.file_mut(id)?;
+        // With several readers nobody was appointed, and nothing is to be done.
+        if mode == LeaseMode::Shared && file.lease.holders().len() > 1 {
+            return Err(Refusal::NotHolder(NotHolder { file: id.raw(), client: client.0 }));
+        }
+        let before = file.chunks.unreconciled();
+        for range in &op.ranges {
+            let end = u64::from(range.first) + u64::from(range.count);
+            let within =
+                file.chunks.iter_from(range.first).take_while(|entry| u64::from(entry.index()) < end);
+            let indices: Vec<u32> = within.map(|entry| entry.index()).collect();
+            for index in indices {
+                file.chunks.update(index, |entry| entry.set_unreconciled(false));
+            }
+        }
+        let left = file.chunks.unreconciled();
+        if before > 0 && left == 0 {
+            step.event(EventCode::Reconciled, &[&self.tree.path_of(id)]);
+            step.effect(Effect::LeaseFree { file: id });
+        }
+        Ok(Outcome::Unreconciled(left as u64))
+    }
+}
+
+fn parse_mode(raw: i32) -> Result<LeaseMode, Refusal> {
+    LeaseMode::try_from(raw).map_err(|_| Refusal::malformed("a lease is shared (1) or exclusive (2)"))
+}
+
+/// The chunk servers that hold chunks of a file, in whatever state.
+pub(super) fn holders_of(chunks: &ChunkMap) -> BTreeSet<CsId> {
+    chunks
+        .iter()
+        .flat_map(|entry| entry.members().iter().map(|member| member.cs).collect::<Vec<_>>())
+        .collect()
+}

@@ -1,0 +1,239 @@
+//! Commands of clients: sessions, leases and chunks.
+
+use super::Target;
+use prost::Message;
+
+/// What a lease allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum LeaseMode {
+    /// Read, together with other readers.
+    Shared = 1,
+    /// Read and write, alone.
+    Exclusive = 2,
+}
+
+/// Shows that the sender holds a file's lease: its session and the epoch it was granted.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct LeaseProof {
+    /// The client's id.
+    #[prost(uint32, tag = "1")]
+    pub client: u32,
+    /// The token of its session.
+    #[prost(uint64, tag = "2")]
+    pub token: u64,
+    /// The epoch of its lease.
+    #[prost(uint64, tag = "3")]
+    pub epoch: u64,
+}
+
+/// Opens a session, or takes one's own over after a restart (C1).
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct OpenSession {
+    /// The UUID in the client's state directory, 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub client_uuid: Vec<u8>,
+    /// Its host, for the operator.
+    #[prost(string, tag = "2")]
+    pub host: String,
+    /// The token it stored when it last opened a session; absent or 0 if there is none.
+    #[prost(uint64, tag = "3")]
+    pub stored_token: u64,
+    /// A random token for the new session, drawn by the leader. Not 0.
+    #[prost(uint64, tag = "4")]
+    pub new_token: u64,
+    /// The version of its software, for the operator.
+    #[prost(string, tag = "5")]
+    pub build: String,
+}
+
+/// Closes a session in good order. Leases still held end as released without a flush.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct CloseSession {
+    /// Which client.
+    #[prost(uint32, tag = "1")]
+    pub client: u32,
+    /// Its token.
+    #[prost(uint64, tag = "2")]
+    pub token: u64,
+}
+
+/// The leader's timer for a session ran out: all its leases expire (C1).
+///
+/// The leader stops renewing the session before it proposes this, and a new leader first waits a whole term.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct ExpireSession {
+    /// Which client.
+    #[prost(uint32, tag = "1")]
+    pub client: u32,
+    /// The number of the session that ran out; a later session is not touched.
+    #[prost(uint64, tag = "2")]
+    pub session: u64,
+}
+
+/// Asks for a lease (C1, C2).
+///
+/// Asking again is how a client waits: after `Fencing` until it is granted, after `Held` until it gives up.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Open {
+    /// Which client.
+    #[prost(uint32, tag = "1")]
+    pub client: u32,
+    /// Its token.
+    #[prost(uint64, tag = "2")]
+    pub token: u64,
+    /// The file.
+    #[prost(message, optional, tag = "3")]
+    pub target: Option<Target>,
+    /// Reading or writing.
+    #[prost(enumeration = "LeaseMode", tag = "4")]
+    pub mode: i32,
+}
+
+/// Asks for the lease back that expired, or that an earlier process of this client held (C1).
+///
+/// Granted, at a higher epoch, only if nobody else was granted since; otherwise that open is lost for ever.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Resume {
+    /// Which client.
+    #[prost(uint32, tag = "1")]
+    pub client: u32,
+    /// Its token.
+    #[prost(uint64, tag = "2")]
+    pub token: u64,
+    /// The file's id.
+    #[prost(uint64, tag = "3")]
+    pub file: u64,
+    /// Reading or writing.
+    #[prost(enumeration = "LeaseMode", tag = "4")]
+    pub mode: i32,
+}
+
+/// Gives a lease back.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Release {
+    /// Who and at which epoch.
+    #[prost(message, optional, tag = "1")]
+    pub lease: Option<LeaseProof>,
+    /// The file's id.
+    #[prost(uint64, tag = "2")]
+    pub file: u64,
+    /// Everything was flushed on all members and nothing is in flight (C5): the next grant needs neither fence
+    /// nor reconciliation.
+    #[prost(bool, tag = "3")]
+    pub clean: bool,
+    /// The client that shall open the file next (C1, hand-over); 0 for anybody.
+    #[prost(uint32, tag = "4")]
+    pub successor: u32,
+}
+
+/// Takes leases away (`vstorage revoke`). What was acknowledged stays; the holder's next request is refused.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Revoke {
+    /// Whose.
+    #[prost(oneof = "RevokeWhat", tags = "1, 2")]
+    pub what: Option<RevokeWhat>,
+}
+
+/// What [`Revoke`] strikes.
+#[derive(Clone, PartialEq, Eq, prost::Oneof)]
+pub enum RevokeWhat {
+    /// All leases on one file.
+    #[prost(message, tag = "1")]
+    File(Target),
+    /// One client's session with all its leases.
+    #[prost(uint32, tag = "2")]
+    Client(u32),
+}
+
+/// A run of chunk indices.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct IndexRange {
+    /// The first index.
+    #[prost(uint32, tag = "1")]
+    pub first: u32,
+    /// How many.
+    #[prost(uint32, tag = "2")]
+    pub count: u32,
+}
+
+/// The holder has reconciled these chunks on all members and flushed the result (C5).
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ReconcileDone {
+    /// Who and at which epoch.
+    #[prost(message, optional, tag = "1")]
+    pub lease: Option<LeaseProof>,
+    /// The file's id.
+    #[prost(uint64, tag = "2")]
+    pub file: u64,
+    /// Which chunks.
+    #[prost(message, repeated, tag = "3")]
+    pub ranges: Vec<IndexRange>,
+}
+
+/// Asks for chunks at indices that have none (C9). An index that has one already is answered with it.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct AllocateChunks {
+    /// Who and at which epoch; must be the writer.
+    #[prost(message, optional, tag = "1")]
+    pub lease: Option<LeaseProof>,
+    /// The file's id.
+    #[prost(uint64, tag = "2")]
+    pub file: u64,
+    /// Which chunks of the file; at most [`crate::state::INDICES_MAX`].
+    #[prost(uint32, repeated, tag = "3")]
+    pub indices: Vec<u32>,
+    /// A random number, drawn by the leader, that decides among equal places.
+    #[prost(fixed64, tag = "4")]
+    pub seed: u64,
+}
+
+/// A chunk server durably holds these new, empty chunks.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ChunkCreated {
+    /// Which chunk server.
+    #[prost(uint32, tag = "1")]
+    pub cs: u32,
+    /// The nonce of its registration.
+    #[prost(uint64, tag = "2")]
+    pub nonce: u64,
+    /// The chunks.
+    #[prost(uint64, repeated, tag = "3")]
+    pub chunks: Vec<u64>,
+}
+
+/// A chunk server cannot create a chunk: another takes its place.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct ReplaceCreating {
+    /// The chunk.
+    #[prost(uint64, tag = "1")]
+    pub chunk: u64,
+    /// The chunk server that failed.
+    #[prost(uint32, tag = "2")]
+    pub cs: u32,
+    /// A random number, drawn by the leader, that decides among equal places.
+    #[prost(fixed64, tag = "3")]
+    pub seed: u64,
+}
+
+/// The quarantine of these deleted chunks is over: chunk servers may delete them (C9).
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct PurgeChunks {
+    /// The chunks.
+    #[prost(uint64, repeated, tag = "1")]
+    pub chunks: Vec<u64>,
+}
+
+/// A chunk server holds these chunks no more.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ChunksPurged {
+    /// Which chunk server.
+    #[prost(uint32, tag = "1")]
+    pub cs: u32,
+    /// The nonce of its registration.
+    #[prost(uint64, tag = "2")]
+    pub nonce: u64,
+    /// The chunks.
+    #[prost(uint64, repeated, tag = "3")]
+    pub chunks: Vec<u64>,
+}

@@ -1,0 +1,125 @@
+//! What the leader has to do after a command is committed.
+//!
+//! Effects are hints: losing one loses nothing, because all that lasts can be had again from
+//! [`State::pending_work`](crate::state::State::pending_work). A new leader starts with that list; a leader whose
+//! message was not answered uses it too. Every one may be carried out twice.
+
+use super::ids::{ChunkId, ClientId, CsId, Epoch, FileId, Version};
+
+/// Something to do outside the state.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Tell a chunk server to create empty chunks; it answers, and `ChunkCreated` is logged. It also records the
+    /// epoch, so that the new chunks are born fenced (C2).
+    CreateChunks {
+        /// The chunk server.
+        cs: CsId,
+        /// The owner of the chunks.
+        file: FileId,
+        /// The epoch of the file.
+        epoch: Epoch,
+        /// Bytes per chunk.
+        chunk_size: u64,
+        /// Which chunks, by index.
+        chunks: Vec<NewChunk>,
+    },
+    /// Tell a chunk server to drain requests of lower epochs and to record this one (C2); it answers, and
+    /// `FencesRecorded` is logged.
+    Fence {
+        /// The chunk server.
+        cs: CsId,
+        /// The file.
+        file: FileId,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Tell a chunk server to delete chunks whose quarantine is over, sparing higher versions (C9); it answers,
+    /// and `ChunksPurged` is logged.
+    DeleteChunks {
+        /// The chunk server.
+        cs: CsId,
+        /// Which chunks.
+        chunks: Vec<(ChunkId, Version)>,
+    },
+    /// Time this session's lease from now on: a full term (C1).
+    WatchClient {
+        /// The client.
+        client: ClientId,
+        /// Its session.
+        session: u64,
+    },
+    /// Time this registration from now on: a full term (C2).
+    WatchCs {
+        /// The chunk server.
+        cs: CsId,
+        /// Its registration.
+        nonce: u64,
+    },
+    /// The session is over: forget its timer. Not part of the pending work.
+    UnwatchClient {
+        /// The client.
+        client: ClientId,
+    },
+    /// Tell a client that it no longer holds a lease. Not part of the pending work: C2 protects without it.
+    LeaseLost {
+        /// The client.
+        client: ClientId,
+        /// The file.
+        file: FileId,
+        /// The epoch it held.
+        epoch: Epoch,
+    },
+    /// Wake those who wait to open this file: it is fenced, or free. Not part of the pending work.
+    LeaseFree {
+        /// The file.
+        file: FileId,
+    },
+    /// Wake those who wait for this chunk: all its chunk servers hold it. Not part of the pending work.
+    ChunkUsable {
+        /// The file.
+        file: FileId,
+        /// Which of its chunks.
+        index: u32,
+    },
+    /// Tell the holder that a chunk server it uses lost its memory: it flushes nothing more at this epoch and opens
+    /// the file again (C10). Not part of the pending work: its connection tells it as well.
+    Reopen {
+        /// The client.
+        client: ClientId,
+        /// The file.
+        file: FileId,
+    },
+}
+
+/// A chunk to create.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NewChunk {
+    /// Which chunk of the file.
+    pub index: u32,
+    /// Its id.
+    pub chunk: ChunkId,
+    /// Its first version.
+    pub version: Version,
+    /// How it is laid out; 0 is a plain replica.
+    pub layout: u16,
+    /// Which piece this chunk server holds; the replica's number for plain replicas.
+    pub slot: u8,
+}
+
+impl Effect {
+    /// Whether [`State::pending_work`](crate::state::State::pending_work) lists it until it is done.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::CreateChunks { .. }
+            | Self::Fence { .. }
+            | Self::DeleteChunks { .. }
+            | Self::WatchClient { .. }
+            | Self::WatchCs { .. } => true,
+            Self::UnwatchClient { .. }
+            | Self::LeaseLost { .. }
+            | Self::LeaseFree { .. }
+            | Self::ChunkUsable { .. }
+            | Self::Reopen { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Identifiers, epochs and versions: numbers that are never used twice (C12).
+//!
+//! An [`Epoch`], [`Version`], [`ChunkId`] or [`FileId`] is `generation << 48 | counter`. The cluster
+//! generation is raised by every restore from a backup, so whatever the restored state hands out is higher
+//! than anything handed out, and then forgotten, after the backup was taken.
+
+use std::fmt;
+
+/// Bits of the counter below the cluster generation.
+const COUNTER_BITS: u32 = 48;
+/// The largest counter: about 2.8 × 10¹⁴ of each kind per generation.
+pub const COUNTER_MAX: u64 = (1 << COUNTER_BITS) - 1;
+
+/// The first id of a chunk server; lower numbers are for metadata servers.
+pub const FIRST_CS_ID: u32 = 1025;
+/// The first id of a client.
+pub const FIRST_CLIENT_ID: u32 = 2049;
+
+macro_rules! generational {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// Below every value that is handed out; means "none yet".
+            pub const ZERO: Self = Self(0);
+
+            /// Builds a value from its two parts. `counter` is at most [`COUNTER_MAX`].
+            pub const fn new(generation: u16, counter: u64) -> Self {
+                assert!(counter <= COUNTER_MAX, "a counter has 48 bits");
+                Self((generation as u64) << COUNTER_BITS | counter)
+            }
+
+            /// Takes the number as it stands in messages and on disk.
+            pub const fn from_raw(raw: u64) -> Self {
+                Self(raw)
+            }
+
+            /// The number as it stands in messages and on disk.
+            pub const fn raw(self) -> u64 {
+                self.0
+            }
+
+            /// The cluster generation that handed this value out.
+            pub const fn generation(self) -> u16 {
+                (self.0 >> COUNTER_BITS) as u16
+            }
+
+            /// The counter within its generation.
+            pub const fn counter(self) -> u64 {
+                self.0 & COUNTER_MAX
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}.{}", self.generation(), self.counter())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+    };
+}
+
+generational! {
+    /// The epoch of a file's lease (C1). It only grows, per file.
+    Epoch
+}
+generational! {
+    /// The version of a chunk (C7). It only grows, per chunk.
+    Version
+}
+generational! {
+    /// A chunk. Unique in the cluster, for ever.
+    ChunkId
+}
+generational! {
+    /// A file or directory. Unique in the cluster, for ever.
+    FileId
+}
+
+impl Epoch {
+    /// The epoch to prepare after this one in a cluster of `generation`.
+    ///
+    /// Greater than `self` in every case: a new generation starts its own count.
+    pub const fn next(self, generation: u16) -> Self {
+        if generation > self.generation() {
+            Self::new(generation, 1)
+        } else {
+            Self::new(self.generation(), self.counter() + 1)
+        }
+    }
+}
+
+impl Version {
+    /// The version of a chunk that was just allocated.
+    pub const fn first(generation: u16) -> Self {
+        Self::new(generation, 1)
+    }
+}
+
+macro_rules! small_id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u32);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "#{}"), self.0)
+            }
+        }
+    };
+}
+
+small_id! {
+    /// A chunk server; the operator sees it as CSID. Never reused.
+    CsId, "CS"
+}
+small_id! {
+    /// A client session's owner; the operator sees it as CLID. Never reused.
+    ClientId, "CL"
+}
+
+/// A 128-bit name: of the cluster, a chunk server's directory, a client's state directory, a boot.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Uuid(pub [u8; 16]);
+
+impl Uuid {
+    /// Reads the bytes of a message; `None` unless there are exactly 16.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Uuid({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c12_the_generation_stands_above_every_counter() {
+        let old = Epoch::new(1, COUNTER_MAX);
+        let new = Epoch::new(2, 0);
+        assert!(new > old);
+        assert_eq!((old.generation(), old.counter()), (1, COUNTER_MAX));
+        assert_eq!(Epoch::from_raw(old.raw()), old);
+        assert_eq!(old.to_string(), "1.281474976710655");
+    }
+
+    #[test]
+    fn c1_the_next_epoch_is_higher_within_and_across_generations() {
+        let cases = [
+            (Epoch::ZERO, 1, Epoch::new(1, 1)),
+            (Epoch::new(1, 7), 1, Epoch::new(1, 8)),
+            (Epoch::new(1, 7), 3, Epoch::new(3, 1)),
+            (Epoch::new(3, 7), 3, Epoch::new(3, 8)),
+        ];
+        for (from, generation, want) in cases {
+            assert_eq!(from.next(generation), want);
+            assert!(want > from);
+        }
+    }
+
+    #[test]
+    fn a_uuid_has_sixteen_bytes() {
+        assert_eq!(Uuid::from_bytes(&[0; 15]), None);
+        assert_eq!(Uuid::from_bytes(&[0; 17]), None);
+        assert_eq!(Uuid::from_bytes(&[0xab; 16]).unwrap().to_string(), "ab".repeat(16));
+    }
+}

@@ -1,0 +1,470 @@
+//! Reading the state: what commands of operators and requests of clients ask without changing anything.
+//!
+//! A reader that must see the latest state (C12) first makes sure, through the log, that this server has applied
+//! everything that was committed before it asked; that is the business of the server around this module.
+
+use super::attrs::{AttrSet, Attrs};
+use super::chunk::{ChunkEntry, Deletion, Member};
+use super::clients::Client;
+use super::command::{LeaseMode, Target};
+use super::config::{Parameter, ParameterSpec};
+use super::event::Event;
+use super::health::{ChunkCounts, ChunkHealth, ClusterStatus, CsCounts};
+use super::ids::{ChunkId, ClientId, CsId, Epoch, FileId, Version};
+use super::lease::Phase;
+use super::namespace::{Body, File, parse_path};
+use super::refusal::Refusal;
+use super::servers::ChunkServer;
+use super::space::{Disk, Space, space};
+use super::{Cluster, Effect, Namespace, State};
+
+/// The most entries of one page of a listing.
+pub const PAGE_MAX: usize = 1000;
+
+/// What `stat` and `get-attr` show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Its id.
+    pub id: FileId,
+    /// Its path; for unlinked files a text in brackets.
+    pub path: String,
+    /// When it was made, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// When its entries, size or attributes last changed.
+    pub changed_ms: u64,
+    /// What is in force: for a file its own, for a directory what a file created now would get.
+    pub attrs: Attrs,
+    /// What more there is to say.
+    pub kind: StatKind,
+}
+
+/// The part of [`Stat`] that depends on the kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatKind {
+    /// A directory.
+    Dir {
+        /// What was set on it.
+        explicit: AttrSet,
+        /// How many entries it has.
+        entries: usize,
+    },
+    /// A regular file.
+    File {
+        /// Its size in bytes.
+        size: u64,
+        /// Chunks allocated.
+        chunks: usize,
+        /// Chunks to be reconciled (C5).
+        unreconciled: usize,
+        /// Where its lease stands.
+        lease: Phase,
+        /// The epoch of its lease.
+        epoch: Epoch,
+        /// It has no name any more and lives until its last lease ends.
+        unlinked: bool,
+    },
+}
+
+/// One entry of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: FileId,
+    /// It is a directory.
+    pub is_dir: bool,
+    /// Its size in bytes; 0 for directories.
+    pub size: u64,
+    /// When it last changed, in milliseconds since 1970.
+    pub changed_ms: u64,
+}
+
+/// A page of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// Entries in the order of their names.
+    pub entries: Vec<DirEntry>,
+    /// There are more: ask again after the last name.
+    pub more: bool,
+}
+
+/// A part of a file's map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileMap {
+    /// The file.
+    pub id: FileId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Bytes per chunk.
+    pub chunk_size: u64,
+    /// The epoch of its lease.
+    pub epoch: Epoch,
+    /// Chunks by index. An index without a chunk reads as zeros.
+    pub chunks: Vec<ChunkView>,
+    /// There are more: ask again after the last index.
+    pub more: bool,
+}
+
+/// A chunk in a map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkView {
+    /// Which chunk of the file.
+    pub index: u32,
+    /// Its id.
+    pub chunk: ChunkId,
+    /// Its version.
+    pub version: Version,
+    /// Its replicas.
+    pub members: Vec<Member>,
+    /// It is created everywhere and may be written.
+    pub usable: bool,
+    /// It must be reconciled before anything uses it (C5).
+    pub unreconciled: bool,
+}
+
+impl ChunkView {
+    fn of(entry: &ChunkEntry) -> Self {
+        Self {
+            index: entry.index(),
+            chunk: entry.id(),
+            version: entry.version(),
+            members: entry.members().iter().collect(),
+            usable: entry.is_usable(),
+            unreconciled: entry.is_unreconciled(),
+        }
+    }
+}
+
+/// A chunk and its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChunkInState {
+    /// The file it belongs to.
+    pub file: FileId,
+    /// The chunk.
+    pub chunk: ChunkView,
+}
+
+/// The cluster at a glance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Its overall state.
+    pub status: ClusterStatus,
+    /// Chunk servers by state.
+    pub servers: CsCounts,
+    /// Space with the attributes of the top directory.
+    pub space: Space,
+    /// Space of each tier that has chunk servers.
+    pub tiers: Vec<(u8, Space)>,
+    /// The attributes of the top directory.
+    pub attrs: Attrs,
+    /// Chunks by state.
+    pub chunks: ChunkCounts,
+    /// Chunks in the delete list.
+    pub deleting: usize,
+    /// Replicas in all maps.
+    pub replicas: u64,
+    /// Directories.
+    pub dirs: usize,
+    /// Files, unlinked ones in use too.
+    pub files: usize,
+    /// Bytes of all files, holes included.
+    pub file_bytes: u64,
+}
+
+/// A parameter and its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its line in the table.
+    pub spec: &'static ParameterSpec,
+    /// The value in force.
+    pub value: u64,
+}
+
+impl State {
+    /// The cluster's identity; `None` before it is created.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        (self.cluster.generation != 0).then_some(&self.cluster)
+    }
+
+    /// The tree of files.
+    pub fn tree(&self) -> &Namespace {
+        &self.tree
+    }
+
+    /// Describes a file or directory.
+    ///
+    /// # Errors
+    /// [`Refusal`] if the path is none or leads nowhere.
+    pub fn stat(&self, path: &str) -> Result<Stat, Refusal> {
+        self.stat_id(self.tree.lookup(parse_path(path)?)?)
+    }
+
+    /// Describes a file or directory by its id.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownFile`].
+    pub fn stat_id(&self, id: FileId) -> Result<Stat, Refusal> {
+        let inode = self.tree.inode(id).ok_or(Refusal::UnknownFile(id.raw()))?;
+        let (attrs, kind) = match &inode.body {
+            Body::Dir(dir) => {
+                let kind = StatKind::Dir { explicit: dir.attrs, entries: dir.children.len() };
+                (self.tree.attrs_in(id), kind)
+            }
+            Body::File(file) => (file.attrs, self.stat_file(id, file)),
+        };
+        Ok(Stat {
+            id,
+            path: self.tree.path_of(id),
+            created_ms: inode.created_ms,
+            changed_ms: inode.changed_ms,
+            attrs,
+            kind,
+        })
+    }
+
+    fn stat_file(&self, id: FileId, file: &File) -> StatKind {
+        StatKind::File {
+            size: file.size,
+            chunks: file.chunks.len(),
+            unreconciled: file.chunks.unreconciled(),
+            lease: file.lease.phase().clone(),
+            epoch: file.lease.epoch(),
+            unlinked: self.tree.orphans().contains(&id),
+        }
+    }
+
+    /// Lists a directory, or names a file. At most `limit` (and [`PAGE_MAX`]) entries after the name `after`.
+    ///
+    /// # Errors
+    /// [`Refusal`] if the path is none or leads nowhere.
+    pub fn list(&self, path: &str, after: Option<&str>, limit: usize) -> Result<Listing, Refusal> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let parsed = parse_path(path)?;
+        let id = self.tree.lookup(parsed)?;
+        let Some(dir) = self.tree.dir(id) else {
+            let name = parsed.split_last().map_or("", |(_, name)| name);
+            return Ok(Listing { entries: self.dir_entry(name, id).into_iter().collect(), more: false });
+        };
+        let limit = limit.min(PAGE_MAX);
+        let rest = dir.children.range::<str, _>((after.map_or(Unbounded, Excluded), Unbounded));
+        let mut rest = rest.filter_map(|(name, id)| self.dir_entry(name, *id));
+        let entries = rest.by_ref().take(limit).collect();
+        Ok(Listing { entries, more: rest.next().is_some() })
+    }
+
+    fn dir_entry(&self, name: &str, id: FileId) -> Option<DirEntry> {
+        let inode = self.tree.inode(id)?;
+        let (is_dir, size) = match &inode.body {
+            Body::Dir(_) => (true, 0),
+            Body::File(file) => (false, file.size),
+        };
+        Some(DirEntry { name: name.to_owned(), id, is_dir, size, changed_ms: inode.changed_ms })
+    }
+
+    /// A part of a file's map: at most `limit` (and [`PAGE_MAX`]) chunks from `first` on.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownFile`].
+    pub fn file_map(&self, id: FileId, first: u32, limit: usize) -> Result<FileMap, Refusal> {
+        let file = self.tree.file(id)?;
+        let mut rest = file.chunks.iter_from(first);
+        let chunks = rest.by_ref().take(limit.min(PAGE_MAX)).map(ChunkView::of).collect();
+        let more = rest.next().is_some();
+        Ok(FileMap {
+            id,
+            size: file.size,
+            chunk_size: file.attrs.chunk_size,
+            epoch: file.lease.epoch(),
+            chunks,
+            more,
+        })
+    }
+
+    /// Chunks of a file still to be reconciled, by index: at most `limit` from `first` on (C5).
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownFile`].
+    pub fn unreconciled(&self, id: FileId, first: u32, limit: usize) -> Result<Vec<u32>, Refusal> {
+        let suspect = self.tree.file(id)?.chunks.iter_from(first).filter(|entry| entry.is_unreconciled());
+        Ok(suspect.map(ChunkEntry::index).take(limit).collect())
+    }
+
+    /// Whether an `Open` would be answered otherwise than `Held` or `Fencing`, so that it is worth an entry in the log.
+    ///
+    /// # Errors
+    /// [`Refusal`] if there is no such file.
+    pub fn may_grant(&self, client: ClientId, target: &Target, mode: LeaseMode) -> Result<bool, Refusal> {
+        let file = self.tree.file(self.resolve(Some(target))?)?;
+        let lease = file.lease();
+        if lease.reserved_for().is_some_and(|owner| owner != client && self.clients.is_live(owner)) {
+            return Ok(false);
+        }
+        Ok(match lease.phase() {
+            // An unclean lease starts to be fenced by being asked for.
+            Phase::Idle | Phase::Unclean | Phase::Fenced => true,
+            Phase::Fencing { .. } => false,
+            Phase::Exclusive { .. } => lease.mode_of(client) == Some(mode),
+            Phase::Shared { .. } => {
+                mode == LeaseMode::Shared
+                    && (file.chunks.unreconciled() == 0 || lease.mode_of(client).is_some())
+            }
+        })
+    }
+
+    /// A chunk of a file by its id.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownFile`] if the file is gone.
+    pub fn find_chunk(&self, file: FileId, chunk: ChunkId) -> Result<Option<ChunkView>, Refusal> {
+        Ok(self.tree.file(file)?.chunks.iter().find(|entry| entry.id() == chunk).map(ChunkView::of))
+    }
+
+    /// The chunk servers by id.
+    pub fn servers(&self) -> impl Iterator<Item = &ChunkServer> {
+        self.servers.iter()
+    }
+
+    /// A chunk server.
+    pub fn server(&self, id: CsId) -> Option<&ChunkServer> {
+        self.servers.get(id)
+    }
+
+    /// The clients by id; those whose session expired too.
+    pub fn clients(&self) -> impl Iterator<Item = &Client> {
+        self.clients.iter()
+    }
+
+    /// A client.
+    pub fn client(&self, id: ClientId) -> Option<&Client> {
+        self.clients.get(id)
+    }
+
+    /// Checks the token of a client's session, as for a renewal.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSession`] or [`Refusal::WrongToken`].
+    pub fn authenticate(&self, client: u32, token: u64) -> Result<ClientId, Refusal> {
+        self.clients.authenticate(client, token)
+    }
+
+    /// The value of a parameter.
+    pub fn config(&self, parameter: Parameter) -> u64 {
+        self.config.get(parameter)
+    }
+
+    /// All parameters with their values.
+    pub fn settings(&self) -> impl Iterator<Item = Setting> {
+        Parameter::ALL
+            .iter()
+            .map(|parameter| Setting { spec: parameter.spec(), value: self.config.get(*parameter) })
+    }
+
+    /// At most `limit` events with an id above `id`, from the oldest.
+    pub fn events_after(&self, id: u64, limit: usize) -> impl Iterator<Item = &Event> {
+        self.events.after(id, limit)
+    }
+
+    /// The id of the last event; 0 if there is none.
+    pub fn last_event_id(&self) -> u64 {
+        self.events.last_id()
+    }
+
+    /// The delete list.
+    pub fn deletions(&self) -> impl Iterator<Item = (ChunkId, &Deletion)> {
+        self.deletions.iter()
+    }
+
+    /// At most `limit` chunks whose quarantine is over by this clock: for the leader to propose `PurgeChunks`.
+    pub fn quarantine_over(&self, now_ms: u64, limit: usize) -> Vec<ChunkId> {
+        let term_ms = self.config.millis(Parameter::QuarantineTout);
+        let over =
+            |deletion: &Deletion| !deletion.purging && now_ms.saturating_sub(deletion.since_ms) >= term_ms;
+        self.deletions
+            .iter()
+            .filter(|(_, deletion)| over(deletion))
+            .map(|(chunk, _)| chunk)
+            .take(limit)
+            .collect()
+    }
+
+    /// The pending work of one chunk server.
+    pub fn pending_for(&self, id: CsId) -> Vec<Effect> {
+        let mut work = self.pending_work();
+        work.retain(|effect| match effect {
+            Effect::CreateChunks { cs, .. } | Effect::Fence { cs, .. } | Effect::DeleteChunks { cs, .. } => {
+                *cs == id
+            }
+            _ => false,
+        });
+        work
+    }
+
+    /// At most `limit` chunks in this state, with the file they belong to. Walks all chunks.
+    pub fn chunks_in_state(&self, health: ChunkHealth, limit: usize) -> Vec<ChunkInState> {
+        self.judged_chunks()
+            .filter(|(_, _, judged)| *judged == health)
+            .map(|(file, entry, _)| ChunkInState { file, chunk: ChunkView::of(entry) })
+            .take(limit)
+            .collect()
+    }
+
+    /// At most `limit` chunks with a stale replica on this chunk server (C10). Walks all chunks.
+    pub fn stale_replicas(&self, id: CsId, limit: usize) -> Vec<ChunkInState> {
+        use super::chunk::MemberState::Stale;
+        self.judged_chunks()
+            .filter(|(_, entry, _)| entry.members().on(id).is_some_and(|member| member.state == Stale))
+            .map(|(file, entry, _)| ChunkInState { file, chunk: ChunkView::of(entry) })
+            .take(limit)
+            .collect()
+    }
+
+    fn judged_chunks(&self) -> impl Iterator<Item = (FileId, &ChunkEntry, ChunkHealth)> {
+        let reach = |cs| self.servers.get(cs).map(|server| server.state);
+        self.tree.files().flat_map(move |(id, file)| {
+            let judged = move |entry| (id, entry, ChunkHealth::of(entry, file.attrs.replicas, reach));
+            file.chunks.iter().map(judged)
+        })
+    }
+
+    /// The cluster at a glance. Walks all chunks.
+    pub fn summary(&self) -> Summary {
+        let attrs = self.tree.attrs_in(self.tree.root());
+        let margin = self.config.get(Parameter::FillMargin);
+        let disks: Vec<Disk<'_>> = self.servers.iter().map(disk).collect();
+        let of = |disks: &[Disk<'_>]| space(disks, attrs.replicas.normal, attrs.domain, margin);
+        let mut tiers: Vec<u8> = disks.iter().map(|disk| disk.tier).collect();
+        tiers.sort_unstable();
+        tiers.dedup();
+        let tier_space = |tier: u8| {
+            let in_tier: Vec<_> = disks.iter().filter(|disk| disk.tier == tier).copied().collect();
+            (tier, of(&in_tier))
+        };
+        let mut chunks = ChunkCounts::default();
+        self.judged_chunks().for_each(|(_, _, health)| chunks.add(health));
+        let files = self.tree.files().count();
+        Summary {
+            status: ClusterStatus::of(self.cs_counts(), self.config.get(Parameter::MaxOfflineCs)),
+            servers: self.cs_counts(),
+            space: of(&disks),
+            tiers: tiers.into_iter().map(tier_space).collect(),
+            attrs,
+            chunks,
+            deleting: self.deletions.len(),
+            replicas: self.servers.iter().map(|server| server.replicas).sum(),
+            dirs: self.tree.len() - files,
+            files,
+            file_bytes: self.tree.files().fold(0, |sum, (_, file)| sum.saturating_add(file.size)),
+        }
+    }
+}
+
+fn disk(server: &ChunkServer) -> Disk<'_> {
+    Disk {
+        cs: server.id,
+        host: &server.host,
+        tier: server.tier,
+        total_bytes: server.total_bytes,
+        free_bytes: server.free_bytes,
+    }
+}

@@ -1,0 +1,505 @@
+//! From the state to records, and back.
+
+use super::records::{
+    AnswerRecord, AttrsRecord, ChunkRecord, ChunksRecord, ClientRecord, ClusterRecord, CsList,
+    DeletionRecord, EventRecord, FileRecord, InodeKind, InodeRecord, PhaseRecord, Readers, RecordKind,
+    RequesterRecord, ServerRecord, SettingRecord,
+};
+use crate::state::attrs::{AttrSet, Attrs, Replicas};
+use crate::state::chunk::{ChunkEntry, ChunkParts, Deletion, Member, MemberSet, MemberState};
+use crate::state::clients::Client;
+use crate::state::command::{CsState, FailureDomain, FenceRecord};
+use crate::state::config::Parameter;
+use crate::state::event::{EVENTS_MAX, Event, EventCode, EventLog};
+use crate::state::health::ClusterStatus;
+use crate::state::ids::{ChunkId, ClientId, CsId, Epoch, FileId, Uuid, Version};
+use crate::state::lease::{Lease, Phase};
+use crate::state::namespace::{Body, Dir, File, Inode, Namespace, Place};
+use crate::state::outcome::StoredAnswer;
+use crate::state::refusal::StoredRefusal;
+use crate::state::servers::{ChunkServer, Registration, Standing};
+use crate::state::window::{Kept, Requester};
+use crate::state::{Cluster, State};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Chunks in one record.
+const CHUNKS_PER_RECORD: usize = 1024;
+
+/// Writes all records but the last.
+pub(super) fn write(state: &State, out: &mut impl FnMut(RecordKind)) {
+    out(RecordKind::Cluster(cluster_record(state)));
+    for (parameter, value) in state.config.explicit() {
+        out(RecordKind::Setting(SettingRecord { name: parameter.spec().name.to_owned(), value }));
+    }
+    state.servers.iter().for_each(|server| out(RecordKind::Server(server_record(server))));
+    state.clients.iter().for_each(|client| out(RecordKind::Client(client_record(client))));
+    for (id, inode) in state.tree.iter() {
+        out(RecordKind::Inode(inode_record(id, inode)));
+        if let Body::File(file) = &inode.body {
+            let mut entries = file.chunks.iter().map(chunk_record).peekable();
+            while entries.peek().is_some() {
+                let chunks = entries.by_ref().take(CHUNKS_PER_RECORD).collect();
+                out(RecordKind::Chunks(ChunksRecord { file: id.raw(), chunks }));
+            }
+        }
+    }
+    for (chunk, deletion) in state.deletions.iter() {
+        out(RecordKind::Deletion(deletion_record(chunk, deletion)));
+    }
+    state.events.iter().for_each(|event| out(RecordKind::Event(event_record(event))));
+    for (client, requester) in state.window.iter() {
+        out(RecordKind::Requester(requester_record(client, requester)));
+    }
+}
+
+fn cluster_record(state: &State) -> ClusterRecord {
+    ClusterRecord {
+        uuid: state.cluster.uuid.0.to_vec(),
+        name: state.cluster.name.clone(),
+        generation: state.cluster.generation.into(),
+        created_ms: state.cluster.created_ms,
+        next_file: state.cluster.next_file,
+        next_chunk: state.cluster.next_chunk,
+        applied: state.applied,
+        root: state.tree.root().raw(),
+        next_client: state.clients.next_id(),
+        next_cs: state.servers.next_id(),
+        status: match state.status {
+            ClusterStatus::Unknown => 0,
+            ClusterStatus::Healthy => 1,
+            ClusterStatus::Degraded => 2,
+            ClusterStatus::Failed => 3,
+        },
+        filled: state.filled,
+        last_event: state.events.last_id(),
+    }
+}
+
+fn server_record(server: &ChunkServer) -> ServerRecord {
+    ServerRecord {
+        id: server.id.0,
+        uuid: server.uuid.0.to_vec(),
+        host: server.host.clone(),
+        boot_id: server.boot_id.0.to_vec(),
+        addresses: server.addresses.clone(),
+        tier: server.tier.into(),
+        total_bytes: server.total_bytes,
+        free_bytes: server.free_bytes,
+        flags: server.flags.clone(),
+        build: server.build.clone(),
+        nonce: server.nonce,
+        prior_nonce: server.prior_nonce,
+        trust_next: server.trust_next,
+        standing: server.standing as u32,
+        registration: server.registration as u32,
+        state: server.state as i32,
+        term_ms: server.term_ms,
+        registered_ms: server.registered_ms,
+        changed_ms: server.changed_ms,
+        debts: server
+            .debts()
+            .map(|(file, epoch)| FenceRecord { file: file.raw(), epoch: epoch.raw() })
+            .collect(),
+    }
+}
+
+fn client_record(client: &Client) -> ClientRecord {
+    ClientRecord {
+        id: client.id.0,
+        uuid: client.uuid.0.to_vec(),
+        host: client.host.clone(),
+        build: client.build.clone(),
+        token: client.token,
+        prior_token: client.prior_token,
+        session: client.session,
+        opened_ms: client.opened_ms,
+        expired_index: client.expired_index,
+    }
+}
+
+fn inode_record(id: FileId, inode: &Inode) -> InodeRecord {
+    let (parent, name) = match &inode.place {
+        Some(place) => (place.parent.raw(), place.name.to_string()),
+        None => (0, String::new()),
+    };
+    let kind = match &inode.body {
+        Body::Dir(dir) => InodeKind::Dir(attrs_record(dir.attrs)),
+        Body::File(file) => InodeKind::File(file_record(file)),
+    };
+    let (created_ms, changed_ms) = (inode.created_ms, inode.changed_ms);
+    InodeRecord { id: id.raw(), parent, name, created_ms, changed_ms, kind: Some(kind) }
+}
+
+fn attrs_record(set: AttrSet) -> AttrsRecord {
+    AttrsRecord {
+        normal: set.replicas.map(|replicas| replicas.normal.into()),
+        minimum: set.replicas.map(|replicas| replicas.minimum.into()),
+        domain: set.domain.map(|domain| domain as i32),
+        tier: set.tier.map(u32::from),
+        chunk_size: set.chunk_size,
+    }
+}
+
+fn file_record(file: &File) -> FileRecord {
+    let Attrs { replicas, domain, tier, chunk_size } = file.attrs;
+    let attrs = AttrSet {
+        replicas: Some(replicas),
+        domain: Some(domain),
+        tier: Some(tier),
+        chunk_size: Some(chunk_size),
+    };
+    let clients = |clients: &[ClientId]| clients.iter().map(|client| client.0).collect();
+    let phase = match file.lease.phase() {
+        Phase::Idle => PhaseRecord::Idle(()),
+        Phase::Unclean => PhaseRecord::Unclean(()),
+        Phase::Fencing { waiting } => {
+            PhaseRecord::Fencing(CsList { servers: waiting.iter().map(|cs| cs.0).collect() })
+        }
+        Phase::Fenced => PhaseRecord::Fenced(()),
+        Phase::Exclusive { holder } => PhaseRecord::Exclusive(holder.0),
+        Phase::Shared { readers, unclean } => {
+            PhaseRecord::Shared(Readers { clients: clients(readers), unclean: *unclean })
+        }
+    };
+    FileRecord {
+        size: file.size,
+        attrs: Some(attrs_record(attrs)),
+        epoch: file.lease.epoch().raw(),
+        reserved_for: file.lease.reserved_for().map(|client| client.0),
+        resumable: clients(file.lease.resumable()),
+        phase: Some(phase),
+    }
+}
+
+fn chunk_record(entry: &ChunkEntry) -> ChunkRecord {
+    let ChunkParts { index, id, version, members, parent, layout, flags } = entry.to_parts();
+    ChunkRecord {
+        index,
+        id: id.raw(),
+        version: version.raw(),
+        flags: flags.into(),
+        parent: parent.raw(),
+        layout: layout.into(),
+        servers: members.iter().map(|member| member.cs.0).collect(),
+        places: members.iter().map(|member| member.state as u8 | member.slot << 3).collect(),
+    }
+}
+
+fn deletion_record(chunk: ChunkId, deletion: &Deletion) -> DeletionRecord {
+    DeletionRecord {
+        chunk: chunk.raw(),
+        file: deletion.file.raw(),
+        version: deletion.version.raw(),
+        since_ms: deletion.since_ms,
+        purging: deletion.purging,
+        waiting: deletion.waiting.iter().map(|cs| cs.0).collect(),
+    }
+}
+
+fn event_record(event: &Event) -> EventRecord {
+    EventRecord {
+        id: event.id,
+        time_ms: event.time_ms,
+        code: event.code as i32,
+        args: event.args.clone(),
+        repeats: event.repeats,
+    }
+}
+
+fn requester_record(client: u64, requester: &Requester) -> RequesterRecord {
+    let answer = |(request, kept): (&u64, &Kept)| AnswerRecord {
+        request: *request,
+        kind: kept.kind,
+        answer: Some(match kept.answer.clone() {
+            Ok(outcome) => StoredAnswer { outcome: Some(outcome), refusal: None },
+            Err(refusal) => {
+                StoredAnswer { outcome: None, refusal: Some(StoredRefusal { refusal: Some(refusal) }) }
+            }
+        }),
+    };
+    RequesterRecord {
+        client,
+        last_index: requester.last_index,
+        floor: requester.floor,
+        answers: requester.answers.iter().map(answer).collect(),
+    }
+}
+
+/// What is wrong with a record.
+type Wrong = &'static str;
+
+/// Puts a state together from records.
+#[derive(Default)]
+pub(super) struct Builder {
+    state: State,
+    root: FileId,
+    last_event: u64,
+    begun: bool,
+    inodes: BTreeMap<FileId, Inode>,
+    events: VecDeque<Event>,
+}
+
+impl Builder {
+    /// Takes the next record.
+    pub(super) fn add(&mut self, kind: RecordKind) -> Result<(), Wrong> {
+        if self.begun == matches!(kind, RecordKind::Cluster(_)) {
+            return Err("the record of the cluster is not the first, or there are two");
+        }
+        match kind {
+            RecordKind::Cluster(record) => self.add_cluster(record),
+            RecordKind::Setting(record) => {
+                let parameter = Parameter::parse(&record.name).map_err(|_| "an unknown parameter")?;
+                self.state.config.set(parameter, record.value);
+                Ok(())
+            }
+            RecordKind::Server(record) => {
+                self.state.servers.insert(server(record)?);
+                Ok(())
+            }
+            RecordKind::Client(record) => {
+                self.state.clients.insert(client(record)?);
+                Ok(())
+            }
+            RecordKind::Inode(record) => self.add_inode(record),
+            RecordKind::Chunks(record) => self.add_chunks(record),
+            RecordKind::Deletion(record) => self.add_deletion(record),
+            RecordKind::Event(record) => self.add_event(record),
+            RecordKind::Requester(record) => self.add_requester(record),
+            RecordKind::End(_) => Err("the end comes too early"),
+        }
+    }
+
+    fn add_cluster(&mut self, record: ClusterRecord) -> Result<(), Wrong> {
+        self.begun = true;
+        self.state.applied = record.applied;
+        self.state.cluster = Cluster {
+            uuid: uuid(&record.uuid)?,
+            name: record.name,
+            generation: u16::try_from(record.generation).map_err(|_| "a generation over 16 bits")?,
+            created_ms: record.created_ms,
+            next_file: record.next_file,
+            next_chunk: record.next_chunk,
+        };
+        self.root = FileId::from_raw(record.root);
+        self.state.clients.skip_ids(record.next_client);
+        self.state.servers.skip_ids(record.next_cs);
+        let statuses =
+            [ClusterStatus::Unknown, ClusterStatus::Healthy, ClusterStatus::Degraded, ClusterStatus::Failed];
+        self.state.status = *statuses.get(record.status as usize).ok_or("an unknown cluster status")?;
+        self.state.filled = record.filled;
+        self.last_event = record.last_event;
+        Ok(())
+    }
+
+    fn add_inode(&mut self, record: InodeRecord) -> Result<(), Wrong> {
+        let body = match record.kind.ok_or("an inode of an unknown kind")? {
+            InodeKind::Dir(attrs) => Body::Dir(Dir { children: BTreeMap::new(), attrs: attr_set(attrs)? }),
+            InodeKind::File(file) => Body::File(Box::new(self::file(file)?)),
+        };
+        let place = (record.parent != 0)
+            .then(|| Place { parent: FileId::from_raw(record.parent), name: record.name.into_boxed_str() });
+        let inode = Inode { place, created_ms: record.created_ms, changed_ms: record.changed_ms, body };
+        match self.inodes.insert(FileId::from_raw(record.id), inode) {
+            Some(_) => Err("an inode that is there twice"),
+            None => Ok(()),
+        }
+    }
+
+    fn add_chunks(&mut self, record: ChunksRecord) -> Result<(), Wrong> {
+        let file = match self.inodes.get_mut(&FileId::from_raw(record.file)).map(|inode| &mut inode.body) {
+            Some(Body::File(file)) => file,
+            _ => return Err("chunks of a file that is not there"),
+        };
+        for chunk in record.chunks {
+            let entry = chunk_entry(chunk)?;
+            if file.chunks.get(entry.index()).is_some() {
+                return Err("two chunks at one index");
+            }
+            file.chunks.insert(entry);
+        }
+        Ok(())
+    }
+
+    fn add_deletion(&mut self, record: DeletionRecord) -> Result<(), Wrong> {
+        let deletion = Deletion {
+            file: FileId::from_raw(record.file),
+            version: Version::from_raw(record.version),
+            since_ms: record.since_ms,
+            purging: record.purging,
+            waiting: record.waiting.into_iter().map(CsId).collect(),
+        };
+        self.state.deletions.restore(ChunkId::from_raw(record.chunk), deletion);
+        Ok(())
+    }
+
+    fn add_event(&mut self, record: EventRecord) -> Result<(), Wrong> {
+        if self.events.len() == EVENTS_MAX || self.events.back().is_some_and(|last| last.id + 1 != record.id)
+        {
+            return Err("too many events, or a gap between them");
+        }
+        let code = EventCode::try_from(record.code).map_err(|_| "an unknown event")?;
+        let EventRecord { id, time_ms, args, repeats, .. } = record;
+        self.events.push_back(Event { id, time_ms, code, args, repeats });
+        Ok(())
+    }
+
+    fn add_requester(&mut self, record: RequesterRecord) -> Result<(), Wrong> {
+        let mut answers = BTreeMap::new();
+        for AnswerRecord { request, kind, answer } in record.answers {
+            let answer = match answer.unwrap_or_default() {
+                StoredAnswer { outcome: Some(outcome), refusal: None } => Ok(outcome),
+                StoredAnswer { outcome: None, refusal: Some(StoredRefusal { refusal: Some(refusal) }) } => {
+                    Err(refusal)
+                }
+                _ => return Err("an answer that is neither an outcome nor a refusal"),
+            };
+            answers.insert(request, Kept { kind, answer });
+        }
+        let requester = Requester { last_index: record.last_index, floor: record.floor, answers };
+        self.state.window.restore(record.client, requester);
+        Ok(())
+    }
+
+    /// Works out what is not written down.
+    pub(super) fn finish(mut self) -> Result<State, Wrong> {
+        if !self.begun {
+            return Err("the record of the cluster is missing");
+        }
+        let mut state = self.state;
+        self.events.make_contiguous();
+        state.events = EventLog::restore(self.last_event, self.events);
+        state.tree = Namespace::restore(self.root, self.inodes).map_err(|_| "an inode that hangs nowhere")?;
+        for (id, file) in state.tree.files() {
+            if matches!(file.lease.phase(), Phase::Fencing { .. }) {
+                state.fencing.insert(id);
+            }
+            for holder in file.lease.holders() {
+                let client = state.clients.get_mut(*holder).ok_or("a lease of a client that is not there")?;
+                client.leases.extend(file.lease.mode_of(*holder).map(|mode| (id, mode)));
+            }
+            for entry in file.chunks.iter() {
+                if !entry.is_usable() {
+                    state.creating.insert(entry.id(), (id, entry.index()));
+                }
+                for member in entry.members().iter() {
+                    let server =
+                        state.servers.get_mut(member.cs).ok_or("a replica on a server that is not there")?;
+                    server.replicas += 1;
+                    server.stale_replicas += u64::from(member.state == MemberState::Stale);
+                }
+            }
+        }
+        Ok(state)
+    }
+}
+
+fn uuid(bytes: &[u8]) -> Result<Uuid, Wrong> {
+    Uuid::from_bytes(bytes).ok_or("a UUID without 16 bytes")
+}
+
+fn server(record: ServerRecord) -> Result<ChunkServer, Wrong> {
+    Ok(ChunkServer {
+        id: CsId(record.id),
+        uuid: uuid(&record.uuid)?,
+        host: record.host,
+        boot_id: uuid(&record.boot_id)?,
+        addresses: record.addresses,
+        tier: u8::try_from(record.tier).map_err(|_| "a tier over 8 bits")?,
+        total_bytes: record.total_bytes,
+        free_bytes: record.free_bytes,
+        flags: record.flags,
+        build: record.build,
+        nonce: record.nonce,
+        prior_nonce: record.prior_nonce,
+        trust_next: record.trust_next,
+        standing: Standing::from_raw(record.standing).ok_or("an unknown standing")?,
+        registration: Registration::from_raw(record.registration)
+            .ok_or("an unknown stage of registration")?,
+        state: CsState::try_from(record.state).map_err(|_| "an unknown state of a chunk server")?,
+        term_ms: record.term_ms,
+        registered_ms: record.registered_ms,
+        changed_ms: record.changed_ms,
+        replicas: 0,
+        stale_replicas: 0,
+        debts: record.debts.iter().map(|f| (FileId::from_raw(f.file), Epoch::from_raw(f.epoch))).collect(),
+    })
+}
+
+fn client(record: ClientRecord) -> Result<Client, Wrong> {
+    Ok(Client {
+        id: ClientId(record.id),
+        uuid: uuid(&record.uuid)?,
+        host: record.host,
+        build: record.build,
+        token: record.token,
+        prior_token: record.prior_token,
+        session: record.session,
+        opened_ms: record.opened_ms,
+        expired_index: record.expired_index,
+        leases: BTreeMap::new(),
+    })
+}
+
+fn attr_set(record: AttrsRecord) -> Result<AttrSet, Wrong> {
+    let small = |number: u32| u8::try_from(number).map_err(|_| "an attribute over 8 bits");
+    let replicas = match (record.normal, record.minimum) {
+        (Some(normal), Some(minimum)) => Some(Replicas { normal: small(normal)?, minimum: small(minimum)? }),
+        (None, None) => None,
+        _ => return Err("a replica count without the other"),
+    };
+    let domain =
+        record.domain.map(FailureDomain::try_from).transpose().map_err(|_| "an unknown failure domain")?;
+    Ok(AttrSet { replicas, domain, tier: record.tier.map(small).transpose()?, chunk_size: record.chunk_size })
+}
+
+fn file(record: FileRecord) -> Result<File, Wrong> {
+    let clients = |list: Vec<u32>| list.into_iter().map(ClientId).collect();
+    let phase = match record.phase.ok_or("a lease in an unknown phase")? {
+        PhaseRecord::Idle(()) => Phase::Idle,
+        PhaseRecord::Unclean(()) => Phase::Unclean,
+        PhaseRecord::Fencing(list) => {
+            Phase::Fencing { waiting: list.servers.into_iter().map(CsId).collect() }
+        }
+        PhaseRecord::Fenced(()) => Phase::Fenced,
+        PhaseRecord::Exclusive(holder) => Phase::Exclusive { holder: ClientId(holder) },
+        PhaseRecord::Shared(readers) => {
+            Phase::Shared { readers: clients(readers.clients), unclean: readers.unclean }
+        }
+    };
+    let attrs = match attr_set(record.attrs.unwrap_or_default())? {
+        AttrSet {
+            replicas: Some(replicas),
+            domain: Some(domain),
+            tier: Some(tier),
+            chunk_size: Some(chunk_size),
+        } if chunk_size > 0 => Attrs { replicas, domain, tier, chunk_size },
+        _ => return Err("a file without all attributes"),
+    };
+    let reserved_for = record.reserved_for.map(ClientId);
+    let lease = Lease::restore(Epoch::from_raw(record.epoch), phase, reserved_for, clients(record.resumable));
+    Ok(File { lease, ..File::new(record.size, attrs) })
+}
+
+fn chunk_entry(record: ChunkRecord) -> Result<ChunkEntry, Wrong> {
+    if record.servers.len() != record.places.len() {
+        return Err("a chunk with more servers than places");
+    }
+    let mut members = Vec::with_capacity(record.servers.len());
+    for (cs, place) in record.servers.into_iter().map(CsId).zip(record.places) {
+        let state = MemberState::from_raw(place & 7).ok_or("a replica in an unknown state")?;
+        if members.iter().any(|other: &Member| other.cs == cs) {
+            return Err("two replicas on one chunk server");
+        }
+        members.push(Member { slot: place >> 3, cs, state });
+    }
+    let parts = ChunkParts {
+        index: record.index,
+        id: ChunkId::from_raw(record.id),
+        version: Version::from_raw(record.version),
+        members: MemberSet::new(members),
+        parent: ChunkId::from_raw(record.parent),
+        layout: u16::try_from(record.layout).map_err(|_| "a layout over 16 bits")?,
+        flags: u8::try_from(record.flags).map_err(|_| "flags over 8 bits")?,
+    };
+    ChunkEntry::from_parts(parts).ok_or("a chunk with unknown flags")
+}

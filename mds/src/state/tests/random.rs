@@ -1,0 +1,492 @@
+//! Random sequences of commands, against the invariants, a model of chunk servers, and replay.
+//!
+//! The model keeps what a chunk server has on its disk (nonces, fences) and what a client has in its hands, can lose
+//! both, and sends what a real one would. Beside it stands the rule of C2 in its own words: while somebody holds a
+//! file, no chunk server that serves accepts the epoch of a holder before that did not release it cleanly.
+
+use super::*;
+use crate::state::lease::Phase;
+use crate::state::servers::Registration;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// What one thing to do is made of; [`Model::step`] gives the numbers their meaning.
+type Step = (u8, u8, u8, u8);
+
+const SERVERS: u8 = 4;
+const CLIENTS: u8 = 3;
+const PATHS: [&str; 6] = ["/a", "/b", "/d/a", "/d/b", "/d", "/d/e"];
+
+/// What a chunk server has on its disk.
+#[derive(Clone, Debug, Default)]
+struct DiskImage {
+    claimed_id: u32,
+    last_nonce: u64,
+    fences: BTreeMap<u64, u64>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct ServerModel {
+    disk: DiskImage,
+    /// An older state of the disk, to be rolled back to.
+    image: DiskImage,
+    boot: u8,
+    /// The nonce it registered with, and the fences it was given, until it has confirmed.
+    given: Option<(u64, Vec<FenceRecord>)>,
+}
+
+struct Model {
+    world: World,
+    servers: Vec<ServerModel>,
+    sessions: Vec<Option<Session>>,
+    random: u64,
+    /// Per file, the highest epoch whose holder did not release it cleanly.
+    unclean: BTreeMap<FileId, Epoch>,
+}
+
+impl Model {
+    fn new() -> Self {
+        let servers = vec![ServerModel::default(); usize::from(SERVERS)];
+        let sessions = vec![None; usize::from(CLIENTS)];
+        Self { world: World::new(), servers, sessions, random: 1000, unclean: BTreeMap::new() }
+    }
+
+    fn fresh(&mut self) -> u64 {
+        self.random += 1;
+        self.random
+    }
+
+    fn run(&mut self, op: CommandOp) -> Result<Outcome, Refusal> {
+        let held = |state: &State| -> BTreeMap<FileId, Epoch> {
+            let files = state.tree.files().filter(|(_, file)| file.lease.phase().is_held());
+            files.map(|(id, file)| (id, file.lease.epoch())).collect()
+        };
+        let clean = matches!(&op, CommandOp::Release(release) if release.clean);
+        let restored = matches!(&op, CommandOp::RaiseGeneration(_));
+        let before = held(&self.world.state);
+        let answer = self.world.run(op).outcome;
+        let after = held(&self.world.state);
+        if restored && answer.is_ok() {
+            // Whoever was granted what since the backup: nobody knows, so every epoch counts as left unclean.
+            let all = self.world.state.tree.files().map(|(id, file)| (id, file.lease.epoch()));
+            self.unclean.extend(all);
+        }
+        for (id, epoch) in before {
+            let group_was_unclean =
+                matches!(self.world.state.tree.file(id).map(|file| file.lease.phase()), Ok(Phase::Unclean));
+            if !after.contains_key(&id) && (!clean || group_was_unclean) {
+                self.unclean.insert(id, epoch);
+            }
+        }
+        answer
+    }
+
+    /// C2, and that what the model's chunk servers know of themselves fits what the state says.
+    fn check(&self) {
+        for (id, file) in self.world.state.tree.files() {
+            let Some(unclean) = self.unclean.get(&id) else { continue };
+            if !file.lease.phase().is_held() || file.lease.epoch() <= *unclean {
+                continue;
+            }
+            for (n, model) in self.servers.iter().enumerate() {
+                let Some(server) = self.world.state.servers.by_uuid(Uuid([n as u8 + 1; 16])) else {
+                    continue;
+                };
+                let serves =
+                    server.registration == Registration::Serving && server.nonce == model.disk.last_nonce;
+                let holds = file.chunks.iter().any(|entry| {
+                    entry.members().on(server.id).is_some_and(|m| m.state != chunk::MemberState::Creating)
+                });
+                let floor = model.disk.fences.get(&id.raw()).copied().unwrap_or(0);
+                assert!(
+                    !(serves && holds) || floor > unclean.raw(),
+                    "C2: {id} is held at {}, {} serves it from {floor:#x} on, {unclean} was left unclean",
+                    file.lease.epoch(),
+                    server.id,
+                );
+            }
+        }
+    }
+
+    fn file_id(&self, pick: u8) -> u64 {
+        let files: Vec<_> = self.world.state.tree.files().map(|(id, _)| id.raw()).collect();
+        if files.is_empty() { 99 } else { files[usize::from(pick) % files.len()] }
+    }
+
+    fn session_of(&self, pick: u8) -> Session {
+        let nobody = Session { client: 7, token: 7, number: 7 };
+        self.sessions[usize::from(pick % CLIENTS)].unwrap_or(nobody)
+    }
+
+    fn step(&mut self, (kind, a, b, c): Step) {
+        match kind % 32 {
+            0 | 1 => self.open_session(a, b),
+            2 => self.end_session(a, b),
+            3..=8 => self.ask(a, b, c),
+            9..=11 => self.release(a, b, c),
+            12 => self.revoke(a, b),
+            13 => self.reconcile(a, b, c),
+            14..=16 => self.allocate(a, b, c),
+            17 | 18 => self.create_chunks(a, b),
+            19 => self.delete_chunks(a, b),
+            20 | 21 => self.register(a, b),
+            22..=25 => self.record_fences(a, b),
+            26 => self.lapse(a, b),
+            27 => self.name_files(a, b),
+            28 => self.change_files(a, b, c),
+            29 => self.create_file(a, b),
+            30 => self.settings(a, b),
+            _ => self.nonsense(a, b, c),
+        }
+        self.check();
+    }
+
+    fn open_session(&mut self, a: u8, b: u8) {
+        let n = a % CLIENTS;
+        let known = self.sessions[usize::from(n)];
+        let stored_token = if b % 4 == 0 { 0 } else { known.map_or(0, |session| session.token) };
+        let new_token = self.fresh();
+        let op = OpenSession { client_uuid: vec![n + 1; 16], stored_token, new_token, ..Default::default() };
+        if let Ok(Outcome::Session(opened)) = self.run(CommandOp::OpenSession(op)) {
+            // Now and then the answer is lost.
+            if b % 8 != 7 {
+                let session = Session { client: opened.client, token: opened.token, number: opened.session };
+                self.sessions[usize::from(n)] = Some(session);
+            }
+        }
+    }
+
+    fn end_session(&mut self, a: u8, b: u8) {
+        let Session { client, token, number } = self.session_of(a);
+        let op = match b % 3 {
+            0 => CommandOp::CloseSession(CloseSession { client, token }),
+            _ => CommandOp::ExpireSession(ExpireSession { client, session: number }),
+        };
+        let _ = self.run(op);
+    }
+
+    fn ask(&mut self, a: u8, b: u8, c: u8) {
+        let session = self.session_of(a);
+        let file = self.file_id(b);
+        let mode = if c % 3 == 0 { LeaseMode::Shared } else { LeaseMode::Exclusive };
+        let Session { client, token, .. } = session;
+        let op = match c % 5 {
+            0 => CommandOp::Resume(Resume { client, token, file, mode: mode as i32 }),
+            _ => World::open_op(session, file, mode),
+        };
+        let _ = self.run(op);
+    }
+
+    /// A lease the client holds, if there is one; picked so that commands under a lease are not all refused.
+    fn held(&self, a: u8, b: u8) -> (Session, u64) {
+        let session = self.session_of(a);
+        let files: Vec<_> = self
+            .world
+            .state
+            .client(ClientId(session.client))
+            .map(|client| client.leases().map(|(file, _)| file.raw()).collect())
+            .unwrap_or_default();
+        let file = if files.is_empty() { self.file_id(b) } else { files[usize::from(b) % files.len()] };
+        (session, file)
+    }
+
+    fn release(&mut self, a: u8, b: u8, c: u8) {
+        let (session, file) = self.held(a, b);
+        let lease = self.world.proof(session, file);
+        let successor = if c % 4 == 0 { self.session_of(c / 4).client } else { 0 };
+        let _ = self.run(CommandOp::Release(Release { lease, file, clean: c % 3 != 0, successor }));
+    }
+
+    fn revoke(&mut self, a: u8, b: u8) {
+        let what = match b % 2 {
+            0 => RevokeWhat::Client(self.session_of(a).client),
+            _ => RevokeWhat::File(Target::file(self.file_id(a)).unwrap()),
+        };
+        let _ = self.run(CommandOp::Revoke(Revoke { what: Some(what) }));
+    }
+
+    fn reconcile(&mut self, a: u8, b: u8, c: u8) {
+        let (session, file) = self.held(a, b);
+        let lease = self.world.proof(session, file);
+        let ranges = vec![IndexRange { first: u32::from(c % 6), count: u32::from(c / 6 % 6) }];
+        let _ = self.run(CommandOp::ReconcileDone(ReconcileDone { lease, file, ranges }));
+    }
+
+    fn allocate(&mut self, a: u8, b: u8, c: u8) {
+        let (session, file) = self.held(a, b);
+        let indices: Vec<u32> = (0..u32::from(c % 4)).map(|n| n + u32::from(c / 4 % 6)).collect();
+        let op = self.world.allocate_op(session, file, &indices);
+        let _ = self.run(op);
+    }
+
+    fn create_chunks(&mut self, a: u8, b: u8) {
+        let creations = self.world.state.pending_work().into_iter().filter_map(|effect| match effect {
+            Effect::CreateChunks { cs, file, epoch, chunks, .. } => Some((cs, file, epoch, chunks)),
+            _ => None,
+        });
+        let creations: Vec<_> = creations.collect();
+        let Some((cs, file, epoch, chunks)) = creations.get(usize::from(a) % creations.len().max(1)).cloned()
+        else {
+            return;
+        };
+        if b % 4 == 0 {
+            let seed = self.fresh();
+            let op = ReplaceCreating { chunk: chunks[0].chunk.raw(), cs: cs.0, seed };
+            let _ = self.run(CommandOp::ReplaceCreating(op));
+            return;
+        }
+        // With the chunk it records the epoch.
+        let uuid = self.world.state.server(cs).unwrap().uuid;
+        let model = &mut self.servers[usize::from(uuid.0[0]) - 1];
+        let floor = model.disk.fences.entry(file.raw()).or_default();
+        *floor = (*floor).max(epoch.raw());
+        let nonce = model.disk.last_nonce;
+        let chunks = chunks.iter().map(|chunk| chunk.chunk.raw()).collect();
+        let _ = self.run(CommandOp::ChunkCreated(ChunkCreated { cs: cs.0, nonce, chunks }));
+    }
+
+    fn delete_chunks(&mut self, a: u8, b: u8) {
+        let over: Vec<u64> =
+            self.world.state.quarantine_over(u64::MAX, 3).iter().map(|chunk| chunk.raw()).collect();
+        if b % 2 == 0 {
+            let _ = self.run(CommandOp::PurgeChunks(PurgeChunks { chunks: over }));
+            return;
+        }
+        let n = usize::from(a % SERVERS);
+        let DiskImage { claimed_id: cs, last_nonce: nonce, .. } = self.servers[n].disk;
+        for effect in self.world.state.pending_for(CsId(cs)) {
+            if let Effect::DeleteChunks { chunks, .. } = effect {
+                let chunks = chunks.iter().map(|(chunk, _)| chunk.raw()).collect();
+                let _ = self.run(CommandOp::ChunksPurged(ChunksPurged { cs, nonce, chunks }));
+            }
+        }
+    }
+
+    fn register(&mut self, a: u8, b: u8) {
+        let n = a % SERVERS;
+        let new_nonce = self.fresh();
+        let model = &mut self.servers[usize::from(n)];
+        match b % 12 {
+            0 => model.boot += 1,
+            1 => model.image = model.disk.clone(),
+            2 => model.disk = model.image.clone(),
+            _ => {}
+        }
+        let claim = RegisterCs {
+            claimed_id: model.disk.claimed_id,
+            last_nonce: model.disk.last_nonce,
+            new_nonce,
+            boot_id: vec![model.boot; 16],
+            host: format!("h{}", if b % 12 == 3 { 0 } else { n }),
+            ..World::claim(n + 1)
+        };
+        let answer = self.run(CommandOp::RegisterCs(claim));
+        if let Ok(Outcome::CsRegistered(registered)) = answer {
+            let model = &mut self.servers[usize::from(n)];
+            model.disk.claimed_id = registered.cs;
+            // It stored the nonce before it asked, so a lost answer changes nothing but what it does next.
+            model.disk.last_nonce = new_nonce;
+            model.given = Some((new_nonce, registered.fences));
+        }
+    }
+
+    /// Records what it was given and what is asked of it, all or some; then says so.
+    fn record_fences(&mut self, a: u8, b: u8) {
+        let n = usize::from(a % SERVERS);
+        let cs = self.servers[n].disk.claimed_id;
+        let asked = self.world.state.pending_for(CsId(cs)).into_iter().filter_map(|effect| match effect {
+            Effect::Fence { file, epoch, .. } => Some(FenceRecord { file: file.raw(), epoch: epoch.raw() }),
+            _ => None,
+        });
+        let mut fences: Vec<_> = asked.collect();
+        let model = &mut self.servers[n];
+        let nonce = model.disk.last_nonce;
+        if let Some((given_nonce, given)) = &model.given
+            && *given_nonce == nonce
+        {
+            fences.extend(given.iter().copied());
+        }
+        if b % 4 == 0 {
+            fences.truncate(1);
+        }
+        for fence in &fences {
+            let floor = model.disk.fences.entry(fence.file).or_default();
+            *floor = (*floor).max(fence.epoch);
+        }
+        let _ = self.run(CommandOp::FencesRecorded(FencesRecorded { cs, nonce, fences }));
+    }
+
+    fn lapse(&mut self, a: u8, b: u8) {
+        let n = usize::from(a % SERVERS);
+        let DiskImage { claimed_id: cs, last_nonce: nonce, .. } = self.servers[n].disk;
+        let op = match b % 3 {
+            0 => CommandOp::CsStateChanged(CsStateChanged { cs, nonce, state: i32::from(b / 3 % 5) }),
+            _ => CommandOp::CsLapsed(CsLapsed { cs, nonce }),
+        };
+        let _ = self.run(op);
+    }
+
+    fn create_file(&mut self, a: u8, b: u8) {
+        let path = PATHS[usize::from(a) % PATHS.len()].into();
+        let attrs = AttrChange {
+            replicas: Some(ReplicaChange { normal: u32::from(b % 4) + 1, minimum: None }),
+            chunk_size: Some(64 << 10),
+            failure_domain: Some(i32::from(b / 4 % 2) + 1),
+            ..Default::default()
+        };
+        let size = u64::from(b % 7) * (64 << 10);
+        let _ = self.run(CommandOp::CreateFile(CreateFile { path, size, attrs: Some(attrs) }));
+    }
+
+    fn name_files(&mut self, a: u8, b: u8) {
+        let path = |n: u8| PATHS[usize::from(n) % PATHS.len()].to_owned();
+        let op = match b % 4 {
+            0 => CommandOp::MakeDir(MakeDir { path: path(a), parents: b % 8 == 0 }),
+            1 => CommandOp::Remove(Remove { path: path(a), recursive: b % 8 == 1 }),
+            _ => CommandOp::Rename(Rename { from: path(a), to: path(b / 4), no_replace: false }),
+        };
+        let _ = self.run(op);
+    }
+
+    fn change_files(&mut self, a: u8, b: u8, c: u8) {
+        if c % 4 == 0 {
+            let change = Some(AttrChange { tier: Some(u32::from(b % 5)), ..Default::default() });
+            let path = PATHS[usize::from(a) % PATHS.len()].into();
+            let _ = self.run(CommandOp::SetAttr(SetAttr { path, change, recursive: c % 8 == 0 }));
+            return;
+        }
+        let (session, file) = self.held(a, b);
+        let lease = if c % 4 == 1 { None } else { self.world.proof(session, file) };
+        let size = u64::from(b % 8) * (32 << 10);
+        let _ = self.run(CommandOp::Resize(Resize { target: Target::file(file), size, lease }));
+    }
+
+    fn settings(&mut self, a: u8, b: u8) {
+        // A restore is rare.
+        let op = if a % 16 == 0 {
+            CommandOp::RaiseGeneration(RaiseGeneration {})
+        } else {
+            let spec = Parameter::ALL[usize::from(a) % Parameter::ALL.len()].spec();
+            let value = (spec.min + u64::from(b) % (spec.max - spec.min + 1)).to_string();
+            CommandOp::SetConfig(SetConfig { key: spec.name.into(), value, origin: String::new() })
+        };
+        let _ = self.run(op);
+    }
+
+    /// Numbers that fit nothing must do nothing.
+    fn nonsense(&mut self, a: u8, b: u8, c: u8) {
+        let lease =
+            Some(LeaseProof { client: 2049 + u32::from(a % 3), token: u64::from(b), epoch: u64::from(c) });
+        let (cs, nonce, file) = (1025 + u32::from(a % 4), u64::from(b), self.file_id(c));
+        let op = match c % 8 {
+            0 => CommandOp::Release(Release { lease, file, clean: true, successor: 0 }),
+            1 => CommandOp::AllocateChunks(AllocateChunks { lease, file, indices: vec![0], seed: 0 }),
+            2 => CommandOp::CsLapsed(CsLapsed { cs, nonce }),
+            3 => CommandOp::FencesRecorded(FencesRecorded {
+                cs,
+                nonce,
+                fences: vec![FenceRecord { file, epoch: u64::MAX }],
+            }),
+            4 => CommandOp::Open(Open { client: 2049, token: nonce, target: Target::file(file), mode: 3 }),
+            5 => CommandOp::ReplaceCreating(ReplaceCreating { chunk: nonce, cs, seed: 0 }),
+            6 => CommandOp::PurgeChunks(PurgeChunks { chunks: vec![nonce] }),
+            _ => CommandOp::ReconcileDone(ReconcileDone { lease, file, ranges: vec![] }),
+        };
+        assert!(self.run(op).is_err());
+    }
+}
+
+/// Enough of everything that a short random sequence gets somewhere.
+fn furnished() -> Model {
+    let mut model = Model::new();
+    (0..SERVERS).for_each(|n| {
+        model.register(n, 4);
+        model.record_fences(n, 1);
+    });
+    (0..CLIENTS).for_each(|n| model.open_session(n, 1));
+    model.name_files(4, 0);
+    for n in 0..3 {
+        model.create_file(n, 6 + 7 * n);
+    }
+    for file in 0..2 {
+        model.ask(file, file, 1);
+        model.allocate(file, file, 3);
+        (0..8).for_each(|_| model.create_chunks(0, 1));
+    }
+    model
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #[test]
+    fn no_sequence_breaks_an_invariant(steps in prop::collection::vec(any::<Step>(), 1..120)) {
+        let mut model = furnished();
+        steps.into_iter().for_each(|step| model.step(step));
+
+        // C12: the same log gives the same state, also through the log's encoding and from a snapshot in the middle.
+        let World { state, log, .. } = model.world;
+        let middle = log.len() / 2;
+        let mut replayed = State::new();
+        let mut resumed = State::new();
+        for (n, command) in log.iter().enumerate() {
+            let decoded = Command::decode_log(&command.encode_log()).unwrap();
+            let answer = replayed.apply(n as u64 + 1, &decoded);
+            if n > middle {
+                prop_assert_eq!(resumed.apply(n as u64 + 1, command), answer);
+            } else if n == middle {
+                let bytes = replayed.encode_snapshot();
+                resumed = State::decode_snapshot(&bytes).unwrap();
+                prop_assert!(resumed == replayed, "a snapshot reads back as another state");
+                prop_assert_eq!(resumed.encode_snapshot(), bytes);
+            }
+        }
+        prop_assert!(replayed == state, "the same log gives another state");
+        prop_assert!(resumed == state, "a snapshot goes on differently");
+        prop_assert_eq!(resumed.pending_work(), state.pending_work());
+        prop_assert_eq!(resumed.summary(), state.summary());
+    }
+}
+
+#[test]
+fn the_random_sequences_reach_what_they_are_for() {
+    // A generator that only collects refusals proves nothing.
+    let mut random = 12345u64;
+    let mut next = || {
+        random = placement::derive_seed(random, 1);
+        (random >> 24) as u8
+    };
+    let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
+    for _ in 0..60 {
+        let mut model = furnished();
+        for _ in 0..120 {
+            model.step((next(), next(), next(), next()));
+            for (_, file) in model.world.state.tree.files() {
+                let name = match file.lease.phase() {
+                    Phase::Idle => "idle",
+                    Phase::Unclean => "unclean",
+                    Phase::Fencing { .. } => "fencing",
+                    Phase::Fenced => "fenced",
+                    Phase::Exclusive { .. } if file.chunks.unreconciled() > 0 => "reconciling",
+                    Phase::Exclusive { .. } => "exclusive",
+                    Phase::Shared { readers, .. } if readers.len() > 1 => "readers",
+                    Phase::Shared { .. } => "reader",
+                };
+                *seen.entry(name).or_default() += 1;
+            }
+            let state = &model.world.state;
+            for (name, there) in [
+                ("orphans", !state.tree.orphans().is_empty()),
+                ("debts", state.servers().any(|server| server.debts().count() > 0)),
+                ("stale", state.servers().any(|server| server.stale_replicas > 0)),
+                ("deletions", state.deletions().any(|(_, deletion)| deletion.purging)),
+                ("expired", state.clients().any(|client| !client.is_live())),
+                ("generation", state.cluster.generation > 1),
+                ("reserved", state.tree.files().any(|(_, file)| file.lease.reserved_for().is_some())),
+            ] {
+                *seen.entry(name).or_default() += u32::from(there);
+            }
+        }
+    }
+    let rare: Vec<_> = seen.iter().filter(|(_, count)| **count < 5).collect();
+    assert!(seen.len() == 15 && rare.is_empty(), "{seen:?}");
+}

@@ -1,0 +1,298 @@
+//! What the clients were told, kept outside every process: each sector of a volume is a register (C3, C4).
+//!
+//! A write has an interval in which it may take effect: from its issue to its end. It ends when it is acknowledged, or,
+//! if its client died, when the file was granted anew, because the fence lets nothing older through (C2). It
+//! is *certain* once it was acknowledged, until a power cut of every member may have taken it along (C4); flushed writes
+//! stay certain.
+//!
+//! A read that began at `start` may return the value of a write unless a certain write was issued after that one had
+//! ended and was acknowledged before `start`. Once a value was seen, writes that had ended before it was issued
+//! never show again.
+
+use std::collections::BTreeMap;
+
+/// Bytes of one register.
+pub const SECTOR: u64 = 512;
+
+/// Names a write of one volume; 0 is the zero that was there before all.
+pub type WriteId = u64;
+
+/// One write.
+#[derive(Clone, Debug)]
+struct Write {
+    issued: u64,
+    ended: Option<u64>,
+    certain: bool,
+    durable: bool,
+    acknowledged: Option<u64>,
+    zero: bool,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation(pub String);
+
+/// The registers of one volume. Time is any counter that only grows.
+#[derive(Clone, Debug, Default)]
+pub struct Oracle {
+    writes: BTreeMap<WriteId, Write>,
+    /// Per sector the writes that may still show, oldest first.
+    candidates: BTreeMap<u64, Vec<WriteId>>,
+    next: WriteId,
+}
+
+impl Oracle {
+    /// Without any write.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { next: 1, ..Self::default() }
+    }
+
+    /// A write begins.
+    pub fn issue(&mut self, now: u64, sectors: std::ops::Range<u64>, zero: bool) -> WriteId {
+        let id = self.next;
+        self.next += 1;
+        for sector in sectors {
+            self.candidates.entry(sector).or_insert_with(|| vec![0]).push(id);
+        }
+        let write =
+            Write { issued: now, ended: None, certain: false, durable: false, acknowledged: None, zero };
+        self.writes.insert(id, write);
+        id
+    }
+
+    /// A write was acknowledged.
+    ///
+    /// # Errors
+    /// When the file had been granted to somebody else before (C1).
+    pub fn acknowledge(&mut self, now: u64, id: WriteId) -> Result<(), Violation> {
+        let Some(write) = self.writes.get_mut(&id) else { return Ok(()) };
+        if let Some(ended) = write.ended {
+            return Err(Violation(format!("C1: write {id} acknowledged at {now}, but its lease ended at {ended}")));
+        }
+        write.ended = Some(now);
+        write.acknowledged = Some(now);
+        write.certain = true;
+        Ok(())
+    }
+
+    /// Everything begun by a client that is gone has taken effect by now or never will.
+    pub fn fence(&mut self, now: u64) {
+        for write in self.writes.values_mut() {
+            write.ended.get_or_insert(now);
+        }
+    }
+
+    /// A flush that began at `start` has succeeded: what was acknowledged before is durable.
+    pub fn flushed(&mut self, start: u64) {
+        for write in self.writes.values_mut() {
+            if write.certain && write.acknowledged.is_some_and(|at| at <= start) {
+                write.durable = true;
+            }
+        }
+    }
+
+    /// Every member has lost power after `cut`: what was acknowledged before and not flushed may be gone.
+    pub fn weaken(&mut self, cut: u64) {
+        for write in self.writes.values_mut() {
+            if !write.durable && write.acknowledged.is_some_and(|at| at <= cut) {
+                write.certain = false;
+            }
+        }
+    }
+
+    /// The content of a sector written by `id`.
+    #[must_use]
+    pub fn content(volume: u64, sector: u64, id: WriteId) -> [u8; SECTOR as usize] {
+        let mut bytes = [0; SECTOR as usize];
+        if id == 0 {
+            return bytes;
+        }
+        for (index, word) in bytes.chunks_mut(8).enumerate() {
+            let value = match index {
+                0 => id,
+                1 => sector,
+                2 => volume,
+                n => (id ^ sector.rotate_left(17) ^ volume.rotate_left(40)).wrapping_mul(0x9E37_79B9_7F4A_7C15 + 2 * n as u64),
+            };
+            word.copy_from_slice(&value.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Checks what a read that began at `start` and ended at `now` returned for one sector.
+    ///
+    /// # Errors
+    /// [`Violation`].
+    pub fn check(&mut self, volume: u64, sector: u64, start: u64, now: u64, bytes: &[u8]) -> Result<(), Violation> {
+        let word = |index: usize| u64::from_le_bytes(bytes[index * 8..index * 8 + 8].try_into().unwrap_or([0; 8]));
+        let seen = if bytes.iter().all(|&byte| byte == 0) { None } else { Some(word(0)) };
+        if let Some(id) = seen
+            && bytes != Self::content(volume, sector, id)
+        {
+            return Err(Violation(format!(
+                "C8: sector {sector} of volume {volume} holds garbage (first words {:#x} {:#x} {:#x})",
+                word(0),
+                word(1),
+                word(2)
+            )));
+        }
+        let candidates = self.candidates.get(&sector).cloned().unwrap_or_else(|| vec![0]);
+        // A zero may come from the beginning or from any write of zeroes.
+        let possible: Vec<WriteId> = match seen {
+            Some(id) => candidates.iter().copied().filter(|&candidate| candidate == id && !self.is_zero(candidate)).collect(),
+            None => candidates.iter().copied().filter(|&candidate| self.is_zero(candidate)).collect(),
+        };
+        let alive: Vec<WriteId> =
+            possible.iter().copied().filter(|&id| self.overwritten_by(id, &candidates, start).is_none()).collect();
+        let Some(&newest) = alive.last() else {
+            return Err(self.explain(volume, sector, start, now, seen, &possible, &candidates));
+        };
+        // What had ended before the newest possible value was issued cannot show again, if only one value explains this.
+        if alive.len() == 1 {
+            let issued = self.writes.get(&newest).map_or(0, |write| write.issued);
+            let writes = &self.writes;
+            if let Some(list) = self.candidates.get_mut(&sector) {
+                list.retain(|id| {
+                    *id == newest || writes.get(id).map_or(issued == 0, |write| write.ended.is_none_or(|end| end >= issued))
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn is_zero(&self, id: WriteId) -> bool {
+        id == 0 || self.writes.get(&id).is_some_and(|write| write.zero)
+    }
+
+    /// A certain write after which `id` cannot show to a read that begins at `start`.
+    fn overwritten_by(&self, id: WriteId, candidates: &[WriteId], start: u64) -> Option<WriteId> {
+        let ended = if id == 0 { Some(0) } else { self.writes.get(&id)?.ended };
+        let ended = ended?;
+        candidates.iter().copied().find(|other| {
+            self.writes.get(other).is_some_and(|write| {
+                write.certain && write.issued > ended && write.acknowledged.is_some_and(|at| at < start)
+            })
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "everything that explains a violation")]
+    fn explain(
+        &self,
+        volume: u64,
+        sector: u64,
+        start: u64,
+        now: u64,
+        seen: Option<WriteId>,
+        possible: &[WriteId],
+        candidates: &[WriteId],
+    ) -> Violation {
+        let seen = seen.map_or("zero".to_owned(), |id| format!("write {id}"));
+        let history: Vec<String> = candidates
+            .iter()
+            .filter_map(|id| self.writes.get(id).map(|write| (id, write)))
+            .map(|(id, write)| {
+                format!(
+                    "{id}: issued {} ended {:?} acknowledged {:?}{}{}",
+                    write.issued,
+                    write.ended,
+                    write.acknowledged,
+                    if write.certain { " certain" } else { "" },
+                    if write.durable { " durable" } else { "" }
+                )
+            })
+            .collect();
+        let by = possible.first().and_then(|&id| self.overwritten_by(id, candidates, start));
+        Violation(format!(
+            "C3/C4: sector {sector} of volume {volume} reads as {seen} at {start}..{now}, overwritten by {by:?}; {}",
+            history.join("; ")
+        ))
+    }
+
+    /// Sectors that were ever written.
+    #[must_use]
+    pub fn sectors(&self) -> Vec<u64> {
+        self.candidates.keys().copied().collect()
+    }
+
+    /// Writes so far.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.next - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(oracle: &mut Oracle, start: u64, id: WriteId) -> bool {
+        oracle.check(1, 5, start, start + 1, &Oracle::content(1, 5, id)).is_ok()
+    }
+
+    #[test]
+    fn an_acknowledged_write_shows_and_the_old_value_does_not() {
+        let mut oracle = Oracle::new();
+        let a = oracle.issue(10, 5..6, false);
+        assert!(read(&mut oracle.clone(), 11, a) && read(&mut oracle.clone(), 11, 0), "either while it runs");
+        oracle.acknowledge(12, a).unwrap();
+        assert!(read(&mut oracle.clone(), 13, a));
+        assert!(!read(&mut oracle, 13, 0), "C3");
+    }
+
+    #[test]
+    fn unflushed_writes_may_go_when_all_members_lose_power_and_flushed_ones_may_not() {
+        let mut oracle = Oracle::new();
+        let a = oracle.issue(10, 5..6, false);
+        oracle.acknowledge(12, a).unwrap();
+        oracle.flushed(14);
+        let b = oracle.issue(20, 5..6, false);
+        oracle.acknowledge(22, b).unwrap();
+        oracle.weaken(25);
+        assert!(read(&mut oracle.clone(), 30, b) && read(&mut oracle.clone(), 30, a));
+        assert!(!read(&mut oracle, 30, 0), "C4: a was flushed");
+    }
+
+    #[test]
+    fn what_was_seen_is_not_unseen() {
+        let mut oracle = Oracle::new();
+        let a = oracle.issue(10, 5..6, false);
+        oracle.fence(20);
+        assert!(read(&mut oracle, 21, a));
+        assert!(!read(&mut oracle, 22, 0), "C5: the members have settled on the new value");
+    }
+
+    #[test]
+    fn a_dead_clients_write_does_not_come_back_after_the_fence() {
+        let mut oracle = Oracle::new();
+        let ghost = oracle.issue(10, 5..6, false);
+        oracle.fence(20);
+        let b = oracle.issue(30, 5..6, false);
+        oracle.acknowledge(31, b).unwrap();
+        assert!(!read(&mut oracle, 40, ghost), "C2");
+    }
+
+    #[test]
+    fn garbage_and_foreign_sectors_are_noticed() {
+        let mut oracle = Oracle::new();
+        let a = oracle.issue(10, 5..6, false);
+        oracle.acknowledge(11, a).unwrap();
+        assert!(oracle.check(1, 5, 12, 13, &Oracle::content(1, 6, a)).is_err());
+        assert!(oracle.check(1, 5, 12, 13, &Oracle::content(2, 5, a)).is_err());
+        let mut torn = Oracle::content(1, 5, a);
+        torn[300] ^= 1;
+        assert!(oracle.check(1, 5, 12, 13, &torn).is_err());
+    }
+
+    #[test]
+    fn zeroes_are_a_value_like_any_other() {
+        let mut oracle = Oracle::new();
+        let a = oracle.issue(10, 5..6, false);
+        oracle.acknowledge(11, a).unwrap();
+        let zero = oracle.issue(12, 5..6, true);
+        assert!(read(&mut oracle.clone(), 13, 0) && read(&mut oracle.clone(), 13, a));
+        oracle.acknowledge(14, zero).unwrap();
+        assert!(read(&mut oracle.clone(), 15, 0));
+        assert!(!read(&mut oracle, 15, a));
+    }
+}

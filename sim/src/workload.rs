@@ -1,0 +1,245 @@
+//! A client: opens its volume and does what virtual machines do to disks, telling the oracle.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use client::{OpenOptions, Servers, Session, SessionOptions, Volume, VolumeError};
+use link::Master;
+use rt::buf::Buf;
+use wire::session::{ClientKind, SessionKey};
+
+use crate::oracle::{Oracle, SECTOR, Violation};
+
+/// What is common to a whole run and lives outside every process.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// One oracle per volume.
+    pub oracles: RefCell<Vec<Oracle>>,
+    /// What was found; the first one counts.
+    pub violations: RefCell<Vec<String>>,
+    /// Operations that were answered with success.
+    pub operations: Cell<u64>,
+    /// Highest epoch granted per volume (C1).
+    pub epochs: RefCell<Vec<u64>>,
+    /// Session keys kept across restarts of clients.
+    pub keys: RefCell<Vec<Option<SessionKey>>>,
+    /// Set once faults are over.
+    pub calm: Cell<bool>,
+}
+
+impl Shared {
+    /// For a number of volumes and clients.
+    #[must_use]
+    pub fn new(volumes: usize, clients: usize) -> Rc<Self> {
+        Rc::new(Self {
+            oracles: RefCell::new(vec![Oracle::new(); volumes]),
+            epochs: RefCell::new(vec![0; volumes]),
+            keys: RefCell::new(vec![None; clients]),
+            ..Self::default()
+        })
+    }
+
+    /// Notes a violation.
+    pub fn violation(&self, text: String) {
+        rt::sim::trace(|| format!("VIOLATION {text}"));
+        self.violations.borrow_mut().push(text);
+    }
+
+    fn note(&self, outcome: Result<(), Violation>) {
+        if let Err(Violation(text)) = outcome {
+            self.violation(text);
+        }
+    }
+}
+
+/// What one client works on.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Number of the client.
+    pub client: usize,
+    /// Number of the volume.
+    pub volume: usize,
+    /// Bytes of the volume.
+    pub size: u64,
+    /// Operations side by side.
+    pub depth: usize,
+    /// Operations after which the client closes the volume and ends.
+    pub operations: u64,
+}
+
+/// Path of a volume in the cluster.
+#[must_use]
+pub fn path(volume: usize) -> String {
+    format!("/volume{volume}")
+}
+
+fn now() -> u64 {
+    rt::time::now().as_nanos()
+}
+
+/// Runs a client to the end of its job.
+pub async fn run(shared: Rc<Shared>, master: Rc<Master>, servers: Rc<Servers>, job: Job) {
+    let resume = shared.keys.borrow()[job.client].clone();
+    let options = SessionOptions {
+        client_uuid: [job.client as u8 + 1; 16],
+        kind: ClientKind::Nbd,
+        resume,
+        patience: Duration::from_secs(20),
+    };
+    let session = loop {
+        match Session::open(Rc::clone(&master), options.clone()).await {
+            Ok(session) => break session,
+            Err(error) => {
+                rt::sim::trace(|| format!("session: {error}"));
+                rt::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+    };
+    shared.keys.borrow_mut()[job.client] = Some(session.key());
+    let left = Rc::new(Cell::new(job.operations));
+    while left.get() > 0 {
+        let volume = open(&shared, &session, &servers, &job).await;
+        let workers: Vec<_> = (0..job.depth)
+            .map(|_| rt::spawn(work(Rc::clone(&shared), volume.clone(), job.clone(), Rc::clone(&left))))
+            .collect();
+        for worker in workers {
+            // A worker ends when its volume is lost; the next round opens it again.
+            let _ended = worker.await;
+        }
+        let closing = now();
+        match volume.close().await {
+            Ok(()) => shared.oracles.borrow_mut()[job.volume].flushed(closing),
+            Err(error) => rt::sim::trace(|| format!("close: {error}")),
+        }
+    }
+    if let Err(error) = session.close().await {
+        rt::sim::trace(|| format!("closing the session: {error}"));
+    }
+}
+
+/// Opens the volume, waiting for whoever has it.
+pub async fn open(shared: &Shared, session: &Rc<Session>, servers: &Rc<Servers>, job: &Job) -> Volume {
+    let options = OpenOptions { write: true, patience: Duration::from_secs(20) };
+    loop {
+        match Volume::open(session, servers, &path(job.volume), &options).await {
+            Ok(volume) => {
+                let mut epochs = shared.epochs.borrow_mut();
+                if volume.epoch() <= epochs[job.volume] {
+                    shared.violation(format!(
+                        "C1: epoch {:#x} granted after {:#x}",
+                        volume.epoch(),
+                        epochs[job.volume]
+                    ));
+                }
+                epochs[job.volume] = volume.epoch();
+                shared.oracles.borrow_mut()[job.volume].fence(now());
+                return volume;
+            }
+            Err(error) => {
+                rt::sim::trace(|| format!("open: {error}"));
+                rt::time::sleep(Duration::from_millis(300)).await;
+            }
+        }
+    }
+}
+
+async fn work(shared: Rc<Shared>, volume: Volume, job: Job, left: Rc<Cell<u64>>) {
+    while left.get() > 0 {
+        left.set(left.get() - 1);
+        let outcome = match rt::random::below(100) {
+            0..45 => write(&shared, &volume, &job).await,
+            45..80 => read(&shared, &volume, &job).await,
+            80..92 => flush(&shared, &volume, &job).await,
+            92..97 => zero(&shared, &volume, &job).await,
+            _ => status(&volume, &job).await,
+        };
+        match outcome {
+            Ok(()) => shared.operations.set(shared.operations.get() + 1),
+            Err(error) => {
+                rt::sim::trace(|| format!("volume {}: {error}", job.volume));
+                if let VolumeError::Corrupt { .. } = error {
+                    shared.violation(format!("C8: {error}"));
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// Sectors of a random range: mostly blocks, sometimes parts of blocks, sometimes large.
+fn range(job: &Job) -> std::ops::Range<u64> {
+    let total = job.size / SECTOR;
+    let (first, count) = match rt::random::below(20) {
+        0..11 => (rt::random::below(total / 8) * 8, 8 * (1 + rt::random::below(4))),
+        11..17 => (rt::random::below(total), 1 + rt::random::below(20)),
+        _ => (rt::random::below(total / 8) * 8, 256 + 8 * rt::random::below(32)),
+    };
+    // A part of the volume is hot, so that writes meet each other.
+    let first = if rt::random::below(3) == 0 { first % (total / 16).max(64) } else { first };
+    first.min(total - 1)..(first + count).min(total)
+}
+
+async fn write(shared: &Shared, volume: &Volume, job: &Job) -> Result<(), VolumeError> {
+    let sectors = range(job);
+    let id = shared.oracles.borrow_mut()[job.volume].issue(now(), sectors.clone(), false);
+    let mut data = Buf::new((sectors.end - sectors.start) as usize * SECTOR as usize);
+    for (bytes, sector) in data.chunks_mut(SECTOR as usize).zip(sectors.clone()) {
+        bytes.copy_from_slice(&Oracle::content(job.volume as u64, sector, id));
+    }
+    volume.write(sectors.start * SECTOR, data.freeze()).await?;
+    let outcome = shared.oracles.borrow_mut()[job.volume].acknowledge(now(), id);
+    shared.note(outcome);
+    Ok(())
+}
+
+async fn zero(shared: &Shared, volume: &Volume, job: &Job) -> Result<(), VolumeError> {
+    let sectors = range(job);
+    let id = shared.oracles.borrow_mut()[job.volume].issue(now(), sectors.clone(), true);
+    let punch = rt::random::below(2) == 0;
+    volume.write_zeroes(sectors.start * SECTOR, (sectors.end - sectors.start) * SECTOR, punch).await?;
+    let outcome = shared.oracles.borrow_mut()[job.volume].acknowledge(now(), id);
+    shared.note(outcome);
+    Ok(())
+}
+
+async fn read(shared: &Shared, volume: &Volume, job: &Job) -> Result<(), VolumeError> {
+    check_range(shared, volume, job.volume, range(job)).await
+}
+
+/// Reads sectors and holds them against the oracle.
+///
+/// # Errors
+/// [`VolumeError`].
+pub async fn check_range(
+    shared: &Shared,
+    volume: &Volume,
+    number: usize,
+    sectors: std::ops::Range<u64>,
+) -> Result<(), VolumeError> {
+    let start = now();
+    let len = (sectors.end - sectors.start) * SECTOR;
+    let data = volume.read_whole(sectors.start * SECTOR, len as usize).await?;
+    let end = now();
+    for (bytes, sector) in data.chunks(SECTOR as usize).zip(sectors) {
+        let outcome = shared.oracles.borrow_mut()[number].check(number as u64, sector, start, end, bytes);
+        shared.note(outcome);
+    }
+    Ok(())
+}
+
+async fn flush(shared: &Shared, volume: &Volume, job: &Job) -> Result<(), VolumeError> {
+    let start = now();
+    volume.flush().await?;
+    shared.oracles.borrow_mut()[job.volume].flushed(start);
+    Ok(())
+}
+
+async fn status(volume: &Volume, job: &Job) -> Result<(), VolumeError> {
+    let sectors = range(job);
+    let len = (sectors.end - sectors.start) * SECTOR;
+    let runs = volume.block_status(sectors.start * SECTOR, len, 1000).await?;
+    let total: u64 = runs.iter().map(|run| run.len).sum();
+    assert_eq!(total, len, "block status covers what was asked");
+    Ok(())
+}
