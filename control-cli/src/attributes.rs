@@ -109,9 +109,14 @@ impl FromStr for Attribute {
     }
 }
 
+/// A number of digits only, without the sign that `parse` would allow.
+fn whole(text: &str) -> Option<u32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
 fn replicas(value: &str) -> Result<Attribute, AttributeError> {
     let refused = || AttributeError::Replicas(value.to_owned());
-    let count = |text: &str| text.parse::<u32>().ok().filter(|count| (1..=15).contains(count));
+    let count = |text: &str| whole(text).filter(|count| (1..=15).contains(count));
     let (normal, minimum) = match value.split_once(':') {
         Some((normal, minimum)) => (normal, Some(count(minimum).ok_or_else(refused)?)),
         None => (value, None),
@@ -132,7 +137,7 @@ fn failure_domain(value: &str) -> Result<Attribute, AttributeError> {
 }
 
 fn encoding(value: &str) -> Result<Attribute, AttributeError> {
-    let count = |text: &str, least: u32| text.parse::<u32>().ok().filter(|count| (least..=64).contains(count));
+    let count = |text: &str, least: u32| whole(text).filter(|count| (least..=64).contains(count));
     let good = value.split_once('+').and_then(|(data, parity)| Some((count(data, 1)?, count(parity, 0)?)));
     let (data, parity) = good.ok_or_else(|| AttributeError::Encoding(value.to_owned()))?;
     Ok(Attribute::Encoding(format!("{data}+{parity}")))
@@ -262,6 +267,8 @@ mod tests {
             ("chunk-size=big", "not a size"),
             ("encoding=5", "M+N"),
             ("encoding=0+2", "M+N"),
+            ("encoding=5++2", "M+N"),
+            ("replicas=+3", "1 to 15"),
         ];
         for (text, part) in table {
             let error = text.parse::<Attribute>().unwrap_err().to_string();

@@ -16,6 +16,8 @@ use crate::format::BLOCK;
 pub const ALLOCATION_BLOCKS: u32 = 256;
 /// Name of the directory of chunk files.
 pub const CHUNKS: &str = "chunks";
+/// What is added to the name of a chunk's file while the chunk is being deleted.
+pub const DELETED: &str = ".deleted";
 
 /// An open chunk file.
 #[derive(Debug)]
@@ -25,8 +27,10 @@ pub struct ChunkFile {
     blocks: u32,
     /// Allocation units known to be allocated since the file was opened.
     allocated: RefCell<BTreeSet<u32>>,
-    /// Data was written into extents that no `fdatasync` of this file has committed.
-    uncommitted: Cell<bool>,
+    /// Counts the changes of extents that only an `fdatasync` of this very file commits...
+    changes: Cell<u64>,
+    /// ...and how many of them one has.
+    committed: Cell<u64>,
     used: Cell<bool>,
 }
 
@@ -41,38 +45,118 @@ impl ChunkFile {
     /// # Errors
     /// `StorageFull`, or those of the device.
     pub async fn allocate(&self, blocks: Range<u32>) -> io::Result<()> {
-        let units = blocks.start / ALLOCATION_BLOCKS..blocks.end.div_ceil(ALLOCATION_BLOCKS);
-        for unit in units {
+        for unit in blocks.start / ALLOCATION_BLOCKS..blocks.end.div_ceil(ALLOCATION_BLOCKS) {
             if self.allocated.borrow().contains(&unit) {
                 continue;
             }
-            let from = unit * ALLOCATION_BLOCKS;
-            let to = (from + ALLOCATION_BLOCKS).min(self.blocks);
-            let (offset, len) = (u64::from(from) * BLOCK as u64, u64::from(to - from) * BLOCK as u64);
-            self.file.allocate(Allocation::Reserve, offset, len).await?;
-            self.allocated.borrow_mut().insert(unit);
-            self.uncommitted.set(true);
+            let whole = unit * ALLOCATION_BLOCKS..((unit + 1) * ALLOCATION_BLOCKS).min(self.blocks);
+            match self.reserve(&whole).await {
+                Ok(()) => {
+                    self.allocated.borrow_mut().insert(unit);
+                }
+                // Nearly full: what is needed may still fit where what is handy does not.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    self.reserve(&(blocks.start.max(whole.start)..blocks.end.min(whole.end))).await?;
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
 
-    /// Notes that data was written into extents that may not be committed.
-    pub fn set_uncommitted(&self) {
-        self.uncommitted.set(true);
+    async fn reserve(&self, blocks: &Range<u32>) -> io::Result<()> {
+        let (offset, len) = bytes_of(blocks);
+        let result = self.file.allocate(Allocation::Reserve, offset, len).await;
+        self.set_uncommitted();
+        result
     }
 
-    /// Gives `blocks` back to the file system.
+    /// Notes that extents were changed, or written to for the first time.
+    pub fn set_uncommitted(&self) {
+        self.changes.set(self.changes.get() + 1);
+    }
+
+    fn is_committed(&self) -> bool {
+        self.changes.get() == self.committed.get()
+    }
+
+    /// Commits extents; what is changed meanwhile stays uncommitted.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub async fn commit(&self) -> io::Result<()> {
+        let changes = self.changes.get();
+        self.file.sync_data().await?;
+        self.committed.set(self.committed.get().max(changes));
+        Ok(())
+    }
+
+    /// Gives `blocks` back to the file system. The caller keeps others from allocating any of them meanwhile.
     ///
     /// # Errors
     /// Those of the device.
     pub async fn punch(&self, blocks: Range<u32>) -> io::Result<()> {
-        for unit in blocks.start / ALLOCATION_BLOCKS..blocks.end.div_ceil(ALLOCATION_BLOCKS) {
-            self.allocated.borrow_mut().remove(&unit);
-        }
-        let offset = u64::from(blocks.start) * BLOCK as u64;
-        self.uncommitted.set(true);
-        self.file.allocate(Allocation::Punch, offset, blocks.len() as u64 * BLOCK as u64).await
+        let (offset, len) = bytes_of(&blocks);
+        self.forget_allocated(&blocks);
+        let result = self.file.allocate(Allocation::Punch, offset, len).await;
+        // Again: another block of the same unit may have been allocated meanwhile, and the unit with it.
+        self.forget_allocated(&blocks);
+        self.set_uncommitted();
+        result
     }
+
+    fn forget_allocated(&self, blocks: &Range<u32>) {
+        let units = blocks.start / ALLOCATION_BLOCKS..blocks.end.div_ceil(ALLOCATION_BLOCKS);
+        self.allocated.borrow_mut().retain(|unit| !units.contains(unit));
+    }
+
+    /// Makes `blocks` read as zero and keeps their space.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub async fn zero(&self, blocks: Range<u32>) -> io::Result<()> {
+        let (offset, len) = bytes_of(&blocks);
+        let result = self.file.allocate(Allocation::Zero, offset, len).await;
+        self.set_uncommitted();
+        result
+    }
+}
+
+fn bytes_of(blocks: &Range<u32>) -> (u64, u64) {
+    (u64::from(blocks.start) * BLOCK as u64, blocks.len() as u64 * BLOCK as u64)
+}
+
+/// Why a chunk's file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It is not there.
+    #[error("the chunk's file is missing")]
+    Missing,
+    /// It is not as long as the chunk.
+    #[error("the chunk's file has {found} bytes instead of {size}")]
+    Size {
+        /// Its length.
+        found: u64,
+        /// The chunk's.
+        size: u64,
+    },
+    /// The system will not open it now.
+    #[error("cannot open the chunk's file: {0}")]
+    Open(#[source] io::Error),
+    /// Another file could not be committed to make room for it: the device has failed.
+    #[error("cannot commit a chunk's file: {0}")]
+    Commit(#[source] io::Error),
+}
+
+/// A file below the directory of chunks that belongs to no chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The chunk its name says, if it is a chunk's name.
+    pub chunk: Option<u64>,
+    /// The name says that the chunk was being deleted.
+    pub deleted: bool,
 }
 
 /// The chunk files of one server.
@@ -102,6 +186,10 @@ impl Store {
         self.dir.join(format!("{:02x}", chunk & 0xff)).join(format!("{chunk:016x}"))
     }
 
+    fn path_deleted(&self, chunk: u64) -> PathBuf {
+        self.path(chunk).with_extension(&DELETED[1..])
+    }
+
     /// Makes the file of a new chunk durably. A file that is there already belongs to a creation that was cut off
     /// before the chunk's header was written; it holds nothing.
     ///
@@ -119,44 +207,105 @@ impl Store {
         fs::sync_dir(&self.dir).await
     }
 
-    /// Removes a chunk's file.
+    /// First step of a deletion: takes the file's name away, so that what is left after a crash can be told from the
+    /// file of a chunk whose header was lost.
+    ///
+    /// # Errors
+    /// Those of the file system, but not that it is gone.
+    pub async fn retire(&self, chunk: u64) -> io::Result<()> {
+        self.close(chunk);
+        let path = self.path(chunk);
+        match fs::rename(&path, &self.path_deleted(chunk)).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => fs::sync_dir(path.parent().expect("a chunk's path has a directory")).await,
+        }
+    }
+
+    /// Undoes [`Store::retire`], when the chunk turns out to be alive.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub async fn restore(&self, chunk: u64) -> io::Result<()> {
+        let path = self.path(chunk);
+        fs::rename(&self.path_deleted(chunk), &path).await?;
+        fs::sync_dir(path.parent().expect("a chunk's path has a directory")).await
+    }
+
+    /// Last step of a deletion: removes the file, under either name.
     ///
     /// # Errors
     /// Those of the file system, but not that it is gone.
     pub async fn remove(&self, chunk: u64) -> io::Result<()> {
+        self.close(chunk);
+        for path in [self.path_deleted(chunk), self.path(chunk)] {
+            match fs::remove_file(&path).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&self, chunk: u64) {
         self.open.borrow_mut().remove(&chunk);
         self.clock.borrow_mut().retain(|&other| other != chunk);
-        match fs::remove_file(&self.path(chunk)).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+    }
+
+    /// Every file that is not the file of a chunk that `is_alive`.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub async fn strays(&self, is_alive: impl Fn(u64) -> bool) -> io::Result<Vec<Stray>> {
+        let mut strays = Vec::new();
+        for entry in fs::read_dir(&self.dir).await? {
+            let dir = self.dir.join(&entry.name);
+            if !entry.is_dir {
+                strays.push(Stray { path: dir, chunk: None, deleted: false });
+                continue;
+            }
+            for file in fs::read_dir(&dir).await? {
+                let path = dir.join(&file.name);
+                let name = file.name.strip_suffix(DELETED).unwrap_or(&file.name);
+                let chunk = u64::from_str_radix(name, 16).ok();
+                let chunk = chunk.filter(|&chunk| !file.is_dir && self.path(chunk) == dir.join(name));
+                let deleted = chunk.is_some() && name.len() != file.name.len();
+                if deleted || !chunk.is_some_and(&is_alive) {
+                    strays.push(Stray { path, chunk, deleted });
+                }
+            }
         }
+        Ok(strays)
     }
 
     /// The open file of a chunk of `size` bytes.
     ///
     /// # Errors
-    /// Those of `open(2)`; `InvalidData` when the file has another size.
-    pub async fn file(&self, chunk: u64, size: u64) -> io::Result<Rc<ChunkFile>> {
+    /// [`FileError`].
+    pub async fn file(&self, chunk: u64, size: u64) -> Result<Rc<ChunkFile>, FileError> {
         if let Some(open) = self.cached(chunk) {
             return Ok(open);
         }
-        let file = File::open(&self.path(chunk), OpenOptions::direct()).await?;
-        let found = file.len().await?;
+        let file = match File::open(&self.path(chunk), OpenOptions::direct()).await {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(FileError::Missing),
+            Err(error) => return Err(FileError::Open(error)),
+        };
+        let found = file.len().await.map_err(FileError::Open)?;
         if found != size {
-            let text = format!("the chunk's file has {found} bytes instead of {size}");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            return Err(FileError::Size { found, size });
         }
+        self.make_room().await.map_err(FileError::Commit)?;
         // Another task may have opened it meanwhile; there must be one of it only.
         if let Some(open) = self.cached(chunk) {
             return Ok(open);
         }
-        self.evict();
         let open = Rc::new(ChunkFile {
             chunk,
             file,
             blocks: (size / BLOCK as u64) as u32,
             allocated: RefCell::default(),
-            uncommitted: Cell::new(false),
+            changes: Cell::new(0),
+            committed: Cell::new(0),
             used: Cell::new(true),
         });
         self.open.borrow_mut().insert(chunk, Rc::clone(&open));
@@ -171,28 +320,35 @@ impl Store {
         Some(Rc::clone(file))
     }
 
-    fn evict(&self) {
-        let (mut open, mut clock) = (self.open.borrow_mut(), self.clock.borrow_mut());
-        let mut turns = 2 * clock.len();
-        while open.len() >= self.open_max && turns > 0 {
+    /// Closes files by the second-chance rule until another fits. One with uncommitted extents is committed first: no
+    /// flush would find it afterwards.
+    async fn make_room(&self) -> io::Result<()> {
+        let mut turns = 3 * self.clock.borrow().len();
+        while self.open.borrow().len() >= self.open_max && turns > 0 {
             turns -= 1;
-            let Some(chunk) = clock.pop_front() else { return };
-            match open.get(&chunk) {
-                Some(file) if file.used.replace(false) || file.uncommitted.get() || Rc::strong_count(file) > 1 => {
-                    clock.push_back(chunk);
-                }
-                _ => {
-                    open.remove(&chunk);
-                }
+            let Some(chunk) = self.clock.borrow_mut().pop_front() else { return Ok(()) };
+            let Some(file) = self.open.borrow().get(&chunk).map(Rc::clone) else { continue };
+            // One for the map, one for this function: any other is of a request under way.
+            let busy = Rc::strong_count(&file) > 2;
+            if busy || file.used.replace(false) {
+                self.clock.borrow_mut().push_back(chunk);
+                continue;
             }
+            if !file.is_committed() {
+                self.clock.borrow_mut().push_back(chunk);
+                file.commit().await?;
+                continue;
+            }
+            self.open.borrow_mut().remove(&chunk);
         }
+        Ok(())
     }
 
-    /// Takes the files with uncommitted extents; each must be synced now.
+    /// The files with uncommitted extents.
     #[must_use]
-    pub fn take_uncommitted(&self) -> Vec<Rc<ChunkFile>> {
+    pub fn uncommitted(&self) -> Vec<Rc<ChunkFile>> {
         let open = self.open.borrow();
-        let mut files: Vec<_> = open.values().filter(|file| file.uncommitted.replace(false)).map(Rc::clone).collect();
+        let mut files: Vec<_> = open.values().filter(|file| !file.is_committed()).map(Rc::clone).collect();
         files.sort_by_key(|file| file.chunk);
         files
     }

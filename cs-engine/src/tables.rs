@@ -1,17 +1,20 @@
 //! The tables at run time: slots of chunks and a bounded cache of checksum pages.
 //!
 //! Pages change only in a checkpoint; between two checkpoints what is newer lies in each chunk's block map and in the
-//! journal.
+//! journal. An update writes the copy of a page that is not the current one; a page that was never written gets its
+//! first copy, and after a flush the second one, so that from then on one damaged copy is never the only one.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
 
 use rt::buf::{Buf, View};
 use rt::collections::FixedMap;
-use rt::fs::{File, OpenOptions};
+use rt::fs::{Allocation, File, OpenOptions};
+use rt::sync::RangeLock;
 
 use crate::format::block::BlockState;
 use crate::format::table::{
@@ -28,7 +31,7 @@ pub const CRC_TABLE: &str = "crc.table";
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// The device.
-    #[error("cannot access the {table}: {error}")]
+    #[error("cannot access {table}: {error}")]
     Io {
         /// The file.
         table: &'static str,
@@ -36,12 +39,12 @@ pub enum TableError {
         #[source]
         error: io::Error,
     },
-    /// Both copies of a chunk's header are bad.
+    /// A chunk's header was written by another release.
     #[error("slot {slot} of {META_TABLE}: {why}")]
     Header {
         /// The slot.
         slot: u32,
-        /// The first copy's error.
+        /// What is wrong.
         why: FormatError,
     },
     /// Both copies of a checksum page are bad.
@@ -56,11 +59,32 @@ pub enum TableError {
     },
 }
 
+fn crc_io(error: io::Error) -> TableError {
+    TableError::Io { table: CRC_TABLE, error }
+}
+
+fn meta_io(error: io::Error) -> TableError {
+    TableError::Io { table: META_TABLE, error }
+}
+
+/// Whose pages lie in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The slot.
+    pub slot: u32,
+    /// The chunk.
+    pub chunk: u64,
+    /// Its life, as in its header: pages of an earlier one count for nothing.
+    pub born: u64,
+}
+
 /// A cached page and the copy it was read from.
 #[derive(Debug)]
-pub struct CachedPage {
+struct CachedPage {
     page: RefCell<CrcPage>,
     copy: Cell<u8>,
+    /// No copy on disk is of this life of the chunk.
+    unwritten: Cell<bool>,
     used: Cell<bool>,
 }
 
@@ -73,7 +97,14 @@ pub struct Tables {
     pages_max: usize,
     pages: RefCell<FixedMap<(u32, u32), Rc<CachedPage>>>,
     clock: RefCell<VecDeque<(u32, u32)>>,
-    free: RefCell<BTreeSet<u32>>,
+    /// Reading and updating a page exclude each other: there is one truth about each.
+    page_locks: RangeLock,
+    /// Pages whose very first write may have been cut off by a crash.
+    unborn: RefCell<BTreeSet<(u32, u32)>>,
+    /// Pages that were written for the first time since the last [`Tables::sync`], and in which copy.
+    fresh: RefCell<BTreeMap<(u32, u32), u8>>,
+    /// Free slots, with the sequence number of the header that is in each.
+    free: RefCell<BTreeMap<u32, u64>>,
     next_slot: Cell<u32>,
 }
 
@@ -88,6 +119,17 @@ pub struct Slot {
     pub header: ChunkHeader,
 }
 
+/// What lies in a slot of the table of headers.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// A chunk, or one that was: its state says so.
+    Header(Slot),
+    /// Nothing was ever written.
+    Nothing,
+    /// Both copies are damaged: whatever chunk was here is lost.
+    Lost(FormatError),
+}
+
 impl Tables {
     /// Makes empty tables.
     ///
@@ -100,14 +142,20 @@ impl Tables {
         Ok(())
     }
 
-    /// Opens the tables and reads every chunk header.
+    /// Opens the tables and reads every chunk header; slots whose header is damaged are left out of use.
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn open(dir: &Path, store_uuid: [u8; 16], pages_max: usize) -> Result<(Self, Vec<Slot>), TableError> {
-        let meta = open_table(dir, META_TABLE).await?;
-        let crc = open_table(dir, CRC_TABLE).await?;
-        let len = meta.len().await.map_err(|error| TableError::Io { table: META_TABLE, error })?;
+    pub async fn open(
+        dir: &Path,
+        store_uuid: [u8; 16],
+        pages_max: usize,
+        write: bool,
+    ) -> Result<(Self, Vec<(u32, Found)>), TableError> {
+        let options = OpenOptions { write, ..OpenOptions::direct() };
+        let meta = File::open(&dir.join(META_TABLE), options).await.map_err(meta_io)?;
+        let crc = File::open(&dir.join(CRC_TABLE), options).await.map_err(crc_io)?;
+        let len = meta.len().await.map_err(meta_io)?;
         let slots = u32::try_from(len.div_ceil(META_SLOT)).unwrap_or(u32::MAX);
         let tables = Self {
             meta,
@@ -116,6 +164,9 @@ impl Tables {
             pages_max: pages_max.max(16),
             pages: RefCell::default(),
             clock: RefCell::default(),
+            page_locks: RangeLock::new(),
+            unborn: RefCell::default(),
+            fresh: RefCell::default(),
             free: RefCell::default(),
             next_slot: Cell::new(slots),
         };
@@ -123,89 +174,141 @@ impl Tables {
         Ok((tables, found))
     }
 
-    async fn read_headers(&self, slots: u32) -> Result<Vec<Slot>, TableError> {
-        let io = |error| TableError::Io { table: META_TABLE, error };
-        let mut found = Vec::new();
+    async fn read_headers(&self, slots: u32) -> Result<Vec<(u32, Found)>, TableError> {
         const AT_ONCE: u32 = 128;
+        let mut all = Vec::new();
         for first in (0..slots).step_by(AT_ONCE as usize) {
             let count = AT_ONCE.min(slots - first);
-            let buf = Buf::zeroed(count as usize * META_SLOT as usize);
-            let (result, buf) = self.meta.read_at(buf, u64::from(first) * META_SLOT).await;
-            let len = result.map_err(io)?;
-            for (index, pair) in buf[..len].chunks(META_SLOT as usize).enumerate() {
-                let slot = first + index as u32;
-                match self.decode_header(pair) {
-                    Ok((header, copy)) if header.state == SlotState::Live => found.push(Slot { slot, copy, header }),
-                    Ok(_) | Err(FormatError::Magic { .. }) => {
-                        self.free.borrow_mut().insert(slot);
+            let len = count as usize * META_SLOT as usize;
+            let buf = read_or_zero(&self.meta, len, u64::from(first) * META_SLOT).await.map_err(meta_io)?;
+            for (slot, pair) in (first..).zip(buf.chunks_exact(META_SLOT as usize)) {
+                let found = self.decode_header(slot, pair)?;
+                match &found {
+                    Found::Header(Slot { header, .. }) if header.state == SlotState::Live => {}
+                    Found::Header(Slot { header, .. }) => {
+                        self.free.borrow_mut().insert(slot, header.sequence);
                     }
-                    Err(why) => return Err(TableError::Header { slot, why }),
+                    Found::Nothing => {
+                        self.free.borrow_mut().insert(slot, 0);
+                    }
+                    Found::Lost(why) => tracing::error!("slot {slot} of {META_TABLE}: {why}; its replica is lost"),
                 }
+                all.push((slot, found));
             }
         }
-        Ok(found)
+        Ok(all)
     }
 
-    fn decode_header(&self, pair: &[u8]) -> Result<(ChunkHeader, u8), FormatError> {
-        let decode = |copy: usize| match pair.get(copy * BLOCK..).and_then(|bytes| bytes.first_chunk::<BLOCK>()) {
-            Some(block) => ChunkHeader::decode(block, &self.store_uuid),
-            None => Err(FormatError::Magic { structure: "chunk header" }),
-        };
-        // A slot whose only written copy is torn was never answered: it counts as free, as if unwritten.
-        newer([decode(0), decode(1)], |header| header.sequence).map_err(|errors| match errors {
-            [FormatError::Magic { .. }, _] | [_, FormatError::Magic { .. }] => {
-                FormatError::Magic { structure: "chunk header" }
-            }
-            [first, _] => first,
+    fn decode_header(&self, slot: u32, pair: &[u8]) -> Result<Found, TableError> {
+        let copies = pair.as_chunks::<BLOCK>().0;
+        let decoded =
+            [ChunkHeader::decode(&copies[0], &self.store_uuid), ChunkHeader::decode(&copies[1], &self.store_uuid)];
+        if let Some(&Err(why @ (FormatError::Version { .. } | FormatError::Features { .. }))) =
+            decoded.iter().find(|copy| {
+                matches!(copy, Err(FormatError::Version { .. } | FormatError::Features { .. }))
+            })
+        {
+            return Err(TableError::Header { slot, why });
+        }
+        Ok(match newer(decoded, |header| header.sequence) {
+            Ok((header, copy)) => Found::Header(Slot { slot, copy, header }),
+            // Copy 0 is written first, then copy 1: with copy 1 untouched, copy 0 is either untouched or torn by a crash
+            // in the creation of a chunk, which nobody was told of.
+            Err([_, FormatError::Magic { .. }]) => Found::Nothing,
+            Err([why, _]) => Found::Lost(why),
         })
     }
 
-    /// Finds a slot for a new chunk. It is taken at once and given back by [`Tables::release`].
-    pub fn reserve_slot(&self) -> u32 {
-        if let Some(slot) = self.free.borrow_mut().pop_first() {
-            return slot;
+    /// Finds a slot for a new chunk, and the least sequence number its header must have. It is taken at once and given
+    /// back by [`Tables::release`].
+    pub fn reserve_slot(&self) -> (u32, u64) {
+        if let Some((slot, sequence)) = self.free.borrow_mut().pop_first() {
+            return (slot, sequence + 1);
         }
         let slot = self.next_slot.get();
         self.next_slot.set(slot + 1);
-        slot
+        (slot, 1)
     }
 
-    /// Gives a slot back.
-    pub fn release(&self, slot: u32) {
-        self.pages.borrow_mut().retain(|&(of, _), _| of != slot);
-        self.clock.borrow_mut().retain(|&(of, _)| of != slot);
-        self.free.borrow_mut().insert(slot);
+    /// Allocates the space of a slot's header and, if they are kept, of the checksums of `blocks` blocks, so that a
+    /// checkpoint never finds the disk full (C13).
+    ///
+    /// # Errors
+    /// `StorageFull`, or those of the device.
+    pub async fn allocate(&self, slot: u32, blocks: u32, checksums: bool) -> Result<(), TableError> {
+        let meta = Place::Meta { slot, copy: 0 }.offset();
+        self.meta.allocate(Allocation::Extend, meta, META_SLOT).await.map_err(meta_io)?;
+        if checksums {
+            let bytes = u64::from(blocks.div_ceil(CRCS_PER_PAGE)) * 2 * BLOCK as u64;
+            let from = Place::CrcPage { slot, page: 0, copy: 0 }.offset();
+            self.crc.allocate(Allocation::Extend, from, bytes).await.map_err(crc_io)?;
+        }
+        Ok(())
     }
 
-    /// Writes a chunk's header durably into the copy that is not `current`; gives the copy.
+    /// Gives a slot back whose header has this sequence number.
+    pub fn release(&self, slot: u32, sequence: u64) {
+        let of_others = |of: u32| of != slot;
+        self.pages.borrow_mut().retain(|&(of, _), _| of_others(of));
+        self.clock.borrow_mut().retain(|&(of, _)| of_others(of));
+        self.unborn.borrow_mut().retain(|&(of, _)| of_others(of));
+        self.fresh.borrow_mut().retain(|&(of, _), _| of_others(of));
+        self.free.borrow_mut().insert(slot, sequence);
+    }
+
+    /// Writes a chunk's header durably into both copies, the one that is not `current` first.
     ///
     /// # Errors
     /// [`TableError::Io`].
-    pub async fn write_header(&self, slot: u32, current: u8, header: &ChunkHeader) -> Result<u8, TableError> {
-        let copy = 1 - current;
-        let at = Place::Meta { slot, copy }.offset();
-        let io = |error| TableError::Io { table: META_TABLE, error };
-        self.meta.write_all_at(View::copy_of(&header.encode(&self.store_uuid)), at).await.map_err(io)?;
-        self.meta.sync_data().await.map_err(io)?;
-        Ok(copy)
+    pub async fn write_header(&self, slot: u32, current: u8, header: &ChunkHeader) -> Result<(), TableError> {
+        let bytes = View::copy_of(&header.encode(&self.store_uuid));
+        for copy in [1 - current, current] {
+            let at = Place::Meta { slot, copy }.offset();
+            self.meta.write_all_at(bytes.clone(), at).await.map_err(meta_io)?;
+            self.meta.sync_data().await.map_err(meta_io)?;
+        }
+        Ok(())
     }
 
-    async fn page(&self, slot: u32, chunk: u64, page: u32) -> Result<Rc<CachedPage>, TableError> {
-        let cached = self.pages.borrow().get(&(slot, page)).map(Rc::clone);
-        if let Some(cached) = cached {
-            cached.used.set(true);
+    /// Says that a page's first write may have been cut off: if it is torn, it counts as never written, because
+    /// the journal has all that it would say.
+    pub fn expect_unborn(&self, slot: u32, page: u32) {
+        self.unborn.borrow_mut().insert((slot, page));
+    }
+
+    fn lock_key(slot: u32, page: u32) -> Range<u64> {
+        let key = u64::from(slot) * u64::from(PAGES_PER_CHUNK) + u64::from(page);
+        key..key + 1
+    }
+
+    fn cached(&self, slot: u32, page: u32) -> Option<Rc<CachedPage>> {
+        let cached = self.pages.borrow().get(&(slot, page)).map(Rc::clone)?;
+        cached.used.set(true);
+        Some(cached)
+    }
+
+    async fn page(&self, owner: Owner, page: u32) -> Result<Rc<CachedPage>, TableError> {
+        if let Some(cached) = self.cached(owner.slot, page) {
             return Ok(cached);
         }
-        let (page_read, copy) = self.read_page(slot, chunk, page).await?;
-        // Another task may have read it meanwhile; there must be one cached page only.
-        if let Some(cached) = self.pages.borrow().get(&(slot, page)) {
-            return Ok(Rc::clone(cached));
+        let _locked = self.page_locks.exclusive(Self::lock_key(owner.slot, page)).await;
+        self.page_locked(owner, page).await
+    }
+
+    async fn page_locked(&self, owner: Owner, page: u32) -> Result<Rc<CachedPage>, TableError> {
+        if let Some(cached) = self.cached(owner.slot, page) {
+            return Ok(cached);
         }
+        let (found, copy, unwritten) = self.read_page(owner, page).await?;
         self.evict();
-        let cached =
-            Rc::new(CachedPage { page: RefCell::new(page_read), copy: Cell::new(copy), used: Cell::new(true) });
-        self.pages.borrow_mut().insert((slot, page), Rc::clone(&cached));
-        self.clock.borrow_mut().push_back((slot, page));
+        let cached = Rc::new(CachedPage {
+            page: RefCell::new(found),
+            copy: Cell::new(copy),
+            unwritten: Cell::new(unwritten),
+            used: Cell::new(true),
+        });
+        self.pages.borrow_mut().insert((owner.slot, page), Rc::clone(&cached));
+        self.clock.borrow_mut().push_back((owner.slot, page));
         Ok(cached)
     }
 
@@ -225,25 +328,42 @@ impl Tables {
         }
     }
 
-    async fn read_page(&self, slot: u32, chunk: u64, page: u32) -> Result<(CrcPage, u8), TableError> {
+    /// Both copies of a page as they are on disk.
+    ///
+    /// # Errors
+    /// [`TableError::Io`].
+    pub async fn copies(&self, slot: u32, page: u32) -> Result<[Result<CrcPage, FormatError>; 2], TableError> {
         let at = Place::CrcPage { slot, page, copy: 0 }.offset();
-        let (result, buf) = self.crc.read_at(Buf::zeroed(2 * BLOCK), at).await;
-        let len = result.map_err(|error| TableError::Io { table: CRC_TABLE, error })?;
-        let decode = |copy: usize| match buf[..len].get(copy * BLOCK..).and_then(|bytes| bytes.first_chunk::<BLOCK>()) {
-            Some(block) => CrcPage::decode(block, &self.store_uuid),
-            None => Err(FormatError::Magic { structure: "checksum page" }),
+        let buf = read_or_zero(&self.crc, 2 * BLOCK, at).await.map_err(crc_io)?;
+        let copies = buf.as_chunks::<BLOCK>().0;
+        Ok([CrcPage::decode(&copies[0], &self.store_uuid), CrcPage::decode(&copies[1], &self.store_uuid)])
+    }
+
+    /// The page, its current copy, and whether it is as good as never written.
+    async fn read_page(&self, owner: Owner, page: u32) -> Result<(CrcPage, u8, bool), TableError> {
+        let fresh = |sequence, copy| {
+            (CrcPage { sequence, ..CrcPage::holes(owner.chunk, owner.born, page) }, copy, true)
         };
-        match newer([decode(0), decode(1)], |page| page.sequence) {
+        match newer(self.copies(owner.slot, page).await?, |page| page.sequence) {
+            Ok((found, copy)) if (found.chunk, found.born) == (owner.chunk, owner.born) => {
+                if found.page == page {
+                    return Ok((found, copy, false));
+                }
+                let why = FormatError::Range { structure: "checksum page", field: "page number" };
+                Err(TableError::Page { slot: owner.slot, page, why })
+            }
             // The page of a chunk that had this slot before: for this chunk nothing was written yet.
-            Ok((found, copy)) if found.chunk != chunk || found.page != page => {
-                Ok((CrcPage { sequence: found.sequence, ..CrcPage::holes(chunk, page) }, copy))
+            Ok((found, copy)) if found.born < owner.born => Ok(fresh(found.sequence, copy)),
+            Ok(_) => {
+                let why = FormatError::Range { structure: "checksum page", field: "chunk" };
+                Err(TableError::Page { slot: owner.slot, page, why })
             }
-            Ok(found) => Ok(found),
-            Err([FormatError::Magic { .. }, _] | [_, FormatError::Magic { .. }]) => {
-                // Never written, or its very first write was cut off: the journal still has what it would say.
-                Ok((CrcPage::holes(chunk, page), 1))
+            Err([FormatError::Magic { .. }, FormatError::Magic { .. }]) => Ok(fresh(0, 1)),
+            // Its very first write was cut off: the journal still has what it would say.
+            Err([_, FormatError::Magic { .. }]) if self.unborn.borrow().contains(&(owner.slot, page)) => {
+                Ok(fresh(0, 1))
             }
-            Err([why, _]) => Err(TableError::Page { slot, page, why }),
+            Err([why, _]) => Err(TableError::Page { slot: owner.slot, page, why }),
         }
     }
 
@@ -251,16 +371,11 @@ impl Tables {
     ///
     /// # Errors
     /// [`TableError`].
-    pub async fn states(
-        &self,
-        slot: u32,
-        chunk: u64,
-        blocks: std::ops::Range<u32>,
-    ) -> Result<Vec<BlockState>, TableError> {
+    pub async fn states(&self, owner: Owner, blocks: Range<u32>) -> Result<Vec<BlockState>, TableError> {
         let mut states = Vec::with_capacity(blocks.len());
         let mut block = blocks.start;
         while block < blocks.end {
-            let page = self.page(slot, chunk, block / CRCS_PER_PAGE).await?;
+            let page = self.page(owner, block / CRCS_PER_PAGE).await?;
             let end = blocks.end.min((block / CRCS_PER_PAGE + 1) * CRCS_PER_PAGE);
             let page = page.page.borrow();
             states.extend((block..end).map(|b| BlockState::from_raw(page.entries[(b % CRCS_PER_PAGE) as usize])));
@@ -271,36 +386,54 @@ impl Tables {
 
     /// As [`Tables::states`] if every page is cached, without waiting.
     #[must_use]
-    pub fn states_cached(&self, slot: u32, blocks: std::ops::Range<u32>) -> Option<Vec<BlockState>> {
+    pub fn states_cached(&self, slot: u32, blocks: Range<u32>) -> Option<Vec<BlockState>> {
         let pages = self.pages.borrow();
         let mut states = Vec::with_capacity(blocks.len());
-        for block in blocks {
+        let mut block = blocks.start;
+        while block < blocks.end {
             let page = pages.get(&(slot, block / CRCS_PER_PAGE))?;
             page.used.set(true);
-            states.push(BlockState::from_raw(page.page.borrow().entries[(block % CRCS_PER_PAGE) as usize]));
+            let end = blocks.end.min((block / CRCS_PER_PAGE + 1) * CRCS_PER_PAGE);
+            let page = page.page.borrow();
+            states.extend((block..end).map(|b| BlockState::from_raw(page.entries[(b % CRCS_PER_PAGE) as usize])));
+            block = end;
         }
         Some(states)
     }
 
-    /// Writes new states of blocks of one chunk into its pages (the older copies); durable after [`Tables::sync`].
+    /// Writes new states of blocks of one chunk, sorted by block, into its pages; durable after [`Tables::sync`], which
+    /// must come before the next update of the same page.
     ///
     /// # Errors
-    /// [`TableError`].
-    pub async fn update(&self, slot: u32, chunk: u64, changes: &[(u32, BlockState)]) -> Result<(), TableError> {
+    /// [`TableError`]; with `Page` the other pages have been updated.
+    pub async fn update(&self, owner: Owner, changes: &[(u32, BlockState)]) -> Result<(), TableError> {
+        let mut result = Ok(());
         for same_page in changes.chunk_by(|a, b| a.0 / CRCS_PER_PAGE == b.0 / CRCS_PER_PAGE) {
-            let index = same_page[0].0 / CRCS_PER_PAGE;
-            let cached = self.page(slot, chunk, index).await?;
-            let (bytes, copy) = {
-                let mut page = cached.page.borrow_mut();
-                for (block, state) in same_page {
-                    page.entries[(block % CRCS_PER_PAGE) as usize] = state.to_raw();
-                }
-                page.sequence += 1;
-                (View::copy_of(&page.encode(&self.store_uuid)), 1 - cached.copy.get())
-            };
-            let at = Place::CrcPage { slot, page: index, copy }.offset();
-            self.crc.write_all_at(bytes, at).await.map_err(|error| TableError::Io { table: CRC_TABLE, error })?;
-            cached.copy.set(copy);
+            match self.update_page(owner, same_page).await {
+                Err(error @ TableError::Page { .. }) => result = Err(error),
+                other => other?,
+            }
+        }
+        result
+    }
+
+    async fn update_page(&self, owner: Owner, changes: &[(u32, BlockState)]) -> Result<(), TableError> {
+        let index = changes[0].0 / CRCS_PER_PAGE;
+        let _locked = self.page_locks.exclusive(Self::lock_key(owner.slot, index)).await;
+        let cached = self.page_locked(owner, index).await?;
+        let (bytes, copy) = {
+            let mut page = cached.page.borrow_mut();
+            for (block, state) in changes {
+                page.entries[(block % CRCS_PER_PAGE) as usize] = state.to_raw();
+            }
+            page.sequence += 1;
+            (View::copy_of(&page.encode(&self.store_uuid)), 1 - cached.copy.get())
+        };
+        let at = Place::CrcPage { slot: owner.slot, page: index, copy }.offset();
+        self.crc.write_all_at(bytes, at).await.map_err(crc_io)?;
+        cached.copy.set(copy);
+        if cached.unwritten.replace(false) {
+            self.fresh.borrow_mut().insert((owner.slot, index), copy);
         }
         Ok(())
     }
@@ -310,18 +443,41 @@ impl Tables {
     /// # Errors
     /// [`TableError::Io`].
     pub async fn sync(&self) -> Result<(), TableError> {
-        self.crc.sync_data().await.map_err(|error| TableError::Io { table: CRC_TABLE, error })
-    }
-
-    /// Bytes the tables need for one more chunk.
-    #[must_use]
-    pub const fn bytes_per_chunk() -> u64 {
-        CRC_SLOT + META_SLOT
+        self.crc.sync_data().await.map_err(crc_io)?;
+        let fresh = std::mem::take(&mut *self.fresh.borrow_mut());
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        // Only now the other copy: a crash must not tear both.
+        for ((slot, page), copy) in fresh {
+            let _locked = self.page_locks.exclusive(Self::lock_key(slot, page)).await;
+            let place = |copy| Place::CrcPage { slot, page, copy }.offset();
+            let (result, buf) = self.crc.read_exact_at(Buf::new(BLOCK), place(copy)).await;
+            result.map_err(crc_io)?;
+            self.crc.write_all_at(buf.freeze(), place(1 - copy)).await.map_err(crc_io)?;
+            self.unborn.borrow_mut().remove(&(slot, page));
+        }
+        self.crc.sync_data().await.map_err(crc_io)
     }
 }
 
-const _: () = assert!(PAGES_PER_CHUNK < 32);
+const _: () = assert!(PAGES_PER_CHUNK < 32 && CRC_SLOT.is_multiple_of(BLOCK as u64));
 
-async fn open_table(dir: &Path, table: &'static str) -> Result<File, TableError> {
-    File::open(&dir.join(table), OpenOptions::direct()).await.map_err(|error| TableError::Io { table, error })
+/// Reads `len` bytes; what lies behind the end of the file is zero.
+async fn read_or_zero(file: &File, len: usize, offset: u64) -> io::Result<Buf> {
+    let (result, mut buf) = file.read_at(Buf::zeroed(len), offset).await;
+    let mut have = result?;
+    while have < len {
+        // A short read, or the end: only asking again tells them apart.
+        let from = have / BLOCK * BLOCK;
+        let (result, rest) = file.read_at(Buf::new(len - from), offset + from as u64).await;
+        let count = result?;
+        if from + count <= have {
+            buf[have..].fill(0);
+            break;
+        }
+        buf[from..from + count].copy_from_slice(&rest[..count]);
+        have = from + count;
+    }
+    Ok(buf)
 }

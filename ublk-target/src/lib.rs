@@ -1,3 +1,4 @@
 //! Block front ends: NBD now, ublk next.
 
+pub mod device;
 pub mod nbd;

@@ -5,14 +5,25 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use rt::sync::RangeLock;
+use rt::sync::{RangeLock, Semaphore};
 
 use super::blocks::{BlockMap, Entry, Place};
 use super::{ACTIVE_BLOCKS, Engine, Refusal};
 use crate::format::BLOCK;
 use crate::format::block::BlockState;
 use crate::format::table::ChunkHeader;
-use crate::store::ChunkFile;
+use crate::store::{ChunkFile, FileError};
+use crate::tables::{Owner, TableError};
+
+/// The mark of an active extent (C5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// LSN of the record that made it.
+    pub(crate) lsn: u64,
+    /// It was there when the server started after a crash, in a session of this epoch: writes whose records were
+    /// lost may hide under it.
+    pub(crate) suspect: Option<u64>,
+}
 
 /// A replica.
 #[derive(Debug)]
@@ -26,33 +37,36 @@ pub struct Chunk {
     /// Version of the replica (C7).
     pub version: Cell<u64>,
     pub(crate) slot: u32,
-    pub(crate) header_copy: Cell<u8>,
+    pub(crate) header_copy: u8,
     pub(crate) header: Cell<ChunkHeader>,
     /// Entries of the current generation.
     pub(crate) live: RefCell<BlockMap>,
     /// Entries that a checkpoint is moving.
     pub(crate) frozen: RefCell<BlockMap>,
-    /// Active extents: LSN of the record that marked them, 0 for long ago.
-    pub(crate) active: RefCell<BTreeMap<u32, u64>>,
+    /// Active extents.
+    pub(crate) active: RefCell<BTreeMap<u32, Mark>>,
     /// Orders everything that touches a range: client writes, reconciler, scrub (C8).
     pub(crate) ranges: RangeLock,
+    /// Held by whatever a checkpoint does with the chunk, and by its deletion.
+    pub(crate) moving: Semaphore,
     pub(crate) deleted: Cell<bool>,
 }
 
 impl Chunk {
-    pub(crate) fn new(slot: u32, copy: u8, header: ChunkHeader) -> Rc<Self> {
+    pub(crate) fn new(slot: u32, header_copy: u8, header: ChunkHeader) -> Rc<Self> {
         Rc::new(Self {
             id: header.chunk,
             file: header.file,
             size: header.size,
             version: Cell::new(header.version),
             slot,
-            header_copy: Cell::new(copy),
+            header_copy,
             header: Cell::new(header),
             live: RefCell::default(),
             frozen: RefCell::default(),
             active: RefCell::default(),
             ranges: RangeLock::new(),
+            moving: Semaphore::new(1),
             deleted: Cell::new(false),
         })
     }
@@ -63,6 +77,11 @@ impl Chunk {
         (self.size / BLOCK as u64) as u32
     }
 
+    /// Whose checksum pages are this chunk's.
+    pub(crate) fn owner(&self) -> Owner {
+        Owner { slot: self.slot, chunk: self.id, born: self.header.get().born }
+    }
+
     /// The newest entry of a block, if the last checkpoint does not have it.
     pub(crate) fn entry(&self, block: u32) -> Option<Entry> {
         let live = self.live.borrow().get(block).copied();
@@ -70,23 +89,32 @@ impl Chunk {
     }
 
     /// Whether any block of the range has content that must still be moved.
-    pub(crate) fn has_content_to_move(&self, blocks: Range<u32>) -> bool {
+    pub(crate) fn has_content_to_move(&self, blocks: &Range<u32>) -> bool {
         let moves = |map: &BlockMap| map.range(blocks.clone()).any(|(_, entry)| entry.place != Place::File);
         moves(&self.live.borrow()) || moves(&self.frozen.borrow())
     }
 
     /// Marks the extents under `blocks` as active since the record at `lsn`, unless they are already.
-    pub(crate) fn mark(&self, blocks: Range<u32>, lsn: u64) {
+    pub(crate) fn mark(&self, blocks: &Range<u32>, lsn: u64) {
         let mut active = self.active.borrow_mut();
-        for extent in extents(&blocks) {
-            active.entry(extent).or_insert(lsn);
+        for extent in extents(blocks) {
+            active.entry(extent).or_insert(Mark { lsn, suspect: None });
         }
     }
 
     /// Whether in-place writes may touch the extents under `blocks`: all marks are durable.
     pub(crate) fn is_active(&self, blocks: &Range<u32>, durable: u64) -> bool {
         let active = self.active.borrow();
-        extents(blocks).all(|extent| active.get(&extent).is_some_and(|&lsn| lsn < durable))
+        extents(blocks).all(|extent| active.get(&extent).is_some_and(|mark| mark.lsn < durable))
+    }
+
+    /// What a block is whose content does not match its checksum: unsettled where a crash may have left data
+    /// without its record, damaged elsewhere.
+    pub(crate) fn mismatch(&self, block: u32) -> Refusal {
+        match self.active.borrow().get(&(block / ACTIVE_BLOCKS)) {
+            Some(Mark { suspect: Some(_), .. }) => Refusal::Unsettled { block },
+            _ => Refusal::Corrupt { block },
+        }
     }
 }
 
@@ -98,48 +126,63 @@ pub(crate) fn extents(blocks: &Range<u32>) -> Range<u32> {
 impl Engine {
     /// The open file of a chunk.
     pub(crate) async fn chunk_file(&self, chunk: &Chunk) -> Result<Rc<ChunkFile>, Refusal> {
-        match self.store.file(chunk.id, chunk.size).await {
-            Ok(file) => Ok(file),
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::InvalidData) => {
-                // A lost or truncated file is one lost replica, not a failed device.
-                tracing::error!("chunk {:#x}: {error}", chunk.id);
-                Err(Refusal::Corrupt { block: 0 })
-            }
-            Err(error) => {
-                self.fail("opening a chunk file", &error);
-                Err(Refusal::DeviceFailed)
-            }
+        self.store.file(chunk.id, chunk.size).await.map_err(|error| self.file_refused(chunk, &error))
+    }
+
+    /// A lost or truncated file, or one the system does not open, is one lost replica, not a failed device.
+    pub(crate) fn file_refused(&self, chunk: &Chunk, error: &FileError) -> Refusal {
+        if let FileError::Commit(error) = error {
+            self.fail("a flush", error);
+            return Refusal::DeviceFailed;
         }
+        tracing::error!("chunk {:#x}: {error}", chunk.id);
+        Refusal::Corrupt { block: 0 }
     }
 
     /// What the last checkpoint says of blocks.
-    pub(crate) async fn table_states(&self, chunk: &Chunk, blocks: Range<u32>) -> Result<Vec<BlockState>, Refusal> {
+    pub(crate) async fn table_states(
+        &self,
+        chunk: &Chunk,
+        blocks: Range<u32>,
+    ) -> Result<Vec<BlockState>, Refusal> {
         if self.superblock.borrow().no_checksums {
             return Ok(vec![BlockState::Unchecked; blocks.len()]);
         }
         if let Some(states) = self.tables.states_cached(chunk.slot, blocks.clone()) {
             return Ok(states);
         }
-        match self.tables.states(chunk.slot, chunk.id, blocks.clone()).await {
+        match self.tables.states(chunk.owner(), blocks.clone()).await {
             Ok(states) => Ok(states),
-            Err(crate::tables::TableError::Page { why, .. }) => {
-                tracing::error!("chunk {:#x}, blocks {blocks:?}: {why}", chunk.id);
+            // A sector that cannot be read is damage of what it holds, no failure of the device.
+            Err(error @ (TableError::Page { .. } | TableError::Io { .. })) => {
+                tracing::error!("chunk {:#x}, blocks {blocks:?}: {error}", chunk.id);
+                self.count(|counters| counters.corrupt_blocks += 1);
                 Err(Refusal::Corrupt { block: blocks.start })
             }
-            Err(error) => Err(self.table_failed(&error)),
+            Err(error @ TableError::Header { .. }) => Err(self.table_failed(&error)),
         }
     }
 
     /// What is known of blocks now, newest first: block map, then table.
-    pub(crate) async fn states(&self, chunk: &Chunk, blocks: Range<u32>) -> Result<Vec<(BlockState, Place)>, Refusal> {
-        let base = self.table_states(chunk, blocks.clone()).await?;
-        let (live, frozen) = (chunk.live.borrow(), chunk.frozen.borrow());
-        Ok(blocks
-            .zip(base)
-            .map(|(block, base)| match live.get(block).or_else(|| frozen.get(block)) {
+    pub(crate) async fn states(
+        &self,
+        chunk: &Chunk,
+        blocks: Range<u32>,
+    ) -> Result<Vec<(BlockState, Place)>, Refusal> {
+        loop {
+            let serial = self.checkpoint_serial.get();
+            let base = self.table_states(chunk, blocks.clone()).await?;
+            if serial != self.checkpoint_serial.get() {
+                // While pages were read a checkpoint has moved entries from the maps into them.
+                continue;
+            }
+            let (live, frozen) = (chunk.live.borrow(), chunk.frozen.borrow());
+            let newest = |block| live.get(block).or_else(|| frozen.get(block));
+            let states = blocks.zip(base).map(|(block, base)| match newest(block) {
                 Some(entry) => (entry.state, entry.place),
                 None => (base, Place::File),
-            })
-            .collect())
+            });
+            return Ok(states.collect());
+        }
     }
 }

@@ -2,10 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::rc::Rc;
 
 use rt::sync::Notify;
 
-use super::{UNSTABLE_MAX, UNSTABLE_SOON};
+use super::chunk::extents;
+use super::{SEQ_WINDOW, UNSTABLE_MAX, UNSTABLE_SOON};
 
 /// A write that may not be on every member's stable storage (C5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +19,14 @@ pub struct Unstable {
     pub first: u32,
     /// Blocks.
     pub count: u32,
+}
+
+impl Unstable {
+    /// Its blocks.
+    #[must_use]
+    pub fn blocks(&self) -> Range<u32> {
+        self.first..self.first + self.count
+    }
 }
 
 /// The writes of the current lease epoch (C11).
@@ -29,18 +40,34 @@ pub struct Session {
     pub outcomes: BTreeSet<u64>,
 }
 
+/// Orders unstable writes by epoch, sequence number, chunk and first block.
+type UnstableKey = (u64, u64, u64, u32);
+
 /// State of one file.
 #[derive(Debug)]
 pub struct FileState {
     /// The file.
     pub file: u64,
+    /// Lower epochs are refused.
     fence: Cell<u64>,
+    /// The highest fence that is durable and had nothing below it under way any more.
+    fenced: Cell<u64>,
     session: RefCell<Session>,
-    /// By epoch, sequence number, chunk and first block.
-    unstable: RefCell<BTreeMap<(u64, u64, u64, u32), Unstable>>,
-    stable: Cell<(u64, u64)>,
+    unstable: RefCell<BTreeMap<UnstableKey, Unstable>>,
+    /// Unstable writes of all files, for the bound of them all.
+    unstable_of_all: Rc<Cell<usize>>,
+    /// Those of the current epoch; older ones go only when somebody settles them and must not stop the writer.
+    unstable_current: Cell<usize>,
+    /// All lower sequence numbers of the session are stable on all members.
+    stable: Cell<u64>,
+    /// Epoch and `done` of the first request since the server started.
+    resumed: Cell<Option<(u64, u64)>>,
+    /// Writes of lower epochs are stable: the file was released in order.
+    settled_before: Cell<u64>,
+    /// Chunks of the file that are here.
+    pub(crate) chunks: Cell<usize>,
     in_flight: RefCell<BTreeMap<u64, usize>>,
-    pub(crate) idle: Notify,
+    idle: Notify,
     running: RefCell<BTreeSet<(u64, u64, u64)>>,
     pub(crate) finished: Notify,
 }
@@ -62,13 +89,19 @@ pub(crate) enum Admission {
 }
 
 impl FileState {
-    pub(crate) fn new(file: u64) -> Self {
+    pub(crate) fn new(file: u64, unstable_of_all: Rc<Cell<usize>>) -> Self {
         Self {
             file,
             fence: Cell::new(0),
+            fenced: Cell::new(0),
             session: RefCell::default(),
             unstable: RefCell::default(),
-            stable: Cell::new((0, 0)),
+            unstable_of_all,
+            unstable_current: Cell::new(0),
+            stable: Cell::new(0),
+            resumed: Cell::new(None),
+            settled_before: Cell::new(0),
+            chunks: Cell::new(0),
             in_flight: RefCell::default(),
             idle: Notify::new(),
             running: RefCell::default(),
@@ -81,9 +114,14 @@ impl FileState {
         self.fence.get().max(self.session.borrow().epoch)
     }
 
-    /// The fence that is recorded.
-    pub fn recorded_fence(&self) -> u64 {
+    /// The fence that was ordered, durable or not.
+    pub fn ordered_fence(&self) -> u64 {
         self.fence.get()
+    }
+
+    /// The fence that is durable, with nothing older under way.
+    pub(crate) fn completed_fence(&self) -> u64 {
+        self.fenced.get()
     }
 
     /// Refuses lower epochs from now on.
@@ -91,36 +129,54 @@ impl FileState {
         self.fence.set(self.fence.get().max(epoch));
     }
 
+    /// Notes that a fence is durable and drained.
+    pub(crate) fn complete_fence(&self, epoch: u64) {
+        self.fenced.set(self.fenced.get().max(epoch));
+    }
+
     /// The writes of the current epoch.
     pub fn session(&self) -> Session {
         self.session.borrow().clone()
     }
 
-    /// Begins the session of `epoch` if it is new, and moves its watermarks.
+    /// Epoch of the current session.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.session.borrow().epoch
+    }
+
+    /// A request's watermarks: begins the session of `epoch` if it is new.
     pub(crate) fn advance(&self, epoch: u64, done: u64, stable: u64) {
+        if self.resumed.get().is_none() {
+            self.resumed.set(Some((epoch, done)));
+        }
+        self.replay(epoch, done, stable);
+    }
+
+    /// As [`FileState::advance`], for what the journal tells.
+    pub(crate) fn replay(&self, epoch: u64, done: u64, stable: u64) {
         let mut session = self.session.borrow_mut();
         if epoch < session.epoch {
             return;
         }
         if epoch > session.epoch {
             *session = Session { epoch, ..Session::default() };
-            self.stable.set((epoch, 0));
+            self.stable.set(0);
+            self.unstable_current.set(0);
         }
         if done > session.done {
             session.done = done;
-            session.outcomes = session.outcomes.split_off(&done);
-        }
-        if stable > self.stable.get().1 {
-            self.stable.set((epoch, stable));
-            let mut unstable = self.unstable.borrow_mut();
-            let passed: Vec<_> = unstable.range((epoch, 0, 0, 0)..(epoch, stable, 0, 0)).map(|(&key, _)| key).collect();
-            for key in passed {
-                unstable.remove(&key);
+            while session.outcomes.first().is_some_and(|&seq| seq < done) {
+                session.outcomes.pop_first();
             }
+        }
+        drop(session);
+        if stable > self.stable.get() {
+            self.stable.set(stable);
+            self.retain_unstable(|&(e, seq, ..)| e != epoch || seq >= stable);
         }
     }
 
-    /// Decides what to do with a write to `chunk`; a write that spans chunks has one sequence number per chunk's part.
+    /// Decides what to do with a write to `chunk`.
     pub(crate) fn admit(&self, epoch: u64, seq: u64, chunk: u64) -> Admission {
         let session = self.session.borrow();
         if epoch == session.epoch {
@@ -146,14 +202,12 @@ impl FileState {
         self.finished.notify_all();
     }
 
-    /// Notes a write as carried out and not yet stable.
-    pub(crate) fn done(&self, epoch: u64, seq: u64, write: Unstable) {
+    /// Notes a write as carried out.
+    pub(crate) fn done(&self, epoch: u64, seq: u64) {
         let mut session = self.session.borrow_mut();
         if epoch == session.epoch && seq >= session.done {
             session.outcomes.insert(seq);
         }
-        drop(session);
-        self.add_unstable(epoch, seq, write);
     }
 
     /// Forgets that a write was carried out: its data did not survive.
@@ -164,29 +218,42 @@ impl FileState {
         }
     }
 
-    pub(crate) fn restore_outcome(&self, epoch: u64, seq: u64) {
-        let mut session = self.session.borrow_mut();
-        if epoch == session.epoch && seq >= session.done {
-            session.outcomes.insert(seq);
-        }
-    }
-
+    /// Notes a write as not yet stable.
     pub(crate) fn add_unstable(&self, epoch: u64, seq: u64, write: Unstable) {
-        let (stable_epoch, stable) = self.stable.get();
-        if epoch == stable_epoch && seq < stable {
+        let current = self.session.borrow().epoch;
+        if (epoch == current && seq < self.stable.get()) || epoch < self.settled_before.get() {
             return;
         }
-        self.unstable.borrow_mut().insert((epoch, seq, write.chunk, write.first), write);
+        let key = (epoch, seq, write.chunk, write.first);
+        if self.unstable.borrow_mut().insert(key, write).is_none() {
+            self.unstable_of_all.set(self.unstable_of_all.get() + 1);
+            self.unstable_current.set(self.unstable_current.get() + usize::from(epoch == current));
+        }
     }
 
-    /// Whether another unstable write fits.
+    fn retain_unstable(&self, keep: impl Fn(&UnstableKey) -> bool) {
+        let current = self.session.borrow().epoch;
+        let mut unstable = self.unstable.borrow_mut();
+        let (all, of_current) = (self.unstable_of_all.get(), self.unstable_current.get());
+        let (mut gone, mut gone_current) = (0, 0);
+        unstable.retain(|key, _| {
+            let stays = keep(key);
+            gone += usize::from(!stays);
+            gone_current += usize::from(!stays && key.0 == current);
+            stays
+        });
+        self.unstable_of_all.set(all - gone);
+        self.unstable_current.set(of_current - gone_current);
+    }
+
+    /// Whether the writer may add another unstable write.
     pub(crate) fn has_room(&self) -> bool {
-        self.unstable.borrow().len() < UNSTABLE_MAX
+        self.unstable_current.get() < UNSTABLE_MAX
     }
 
-    /// Whether the client should flush soon.
+    /// Whether the writer should flush soon.
     pub(crate) fn wants_flush(&self) -> bool {
-        self.unstable.borrow().len() >= UNSTABLE_SOON
+        self.unstable_current.get() >= UNSTABLE_SOON
     }
 
     /// The unstable writes, with epoch and sequence number.
@@ -194,30 +261,51 @@ impl FileState {
         self.unstable.borrow().iter().map(|(&(epoch, seq, ..), &write)| (epoch, seq, write)).collect()
     }
 
-    pub(crate) fn is_unstable(&self, chunk: u64, blocks: &std::ops::Range<u32>) -> bool {
+    /// Active extents that unstable writes touch, by chunk.
+    pub(crate) fn unstable_extents(&self) -> BTreeSet<(u64, u32)> {
         let unstable = self.unstable.borrow();
-        unstable.values().any(|w| w.chunk == chunk && w.first < blocks.end && blocks.start < w.first + w.count)
+        unstable.values().flat_map(|w| extents(&w.blocks()).map(|extent| (w.chunk, extent))).collect()
     }
 
     /// Voids unstable writes of a chunk with epochs up to `epoch`.
     pub(crate) fn clear_unstable(&self, chunk: u64, epoch: u64) {
-        self.unstable.borrow_mut().retain(|&(e, _, c, _), _| c != chunk || e > epoch);
+        self.retain_unstable(|&(e, _, c, _)| c != chunk || e > epoch);
     }
 
-    /// Voids unstable writes of epochs below `epoch`: the file was released cleanly, all of them are stable.
+    /// Voids everything about epochs below `epoch`: the file was released in order, all of it is stable.
     pub(crate) fn forget_below(&self, epoch: u64) {
-        self.unstable.borrow_mut().retain(|&(e, ..), _| e >= epoch);
+        self.settled_before.set(self.settled_before.get().max(epoch));
+        self.retain_unstable(|&(e, ..)| e >= epoch);
+    }
+
+    /// Whether a mark that recovery found, when the session had this epoch, no longer hides a write whose record was
+    /// lost in the crash. Such a write is either sent again, and stable once the watermark has passed
+    /// everything that could have been on its way then, or it belongs to an epoch that has been settled.
+    pub(crate) fn is_settled_since_start(&self, epoch: u64) -> bool {
+        if epoch < self.settled_before.get() {
+            return true;
+        }
+        let same = self.session.borrow().epoch == epoch;
+        match self.resumed.get() {
+            Some((resumed, done)) if same && resumed == epoch => self.stable.get() >= done.saturating_add(SEQ_WINDOW),
+            _ => false,
+        }
     }
 
     /// Forgets a deleted chunk.
     pub(crate) fn forget_chunk(&self, chunk: u64) {
-        self.unstable.borrow_mut().retain(|&(_, _, c, _), _| c != chunk);
+        self.retain_unstable(|&(_, _, c, _)| c != chunk);
+    }
+
+    /// Whether nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.borrow().is_empty()
     }
 
     /// Counts a request of `epoch` as under way until the guard is dropped.
-    pub(crate) fn enter(self: &std::rc::Rc<Self>, epoch: u64) -> InFlight {
+    pub(crate) fn enter(self: &Rc<Self>, epoch: u64) -> InFlight {
         *self.in_flight.borrow_mut().entry(epoch).or_insert(0) += 1;
-        InFlight { state: std::rc::Rc::clone(self), epoch }
+        InFlight { state: Rc::clone(self), epoch }
     }
 
     /// Waits until no request with an epoch below `epoch` is under way (C2).
@@ -236,7 +324,7 @@ impl FileState {
 /// A request under way.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    state: std::rc::Rc<FileState>,
+    state: Rc<FileState>,
     epoch: u64,
 }
 
@@ -251,5 +339,90 @@ impl Drop for InFlight {
         }
         drop(in_flight);
         self.state.idle.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> FileState {
+        FileState::new(1, Rc::default())
+    }
+
+    fn at(first: u32) -> Unstable {
+        Unstable { chunk: 5, first, count: 1 }
+    }
+
+    #[test]
+    fn what_was_done_is_not_done_again() {
+        let file = file();
+        file.advance(3, 10, 10);
+        assert_eq!(file.admit(3, 9, 5), Admission::Answered { done: 10 });
+        assert_eq!(file.admit(3, 10, 5), Admission::New);
+        file.begin(3, 10, 5);
+        assert_eq!(file.admit(3, 10, 5), Admission::Running);
+        file.done(3, 10);
+        file.end(3, 10, 5);
+        assert_eq!(file.admit(3, 10, 5), Admission::Repeat);
+        file.advance(3, 11, 10);
+        assert_eq!(file.admit(3, 10, 5), Admission::Answered { done: 11 });
+        file.advance(4, 1, 1);
+        assert_eq!(file.admit(4, 10, 5), Admission::New, "another epoch counts anew");
+        assert_eq!(file.fence(), 4);
+    }
+
+    #[test]
+    fn the_list_of_unstable_writes_follows_the_watermark() {
+        let total = Rc::new(Cell::new(0));
+        let file = FileState::new(1, Rc::clone(&total));
+        file.advance(3, 1, 1);
+        for seq in 1..=4 {
+            file.add_unstable(3, seq, at(seq as u32));
+        }
+        file.add_unstable(3, 4, at(4));
+        assert_eq!((file.unstable().len(), total.get()), (4, 4));
+        file.advance(3, 4, 3);
+        assert_eq!(file.unstable(), [(3, 3, at(3)), (3, 4, at(4))]);
+        file.add_unstable(3, 2, at(2));
+        assert_eq!(total.get(), 2, "stable by the time it was noted");
+        file.advance(4, 1, 1);
+        file.add_unstable(4, 1, at(9));
+        assert_eq!((total.get(), file.unstable_current.get()), (3, 1), "older ones stay until they are settled");
+        file.clear_unstable(6, 3);
+        assert_eq!(total.get(), 3);
+        file.clear_unstable(5, 3);
+        assert_eq!(file.unstable(), [(4, 1, at(9))]);
+        file.forget_below(5);
+        assert_eq!((total.get(), file.unstable_current.get()), (0, 0));
+    }
+
+    #[test]
+    fn old_unstable_writes_do_not_stop_a_new_writer() {
+        let file = file();
+        file.advance(1, 1, 1);
+        for seq in 0..UNSTABLE_MAX as u64 {
+            assert!(file.has_room());
+            file.add_unstable(1, seq + 1, at(0));
+        }
+        assert!(!file.has_room() && file.wants_flush());
+        file.advance(2, 1, 1);
+        assert!(file.has_room() && !file.wants_flush());
+    }
+
+    #[test]
+    fn marks_from_before_a_crash_stay_until_nothing_can_hide_under_them() {
+        let file = file();
+        file.replay(3, 5, 5);
+        assert!(!file.is_settled_since_start(3));
+        file.advance(3, 10, 10);
+        file.advance(3, 9 + SEQ_WINDOW, 9 + SEQ_WINDOW);
+        assert!(!file.is_settled_since_start(3));
+        file.advance(3, 10 + SEQ_WINDOW, 10 + SEQ_WINDOW);
+        assert!(file.is_settled_since_start(3));
+        file.advance(4, SEQ_WINDOW * 9, SEQ_WINDOW * 9);
+        assert!(!file.is_settled_since_start(3), "the session ended before it was known");
+        file.forget_below(4);
+        assert!(file.is_settled_since_start(3));
     }
 }

@@ -1,26 +1,36 @@
 //! The engine: what a chunk server does with the requests it gets.
 //!
-//! The life of a write, as one line of awaits: checks (fence, version, duplicates) → checksums → range lock → merge of
+//! The life of a write, as one line of awaits: checks (fence, version, duplicates) → range lock → checksums → merge of
 //! parts → allocation → journal record and, where it is safe, data in place → block map → answer.
 //! Reads go block map → table → file and verify every block. A checkpoint moves what the block maps hold into files
 //! and tables and lets the journal's tail follow.
 //!
 //! **Invariant:** nothing is answered before its record is written. **Invariant:** no chunk file is touched where the
 //! table says data unless the extent's mark is durable (C5). **Invariant:** a block with content in
-//! the journal that no checkpoint has moved is never written in place.
+//! the journal that no checkpoint has moved is never written in place. **Invariant:** a checkpoint waits for no lock
+//! that a request holds, because requests wait for checkpoints.
+//!
+//! A request that has begun runs to its end: its future must not be dropped before (a task of its own does that), or the
+//! locks it holds would fall while the kernel still works for it.
 
 mod blocks;
 mod checkpoint;
 mod chunk;
+mod content;
+mod create;
 mod files;
 mod flush;
+pub(crate) mod history;
+mod join;
 mod manage;
+mod moves;
 mod open;
 mod query;
 mod read;
 mod reconcile;
 pub mod recovery;
 mod replay;
+mod state;
 mod write;
 
 use std::cell::{Cell, RefCell};
@@ -28,7 +38,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use rt::sync::Notify;
+use rt::sync::{Notify, RangeLock, Semaphore};
 
 use crate::format::superblock::Superblock;
 use crate::journal::{AppendError, Journal};
@@ -37,23 +47,30 @@ use crate::tables::{TableError, Tables};
 
 pub use blocks::{Entry, Place};
 pub use chunk::Chunk;
-pub use files::{FileState, Session};
+pub use create::{CreateError, CreateOptions, create};
+pub use files::{FileState, Session, Unstable};
 pub use manage::NewChunk;
-pub use open::{CreateError, CreateOptions, OpenError, create, lock_directory, read_superblock, remove_created};
+pub use open::{JOURNAL, OpenError, SUPERBLOCK, lock_directory, read_superblock};
 pub use read::ReadReply;
 pub use reconcile::{BlockSurvey, Doubt, Surveyed};
 pub use write::{WriteKind, WriteReply, WriteRequest};
 
-/// Aligned writes up to this many bytes go through the journal when their extent is not active yet.
+/// Most bytes that one write or read moves.
+pub const MAX_DATA: usize = 4 << 20;
+/// Aligned writes below this many bytes go through the journal when their extent is not active yet.
 pub const JOURNAL_MAX: u32 = 128 << 10;
-/// Blocks of one active extent (1 MiB): the unit of marks (C5).
+/// Blocks of one active extent (1 MiB): the unit of marks (C5), and the most one record of a write covers.
 pub const ACTIVE_BLOCKS: u32 = 256;
 /// Writes of one file that may be unstable before a flush is forced (C5).
 pub const UNSTABLE_MAX: usize = 4096;
 /// From this many on the client is asked to flush soon.
 pub const UNSTABLE_SOON: usize = UNSTABLE_MAX * 3 / 4;
-/// Blocks in block maps before a checkpoint begins.
+/// How far a write's sequence number may be ahead of the oldest one that is not answered.
+pub const SEQ_WINDOW: u64 = 1 << 20;
+/// Blocks in block maps before a checkpoint begins; at twice as many writes wait for it.
 pub const BLOCK_MAP_MAX: usize = 128 << 10;
+/// Records of writes before a checkpoint begins: what recovery has to read.
+pub const RECORDS_MAX: usize = 256 << 10;
 
 /// Why a request was refused. Each says whose fault it is and maps to one status on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -128,6 +145,7 @@ impl From<AppendError> for Refusal {
         match error {
             AppendError::Failed => Self::DeviceFailed,
             AppendError::Closed => Self::Stopping,
+            AppendError::Full => Self::NoSpace,
         }
     }
 }
@@ -177,29 +195,42 @@ pub struct Engine {
     pub(crate) dir: PathBuf,
     pub(crate) superblock: RefCell<Superblock>,
     pub(crate) superblock_file: rt::fs::File,
+    pub(crate) superblock_writing: Semaphore,
     pub(crate) journal: Rc<Journal>,
     pub(crate) tables: Tables,
     pub(crate) store: Store,
     pub(crate) options: EngineOptions,
     pub(crate) chunks: RefCell<BTreeMap<u64, Rc<Chunk>>>,
+    /// Chunks with entries in their live maps.
+    pub(crate) touched: RefCell<BTreeMap<u64, Rc<Chunk>>>,
+    /// Chunks with active extents.
+    pub(crate) marked: RefCell<BTreeMap<u64, Rc<Chunk>>>,
     pub(crate) files: RefCell<BTreeMap<u64, Rc<FileState>>>,
-    /// Lower bounds of the LSNs of writes that are not complete: neither a flush may claim to reach beyond, nor may a
-    /// checkpoint's tail pass them.
-    pub(crate) floors: RefCell<BTreeMap<u64, usize>>,
+    pub(crate) unstable: Rc<Cell<usize>>,
     /// Reads under way by the checkpoint they began after: they may still need what it wants to overwrite.
     pub(crate) readers: RefCell<BTreeMap<u64, usize>>,
     pub(crate) readers_left: Notify,
+    pub(crate) checkpointing: Semaphore,
     pub(crate) checkpoint_serial: Cell<u64>,
-    /// Tail that the frozen maps allow, while there are any.
-    pub(crate) frozen_tail: Cell<Option<u64>>,
-    pub(crate) map_entries: Cell<usize>,
-    pub(crate) flushing: RefCell<flush::Flushing>,
+    /// What a checkpoint under way moves.
+    pub(crate) frozen: RefCell<Option<checkpoint::Frozen>>,
     pub(crate) checkpoint_wanted: Notify,
     pub(crate) checkpoint_done: Notify,
-    pub(crate) superblock_writing: rt::sync::Semaphore,
-    pub(crate) creating: rt::sync::RangeLock,
+    pub(crate) map_entries: Cell<usize>,
+    pub(crate) records: Cell<usize>,
+    pub(crate) flushing: RefCell<flush::Flushing>,
+    pub(crate) flushed: Notify,
+    pub(crate) creating: RangeLock,
+    pub(crate) requests: Cell<usize>,
+    pub(crate) requests_left: Notify,
     pub(crate) failed: Cell<bool>,
+    pub(crate) failure: Notify,
+    /// No new requests.
     pub(crate) stopping: Cell<bool>,
+    /// Nothing at all any more.
+    pub(crate) ended: Cell<bool>,
+    /// Checkpoints find no space on the disk.
+    pub(crate) stuck: Cell<bool>,
     pub(crate) counters: Cell<Counters>,
     /// The journal lies on a device of its own: a flush must reach the data device too.
     pub(crate) separate_journal: bool,
@@ -208,6 +239,19 @@ pub struct Engine {
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+/// A request under way; the server does not stop before it has ended.
+#[derive(Debug)]
+pub(crate) struct Running<'a>(&'a Engine);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.requests.set(self.0.requests.get() - 1);
+        if self.0.requests.get() == 0 && self.0.stopping.get() {
+            self.0.requests_left.notify_all();
+        }
     }
 }
 
@@ -254,13 +298,18 @@ impl Engine {
         self.chunks.borrow().len()
     }
 
-    /// Fails every replica here for good and notes it in the superblock, so that a restart does not forget (C4).
+    /// Fails every replica here for good (C4): from now on every request is refused. A task of the engine notes it in
+    /// the superblock, so that a restart does not forget.
     pub(crate) fn fail(&self, what: &str, error: &dyn std::fmt::Display) {
         if self.failed.replace(true) {
             return;
         }
-        tracing::error!(dir = %self.dir.display(), "{what} failed: {error}; this chunk server takes itself out of service");
+        let dir = self.dir.display();
+        tracing::error!(%dir, "{what} failed: {error}; this chunk server takes itself out of service");
+        self.journal.fail();
+        self.failure.notify_one();
         self.checkpoint_done.notify_all();
+        self.checkpoint_wanted.notify_one();
     }
 
     pub(crate) fn table_failed(&self, error: &TableError) -> Refusal {
@@ -268,18 +317,37 @@ impl Engine {
         Refusal::DeviceFailed
     }
 
+    pub(crate) fn append_failed(&self, error: AppendError) -> Refusal {
+        if error == AppendError::Failed {
+            self.fail("a write to the journal", &error);
+        }
+        error.into()
+    }
+
     pub(crate) fn check_running(&self) -> Result<(), Refusal> {
         if self.failed.get() {
             return Err(Refusal::DeviceFailed);
         }
-        if self.stopping.get() {
+        if self.ended.get() {
             return Err(Refusal::Stopping);
         }
         Ok(())
     }
 
+    /// Begins a request.
+    pub(crate) fn begin(&self) -> Result<Running<'_>, Refusal> {
+        self.check_running()?;
+        if self.stopping.get() {
+            return Err(Refusal::Stopping);
+        }
+        self.requests.set(self.requests.get() + 1);
+        Ok(Running(self))
+    }
+
     pub(crate) fn file_state(&self, file: u64) -> Rc<FileState> {
-        Rc::clone(self.files.borrow_mut().entry(file).or_insert_with(|| Rc::new(FileState::new(file))))
+        let mut files = self.files.borrow_mut();
+        let state = files.entry(file).or_insert_with(|| Rc::new(FileState::new(file, Rc::clone(&self.unstable))));
+        Rc::clone(state)
     }
 
     /// The chunk a request names, if the request's version and file fit (C2, C7, C9).
@@ -295,7 +363,7 @@ impl Engine {
         Ok(found)
     }
 
-    /// Refuses an epoch below the file's fence and begins a new session at a higher one (C1, C2).
+    /// Refuses an epoch below the file's fence (C1, C2).
     pub(crate) fn check_epoch(&self, file: u64, epoch: u64) -> Result<Rc<FileState>, Refusal> {
         let state = self.file_state(file);
         let fence = state.fence();
@@ -303,5 +371,15 @@ impl Engine {
             return Err(Refusal::StaleEpoch { epoch, fence });
         }
         Ok(state)
+    }
+
+    /// After a wait: the device may have failed, the fence may have risen, the chunk may be gone.
+    pub(crate) fn recheck(&self, chunk: &Chunk, epoch: u64) -> Result<(), Refusal> {
+        self.check_running()?;
+        self.check_epoch(chunk.file, epoch)?;
+        if chunk.deleted.get() {
+            return Err(Refusal::UnknownChunk(chunk.id));
+        }
+        Ok(())
     }
 }

@@ -45,7 +45,8 @@ pub struct Options {
     pub silence_max: Duration,
     /// How long an orderly end may take.
     pub close_timeout: Duration,
-    /// When this many bytes wait to be sent on a connection, no request of the peer is started and no notice taken.
+    /// When this many bytes wait to be sent on a connection or may soon ([`Service::reply_bytes`]), no request of the
+    /// peer is started and no notice taken.
     pub queue_bytes: usize,
     /// Most connections that peers may have made.
     pub connections_max: u32,

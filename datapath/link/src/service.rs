@@ -35,6 +35,13 @@ pub trait Service: 'static {
     /// what has been accepted is finished, only nobody is told.
     fn serve(self: Rc<Self>, connection: Connection, request: Request) -> impl Future<Output = Response> + 'static;
 
+    /// How many bytes of payload the answer to a request may have. Requests whose answers could not be queued are not
+    /// started yet, so that a peer that asks for much and reads nothing costs no memory.
+    fn reply_bytes(&self, request: &Request) -> usize {
+        let _ = request;
+        0
+    }
+
     /// Takes a notice. Called in the order of arrival, before the next frame is looked at; so it must be quick.
     fn notice(self: Rc<Self>, connection: &Connection, notice: Notice) {
         let _ = (connection, notice);
@@ -43,11 +50,16 @@ pub trait Service: 'static {
 
 /// [`Service`] without its type.
 pub(crate) trait Dispatch {
+    fn reply_bytes(&self, request: &Request) -> usize;
     fn start(self: Rc<Self>, connection: Connection, request: Request, ticket: Ticket);
     fn notice(self: Rc<Self>, connection: &Connection, notice: Notice);
 }
 
 impl<S: Service> Dispatch for S {
+    fn reply_bytes(&self, request: &Request) -> usize {
+        Service::reply_bytes(self, request)
+    }
+
     fn start(self: Rc<Self>, connection: Connection, request: Request, ticket: Ticket) {
         rt::spawn(async move {
             let response = self.serve(connection, request).await;
@@ -64,17 +76,30 @@ impl<S: Service> Dispatch for S {
 pub(crate) struct Ticket {
     shared: Rc<Shared>,
     header: Header,
+    /// Bytes of the queue that are kept free for the answer.
+    reserved: usize,
     answered: bool,
 }
 
 impl Ticket {
     pub(crate) fn new(shared: Rc<Shared>, header: Header) -> Self {
-        Self { shared, header, answered: false }
+        Self { shared, header, reserved: 0, answered: false }
+    }
+
+    /// Keeps so many bytes of the queue free until the answer is there.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.shared.reserved.set(self.shared.reserved.get() + bytes);
+        self.reserved += bytes;
+    }
+
+    fn settle(&mut self, response: Response) {
+        self.answered = true;
+        self.shared.reserved.set(self.shared.reserved.get() - self.reserved);
+        self.shared.respond(&self.header, response);
     }
 
     pub(crate) fn respond(mut self, response: Response) {
-        self.answered = true;
-        self.shared.respond(&self.header, response);
+        self.settle(response);
     }
 }
 
@@ -82,7 +107,7 @@ impl Drop for Ticket {
     /// A task that was aborted must not leave its peer waiting, nor hold its place for ever.
     fn drop(&mut self) {
         if !self.answered {
-            self.shared.respond(&self.header, Status::Internal.into());
+            self.settle(Status::Internal.into());
         }
     }
 }

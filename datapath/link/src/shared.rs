@@ -80,6 +80,8 @@ pub(crate) struct Shared {
     window: OnceCell<Window>,
     pending: RefCell<PendingTable>,
     inbound: RefCell<Inbound>,
+    /// Bytes of payload that the answers to running requests may bring.
+    pub(crate) reserved: Cell<usize>,
     pub(crate) queue: RefCell<OutQueue>,
     next_id: Cell<u64>,
     /// The request id of the ping that is out.
@@ -131,6 +133,7 @@ impl Shared {
             window: OnceCell::new(),
             pending: RefCell::default(),
             inbound: RefCell::default(),
+            reserved: Cell::new(0),
             queue: RefCell::default(),
             next_id: Cell::new(OWN_IDS),
             ping: Cell::new(None),
@@ -292,7 +295,7 @@ impl Shared {
     }
 
     fn has_room(&self) -> bool {
-        self.queue.borrow().bytes() < self.options().queue_bytes
+        self.queue.borrow().bytes() + self.reserved.get() < self.options().queue_bytes
     }
 
     pub(crate) fn pending(&self) -> std::cell::RefMut<'_, PendingTable> {
@@ -342,11 +345,12 @@ impl Shared {
         }
     }
 
-    fn start(&self, ticket: Ticket, request: Request, now: Instant) {
+    fn start(&self, mut ticket: Ticket, request: Request, now: Instant) {
         if request.deadline.is_some_and(|deadline| deadline <= now) {
             return ticket.respond(Status::Timeout.into());
         }
         let Some(dispatch) = &self.dispatch else { return ticket.respond(Status::Unsupported.into()) };
+        ticket.reserve(dispatch.reply_bytes(&request));
         match self.connection() {
             Some(connection) => Rc::clone(dispatch).start(connection, request, ticket),
             None => ticket.respond(Status::Stopping.into()),

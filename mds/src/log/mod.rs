@@ -39,5 +39,5 @@ pub use entry::{Batch, BatchError, Entry, LogId, Membership, NodeId, Payload, Vo
 pub use failure::{LogFailure, OpenError, Strangeness};
 pub use record::{BLOCK, Flaw};
 pub use recover::{Contradiction, Corruption, TornTail};
-pub use snapshot::{SnapshotError, SnapshotMeta, Snapshots};
+pub use snapshot::{Loaded, SnapshotError, SnapshotMeta, Snapshots};
 pub use store::{Log, LogOptions, LogStats, create};

@@ -4,13 +4,14 @@
 //! The one before the newest is kept, and so is the log from there on: a snapshot that turns out to be damaged costs
 //! nothing but time.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rt::buf::Buf;
 use rt::fs::{self, File, OpenOptions};
+use rt::sync::Notify;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -103,6 +104,9 @@ struct Shared {
     list: RefCell<Vec<SnapshotMeta>>,
     /// Damaged ones, to be removed when there is a new one.
     bad: RefCell<Vec<u64>>,
+    /// No more will come.
+    ended: Cell<bool>,
+    changed: Notify,
 }
 
 /// The file of the snapshot whose last entry has this index.
@@ -167,7 +171,9 @@ impl Snapshots {
             }
         }
         list.reverse();
-        Ok((Self(Rc::new(Shared { dir, list: RefCell::new(list), bad: RefCell::new(bad) })), loaded))
+        let (list, bad) = (RefCell::new(list), RefCell::new(bad));
+        let shared = Shared { dir, list, bad, ended: Cell::new(false), changed: Notify::new() };
+        Ok((Self(Rc::new(shared)), loaded))
     }
 
     /// The newest snapshot.
@@ -180,6 +186,27 @@ impl Snapshots {
     #[must_use]
     pub fn oldest(&self) -> Option<SnapshotMeta> {
         self.0.list.borrow().first().cloned()
+    }
+
+    /// Waits until a snapshot holds the entry with this index; false if none will, because [`Snapshots::end`] was
+    /// called.
+    pub async fn wait_for(&self, index: u64) -> bool {
+        loop {
+            let changed = self.0.changed.notified();
+            if self.newest().is_some_and(|meta| meta.last.index >= index) {
+                return true;
+            }
+            if self.0.ended.get() {
+                return false;
+            }
+            changed.await;
+        }
+    }
+
+    /// Lets nobody wait for a snapshot any more.
+    pub fn end(&self) {
+        self.0.ended.set(true);
+        self.0.changed.notify_all();
     }
 
     /// Reads the state of a snapshot.
@@ -230,6 +257,7 @@ impl Snapshots {
             old.extend(list.drain(..surplus).map(|meta| meta.last.index));
             old
         };
+        self.0.changed.notify_all();
         for index in old {
             let path = path_of(self.0.dir.path(), index);
             match fs::remove_file(&path).await {

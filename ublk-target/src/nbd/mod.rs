@@ -1,6 +1,7 @@
-//! The server side of the NBD protocol without its I/O: bytes in, bytes and decisions out.
+//! NBD: the protocol without its I/O (bytes in, bytes and decisions out), and the server on top of it.
 //!
-//! A connection goes through two machines, both free of sockets, clocks and `async`:
+//! [`serve`] offers a [`Device`](crate::device::Device) to any number of connections. Below it a connection goes
+//! through two machines, both free of sockets, clocks and `async`:
 //!
 //! 1. [`Negotiation`] speaks the fixed newstyle handshake. The socket reads exactly
 //!    [`needed`](Negotiation::needed) bytes, passes them to [`step`](Negotiation::step) and sends whatever
@@ -12,14 +13,23 @@
 //! Section names in these modules are those of the protocol document (`doc/proto.md` of the NBD project).
 
 mod block_status;
+mod budget;
+mod connection;
+mod execute;
 mod export;
 pub mod fuzz;
+mod gather;
+mod incoming;
 mod negotiation;
 mod options;
+mod outbox;
 mod reply;
+mod server;
 mod session;
+mod stop;
 mod transmission;
 pub mod wire;
+mod workers;
 
 #[cfg(test)]
 mod fixtures;
@@ -28,6 +38,7 @@ pub use block_status::{BlockStatus, ExtentState, Room};
 pub use export::{Export, ExportError, ExportFlags, Exports};
 pub use negotiation::{Negotiation, NegotiationError, Next};
 pub use reply::{ReadPart, ReadParts, ReadReply, ReplyForm, ReplyHeader};
+pub use server::{ServeOptions, Served, serve};
 pub use session::{MetaContext, Session};
 pub use transmission::{Answer, BadMagic, Errno, Refusal, Refused, Request, RequestHeader};
 

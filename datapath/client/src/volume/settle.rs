@@ -44,7 +44,48 @@ pub(crate) fn choose(members: &[BlockSurvey]) -> Choice {
     if members.iter().all(same) { Choice::Agreed } else { Choice::Member(winner) }
 }
 
+impl super::Volume {
+    /// Compares all members of a chunk block by block, by checksum; gives the blocks in which they differ or which are
+    /// damaged on one of them. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub async fn differing_blocks(&self, index: u64) -> Result<Vec<u32>, VolumeError> {
+        let inner = &self.inner;
+        let from = index * inner.chunk_size;
+        let _range = inner.ranges.shared(from..from + inner.chunk_size).await;
+        loop {
+            let lease = inner.usable_lease().await?;
+            match inner.compare_chunk(&lease, index).await {
+                Ok(blocks) => return Ok(blocks),
+                Err(Stop::Broken) => {}
+                Err(Stop::Fatal(error)) => return Err(error),
+            }
+        }
+    }
+}
+
 impl Inner {
+    async fn compare_chunk(&self, lease: &Rc<Lease>, index: u64) -> Result<Vec<u32>, Stop> {
+        let mut differing = Vec::new();
+        let Some(chunk) = self.chunk(lease, index, false).await? else { return Ok(differing) };
+        let blocks = (self.chunk_size / BLOCK) as u32;
+        for first in (0..blocks).step_by(SURVEY_BLOCKS as usize) {
+            let range = first..(first + SURVEY_BLOCKS).min(blocks);
+            let members = self.survey_members(lease, &chunk, range.clone()).await?;
+            for (offset, block) in range.enumerate() {
+                let of = |member: &Vec<BlockSurvey>| (member[offset].state, member[offset].crc);
+                let damaged = members.iter().any(|member| member[offset].state == BlockState::Unmatched);
+                // A hole and a block of zeroes are the same to every reader.
+                let same = members.iter().all(|member| of(member) == of(&members[0]) || (is_zero(&member[offset]) && is_zero(&members[0][offset])));
+                if damaged || !same {
+                    differing.push(block);
+                }
+            }
+        }
+        Ok(differing)
+    }
+
     /// Settles a chunk unless that is done.
     pub(crate) async fn settle(&self, lease: &Rc<Lease>, chunk: &Rc<Chunk>) -> Result<(), Stop> {
         let _one = chunk.settling.acquire(1).await;
@@ -154,28 +195,7 @@ impl Inner {
         chunk: &Rc<Chunk>,
         range: std::ops::Range<u32>,
     ) -> Result<usize, Stop> {
-        let request = SurveyBlocks {
-            target: self.target(lease, chunk),
-            first_block: range.start,
-            count: range.len() as u32,
-        };
-        let mut body = Vec::new();
-        request.encode(&mut body);
-        let message = Message { op: Op::SurveyBlocks, body, payload: None, reply_bytes: 0 };
-        let members = all(chunk.members.iter().map(|server| {
-            let (message, request) = (&message, &request);
-            let future: Pin<Box<dyn Future<Output = Result<Vec<BlockSurvey>, Stop>> + '_>> = Box::pin(async move {
-                let reply = self.demand(lease, chunk, server, message).await?;
-                let decoded = SurveyBlocksReply::decode(&reply.body);
-                let reply = decoded.map_err(|error| bad_answer(server, &error.to_string()))?;
-                if !reply.answers(request) {
-                    return Err(bad_answer(server, "a survey of other blocks"));
-                }
-                Ok(reply.blocks)
-            });
-            future
-        }))
-        .await?;
+        let members = self.survey_members(lease, chunk, range.clone()).await?;
         let mut copied = 0;
         for (offset, block) in range.enumerate() {
             let surveys: Vec<BlockSurvey> = members.iter().map(|member| member[offset]).collect();
@@ -197,6 +217,37 @@ impl Inner {
             }
         }
         Ok(copied)
+    }
+
+    /// What each member holds in a range of blocks.
+    async fn survey_members(
+        &self,
+        lease: &Rc<Lease>,
+        chunk: &Rc<Chunk>,
+        range: std::ops::Range<u32>,
+    ) -> Result<Vec<Vec<BlockSurvey>>, Stop> {
+        let request = SurveyBlocks {
+            target: self.target(lease, chunk),
+            first_block: range.start,
+            count: range.len() as u32,
+        };
+        let mut body = Vec::new();
+        request.encode(&mut body);
+        let message = Message { op: Op::SurveyBlocks, body, payload: None, reply_bytes: 0 };
+        all(chunk.members.iter().map(|server| {
+            let (message, request) = (&message, &request);
+            let future: Pin<Box<dyn Future<Output = Result<Vec<BlockSurvey>, Stop>> + '_>> = Box::pin(async move {
+                let reply = self.demand(lease, chunk, server, message).await?;
+                let decoded = SurveyBlocksReply::decode(&reply.body);
+                let reply = decoded.map_err(|error| bad_answer(server, &error.to_string()))?;
+                if !reply.answers(request) {
+                    return Err(bad_answer(server, "a survey of other blocks"));
+                }
+                Ok(reply.blocks)
+            });
+            future
+        }))
+        .await
     }
 
     /// Gives every member the winner's content of a block.
@@ -316,6 +367,13 @@ impl Inner {
     }
 }
 
+/// CRC32C of 4096 zero bytes.
+const ZERO_CRC: u32 = 0x98f9_4189;
+
+fn is_zero(survey: &BlockSurvey) -> bool {
+    survey.state == BlockState::Zero || (survey.state == BlockState::Match && survey.crc == ZERO_CRC)
+}
+
 fn bad_answer(server: &Server, text: &str) -> Stop {
     VolumeError::Refused { cs: server.id(), text: text.to_owned() }.into()
 }
@@ -330,6 +388,11 @@ mod tests {
 
     const ZERO: BlockSurvey = BlockSurvey { epoch: 0, seq: 0, crc: 0, state: BlockState::Zero };
     const BAD: BlockSurvey = BlockSurvey { epoch: 0, seq: 0, crc: 9, state: BlockState::Unmatched };
+
+    #[test]
+    fn the_checksum_of_zeroes() {
+        assert_eq!(wire::crc::crc32c(&[0; 4096]), ZERO_CRC);
+    }
 
     #[test]
     fn the_newest_matching_write_wins() {

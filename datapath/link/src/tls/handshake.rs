@@ -198,7 +198,7 @@ async fn drive<E: End>(end: &mut E, reader: &mut Reader, writer: &mut Writer) ->
             Step::Done if end.is_handshaking() => return Err(Error::HandshakeNotComplete.into()),
             Step::Done => return Ok(input.split_off(shown)),
             Step::Fail(error) => {
-                send_alert(end, writer).await;
+                send_alert(end, &mut input[..shown], writer).await;
                 return Err(error.into());
             }
         }
@@ -231,13 +231,16 @@ fn encode<D>(data: &mut EncodeTlsData<'_, D>, output: &mut Vec<u8>) -> Result<()
     data.encode(&mut output[start..]).map(drop)
 }
 
-/// Tells the peer why we give up, as far as it still listens.
-async fn send_alert<E: End>(end: &mut E, writer: &mut Writer) {
+/// Tells the peer why we give up, as far as it still listens. `rustls` wants to see the input it has not finished with.
+async fn send_alert<E: End>(end: &mut E, mut input: &mut [u8], writer: &mut Writer) {
     let mut output = Vec::new();
-    while let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } = end.process(&mut []) {
+    loop {
+        let UnbufferedStatus { discard, state } = end.process(input);
+        let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { break };
         if encode(&mut data, &mut output).is_err() {
             break;
         }
+        input = &mut input[discard..];
     }
     if !output.is_empty() {
         // The connection is given up either way.

@@ -245,7 +245,7 @@ fn servers_that_are_not_ours_are_named_as_such() {
             });
             let error = client.connect(&address, Expect::default()).await.unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
-            assert!(server.unwrap().join().unwrap());
+            assert!(blocking(move || server.unwrap().join().unwrap()).await);
         }
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let error = client.connect(&Address::Tcp(nobody), Expect::default()).await.unwrap_err();
@@ -375,7 +375,7 @@ fn a_peer_that_does_not_read_stops_being_served_and_takes_no_memory() {
         .await;
         rt::time::sleep(Duration::from_millis(300)).await;
         let served = server.echo.served.get();
-        assert!((2..60).contains(&served), "{served} answers of 1 MiB were made for a peer that reads none");
+        assert!((2..20).contains(&served), "{served} answers of 1 MiB were made for a peer that reads none");
         // As it reads, it is served again.
         let answered = blocking(move || (0..200).filter(|_| raw.frame().unwrap().0.status.is_ok()).count());
         assert_eq!(answered.await, 200);

@@ -110,6 +110,10 @@ impl Service for Echo {
         response
     }
 
+    fn reply_bytes(&self, request: &Request) -> usize {
+        if request.known_op() == Some(Op::Read) { number(&request.body, 0) as usize } else { 0 }
+    }
+
     fn notice(self: Rc<Self>, _connection: &Connection, notice: Notice) {
         self.notices.borrow_mut().push(notice.op);
     }

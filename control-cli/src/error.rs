@@ -1,0 +1,127 @@
+//! Why a command failed, and with which exit code.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::attributes::AttributeError;
+use crate::cluster::ClusterError;
+use crate::mds::MdsError;
+use crate::password::PasswordError;
+use crate::program::ProgramError;
+use crate::service::ServiceError;
+
+/// Exit code of a command line that makes no sense. `clap` uses it, too.
+const USAGE: u8 = 2;
+
+/// A command line that was read and makes no sense.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Misuse {
+    /// Attributes that do not go together.
+    #[error(transparent)]
+    Attribute(#[from] AttributeError),
+    /// `set-attr` without attributes.
+    #[error("no attribute to set: add NAME=VALUE ({})", crate::attributes::NAMES)]
+    NoAttribute,
+    /// A path outside the cluster where one within it was meant.
+    #[error("{0}: this host has no cluster mounted there; give a path within the cluster with -p, such as -p /")]
+    NotMounted(String),
+    /// `-p` with a text that is no path within the cluster.
+    #[error("{path:?}: {error}")]
+    Path {
+        /// The text.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        error: crate::path::PathError,
+    },
+    /// `make-mds` without `-I`.
+    #[error("this version makes the first metadata server of a new cluster only: add -I")]
+    SecondMds,
+    /// A local directory with `..` in it.
+    #[error("{0:?}: give the directory without \"..\"")]
+    DotDot(PathBuf),
+    /// A command that makes a cluster must be told its name.
+    #[error("name the new cluster with -c NAME")]
+    NewClusterUnnamed,
+    /// The top directory has no name to take away.
+    #[error("the top directory cannot be removed or renamed")]
+    Root,
+    /// A Unix socket's path is too long.
+    #[error("{0:?}: the path of a socket can have at most 107 bytes")]
+    SocketPath(PathBuf),
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The command line makes no sense.
+    #[error(transparent)]
+    Misuse(#[from] Misuse),
+    /// What this host knows of the cluster does not suffice.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The metadata servers do not answer, or refuse.
+    #[error(transparent)]
+    Mds(#[from] MdsError),
+    /// There is no password.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// A daemon's program cannot be run.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// A service of this host cannot be started or stopped.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// There is no executor.
+    #[error(transparent)]
+    Start(#[from] rt::StartError),
+    /// The log file cannot be opened.
+    #[error("cannot write the log file {path:?}: {error}")]
+    LogFile {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        error: io::Error,
+    },
+    /// A shrink that was not asked for.
+    #[error(
+        "{path} has {now} bytes; making it {wanted} bytes long destroys what lies behind: add --shrink if that is meant"
+    )]
+    WouldShrink {
+        /// The file.
+        path: String,
+        /// Its size.
+        now: u64,
+        /// The size wanted.
+        wanted: u64,
+    },
+    /// Results cannot be written.
+    #[error("cannot write the result: {0}")]
+    Output(#[source] io::Error),
+    /// All that is to be said has been said.
+    #[error("failed")]
+    Reported,
+}
+
+impl Error {
+    /// The exit code.
+    pub(crate) fn code(&self) -> ExitCode {
+        match self {
+            Self::Misuse(_) | Self::Cluster(ClusterError::NotNamed { .. }) => ExitCode::from(USAGE),
+            // Whoever reads our output has seen enough.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        }
+    }
+
+    /// Whether the operator is told nothing more.
+    pub(crate) fn is_silent(&self) -> bool {
+        match self {
+            Self::Reported => true,
+            Self::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! The hosts and processes of a simulated cluster.
+
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use client::Servers;
+use cs_engine::engine::{self, CreateOptions, Engine, EngineOptions};
+use cs_engine::format::superblock::Superblock;
+use cs_engine::server::{Registrar, RegistrarOptions, Server};
+use link::{ClusterAuthority, ClusterId, Credentials, Endpoint, Keep, LocalHello, Master, Options, Roles, Security, ServerAddress};
+use rt::net::{Address, Listener};
+use rt::sim::control::{self, Exit, Process};
+use rt::sim::{DiskOptions, HostId, HostOptions, ProcessId};
+use rt::sync::Notify;
+use wire::hello::Role;
+
+use crate::workload::{self, Job, Shared};
+
+/// Chunk servers.
+pub const CHUNK_SERVERS: usize = 3;
+/// Clients, and volumes.
+pub const CLIENTS: usize = 2;
+/// Port of the metadata server among its kind; clients and chunk servers dial the next.
+const MDS_PORT: u16 = 2510;
+/// Port of the chunk servers.
+const CS_PORT: u16 = 3000;
+/// Directory of a chunk server on its host.
+pub const CS_DIR: &str = "/cs";
+/// Directory of the metadata server on its host.
+pub const MDS_DIR: &str = "/mds";
+/// Bytes of a volume.
+pub const VOLUME_BYTES: u64 = 8 << 20;
+/// Bytes of a chunk.
+pub const CHUNK_BYTES: u64 = 2 << 20;
+
+/// What a process is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The metadata server.
+    Mds,
+    /// A chunk server.
+    Cs(usize),
+    /// A client.
+    Client(usize),
+}
+
+/// A cluster under test.
+pub struct Cluster {
+    hosts: Vec<(Part, HostId)>,
+    credentials: Vec<(Part, Credentials)>,
+    running: RefCell<Vec<(Part, ProcessId)>>,
+    /// Told to chunk servers that shall stop in order.
+    stop: Rc<Notify>,
+    stopping: Rc<Cell<bool>>,
+    /// Common to all processes.
+    pub shared: Rc<Shared>,
+    jobs: Vec<Job>,
+    finished: Rc<RefCell<Vec<bool>>>,
+    depth: usize,
+}
+
+fn endpoint(credentials: &Credentials, role: Role, cs_id: u64) -> Endpoint {
+    let boot_id = rt::node::boot_id().expect("simulated hosts have a boot id");
+    let hello = LocalHello { cs_id, ..LocalHello::new(role, boot_id) };
+    let options = Options { security: Security::simulated(), ..Options::default() };
+    Endpoint::new(credentials.clone(), hello, options).expect("credentials made for this run")
+}
+
+impl Cluster {
+    /// Adds the hosts and makes the servers' directories.
+    pub async fn make(operations: u64) -> Self {
+        let authority =
+            ClusterAuthority::create("sim", ClusterId::random()).expect("the name is good");
+        let parts: Vec<Part> = std::iter::once(Part::Mds)
+            .chain((0..CHUNK_SERVERS).map(Part::Cs))
+            .chain((0..CLIENTS).map(Part::Client))
+            .collect();
+        let mut hosts = Vec::new();
+        let mut credentials = Vec::new();
+        for part in parts {
+            let name = match part {
+                Part::Mds => "mds".to_owned(),
+                Part::Cs(n) => format!("cs{n}"),
+                Part::Client(n) => format!("client{n}"),
+            };
+            // Half of the disks tear blocks in a power cut; there everything goes through the journal.
+            let atomic_unit = if rt::random::below(2) == 0 { 512 } else { 4096 };
+            let disk = DiskOptions { capacity: 4 << 30, atomic_unit, ..DiskOptions::default() };
+            let host = control::add_host(HostOptions::new(&name).with_disk(disk));
+            let issued = authority.issue(&name, "0123456789abcdef0123456789abcdef", Roles::ALL).expect("a good name");
+            hosts.push((part, host));
+            credentials.push((part, issued));
+            if let Part::Cs(n) = part {
+                let cluster = authority.cluster().0;
+                let made = control::start_process(host, "make-cs", make_cs(n, cluster, atomic_unit == 4096));
+                made.wait().await.returned();
+            }
+        }
+        let depth = 1 + rt::random::below(6) as usize;
+        let jobs = (0..CLIENTS)
+            .map(|n| Job {
+                client: n,
+                volume: n,
+                size: VOLUME_BYTES,
+                depth,
+                operations: operations / CLIENTS as u64,
+            })
+            .collect();
+        let cluster = Self {
+            hosts,
+            credentials,
+            running: RefCell::default(),
+            stop: Rc::new(Notify::new()),
+            stopping: Rc::new(Cell::new(false)),
+            shared: Shared::new(CLIENTS, CLIENTS + 1),
+            jobs,
+            finished: Rc::new(RefCell::new(vec![false; CLIENTS])),
+            depth,
+        };
+        cluster.make_mds(&authority).await;
+        cluster
+    }
+
+    /// The host of a part.
+    #[must_use]
+    pub fn host(&self, part: Part) -> HostId {
+        self.hosts.iter().find(|(other, _)| *other == part).map(|(_, host)| *host).expect("every part has a host")
+    }
+
+    fn credentials(&self, part: Part) -> Credentials {
+        let found = self.credentials.iter().find(|(other, _)| *other == part);
+        found.map(|(_, credentials)| credentials.clone()).expect("every part has credentials")
+    }
+
+    fn mds_address(&self) -> ServerAddress {
+        ServerAddress { host: control::host_ip(self.host(Part::Mds)).to_string(), port: MDS_PORT }
+    }
+
+    /// Whether the process of a part runs.
+    #[must_use]
+    pub fn is_running(&self, part: Part) -> bool {
+        self.process(part).is_some_and(control::is_alive)
+    }
+
+    /// The process of a part, running or not.
+    #[must_use]
+    pub fn process(&self, part: Part) -> Option<ProcessId> {
+        self.running.borrow().iter().rev().find(|(other, _)| *other == part).map(|(_, process)| *process)
+    }
+
+    /// Whether a client has done its job.
+    #[must_use]
+    pub fn has_finished(&self, client: usize) -> bool {
+        self.finished.borrow()[client]
+    }
+
+    fn note<T>(&self, part: Part, process: &Process<T>) {
+        self.running.borrow_mut().push((part, process.id()));
+    }
+
+    /// Starts the process of a part on its host, which must have power.
+    pub fn start(&self, part: Part) {
+        let host = self.host(part);
+        let credentials = self.credentials(part);
+        match part {
+            Part::Mds => {
+                let address = std::net::SocketAddr::new(control::host_ip(host), MDS_PORT);
+                let process = control::start_process(host, "mds", run_mds(credentials, address));
+                self.note(part, &process);
+            }
+            Part::Cs(_) => {
+                let mds = Address::Tcp(std::net::SocketAddr::new(
+                    control::host_ip(self.host(Part::Mds)),
+                    MDS_PORT + 1,
+                ));
+                let ip = control::host_ip(host);
+                let (stop, stopping) = (Rc::clone(&self.stop), Rc::clone(&self.stopping));
+                let process = control::start_process(host, "cs", run_cs(credentials, mds, ip, stop, stopping));
+                self.note(part, &process);
+            }
+            Part::Client(n) => {
+                let job = self.jobs[n].clone();
+                let (shared, finished) = (Rc::clone(&self.shared), Rc::clone(&self.finished));
+                let mds = self.mds_address();
+                let process = control::start_process(host, "client", async move {
+                    let (master, servers) = connect(&credentials, mds);
+                    workload::run(shared, master, servers, job).await;
+                    finished.borrow_mut()[n] = true;
+                });
+                self.note(part, &process);
+            }
+        }
+    }
+
+    /// Makes the metadata server's directory, starts everything, and creates the volumes.
+    pub async fn start_all(&self) {
+        self.start(Part::Mds);
+        for n in 0..CHUNK_SERVERS {
+            self.start(Part::Cs(n));
+        }
+        let host = self.host(Part::Client(0));
+        let credentials = self.credentials(Part::Client(0));
+        let mds = self.mds_address();
+        let setup = control::start_process(host, "setup", async move { set_up(&credentials, mds).await });
+        setup.wait().await.returned();
+        for n in 0..CLIENTS {
+            self.start(Part::Client(n));
+        }
+    }
+
+    async fn make_mds(&self, authority: &ClusterAuthority) {
+        let host = self.host(Part::Mds);
+        let cluster = authority.cluster();
+        let address = std::net::SocketAddr::new(control::host_ip(host), MDS_PORT);
+        let made = control::start_process(host, "make-mds", make_mds(cluster, address));
+        made.wait().await.returned();
+    }
+
+    /// Stops the chunk servers in order and checks their disks; gives what was found.
+    pub async fn stop_and_check(&self) -> Vec<String> {
+        self.stopping.set(true);
+        self.stop.notify_all();
+        let mut findings = Vec::new();
+        for n in 0..CHUNK_SERVERS {
+            let deadline = rt::time::now() + Duration::from_secs(60);
+            while self.is_running(Part::Cs(n)) {
+                if rt::time::now() > deadline {
+                    findings.push(format!("C13: chunk server {n} has not stopped within a minute"));
+                    return findings;
+                }
+                rt::time::sleep(Duration::from_millis(100)).await;
+            }
+            let check = control::start_process(self.host(Part::Cs(n)), "check", async {
+                cs_engine::check::run(Path::new(CS_DIR), &mut |_, _| {}).await
+            });
+            match check.wait().await {
+                Exit::Returned(Ok(report)) if report.is_clean() => {}
+                Exit::Returned(Ok(report)) => findings.push(format!("chunk server {n}: {report}")),
+                Exit::Returned(Err(error)) => findings.push(format!("chunk server {n}: {error}")),
+                Exit::Killed => findings.push(format!("the check of chunk server {n} was killed")),
+            }
+        }
+        findings
+    }
+
+    /// Opens every volume, reads every sector ever written, compares the members.
+    pub async fn verify(&self) {
+        let host = self.host(Part::Client(0));
+        let credentials = self.credentials(Part::Client(0));
+        let mds = self.mds_address();
+        let shared = Rc::clone(&self.shared);
+        let depth = self.depth;
+        let process = control::start_process(host, "verify", async move {
+            let (master, servers) = connect(&credentials, mds);
+            verify(&shared, &master, &servers, depth).await;
+        });
+        if process.wait().await == Exit::Killed {
+            self.shared.violation("the verification was killed".into());
+        }
+    }
+}
+
+fn connect(credentials: &Credentials, mds: ServerAddress) -> (Rc<Master>, Rc<Servers>) {
+    let endpoint = endpoint(credentials, Role::Client, 0);
+    (Rc::new(Master::new(&endpoint, vec![mds], Keep::default())), Servers::new(endpoint))
+}
+
+async fn make_cs(number: usize, cluster: [u8; 16], block_atomic: bool) {
+    let random = || {
+        let mut id = [0; 16];
+        rt::random::fill_secret(&mut id);
+        id
+    };
+    let superblock = Superblock {
+        sequence: 1,
+        cluster,
+        cluster_name: "sim".into(),
+        cs_uuid: random(),
+        cs_id: 0,
+        store_uuid: random(),
+        journal_generation: 1,
+        nonce: [0; 16],
+        nonce_offered: [0; 16],
+        boot_id: [0; 16],
+        incarnation: 0,
+        tier: 0,
+        no_checksums: false,
+        ssd_journal: false,
+        block_atomic,
+        failed: false,
+        journal_bytes: cs_engine::format::journal::RING_MIN,
+        journal_dir: None,
+        listen: String::new(),
+    };
+    let options = CreateOptions { dir: PathBuf::from(CS_DIR), superblock };
+    engine::create(&options).await.unwrap_or_else(|error| panic!("making chunk server {number}: {error}"));
+}
+
+async fn run_cs(credentials: Credentials, mds: Address, ip: std::net::IpAddr, stop: Rc<Notify>, stopping: Rc<Cell<bool>>) {
+    let dir = Path::new(CS_DIR);
+    let lock = loop {
+        match engine::lock_directory(dir).await {
+            Ok(lock) => break lock,
+            // The last operation of the process before is still under way.
+            Err(engine::OpenError::InUse(_)) => rt::time::sleep(Duration::from_millis(20)).await,
+            Err(error) => panic!("opening a chunk server: {error}"),
+        }
+    };
+    let options = EngineOptions { checkpoint_interval: Duration::from_secs(2), files_max: 8, pages_max: 16 };
+    let engine = match Engine::open(dir, lock, options).await {
+        Ok(engine) => engine,
+        Err(error) => panic!("opening a chunk server: {error}"),
+    };
+    let boot_id = rt::node::boot_id().expect("simulated hosts have a boot id");
+    let endpoint = endpoint(&credentials, Role::Cs, engine.superblock().cs_id);
+    let server = Server::new(Rc::clone(&engine), boot_id);
+    let address = std::net::SocketAddr::new(ip, CS_PORT);
+    let listener = Listener::bind(&Address::Tcp(address)).unwrap_or_else(|error| panic!("port {CS_PORT}: {error}"));
+    let serving = rt::spawn({
+        let (endpoint, server) = (endpoint.clone(), Rc::clone(&server));
+        async move { endpoint.serve(listener, server).await }
+    });
+    let registrar = Registrar::new(
+        server,
+        endpoint.clone(),
+        RegistrarOptions {
+            mds: vec![mds],
+            addresses: vec![address.to_string()],
+            host_id: rt::node::host_name(),
+            path: dir.to_owned(),
+        },
+    );
+    let registering = rt::spawn(async move {
+        if let Err(error) = registrar.run().await {
+            rt::sim::trace(|| format!("registration ends: {error}"));
+        }
+    });
+    loop {
+        let told = stop.notified();
+        if stopping.get() {
+            break;
+        }
+        told.await;
+    }
+    registering.abort();
+    serving.abort();
+    endpoint.close().await;
+    engine.stop().await;
+}
+
+async fn make_mds(cluster: ClusterId, address: std::net::SocketAddr) {
+    mds::server::create(Path::new(MDS_DIR), cluster.0, "sim", address)
+        .await
+        .unwrap_or_else(|error| panic!("making the metadata server: {error}"));
+}
+
+async fn run_mds(credentials: Credentials, address: std::net::SocketAddr) {
+    let options = mds::server::ServerOptions { security: Security::simulated(), ..mds::server::ServerOptions::default() };
+    if let Err(error) = mds::server::run_server(Path::new(MDS_DIR), credentials, address, options).await {
+        panic!("the metadata server: {error}");
+    }
+}
+
+/// Short terms, three replicas, and the volumes.
+async fn set_up(credentials: &Credentials, mds: ServerAddress) {
+    let (master, _servers) = connect(credentials, mds);
+    let patience = || rt::time::now() + Duration::from_secs(30);
+    for (key, value) in [("gen.lease_term", "8"), ("mds.cs.term", "4")] {
+        let request = wire::cluster::SetConfig { key: key.into(), value: value.into() };
+        master.ask(&request, patience()).await.unwrap_or_else(|error| panic!("setting {key}: {error}"));
+    }
+    for volume in 0..CLIENTS {
+        let request = wire::namespace::Create {
+            path: workload::path(volume),
+            kind: wire::namespace::FileKind::File.into(),
+            size: VOLUME_BYTES,
+            attrs: Some(wire::namespace::Attrs {
+                replicas: Some(wire::namespace::Replicas { normal: CHUNK_SERVERS as u32, minimum: 2 }),
+                failure_domain: Some(wire::namespace::FailureDomain::Disk.into()),
+                chunk_size: Some(CHUNK_BYTES),
+                ..wire::namespace::Attrs::default()
+            }),
+            ..wire::namespace::Create::default()
+        };
+        master.ask(&request, patience()).await.unwrap_or_else(|error| panic!("creating volume {volume}: {error}"));
+    }
+}
+
+async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>, depth: usize) {
+    let options = client::SessionOptions {
+        client_uuid: [99; 16],
+        kind: wire::session::ClientKind::Tool,
+        resume: None,
+        patience: Duration::from_secs(60),
+    };
+    let session = client::Session::open(Rc::clone(master), options)
+        .await
+        .unwrap_or_else(|error| panic!("a session for the verification: {error}"));
+    for number in 0..CLIENTS {
+        let job = Job { client: CLIENTS, volume: number, size: VOLUME_BYTES, depth, operations: 0 };
+        let volume = workload::open(shared, &session, servers, &job).await;
+        let sectors = VOLUME_BYTES / crate::oracle::SECTOR;
+        for first in (0..sectors).step_by(512) {
+            if let Err(error) = workload::check_range(shared, &volume, number, first..(first + 512).min(sectors)).await {
+                shared.violation(format!("convergence: reading volume {number}: {error}"));
+            }
+        }
+        for index in 0..VOLUME_BYTES / CHUNK_BYTES {
+            match volume.differing_blocks(index).await {
+                Ok(blocks) if blocks.is_empty() => {}
+                Ok(blocks) => shared.violation(format!("C5: members of chunk {index} of volume {number} differ in blocks {blocks:?}")),
+                Err(error) => shared.violation(format!("convergence: comparing volume {number}: {error}")),
+            }
+        }
+        if let Err(error) = volume.close().await {
+            shared.violation(format!("convergence: closing volume {number}: {error}"));
+        }
+    }
+}

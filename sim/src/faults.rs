@@ -1,0 +1,220 @@
+//! Faults: what strikes, when, and how it ends.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rt::sim::control::{self, PeerView};
+use rt::sim::{DiskFault, DiskFaultKind, HostId};
+
+use crate::cluster::{CHUNK_SERVERS, CLIENTS, CS_DIR, Cluster, Part};
+use crate::workload::Shared;
+
+/// Strikes until `count` faults have struck and the clients are done, or only until the count is reached.
+pub async fn strike(cluster: &Rc<Cluster>, count: usize) {
+    let cuts = Rc::new(RefCell::new(vec![None; CHUNK_SERVERS]));
+    for _ in 0..count {
+        rt::time::sleep(Duration::from_millis(50 + rt::random::below(1500))).await;
+        one(cluster, &cuts).await;
+        if rt::random::below(3) == 0 {
+            // Sometimes two at once.
+            one(cluster, &cuts).await;
+        }
+    }
+}
+
+fn some_part() -> Part {
+    match rt::random::below(8) {
+        0 => Part::Mds,
+        1..6 => Part::Cs(rt::random::below(CHUNK_SERVERS as u64) as usize),
+        _ => Part::Client(rt::random::below(CLIENTS as u64) as usize),
+    }
+}
+
+fn some_cs() -> usize {
+    rt::random::below(CHUNK_SERVERS as u64) as usize
+}
+
+fn some_host(cluster: &Cluster) -> HostId {
+    cluster.host(some_part())
+}
+
+async fn one(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>) {
+    match rt::random::below(20) {
+        0..5 => kill(cluster, some_part()),
+        5..7 => pause(cluster, some_part()),
+        7..10 => {
+            let part = some_part();
+            power_cut(cluster, cuts, &[part]);
+        }
+        10 => {
+            // Everything at once.
+            let all: Vec<Part> = std::iter::once(Part::Mds).chain((0..CHUNK_SERVERS).map(Part::Cs)).collect();
+            power_cut(cluster, cuts, &all);
+        }
+        11 => {
+            let all: Vec<Part> = (0..CHUNK_SERVERS).map(Part::Cs).collect();
+            power_cut(cluster, cuts, &all);
+        }
+        12..14 => {
+            let (a, b) = (some_host(cluster), some_host(cluster));
+            if a != b {
+                control::partition(a, b);
+                after(cluster, Duration::from_millis(rt::random::below(15_000)), move |_| control::heal(a, b));
+            }
+        }
+        14 => {
+            let (a, b) = (some_host(cluster), some_host(cluster));
+            if a != b {
+                control::reset_connections(a, b);
+            }
+        }
+        15 => {
+            let (a, b) = (some_host(cluster), some_host(cluster));
+            if a != b {
+                control::half_open(a, b);
+            }
+        }
+        16 => {
+            let (a, b) = (some_host(cluster), some_host(cluster));
+            let extra = Duration::from_millis(rt::random::below(500));
+            control::delay(a, b, extra, Duration::from_secs(5));
+        }
+        17 => damage(cluster),
+        18 => fill(cluster, some_cs()),
+        _ => {
+            let jump = rt::random::below(7_200_000) as i64 - 3_600_000;
+            control::shift_wall_clock(some_host(cluster), jump);
+        }
+    }
+}
+
+/// Does something later, from a task of the controller.
+fn after(cluster: &Rc<Cluster>, pause: Duration, action: impl FnOnce(&Rc<Cluster>) + 'static) {
+    let cluster = Rc::clone(cluster);
+    rt::spawn(async move {
+        rt::time::sleep(pause).await;
+        action(&cluster);
+    });
+}
+
+fn restart_later(cluster: &Rc<Cluster>, part: Part) {
+    after(cluster, Duration::from_millis(rt::random::below(6_000)), move |cluster| restart(cluster, part));
+}
+
+/// Starts a part again if it is down and its host has power.
+pub fn restart(cluster: &Rc<Cluster>, part: Part) {
+    let done = matches!(part, Part::Client(n) if cluster.has_finished(n));
+    if !done && !cluster.is_running(part) && control::is_powered(cluster.host(part)) {
+        cluster.start(part);
+    }
+}
+
+fn kill(cluster: &Rc<Cluster>, part: Part) {
+    if let Some(process) = cluster.process(part)
+        && control::kill(process)
+    {
+        restart_later(cluster, part);
+    }
+}
+
+fn pause(cluster: &Rc<Cluster>, part: Part) {
+    if let Some(process) = cluster.process(part)
+        && control::is_alive(process)
+        && control::pause(process)
+    {
+        // Mostly short, sometimes longer than any lease.
+        let pause = if rt::random::below(2) == 0 { rt::random::below(2_000) } else { rt::random::below(20_000) };
+        after(cluster, Duration::from_millis(pause), move |_| {
+            control::resume(process);
+        });
+    }
+}
+
+fn power_cut(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>, parts: &[Part]) {
+    let hosts: Vec<HostId> = parts.iter().map(|&part| cluster.host(part)).filter(|&host| control::is_powered(host)).collect();
+    if hosts.is_empty() {
+        return;
+    }
+    let view = if rt::random::below(2) == 0 { PeerView::Silence } else { PeerView::Reset };
+    control::power_cut(&hosts, view);
+    let now = rt::time::now().as_nanos();
+    for part in parts {
+        if let Part::Cs(n) = part {
+            cuts.borrow_mut()[*n] = Some(now);
+        }
+    }
+    weaken(&cluster.shared, &cuts.borrow());
+    let parts = parts.to_vec();
+    after(cluster, Duration::from_millis(rt::random::below(8_000)), move |cluster| {
+        for part in parts {
+            let host = cluster.host(part);
+            if !control::is_powered(host) {
+                control::power_on(host);
+            }
+            restart_later(cluster, part);
+        }
+    });
+}
+
+/// What every member may have lost is not certain any more (C4).
+fn weaken(shared: &Shared, cuts: &[Option<u64>]) {
+    let Some(oldest) = cuts.iter().copied().min().flatten() else { return };
+    for oracle in shared.oracles.borrow_mut().iter_mut() {
+        oracle.weaken(oldest);
+    }
+}
+
+/// Damages data of one chunk server, always the same: another member must have it whole.
+fn damage(cluster: &Cluster) {
+    let host = cluster.host(Part::Cs(0));
+    let chunks = format!("{CS_DIR}/chunks");
+    let files: Vec<_> = control::files_under(host, &chunks).into_iter().filter(|(_, len)| *len > 0).collect();
+    if files.is_empty() {
+        return;
+    }
+    let (path, len) = &files[rt::random::below(files.len() as u64) as usize];
+    let offset = rt::random::below(*len);
+    match rt::random::below(3) {
+        0 => {
+            // A hole has no bits to flip.
+            let _flipped = control::rot(host, path, offset);
+        }
+        1 => control::disk_fault(host, path, DiskFault::new(DiskFaultKind::CorruptRead).on(path)),
+        _ => control::disk_fault(host, path, DiskFault::new(DiskFaultKind::MisdirectedWrite).on(path)),
+    }
+}
+
+/// Fills a disk for a while.
+fn fill(cluster: &Rc<Cluster>, n: usize) {
+    let host = cluster.host(Part::Cs(n));
+    control::occupy(host, CS_DIR, 4 << 30);
+    after(cluster, Duration::from_millis(rt::random::below(10_000)), move |_| control::occupy(host, CS_DIR, 0));
+}
+
+/// Ends every fault: the network heals, disks have room, everything has power and runs.
+pub async fn calm(cluster: &Rc<Cluster>) {
+    // What was planned to happen later happens first.
+    rt::time::sleep(Duration::from_secs(30)).await;
+    control::heal_all();
+    for part in parts() {
+        let host = cluster.host(part);
+        control::clear_disk_faults(host);
+        if let Part::Cs(_) = part {
+            control::occupy(host, CS_DIR, 0);
+        }
+        if !control::is_powered(host) {
+            control::power_on(host);
+        }
+        if let Some(process) = cluster.process(part) {
+            control::resume(process);
+        }
+        restart(cluster, part);
+    }
+    cluster.shared.calm.set(true);
+}
+
+/// Every part of the cluster.
+pub fn parts() -> impl Iterator<Item = Part> {
+    std::iter::once(Part::Mds).chain((0..CHUNK_SERVERS).map(Part::Cs)).chain((0..CLIENTS).map(Part::Client))
+}

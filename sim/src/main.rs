@@ -1,0 +1,89 @@
+//! Runs seeds. `cargo xtask sim` drives it on all cores.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+
+use clap::Parser;
+use sim::run::{RunOptions, run};
+
+/// Run whole clusters from seeds.
+#[derive(Debug, Parser)]
+#[command(name = "sim", after_help = "Examples:\n  sim --first 1 --seeds 100\n  sim --seed 42 --trace")]
+struct Cli {
+    /// First seed.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// How many seeds.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// Just this seed.
+    #[arg(long, conflicts_with_all = ["first", "seeds"])]
+    seed: Option<u64>,
+    /// Print the trace.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Carry this deliberate bug.
+    #[arg(long)]
+    planted: Option<String>,
+    /// Client operations per run.
+    #[arg(long, default_value_t = 2000)]
+    operations: u64,
+    /// Faults per run.
+    #[arg(long, default_value_t = 12)]
+    faults: usize,
+    /// Print what was hit how often at the end.
+    #[arg(long)]
+    coverage: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let (first, count) = cli.seed.map_or((cli.first, cli.seeds), |seed| (seed, 1));
+    let mut failed = 0;
+    let mut coverage: BTreeMap<&'static str, u64> = BTreeMap::new();
+    for seed in first..first.saturating_add(count) {
+        let options = RunOptions {
+            seed,
+            operations: cli.operations,
+            faults: cli.faults,
+            planted: cli.planted.clone(),
+            trace: cli.trace,
+        };
+        match std::panic::catch_unwind(AssertUnwindSafe(|| run(&options))) {
+            Ok(report) => {
+                for (name, hits) in report.coverage {
+                    *coverage.entry(name).or_insert(0) += hits;
+                }
+                match report.violations.first() {
+                    None => println!(
+                        "seed {seed} ok: {} operations, {} steps, {:.1} s of virtual time, trace {:016x}",
+                        report.operations,
+                        report.steps,
+                        report.elapsed.as_secs_f64(),
+                        report.hash
+                    ),
+                    Some(violation) => {
+                        failed += 1;
+                        println!("seed {seed} FAILED: {violation}");
+                    }
+                }
+            }
+            Err(panic) => {
+                failed += 1;
+                let text = panic
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or_else(|| panic.downcast_ref::<&str>().copied())
+                    .unwrap_or("a panic without a message");
+                println!("seed {seed} FAILED: panic: {}", text.lines().next().unwrap_or(text));
+            }
+        }
+    }
+    if cli.coverage {
+        for (name, hits) in coverage {
+            println!("hit {name}: {hits}");
+        }
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

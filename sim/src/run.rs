@@ -1,0 +1,111 @@
+//! One run from one seed.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rt::sim::control;
+use rt::sim::{SimOptions, Simulation, TraceLines};
+
+use crate::cluster::{CLIENTS, Cluster};
+use crate::faults;
+
+/// How a run is made.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// Client operations.
+    pub operations: u64,
+    /// Faults.
+    pub faults: usize,
+    /// A deliberate bug to carry.
+    pub planted: Option<String>,
+    /// Print the trace.
+    pub trace: bool,
+}
+
+impl RunOptions {
+    /// An ordinary run.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { seed, operations: 2000, faults: 12, planted: None, trace: false }
+    }
+}
+
+/// What a run did.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Operations answered with success.
+    pub operations: u64,
+    /// Virtual time.
+    pub elapsed: Duration,
+    /// Polls and events.
+    pub steps: u64,
+    /// Hash of the trace.
+    pub hash: u64,
+    /// What was hit how often.
+    pub coverage: BTreeMap<&'static str, u64>,
+    /// What was violated; empty if all is well.
+    pub violations: Vec<String>,
+}
+
+/// How long the clients may take to finish once the faults are over (convergence).
+const CONVERGENCE: Duration = Duration::from_secs(600);
+
+/// Runs one seed.
+#[must_use]
+pub fn run(options: &RunOptions) -> Report {
+    let sim = SimOptions {
+        planted: options.planted.iter().cloned().collect(),
+        trace: if options.trace { TraceLines::Print } else { TraceLines::Off },
+        time_max: Duration::from_secs(3 * 3600),
+        ..SimOptions::new(options.seed)
+    };
+    let mut simulation = Simulation::new(sim);
+    let (operations, count) = (options.operations, options.faults);
+    let outcome = simulation.run(async move { whole(operations, count).await });
+    let (done, violations) = match outcome {
+        Ok(result) => result,
+        Err(failure) => (0, vec![failure.to_string()]),
+    };
+    Report {
+        operations: done,
+        elapsed: simulation.elapsed(),
+        steps: simulation.steps(),
+        hash: simulation.trace_hash(),
+        coverage: simulation.coverage(),
+        violations,
+    }
+}
+
+async fn whole(operations: u64, count: usize) -> (u64, Vec<String>) {
+    let cluster = Rc::new(Cluster::make(operations).await);
+    cluster.start_all().await;
+    faults::strike(&cluster, count).await;
+    faults::calm(&cluster).await;
+    let deadline = rt::time::now() + CONVERGENCE;
+    while !(0..CLIENTS).all(|n| cluster.has_finished(n)) {
+        if rt::time::now() > deadline {
+            cluster.shared.violation(format!(
+                "convergence: the clients have not finished {} s after the last fault",
+                CONVERGENCE.as_secs()
+            ));
+            break;
+        }
+        if !cluster.shared.violations.borrow().is_empty() {
+            break;
+        }
+        rt::time::sleep(Duration::from_millis(500)).await;
+    }
+    if cluster.shared.violations.borrow().is_empty() {
+        cluster.verify().await;
+    }
+    if cluster.shared.violations.borrow().is_empty() {
+        for finding in cluster.stop_and_check().await {
+            cluster.shared.violation(finding);
+        }
+    }
+    let _ = control::now();
+    (cluster.shared.operations.get(), cluster.shared.violations.take())
+}
