@@ -36,7 +36,9 @@ pub(crate) enum AttributeError {
     #[error("there is no attribute {0:?}; there are {NAMES}")]
     Unknown(String),
     /// The value of `replicas`.
-    #[error("replicas={0} is not possible: write replicas=N or replicas=N:MIN, with N from 1 to 15 and MIN from 1 to N")]
+    #[error(
+        "replicas={0} is not possible: write replicas=N or replicas=N:MIN, with N from 1 to 15 and MIN from 1 to N"
+    )]
     Replicas(String),
     /// The value of `failure-domain`.
     #[error("failure-domain={0} is not possible: it is disk or host")]
@@ -299,7 +301,10 @@ mod tests {
                 .map(|text| text.parse().unwrap())
                 .collect();
         let view = AttrsView::from(&collect(&attributes).unwrap());
-        assert_eq!(view.to_string(), "chunk-size=64M\nencoding=5+2\nfailure-domain=host\nreplicas=3:2\ntier=0\n");
+        assert_eq!(
+            view.to_string(),
+            "chunk-size=64M\nencoding=5+2\nfailure-domain=host\nreplicas=3:2\ntier=0\n"
+        );
         let json = serde_json::to_string(&view).unwrap();
         assert_eq!(
             json,

@@ -34,7 +34,9 @@ pub(crate) enum ClusterError {
         known: Vec<String>,
     },
     /// The list is empty.
-    #[error("{path:?} lists no metadata server; add a line ADDRESS:PORT per server, such as 10.30.100.101:2510")]
+    #[error(
+        "{path:?} lists no metadata server; add a line ADDRESS:PORT per server, such as 10.30.100.101:2510"
+    )]
     EmptyList {
         /// The list.
         path: PathBuf,
@@ -87,7 +89,9 @@ pub(crate) enum ClusterError {
         error: link::ConfigError,
     },
     /// The credentials are those of another cluster.
-    #[error("the credentials in {path:?} are those of cluster '{found}'; replace them by those of '{wanted}'")]
+    #[error(
+        "the credentials in {path:?} are those of cluster '{found}'; replace them by those of '{wanted}'"
+    )]
     OtherCluster {
         /// Their file.
         path: PathBuf,
@@ -126,7 +130,8 @@ impl Cluster {
                 name.to_owned()
             }
             None => {
-                let [name] = <[String; 1]>::try_from(known(dirs)?).map_err(|known| ClusterError::NotNamed { known })?;
+                let [name] = <[String; 1]>::try_from(known(dirs)?)
+                    .map_err(|known| ClusterError::NotNamed { known })?;
                 name
             }
         };
@@ -190,7 +195,9 @@ fn known(dirs: &HostDirs) -> Result<Vec<String>, ClusterError> {
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| check_cluster_name(name).is_ok())
-        .filter(|name| [dirs.bs_list(name), dirs.credentials(name), dirs.services(name)].iter().any(|file| file.exists()))
+        .filter(|name| {
+            [dirs.bs_list(name), dirs.credentials(name), dirs.services(name)].iter().any(|file| file.exists())
+        })
         .collect();
     names.sort();
     Ok(names)

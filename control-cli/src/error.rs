@@ -24,7 +24,9 @@ pub(crate) enum Misuse {
     #[error("no attribute to set: add NAME=VALUE ({})", crate::attributes::NAMES)]
     NoAttribute,
     /// A path outside the cluster where one within it was meant.
-    #[error("{0}: this host has no cluster mounted there; give a path within the cluster with -p, such as -p /")]
+    #[error(
+        "{0}: this host has no cluster mounted there; give a path within the cluster with -p, such as -p /"
+    )]
     NotMounted(String),
     /// `-p` with a text that is no path within the cluster.
     #[error("{path:?}: {error}")]

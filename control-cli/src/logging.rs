@@ -11,8 +11,6 @@ use crate::error::Error;
 /// How much is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogLevel {
-    /// Nothing.
-    Off,
     /// Failures.
     Error,
     /// And what may lead to one.
@@ -29,7 +27,6 @@ impl LogLevel {
     /// Its name, as the daemons take it.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Off => "off",
             Self::Error => "error",
             Self::Warn => "warn",
             Self::Info => "info",
@@ -40,7 +37,6 @@ impl LogLevel {
 
     fn filter(self) -> LevelFilter {
         match self {
-            Self::Off => LevelFilter::OFF,
             Self::Error => LevelFilter::ERROR,
             Self::Warn => LevelFilter::WARN,
             Self::Info => LevelFilter::INFO,

@@ -10,8 +10,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use link::{
-    AskError, CallError, Change, CloseReason, ConnectCause, ConnectError, Endpoint, Expect, HandshakeError, Keep,
-    LocalHello, Master, OWN_IDS, Options, ServerAddress,
+    AskError, CallError, Change, CloseReason, ConnectCause, ConnectError, Endpoint, Expect, HandshakeError,
+    Keep, LocalHello, Master, OWN_IDS, Options, ServerAddress,
 };
 use rt::sync::Notify;
 use wire::hello::Role;
@@ -68,11 +68,25 @@ pub(crate) enum MdsError {
         advice: Option<String>,
     },
     /// Reply or request are not what the protocol says.
-    #[error("the metadata server and this program do not understand each other ({0}); check that their versions go together")]
+    #[error(
+        "the metadata server and this program do not understand each other ({0}); check that their versions go together"
+    )]
     Protocol(#[from] BodyError),
     /// The request is too large.
     #[error("the request is too large: {0}")]
     TooLarge(#[source] wire::FrameError),
+}
+
+impl MdsError {
+    /// Whether the same request may find an answer later. It has taken its time already, so that nobody who asks
+    /// again and again keeps a processor busy.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { waited, .. } => !waited.is_zero(),
+            Self::Silent { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 fn refusal(subject: &str, status: Status, body: &ErrorBody) -> String {
@@ -83,14 +97,17 @@ fn refusal(subject: &str, status: Status, body: &ErrorBody) -> String {
 fn advice(cluster: &str, status: Status, body: &ErrorBody) -> Option<String> {
     Some(match status {
         Status::LeaseHeld => {
-            let host = if body.hint.is_empty() { String::new() } else { format!(" on {}", printable(&body.hint)) };
+            let host =
+                if body.hint.is_empty() { String::new() } else { format!(" on {}", printable(&body.hint)) };
             format!(
                 "client {}{host} has it open: stop that, or take its leases away with vstorage -c {cluster} revoke -C {}",
                 body.detail, body.detail
             )
         }
         Status::NotEmpty => "add -r to remove it with all it holds".to_owned(),
-        Status::NotMaster => "the metadata servers have no master now: try again, then look at their logs".to_owned(),
+        Status::NotMaster => {
+            "the metadata servers have no master now: try again, then look at their logs".to_owned()
+        }
         Status::Retry | Status::Timeout | Status::Stopping => "try again, with a longer --timeout".to_owned(),
         Status::Unsupported => "check that its version and that of this program go together".to_owned(),
         _ => return None,
@@ -159,9 +176,12 @@ impl Mds {
     pub(crate) async fn of(cluster: &Cluster, timeout: Duration) -> Result<Self, ClusterError> {
         let servers = cluster.servers()?;
         let credentials = cluster.credentials().await?;
-        let boot_id = rt::node::boot_id()
-            .map_err(|error| ClusterError::Unreadable { path: "/proc/sys/kernel/random/boot_id".into(), error })?;
-        let hello = LocalHello { software: env!("CARGO_PKG_VERSION").into(), ..LocalHello::new(Role::Tool, boot_id) };
+        let boot_id = rt::node::boot_id().map_err(|error| ClusterError::Unreadable {
+            path: "/proc/sys/kernel/random/boot_id".into(),
+            error,
+        })?;
+        let hello =
+            LocalHello { software: env!("CARGO_PKG_VERSION").into(), ..LocalHello::new(Role::Tool, boot_id) };
         let mut options = Options::default();
         options.connect_timeout = options.connect_timeout.min(timeout);
         let endpoint = Endpoint::new(credentials, hello, options)
@@ -172,7 +192,14 @@ impl Mds {
         let master = Master::new(&endpoint, servers.clone(), keep);
         // Unique in time, so that no two changes of any tool are taken for the same one.
         let first_id = (rt::time::wall_clock_ms() << 20 | rt::random::below(1 << 20)) & (OWN_IDS - 1);
-        Ok(Self { cluster: cluster.clone(), servers, master, attempts, timeout, next_id: Cell::new(first_id) })
+        Ok(Self {
+            cluster: cluster.clone(),
+            servers,
+            master,
+            attempts,
+            timeout,
+            next_id: Cell::new(first_id),
+        })
     }
 
     /// Asks something that may be asked twice.
@@ -201,7 +228,11 @@ impl Mds {
     ///
     /// # Errors
     /// [`MdsError`].
-    pub(crate) async fn change<R: wire::Call>(&self, request: &R, subject: &str) -> Result<R::Reply, MdsError> {
+    pub(crate) async fn change<R: wire::Call>(
+        &self,
+        request: &R,
+        subject: &str,
+    ) -> Result<R::Reply, MdsError> {
         let id = self.next_id.get();
         self.next_id.set((id + 1) & (OWN_IDS - 1));
         let asked = self.master.ask_as(id, request, rt::time::now() + self.timeout);
@@ -292,7 +323,8 @@ mod tests {
 
     #[test]
     fn only_what_will_not_change_is_hopeless() {
-        let error = |cause| ConnectError { address: rt::net::Address::Tcp("127.0.0.1:2511".parse().unwrap()), cause };
+        let error =
+            |cause| ConnectError { address: rt::net::Address::Tcp("127.0.0.1:2511".parse().unwrap()), cause };
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         assert!(!is_hopeless(&error(ConnectCause::Io(refused))));
         assert!(!is_hopeless(&error(ConnectCause::Timeout(Duration::from_secs(5)))));

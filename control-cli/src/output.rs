@@ -36,7 +36,11 @@ impl Output {
     ///
     /// # Errors
     /// [`Error::Output`].
-    pub(crate) fn value<T: Serialize>(&mut self, value: &T, text: impl FnOnce() -> String) -> Result<(), Error> {
+    pub(crate) fn value<T: Serialize>(
+        &mut self,
+        value: &T,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
         let text = if self.json { json_text(serde_json::to_string_pretty(value)) + "\n" } else { text() };
         self.write(&text)
     }
@@ -45,7 +49,11 @@ impl Output {
     ///
     /// # Errors
     /// [`Error::Output`].
-    pub(crate) fn item<T: Serialize>(&mut self, value: &T, text: impl FnOnce() -> String) -> Result<(), Error> {
+    pub(crate) fn item<T: Serialize>(
+        &mut self,
+        value: &T,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
         let text = if self.json { json_text(serde_json::to_string(value)) + "\n" } else { text() };
         self.write(&text)
     }

@@ -1,7 +1,7 @@
 //! The password of a cluster: asked for on a terminal, else a line of standard input. It goes to the daemon through
 //! a pipe, never through arguments or environment, which others can see.
 
-use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
@@ -28,7 +28,9 @@ pub(crate) enum PasswordError {
     #[error("interrupted; nothing was done")]
     Interrupted,
     /// Nothing came.
-    #[error("standard input ended before a password came: give it on a terminal, or as a line of standard input")]
+    #[error(
+        "standard input ended before a password came: give it on a terminal, or as a line of standard input"
+    )]
     Missing,
     /// Terminal or pipe failed.
     #[error("cannot read the password: {0}")]
@@ -131,7 +133,7 @@ impl Drop for Quiet<'_> {
 }
 
 /// What is typed up to Enter, with the keys that correct it: backspace, Ctrl-U, and Ctrl-C or Ctrl-D to give up.
-fn read_typed(keys: impl Read) -> Result<String, PasswordError> {
+fn read_typed(keys: impl BufRead) -> Result<String, PasswordError> {
     let mut typed = Vec::new();
     for key in keys.bytes() {
         match key? {
@@ -154,6 +156,8 @@ fn read_typed(keys: impl Read) -> Result<String, PasswordError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     fn line(input: &[u8]) -> Result<String, PasswordError> {

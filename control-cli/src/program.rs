@@ -45,7 +45,9 @@ impl Daemon {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProgramError {
     /// It is not there.
-    #[error("the program {name} is neither beside vstorage nor in PATH; install it, or put its directory into PATH")]
+    #[error(
+        "the program {name} is neither beside vstorage nor in PATH; install it, or put its directory into PATH"
+    )]
     Missing {
         /// Its name.
         name: &'static str,
@@ -103,9 +105,15 @@ mod tests {
     #[test]
     fn the_first_program_that_can_run_is_taken() {
         let root = tempfile::tempdir().unwrap();
-        let dirs: Vec<PathBuf> = ["plain", "dir", "one", "two"].iter().map(|name| root.path().join(name)).collect();
+        let dirs: Vec<PathBuf> =
+            ["plain", "dir", "one", "two"].iter().map(|name| root.path().join(name)).collect();
         dirs.iter().for_each(|dir| std::fs::create_dir(dir).unwrap());
-        let find = || find_in("vstorage-csd", [PathBuf::from("."), root.path().join("none")].into_iter().chain(dirs.clone()));
+        let find = || {
+            find_in(
+                "vstorage-csd",
+                [PathBuf::from("."), root.path().join("none")].into_iter().chain(dirs.clone()),
+            )
+        };
         let file = |dir: &Path, mode| {
             let path = dir.join("vstorage-csd");
             std::fs::write(&path, "").unwrap();

@@ -83,7 +83,8 @@ mod tests {
     }
 
     impl Row for Fruit {
-        const COLUMNS: &'static [Column] = &[Column::text("NAME"), Column::number("WEIGHT"), Column::text("NOTE")];
+        const COLUMNS: &'static [Column] =
+            &[Column::text("NAME"), Column::number("WEIGHT"), Column::text("NOTE")];
 
         fn cells(&self) -> Vec<String> {
             vec![self.name.to_owned(), self.weight.to_string(), self.note.to_owned()]

@@ -16,7 +16,9 @@ pub(crate) struct ByteSize(pub(crate) u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SizeError {
     /// It has another form.
-    #[error("not a size: give bytes, or a whole number with K, M, G or T (steps of 1024), such as 512M or 2G")]
+    #[error(
+        "not a size: give bytes, or a whole number with K, M, G or T (steps of 1024), such as 512M or 2G"
+    )]
     Form,
     /// It does not fit 64 bits.
     #[error("the size is beyond 16 EiB")]
@@ -63,7 +65,8 @@ fn scaled(value: u64) -> (String, usize) {
         step += 1;
     }
     let short = format!("{number:.1}");
-    let text = if step == 0 || short.ends_with(".0") || number >= 9.95 { format!("{number:.0}") } else { short };
+    let text =
+        if step == 0 || short.ends_with(".0") || number >= 9.95 { format!("{number:.0}") } else { short };
     (text, step)
 }
 
@@ -271,7 +274,10 @@ mod tests {
     #[test]
     fn parts_are_shown() {
         assert_eq!((percent(0), percent(20), percent(999)), ("0.0%".into(), "2.0%".into(), "99.9%".into()));
-        assert_eq!((whole_percent(0), whole_percent(95), whole_percent(104)), ("0%".into(), "10%".into(), "10%".into()));
+        assert_eq!(
+            (whole_percent(0), whole_percent(95), whole_percent(104)),
+            ("0%".into(), "10%".into(), "10%".into())
+        );
         assert_eq!((share(0, 0), share(38, 38), share(1, 3)), ("0%".into(), "100%".into(), "33%".into()));
         assert_eq!((tenths(0), tenths(349), tenths(999)), ("0.0".into(), "0.3".into(), "1.0".into()));
         assert_eq!(latencies(1_200, 116_600), "1/117");

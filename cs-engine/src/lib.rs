@@ -2,6 +2,7 @@
 //!
 //! [`format`] says what is on the disk, [`journal`], [`tables`] and [`store`] keep it, [`engine`] is what requests meet.
 
+pub mod daemon;
 pub mod engine;
 pub mod format;
 pub mod journal;

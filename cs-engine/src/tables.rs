@@ -242,6 +242,8 @@ impl Tables {
             let bytes = u64::from(blocks.div_ceil(CRCS_PER_PAGE)) * 2 * BLOCK as u64;
             let from = Place::CrcPage { slot, page: 0, copy: 0 }.offset();
             self.crc.allocate(Allocation::Extend, from, bytes).await.map_err(crc_io)?;
+            // A power cut may take an allocation along that no flush has committed.
+            self.crc.sync_data().await.map_err(crc_io)?;
         }
         Ok(())
     }
@@ -444,6 +446,8 @@ impl Tables {
     /// [`TableError::Io`].
     pub async fn sync(&self) -> Result<(), TableError> {
         self.crc.sync_data().await.map_err(crc_io)?;
+        // Whatever the journal knew at the start is in the tables now.
+        self.unborn.borrow_mut().clear();
         let fresh = std::mem::take(&mut *self.fresh.borrow_mut());
         if fresh.is_empty() {
             return Ok(());
@@ -455,7 +459,6 @@ impl Tables {
             let (result, buf) = self.crc.read_exact_at(Buf::new(BLOCK), place(copy)).await;
             result.map_err(crc_io)?;
             self.crc.write_all_at(buf.freeze(), place(1 - copy)).await.map_err(crc_io)?;
-            self.unborn.borrow_mut().remove(&(slot, page));
         }
         self.crc.sync_data().await.map_err(crc_io)
     }

@@ -38,6 +38,8 @@ pub struct Oracle {
     writes: BTreeMap<WriteId, Write>,
     /// Per sector the writes that may still show, oldest first.
     candidates: BTreeMap<u64, Vec<WriteId>>,
+    /// Per sector the newest write that was seen for certain.
+    seen: BTreeMap<u64, WriteId>,
     next: WriteId,
 }
 
@@ -99,6 +101,9 @@ impl Oracle {
                 write.certain = false;
             }
         }
+        // What was seen and not flushed may be gone again.
+        let writes = &self.writes;
+        self.seen.retain(|_, id| writes.get(id).is_some_and(|write| write.durable));
     }
 
     /// The content of a sector written by `id`.
@@ -144,19 +149,14 @@ impl Oracle {
             None => candidates.iter().copied().filter(|&candidate| self.is_zero(candidate)).collect(),
         };
         let alive: Vec<WriteId> =
-            possible.iter().copied().filter(|&id| self.overwritten_by(id, &candidates, start).is_none()).collect();
+            possible.iter().copied().filter(|&id| self.overwritten_by(sector, id, &candidates, start).is_none()).collect();
         let Some(&newest) = alive.last() else {
             return Err(self.explain(volume, sector, start, now, seen, &possible, &candidates));
         };
-        // What had ended before the newest possible value was issued cannot show again, if only one value explains this.
-        if alive.len() == 1 {
-            let issued = self.writes.get(&newest).map_or(0, |write| write.issued);
-            let writes = &self.writes;
-            if let Some(list) = self.candidates.get_mut(&sector) {
-                list.retain(|id| {
-                    *id == newest || writes.get(id).map_or(issued == 0, |write| write.ended.is_none_or(|end| end >= issued))
-                });
-            }
+        // If one value only explains this, what had ended before it was issued cannot show again.
+        if alive.len() == 1 && newest != 0 {
+            let seen = self.seen.entry(sector).or_insert(newest);
+            *seen = (*seen).max(newest);
         }
         Ok(())
     }
@@ -166,9 +166,14 @@ impl Oracle {
     }
 
     /// A certain write after which `id` cannot show to a read that begins at `start`.
-    fn overwritten_by(&self, id: WriteId, candidates: &[WriteId], start: u64) -> Option<WriteId> {
+    fn overwritten_by(&self, sector: u64, id: WriteId, candidates: &[WriteId], start: u64) -> Option<WriteId> {
         let ended = if id == 0 { Some(0) } else { self.writes.get(&id)?.ended };
         let ended = ended?;
+        if let Some(seen) = self.seen.get(&sector)
+            && self.writes.get(seen).is_some_and(|write| write.issued > ended)
+        {
+            return Some(*seen);
+        }
         candidates.iter().copied().find(|other| {
             self.writes.get(other).is_some_and(|write| {
                 write.certain && write.issued > ended && write.acknowledged.is_some_and(|at| at < start)
@@ -202,7 +207,7 @@ impl Oracle {
                 )
             })
             .collect();
-        let by = possible.first().and_then(|&id| self.overwritten_by(id, candidates, start));
+        let by = possible.first().and_then(|&id| self.overwritten_by(sector, id, candidates, start));
         Violation(format!(
             "C3/C4: sector {sector} of volume {volume} reads as {seen} at {start}..{now}, overwritten by {by:?}; {}",
             history.join("; ")

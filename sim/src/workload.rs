@@ -68,6 +68,9 @@ pub struct Job {
     pub operations: u64,
 }
 
+/// Average pause of a worker between two operations, in microseconds: the work shall last as long as the faults.
+const THINK_US: u64 = 30_000;
+
 /// Path of a volume in the cluster.
 #[must_use]
 pub fn path(volume: usize) -> String {
@@ -147,6 +150,7 @@ pub async fn open(shared: &Shared, session: &Rc<Session>, servers: &Rc<Servers>,
 async fn work(shared: Rc<Shared>, volume: Volume, job: Job, left: Rc<Cell<u64>>) {
     while left.get() > 0 {
         left.set(left.get() - 1);
+        rt::time::sleep(Duration::from_micros(rt::random::below(2 * THINK_US))).await;
         let outcome = match rt::random::below(100) {
             0..45 => write(&shared, &volume, &job).await,
             45..80 => read(&shared, &volume, &job).await,

@@ -112,7 +112,8 @@ impl Chunk {
     /// without its record, damaged elsewhere.
     pub(crate) fn mismatch(&self, block: u32) -> Refusal {
         match self.active.borrow().get(&(block / ACTIVE_BLOCKS)) {
-            Some(Mark { suspect: Some(_), .. }) => Refusal::Unsettled { block },
+            // An entry is of this run, or was compared with the content when it began.
+            Some(Mark { suspect: Some(_), .. }) if self.entry(block).is_none() => Refusal::Unsettled { block },
             _ => Refusal::Corrupt { block },
         }
     }

@@ -43,6 +43,15 @@ pub struct Session {
 /// Orders unstable writes by epoch, sequence number, chunk and first block.
 type UnstableKey = (u64, u64, u64, u32);
 
+/// Unstable writes of all files, for the bound of them all.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    /// Writes.
+    pub(crate) writes: Cell<usize>,
+    /// Files that have any.
+    pub(crate) files: Cell<usize>,
+}
+
 /// State of one file.
 #[derive(Debug)]
 pub struct FileState {
@@ -54,8 +63,7 @@ pub struct FileState {
     fenced: Cell<u64>,
     session: RefCell<Session>,
     unstable: RefCell<BTreeMap<UnstableKey, Unstable>>,
-    /// Unstable writes of all files, for the bound of them all.
-    unstable_of_all: Rc<Cell<usize>>,
+    totals: Rc<Totals>,
     /// Those of the current epoch; older ones go only when somebody settles them and must not stop the writer.
     unstable_current: Cell<usize>,
     /// All lower sequence numbers of the session are stable on all members.
@@ -89,14 +97,14 @@ pub(crate) enum Admission {
 }
 
 impl FileState {
-    pub(crate) fn new(file: u64, unstable_of_all: Rc<Cell<usize>>) -> Self {
+    pub(crate) fn new(file: u64, totals: Rc<Totals>) -> Self {
         Self {
             file,
             fence: Cell::new(0),
             fenced: Cell::new(0),
             session: RefCell::default(),
             unstable: RefCell::default(),
-            unstable_of_all,
+            totals,
             unstable_current: Cell::new(0),
             stable: Cell::new(0),
             resumed: Cell::new(None),
@@ -225,8 +233,11 @@ impl FileState {
             return;
         }
         let key = (epoch, seq, write.chunk, write.first);
-        if self.unstable.borrow_mut().insert(key, write).is_none() {
-            self.unstable_of_all.set(self.unstable_of_all.get() + 1);
+        let mut unstable = self.unstable.borrow_mut();
+        let was_empty = unstable.is_empty();
+        if unstable.insert(key, write).is_none() {
+            self.totals.writes.set(self.totals.writes.get() + 1);
+            self.totals.files.set(self.totals.files.get() + usize::from(was_empty));
             self.unstable_current.set(self.unstable_current.get() + usize::from(epoch == current));
         }
     }
@@ -234,7 +245,9 @@ impl FileState {
     fn retain_unstable(&self, keep: impl Fn(&UnstableKey) -> bool) {
         let current = self.session.borrow().epoch;
         let mut unstable = self.unstable.borrow_mut();
-        let (all, of_current) = (self.unstable_of_all.get(), self.unstable_current.get());
+        if unstable.is_empty() {
+            return;
+        }
         let (mut gone, mut gone_current) = (0, 0);
         unstable.retain(|key, _| {
             let stays = keep(key);
@@ -242,8 +255,9 @@ impl FileState {
             gone_current += usize::from(!stays && key.0 == current);
             stays
         });
-        self.unstable_of_all.set(all - gone);
-        self.unstable_current.set(of_current - gone_current);
+        self.totals.writes.set(self.totals.writes.get() - gone);
+        self.totals.files.set(self.totals.files.get() - usize::from(unstable.is_empty()));
+        self.unstable_current.set(self.unstable_current.get() - gone_current);
     }
 
     /// Whether the writer may add another unstable write.
@@ -374,8 +388,9 @@ mod tests {
 
     #[test]
     fn the_list_of_unstable_writes_follows_the_watermark() {
-        let total = Rc::new(Cell::new(0));
-        let file = FileState::new(1, Rc::clone(&total));
+        let totals = Rc::new(Totals::default());
+        let file = FileState::new(1, Rc::clone(&totals));
+        let total = &totals.writes;
         file.advance(3, 1, 1);
         for seq in 1..=4 {
             file.add_unstable(3, seq, at(seq as u32));
@@ -394,7 +409,7 @@ mod tests {
         file.clear_unstable(5, 3);
         assert_eq!(file.unstable(), [(4, 1, at(9))]);
         file.forget_below(5);
-        assert_eq!((total.get(), file.unstable_current.get()), (0, 0));
+        assert_eq!((total.get(), totals.files.get(), file.unstable_current.get()), (0, 0, 0));
     }
 
     #[test]

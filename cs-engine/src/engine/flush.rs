@@ -1,14 +1,22 @@
 //! Flush: everything written so far becomes durable (C4).
 
+use std::time::Duration;
+
 use rt::sync::{OneSender, oneshot};
 
+use super::join::both;
 use super::{Engine, Refusal};
+
+/// How long after a flush the journal's header tells of it, unless a group has by then.
+const NOTE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Flush rounds: requests that come while one runs share the next.
 #[derive(Debug, Default)]
 pub(crate) struct Flushing {
     waiting: Vec<OneSender<Result<(), Refusal>>>,
     running: bool,
+    /// Everything below had been written when the last successful round began.
+    reached: Option<u64>,
 }
 
 impl Engine {
@@ -18,6 +26,7 @@ impl Engine {
     /// # Errors
     /// [`Refusal::DeviceFailed`]: then every replica here has failed for good; a flush is never tried again (C4).
     pub async fn flush(self: &std::rc::Rc<Self>) -> Result<(), Refusal> {
+        self.check_running()?;
         let (answer, receive) = oneshot();
         let start = {
             let mut flushing = self.flushing.borrow_mut();
@@ -56,26 +65,45 @@ impl Engine {
         if rt::sim::planted("flush-skipped") {
             return Ok(());
         }
-        // What is incomplete now may miss this flush: the durable mark stops before it.
+        let files = self.store.uncommitted();
         let written = self.journal.written();
-        let reach = self.floors.borrow().first_key_value().map_or(written, |(&floor, _)| written.min(floor));
-        let files = self.store.take_uncommitted();
-        let syncs: Vec<_> = files.into_iter().map(|file| rt::spawn(async move { file.file().sync_data().await })).collect();
-        let journal = self.journal.file().sync_data().await;
-        let data = if self.separate_journal { self.superblock_file.sync_data().await } else { Ok(()) };
+        if files.is_empty() && self.flushing.borrow().reached == Some(written) {
+            // Whatever has been answered has a record, and there is no new one.
+            return Ok(());
+        }
+        // What is incomplete now may miss this flush: the durable mark stops before it.
+        let reach = self.journal.complete();
+        let commits: Vec<_> = files.into_iter().map(|file| rt::spawn(async move { file.commit().await })).collect();
+        let data = async {
+            if self.separate_journal { self.superblock_file.sync_data().await } else { Ok(()) }
+        };
+        let (journal, data) = both(self.journal.file().sync_data(), data).await;
         let mut result = journal.and(data);
-        for sync in syncs {
-            result = result.and(sync.await.unwrap_or_else(|error| Err(std::io::Error::other(error))));
+        for commit in commits {
+            result = result.and(commit.await.unwrap_or_else(|error| Err(std::io::Error::other(error))));
         }
         match result {
             Ok(()) => {
                 self.journal.set_durable(reach);
+                self.flushing.borrow_mut().reached = Some(written);
+                self.flushed.notify_one();
                 self.count(|counters| counters.flushes += 1);
                 Ok(())
             }
             Err(error) => {
                 self.fail("a flush", &error);
                 Err(Refusal::DeviceFailed)
+            }
+        }
+    }
+
+    /// Writes down what is durable when the journal has been quiet for a while, until the server ends.
+    pub(super) async fn run_notes(self: std::rc::Rc<Self>) {
+        while self.check_running().is_ok() {
+            self.flushed.notified().await;
+            rt::time::sleep(NOTE_PAUSE).await;
+            if let Err(error) = self.journal.note_durable().await {
+                self.fail("a write of the journal's header", &error);
             }
         }
     }

@@ -6,11 +6,12 @@ use rt::buf::View;
 
 use super::chunk::Chunk;
 use super::{Engine, Refusal};
+use crate::format::record::{Record, RecordKind};
 use crate::format::superblock::{COPIES, Superblock};
 use crate::format::table::{ChunkHeader, SlotState};
 use crate::format::{BLOCK, CHUNK_MAX};
-use crate::format::record::{Record, RecordKind};
 use crate::journal::Class;
+use crate::tables::TableError;
 
 /// A chunk to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +32,12 @@ impl Engine {
     /// # Errors
     /// [`Refusal::StaleVersion`] when it is here with another version; [`Refusal::NoSpace`].
     pub async fn create_chunk(&self, new: NewChunk) -> Result<(), Refusal> {
-        self.check_running()?;
+        let _request = self.begin()?;
         if new.size == 0 || new.size > CHUNK_MAX || !new.size.is_multiple_of(BLOCK as u64) {
             return Err(Refusal::Invalid("the chunk size"));
         }
         let _one_at_a_time = self.creating.exclusive(new.chunk..new.chunk.saturating_add(1)).await;
+        self.check_running()?;
         if let Some(chunk) = self.chunks.borrow().get(&new.chunk) {
             let have = chunk.version.get();
             return if have == new.version && chunk.file == new.file && chunk.size == new.size {
@@ -44,17 +46,37 @@ impl Engine {
                 Err(Refusal::StaleVersion { have, wanted: new.version })
             };
         }
-        let no_space_or_fail = |error: std::io::Error| {
+        let made = self.make_chunk(new).await;
+        if made == Err(Refusal::NoSpace)
+            && let Err(error) = self.store.remove(new.chunk).await
+        {
+            // It holds nothing; the next start takes it away.
+            tracing::warn!("chunk {:#x}: cannot remove the file of a chunk that was not made: {error}", new.chunk);
+        }
+        made
+    }
+
+    async fn make_chunk(&self, new: NewChunk) -> Result<(), Refusal> {
+        self.store.create(new.chunk, new.size).await.map_err(|error| {
             if error.kind() == std::io::ErrorKind::StorageFull {
                 return Refusal::NoSpace;
             }
             self.fail("making a chunk file", &error);
             Refusal::DeviceFailed
-        };
-        self.store.create(new.chunk, new.size).await.map_err(no_space_or_fail)?;
-        let slot = self.tables.reserve_slot();
+        })?;
+        let (slot, sequence) = self.tables.reserve_slot();
+        let blocks = (new.size / BLOCK as u64) as u32;
+        let checksums = !self.superblock.borrow().no_checksums;
+        match self.tables.allocate(slot, blocks, checksums).await {
+            Ok(()) => {}
+            Err(TableError::Io { error, .. }) if error.kind() == std::io::ErrorKind::StorageFull => {
+                self.tables.release(slot, sequence - 1);
+                return Err(Refusal::NoSpace);
+            }
+            Err(error) => return Err(self.table_failed(&error)),
+        }
         let header = ChunkHeader {
-            sequence: self.next_header_sequence(),
+            sequence,
             state: SlotState::Live,
             chunk: new.chunk,
             version: new.version,
@@ -65,57 +87,52 @@ impl Engine {
             block_metadata: 4,
             key_id: 0,
             stripe_version: 0,
+            // No record of this life lies before.
+            born: self.journal.next(),
         };
-        // Both copies: an older one of another chunk must not come back when the newer is torn later.
-        let mut copy = 1;
-        for _ in 0..2 {
-            copy = match self.tables.write_header(slot, copy, &header).await {
-                Ok(copy) => copy,
-                Err(error) => return Err(self.table_failed(&error)),
-            };
+        if let Err(error) = self.tables.write_header(slot, 1, &header).await {
+            return Err(self.table_failed(&error));
         }
-        self.chunks.borrow_mut().insert(new.chunk, Chunk::new(slot, copy, header));
+        let file = self.file_state(new.file);
+        file.chunks.set(file.chunks.get() + 1);
+        self.chunks.borrow_mut().insert(new.chunk, Chunk::new(slot, 0, header));
         Ok(())
     }
 
-    fn next_header_sequence(&self) -> u64 {
-        // LSNs only grow and the journal moves between any two headers' lives of one slot; start above both.
-        self.journal.next().max(1)
-    }
-
-    /// Deletes a replica with at most this version; higher ones are spared (C9). Deleting what is gone is done.
+    /// Deletes a replica with at most this version; higher ones are spared (C9). Deleting what is gone is done. It needs
+    /// no space, so that a full disk can be emptied (C13).
     ///
     /// # Errors
     /// [`Refusal::StaleVersion`] when the replica is newer.
     pub async fn delete_chunk(&self, chunk: u64, version: u64) -> Result<(), Refusal> {
-        self.check_running()?;
+        let _request = self.begin()?;
         let _one_at_a_time = self.creating.exclusive(chunk..chunk.saturating_add(1)).await;
+        self.check_running()?;
         let Some(found) = self.chunks.borrow().get(&chunk).map(Rc::clone) else { return Ok(()) };
         let have = found.version.get();
         if have > version {
             return Err(Refusal::StaleVersion { have, wanted: version });
         }
-        found.deleted.set(true);
         let _all = found.ranges.exclusive(0..u64::from(found.blocks())).await;
-        // A checkpoint under way may hold the chunk: let it end before the slot is used again.
-        while !found.frozen.borrow().is_empty() {
-            let done = self.checkpoint_done.notified();
-            self.checkpoint_wanted.notify_one();
-            done.await;
-            self.check_running()?;
+        // Whatever a checkpoint does with the chunk ends first, but not the checkpoint itself: it may be stuck.
+        let _moving = found.moving.acquire(1).await;
+        self.check_running()?;
+        // From here on there is no way back but a failure.
+        found.deleted.set(true);
+        match self.store.retire(chunk).await {
+            Err(error) if error.kind() != std::io::ErrorKind::StorageFull => {
+                self.fail("renaming a chunk file", &error);
+                return Err(Refusal::DeviceFailed);
+            }
+            _ => {}
         }
-        let header = ChunkHeader { sequence: found.header.get().sequence + 1, state: SlotState::Free, ..found.header.get() };
-        let mut copy = found.header_copy.get();
-        for _ in 0..2 {
-            copy = match self.tables.write_header(found.slot, copy, &header).await {
-                Ok(copy) => copy,
-                Err(error) => return Err(self.table_failed(&error)),
-            };
+        let header =
+            ChunkHeader { sequence: found.header.get().sequence + 1, state: SlotState::Free, ..found.header.get() };
+        if let Err(error) = self.tables.write_header(found.slot, found.header_copy, &header).await {
+            return Err(self.table_failed(&error));
         }
-        self.chunks.borrow_mut().remove(&chunk);
-        self.map_entries.set(self.map_entries.get() - found.live.take().len());
-        self.file_state(found.file).forget_chunk(chunk);
-        self.tables.release(found.slot);
+        self.forget(&found);
+        self.tables.release(found.slot, header.sequence);
         if let Err(error) = self.store.remove(chunk).await {
             self.fail("removing a chunk file", &error);
             return Err(Refusal::DeviceFailed);
@@ -123,21 +140,43 @@ impl Engine {
         Ok(())
     }
 
+    /// Drops everything that is remembered of a chunk, and of its file if that was the last one.
+    fn forget(&self, chunk: &Chunk) {
+        self.chunks.borrow_mut().remove(&chunk.id);
+        self.touched.borrow_mut().remove(&chunk.id);
+        self.marked.borrow_mut().remove(&chunk.id);
+        let entries = chunk.live.take().len() + chunk.frozen.take().len();
+        self.map_entries.set(self.map_entries.get() - entries);
+        chunk.active.take();
+        let file = self.file_state(chunk.file);
+        file.forget_chunk(chunk.id);
+        file.chunks.set(file.chunks.get() - 1);
+        // A request of an old epoch finds no chunk now, and a chunk made later has another version.
+        if file.chunks.get() == 0 && file.is_idle() {
+            self.files.borrow_mut().remove(&chunk.file);
+        }
+    }
+
     /// Refuses epochs below `epoch` of a file for ever: drains what is under way and records it durably (C2).
     ///
     /// # Errors
     /// [`Refusal::DeviceFailed`], [`Refusal::Stopping`].
     pub async fn fence(self: &Rc<Self>, file: u64, epoch: u64) -> Result<(), Refusal> {
-        self.check_running()?;
+        let _request = self.begin()?;
         let state = self.file_state(file);
-        if state.recorded_fence() >= epoch {
+        // Only what is durable and drained counts: another order for the same fence may be under way.
+        if state.completed_fence() >= epoch {
             return Ok(());
         }
         state.raise_fence(epoch);
         state.drained_below(epoch).await;
-        let record = Record { file, epoch, ..Record::new(RecordKind::Fence) };
-        self.journal.append(Class::Reserve, record, Vec::new()).await?;
-        self.flush().await
+        let mut record = Record::new(RecordKind::Fence);
+        record.push_u64(file);
+        record.push_u64(epoch);
+        self.append(Class::Urgent, record, None).await?;
+        self.flush().await?;
+        state.complete_fence(epoch);
+        Ok(())
     }
 
     /// Changes the superblock durably: two copies, a flush, the other two, a flush.
@@ -159,7 +198,7 @@ impl Engine {
 }
 
 /// Writes a superblock so that at every moment two copies hold the old or the new state.
-pub(crate) async fn write_superblock(file: &rt::fs::File, superblock: &Superblock) -> std::io::Result<()> {
+pub(super) async fn write_superblock(file: &rt::fs::File, superblock: &Superblock) -> std::io::Result<()> {
     let block = View::copy_of(&superblock.encode());
     for half in 0..2 {
         for copy in half * COPIES / 2..(half + 1) * COPIES / 2 {

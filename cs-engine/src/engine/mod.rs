@@ -47,7 +47,7 @@ use crate::tables::{TableError, Tables};
 
 pub use blocks::{Entry, Place};
 pub use chunk::Chunk;
-pub use create::{CreateError, CreateOptions, create};
+pub use create::{CreateError, CreateOptions, create, remove_created};
 pub use files::{FileState, Session, Unstable};
 pub use manage::NewChunk;
 pub use open::{JOURNAL, OpenError, SUPERBLOCK, lock_directory, read_superblock};
@@ -206,7 +206,7 @@ pub struct Engine {
     /// Chunks with active extents.
     pub(crate) marked: RefCell<BTreeMap<u64, Rc<Chunk>>>,
     pub(crate) files: RefCell<BTreeMap<u64, Rc<FileState>>>,
-    pub(crate) unstable: Rc<Cell<usize>>,
+    pub(crate) unstable: Rc<files::Totals>,
     /// Reads under way by the checkpoint they began after: they may still need what it wants to overwrite.
     pub(crate) readers: RefCell<BTreeMap<u64, usize>>,
     pub(crate) readers_left: Notify,

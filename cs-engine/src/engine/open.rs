@@ -1,4 +1,4 @@
-//! Making a chunk server's directory, and opening it: superblock, lock, journal, tables, recovery.
+//! Opening a chunk server's directory: superblock, lock, journal, tables, recovery; and stopping.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -8,67 +8,23 @@ use std::rc::Rc;
 
 use rt::buf::Buf;
 use rt::fs::{self, File, OpenOptions};
-use rt::sync::Notify;
+use rt::sync::{Notify, RangeLock, Semaphore};
 
 use super::chunk::Chunk;
 use super::{Counters, Engine, EngineOptions};
-use crate::format::journal::{JournalHeader, RING_MIN};
+use crate::format::record::{Record, RecordKind};
 use crate::format::superblock::{COPIES, Superblock};
+use crate::format::table::SlotState;
 use crate::format::{BLOCK, FormatError};
 use crate::journal::scan::{self, ScanError, Scanned};
-use crate::journal::Journal;
-use crate::store::{CHUNKS, Store};
-use crate::tables::{TableError, Tables};
+use crate::journal::{Class, Journal};
+use crate::store::Store;
+use crate::tables::{Found, TableError, Tables};
 
 /// Name of the superblock's file; it carries the directory's lock.
 pub const SUPERBLOCK: &str = "superblock";
 /// Name of the journal's file.
 pub const JOURNAL: &str = "journal";
-
-/// What to make.
-#[derive(Clone, Debug)]
-pub struct CreateOptions {
-    /// The directory (`-r`); made if it does not exist, else it must be empty (`lost+found` aside).
-    pub dir: PathBuf,
-    /// Settings and identity; sequence, generation and the like are set here.
-    pub superblock: Superblock,
-}
-
-/// Why a directory could not be made a chunk server's.
-#[derive(Debug, thiserror::Error)]
-pub enum CreateError {
-    /// There is one already.
-    #[error("{0} already holds a chunk server; choose another directory, or remove it with rm-cs first")]
-    Exists(PathBuf),
-    /// Something else is there.
-    #[error("{0} is not empty; a chunk server needs an empty directory on its own disk")]
-    NotEmpty(PathBuf),
-    /// Not enough room.
-    #[error("{dir} has {free} bytes free; the journal alone needs {needed}: choose a smaller one with -s")]
-    NoSpace {
-        /// The directory.
-        dir: PathBuf,
-        /// Bytes free.
-        free: u64,
-        /// Bytes needed.
-        needed: u64,
-    },
-    /// The journal would be too small.
-    #[error("a journal of {0} bytes is too small; it needs at least {RING_MIN} bytes")]
-    JournalTooSmall(u64),
-    /// A setting does not fit.
-    #[error("the {0} is too long")]
-    Setting(&'static str),
-    /// The file system.
-    #[error("cannot write to {dir}: {error}")]
-    Io {
-        /// The directory.
-        dir: PathBuf,
-        /// What happened.
-        #[source]
-        error: io::Error,
-    },
-}
 
 /// Why a chunk server's directory could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -123,92 +79,6 @@ pub enum OpenError {
     },
 }
 
-/// Makes a directory a chunk server's, durably. On an error what was made is removed again.
-///
-/// # Errors
-/// [`CreateError`].
-pub async fn create(options: &CreateOptions) -> Result<(), CreateError> {
-    let dir = &options.dir;
-    let superblock = &options.superblock;
-    superblock.validate().map_err(CreateError::Setting)?;
-    if superblock.journal_bytes < RING_MIN {
-        return Err(CreateError::JournalTooSmall(superblock.journal_bytes));
-    }
-    let io = |dir: &Path| {
-        let dir = dir.to_owned();
-        move |error| CreateError::Io { dir, error }
-    };
-    let meta_dir = superblock.journal_dir.as_deref().unwrap_or(dir).to_owned();
-    for dir in [dir.as_path(), meta_dir.as_path()] {
-        fs::create_dir_all(dir).await.map_err(io(dir))?;
-        let entries = fs::read_dir(dir).await.map_err(io(dir))?;
-        if entries.iter().any(|entry| entry.name == SUPERBLOCK || entry.name == JOURNAL) {
-            return Err(CreateError::Exists(dir.to_owned()));
-        }
-        let chunks = dir.join(CHUNKS);
-        let left = entries.iter().any(|entry| entry.name == CHUNKS);
-        let empty = !left || fs::read_dir(&chunks).await.map_err(io(dir))?.is_empty();
-        if !empty || entries.iter().any(|entry| entry.name != "lost+found" && entry.name != CHUNKS) {
-            return Err(CreateError::NotEmpty(dir.to_owned()));
-        }
-    }
-    let free = fs::space(&meta_dir).await.map_err(io(&meta_dir))?.free;
-    let needed = superblock.journal_bytes + (1 << 20);
-    if free < needed {
-        return Err(CreateError::NoSpace { dir: meta_dir, free, needed });
-    }
-    let made = make_files(options, &meta_dir).await;
-    if made.is_err() {
-        for name in [JOURNAL, crate::tables::META_TABLE, crate::tables::CRC_TABLE] {
-            // The first error is the one to report.
-            let _absent = fs::remove_file(&meta_dir.join(name)).await;
-        }
-        let _absent = fs::remove_file(&dir.join(SUPERBLOCK)).await;
-    }
-    made.map_err(io(dir))
-}
-
-/// Undoes [`create`] for a server that could not join its cluster: removes the files that were made, and nothing else
-/// (the empty directory of chunk files stays and may be used again).
-pub async fn remove_created(options: &CreateOptions) {
-    let meta_dir = options.superblock.journal_dir.as_deref().unwrap_or(&options.dir);
-    let files = [(options.dir.as_path(), SUPERBLOCK)].into_iter().chain(
-        [JOURNAL, crate::tables::META_TABLE, crate::tables::CRC_TABLE].map(|name| (meta_dir, name)),
-    );
-    for (dir, name) in files {
-        if let Err(error) = fs::remove_file(&dir.join(name)).await {
-            tracing::warn!("cannot remove {} again: {error}", dir.join(name).display());
-        }
-    }
-}
-
-async fn make_files(options: &CreateOptions, meta_dir: &Path) -> io::Result<()> {
-    let superblock = &options.superblock;
-    let header = JournalHeader {
-        sequence: 1,
-        store_uuid: superblock.store_uuid,
-        generation: superblock.journal_generation,
-        ring_bytes: superblock.journal_bytes,
-        tail: 0,
-        tail_previous_crc: 0,
-        durable: 0,
-    };
-    Journal::create(&meta_dir.join(JOURNAL), header).await?;
-    Tables::create(meta_dir).await?;
-    fs::create_dir_all(&options.dir.join(CHUNKS)).await?;
-    fs::sync_dir(meta_dir).await?;
-    // The superblock comes last: without it the directory is nobody's.
-    let path = options.dir.join(SUPERBLOCK);
-    let file = File::open(&path, OpenOptions::direct().create_new()).await?;
-    super::manage::write_superblock(&file, superblock).await?;
-    file.sync_all().await?;
-    fs::sync_dir(&options.dir).await?;
-    match options.dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => fs::sync_dir(parent).await,
-        _ => Ok(()),
-    }
-}
-
 /// Takes the directory's lock: the open superblock file holds it.
 ///
 /// # Errors
@@ -242,6 +112,36 @@ pub async fn read_superblock(dir: &Path, file: &File) -> Result<Superblock, Open
     Superblock::choose(copies).map_err(|why| OpenError::Superblock { dir: dir.to_owned(), why })
 }
 
+/// The directory of journal and tables.
+pub(crate) fn meta_dir(dir: &Path, superblock: &Superblock) -> PathBuf {
+    superblock.journal_dir.clone().unwrap_or_else(|| dir.to_owned())
+}
+
+/// Opens and reads the journal that belongs to a superblock.
+///
+/// # Errors
+/// [`OpenError`].
+pub(crate) async fn open_journal(
+    dir: &Path,
+    superblock: &Superblock,
+    write: bool,
+) -> Result<(File, Scanned), OpenError> {
+    let path = meta_dir(dir, superblock).join(JOURNAL);
+    let io = |error| OpenError::Io { dir: dir.to_owned(), error };
+    let file = match File::open(&path, OpenOptions { write, ..OpenOptions::direct() }).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(OpenError::JournalMissing(path)),
+        Err(error) => return Err(io(error)),
+    };
+    // A copied directory names the journal of the original, which may be running.
+    if !file.try_lock().await.map_err(io)? {
+        return Err(OpenError::InUse(path));
+    }
+    let scanned = scan::scan(&file, &superblock.store_uuid, superblock.journal_generation).await;
+    let scanned = scanned.map_err(|error| OpenError::Journal { path, error })?;
+    Ok((file, scanned))
+}
+
 impl Engine {
     /// Opens a directory whose lock is held, recovers what the last run left behind, and starts the journal.
     ///
@@ -253,76 +153,206 @@ impl Engine {
         if superblock.failed {
             return Err(OpenError::Failed(dir.to_owned()));
         }
-        let meta_dir = superblock.journal_dir.clone().unwrap_or_else(|| dir.to_owned());
-        let journal_path = meta_dir.join(JOURNAL);
-        let journal_file = match File::open(&journal_path, OpenOptions::direct()).await {
-            Ok(file) => Rc::new(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(OpenError::JournalMissing(journal_path));
-            }
-            Err(error) => return Err(io(error)),
-        };
-        let scanned = scan::scan(&journal_file, &superblock.store_uuid, superblock.journal_generation).await;
-        let scanned = scanned.map_err(|error| OpenError::Journal { path: journal_path, error })?;
-        let (tables, slots) = Tables::open(&meta_dir, superblock.store_uuid, options.pages_max)
+        let (journal_file, scanned) = open_journal(dir, &superblock, true).await?;
+        let meta_dir = meta_dir(dir, &superblock);
+        let (tables, slots) = Tables::open(&meta_dir, superblock.store_uuid, options.pages_max, true)
             .await
-            .map_err(|error| OpenError::Tables { dir: meta_dir.clone(), error })?;
+            .map_err(|error| OpenError::Tables { dir: meta_dir, error })?;
         superblock.incarnation = superblock.incarnation.max(scanned.incarnation) + 1;
         superblock.sequence += 1;
         super::manage::write_superblock(&superblock_file, &superblock).await.map_err(io)?;
 
-        let Scanned { header, copy, records, position, durable, .. } = scanned;
-        let chunks: BTreeMap<u64, Rc<Chunk>> =
-            slots.into_iter().map(|slot| (slot.header.chunk, Chunk::new(slot.slot, slot.copy, slot.header))).collect();
-        let journal = Journal::start(journal_file, header, copy, superblock.incarnation, position);
-        let separate_journal = superblock.journal_dir.is_some();
-        let engine = Rc::new(Self {
+        let Scanned { header, copy, records, position, clean, .. } = scanned;
+        let journal = Journal::start(Rc::new(journal_file), header, copy, superblock.incarnation, position);
+        let engine = Rc::new(Self::new(dir, superblock, superblock_file, journal, tables, options));
+        engine.adopt_chunks(slots);
+        let recovered = engine.recover(records, clean).await;
+        if let Err(error) = recovered {
+            if engine.failed.get() && !engine.superblock_failed().await {
+                tracing::error!(dir = %dir.display(), "the failure could not be noted on the disk");
+            }
+            engine.end();
+            return Err(error);
+        }
+        rt::spawn(Rc::clone(&engine).run_checkpoints());
+        rt::spawn(Rc::clone(&engine).run_notes());
+        rt::spawn(Rc::clone(&engine).run_failure());
+        Ok(engine)
+    }
+
+    fn new(
+        dir: &Path,
+        superblock: Superblock,
+        superblock_file: File,
+        journal: Rc<Journal>,
+        tables: Tables,
+        options: EngineOptions,
+    ) -> Self {
+        Self {
             dir: dir.to_owned(),
+            separate_journal: superblock.journal_dir.is_some(),
             superblock: RefCell::new(superblock),
             superblock_file,
+            superblock_writing: Semaphore::new(1),
             journal,
             tables,
             store: Store::new(dir, options.files_max),
             options,
-            chunks: RefCell::new(chunks),
+            chunks: RefCell::default(),
+            touched: RefCell::default(),
+            marked: RefCell::default(),
             files: RefCell::default(),
-            floors: RefCell::default(),
+            unstable: Rc::default(),
             readers: RefCell::default(),
             readers_left: Notify::new(),
+            checkpointing: Semaphore::new(1),
             checkpoint_serial: Cell::new(0),
-            frozen_tail: Cell::new(None),
-            map_entries: Cell::new(0),
-            flushing: RefCell::default(),
+            frozen: RefCell::default(),
             checkpoint_wanted: Notify::new(),
             checkpoint_done: Notify::new(),
-            superblock_writing: rt::sync::Semaphore::new(1),
-            creating: rt::sync::RangeLock::new(),
+            map_entries: Cell::new(0),
+            records: Cell::new(0),
+            flushing: RefCell::default(),
+            flushed: Notify::new(),
+            creating: RangeLock::new(),
+            requests: Cell::new(0),
+            requests_left: Notify::new(),
             failed: Cell::new(false),
+            failure: Notify::new(),
             stopping: Cell::new(false),
+            ended: Cell::new(false),
+            stuck: Cell::new(false),
             counters: Cell::new(Counters::default()),
-            separate_journal,
-        });
-        engine.replay(records, durable).await.map_err(|error| OpenError::Io { dir: dir.to_owned(), error })?;
-        // What was read back need not be durable: make it so before anything builds on it.
-        if engine.flush().await.is_err() {
-            return Err(OpenError::Failed(dir.to_owned()));
         }
-        rt::spawn(Rc::clone(&engine).run_checkpoints());
-        Ok(engine)
     }
 
-    /// Stops in order: refuses new requests, moves what the journal holds, and closes it.
+    fn adopt_chunks(&self, slots: Vec<(u32, Found)>) {
+        let mut chunks = BTreeMap::new();
+        for (slot, found) in slots {
+            let Found::Header(found) = found else { continue };
+            if found.header.state != SlotState::Live {
+                continue;
+            }
+            let chunk = Chunk::new(slot, found.copy, found.header);
+            let files = self.file_state(chunk.file);
+            files.chunks.set(files.chunks.get() + 1);
+            if let Some(other) = chunks.insert(chunk.id, chunk) {
+                let other: Rc<Chunk> = other;
+                tracing::error!("slots {} and {slot} both hold chunk {:#x}; run `vstorage-csd check`", other.slot, other.id);
+            }
+        }
+        *self.chunks.borrow_mut() = chunks;
+    }
+
+    async fn recover(self: &Rc<Self>, records: Vec<scan::Found>, clean: bool) -> Result<(), OpenError> {
+        self.clear_away().await.map_err(|error| OpenError::Io { dir: self.dir.clone(), error })?;
+        self.replay(records, clean).await;
+        // What was read back need not be durable: make it so before anything builds on it.
+        if self.flush().await.is_err() {
+            return Err(OpenError::Failed(self.dir.clone()));
+        }
+        Ok(())
+    }
+
+    /// Finishes deletions that a crash cut off, and undoes those of which the chunk does not know.
+    async fn clear_away(&self) -> io::Result<()> {
+        let strays = match self.store.strays(|chunk| self.chunks.borrow().contains_key(&chunk)).await {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!("{}: {error}", self.dir.display());
+                return Ok(());
+            }
+            strays => strays?,
+        };
+        for stray in strays {
+            let alive = stray.chunk.filter(|chunk| self.chunks.borrow().contains_key(chunk));
+            match (stray.deleted, alive) {
+                (true, Some(chunk)) if !fs::exists(&self.store.path(chunk)).await? => {
+                    self.store.restore(chunk).await?;
+                }
+                (true, _) => fs::remove_file(&stray.path).await?,
+                // Of a creation that was cut off, if it holds nothing.
+                (false, _) if stray.chunk.is_some() && is_empty(&stray.path).await? => {
+                    fs::remove_file(&stray.path).await?;
+                }
+                _ => {
+                    tracing::warn!("{} belongs to no chunk here; run `vstorage-csd check`", stray.path.display());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops in order: refuses new requests, waits for those under way, moves what the journal holds, and closes it.
     pub async fn stop(self: &Rc<Self>) {
         self.stopping.set(true);
-        self.checkpoint_wanted.notify_one();
-        // Requests under way end by themselves; each holds a floor until then.
-        while !self.floors.borrow().is_empty() {
-            rt::yield_now().await;
+        loop {
+            let left = self.requests_left.notified();
+            if self.requests.get() == 0 {
+                break;
+            }
+            left.await;
         }
-        if !self.failed.get() && self.frozen_tail.get().is_none() {
-            // An error has been reported by then; the journal keeps what could not be moved.
-            let _reported = self.checkpoint().await;
+        if self.check_running().is_ok() {
+            match self.checkpoint().await {
+                Ok(()) => self.record_stop().await,
+                // The journal keeps what could not be moved.
+                Err(refusal) => tracing::warn!(dir = %self.dir.display(), "not emptied at the stop: {refusal}"),
+            }
         }
-        self.journal.close();
+        self.end();
     }
+
+    /// Says in the journal that nothing was under way at its end.
+    async fn record_stop(self: &Rc<Self>) {
+        let record = Record::new(RecordKind::Stopped);
+        let stopped = match self.journal.append(Class::Checkpoint, record, None).await {
+            Ok(_) => self.flush().await,
+            Err(error) => Err(self.append_failed(error)),
+        };
+        if let Err(refusal) = stopped {
+            tracing::warn!(dir = %self.dir.display(), "not stopped in order: {refusal}");
+        }
+    }
+
+    fn end(&self) {
+        self.ended.set(true);
+        self.journal.close();
+        self.checkpoint_wanted.notify_one();
+        self.flushed.notify_one();
+        self.failure.notify_one();
+    }
+
+    /// Waits for a failure and notes it in the superblock, so that a restart does not take the server for a good one
+    /// (C4).
+    async fn run_failure(self: Rc<Self>) {
+        self.failure.notified().await;
+        if !self.failed.get() || self.superblock_failed().await {
+            return;
+        }
+        tracing::error!(
+            dir = %self.dir.display(),
+            "the failure could not be noted on the disk: do not start this chunk server again"
+        );
+    }
+
+    /// Notes the failure; the superblock's own file may be what has failed, so that another attempt opens it anew.
+    async fn superblock_failed(&self) -> bool {
+        let _one_at_a_time = self.superblock_writing.acquire(1).await;
+        let mut superblock = self.superblock();
+        superblock.failed = true;
+        superblock.sequence += 1;
+        if super::manage::write_superblock(&self.superblock_file, &superblock).await.is_ok() {
+            *self.superblock.borrow_mut() = superblock;
+            return true;
+        }
+        match File::open(&self.dir.join(SUPERBLOCK), OpenOptions::direct()).await {
+            Ok(file) => super::manage::write_superblock(&file, &superblock).await.is_ok(),
+            Err(_) => false,
+        }
+    }
+}
+
+/// Whether nothing is stored in a file.
+async fn is_empty(path: &Path) -> io::Result<bool> {
+    Ok(File::open(path, OpenOptions::read()).await?.allocated_bytes().await? == 0)
 }

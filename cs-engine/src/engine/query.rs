@@ -21,7 +21,14 @@ impl Engine {
         stable: u64,
         settled_before: bool,
     ) -> Result<(), Refusal> {
-        self.check_running()?;
+        let _request = self.begin()?;
+        if stable > done {
+            return Err(Refusal::Invalid("the watermarks contradict each other"));
+        }
+        if !self.files.borrow().contains_key(&file) {
+            // Nothing of it is here.
+            return self.flush().await;
+        }
         let state = self.check_epoch(file, epoch)?;
         let _in_flight = state.enter(epoch);
         state.advance(epoch, done, stable);
@@ -46,9 +53,9 @@ impl Engine {
         offset: u32,
         len: u32,
     ) -> Result<Vec<bool>, Refusal> {
-        self.check_running()?;
-        let state = self.check_epoch(file, epoch)?;
+        let _request = self.begin()?;
         let chunk = self.chunk_for(file, chunk, version)?;
+        let state = self.check_epoch(file, epoch)?;
         let end = u64::from(offset) + u64::from(len);
         if len == 0 || end > chunk.size {
             return Err(Refusal::Invalid("the range is not inside the chunk"));
@@ -56,6 +63,7 @@ impl Engine {
         let _in_flight = state.enter(epoch);
         let blocks = offset / BLOCK as u32..end.div_ceil(BLOCK as u64) as u32;
         let _locked = chunk.ranges.shared(u64::from(blocks.start)..u64::from(blocks.end)).await;
+        self.recheck(&chunk, epoch)?;
         let states = self.states(&chunk, blocks).await?;
         Ok(states.into_iter().map(|(state, _)| state == BlockState::Hole).collect())
     }

@@ -7,7 +7,7 @@ use rt::buf::{Buf, View};
 
 use super::blocks::Place;
 use super::chunk::Chunk;
-use super::{Engine, Refusal};
+use super::{Engine, MAX_DATA, Refusal};
 use crate::format::block::BlockState;
 use crate::format::{BLOCK, crc32c};
 
@@ -28,13 +28,13 @@ struct Run {
 }
 
 /// A read under way: keeps the journal's payloads that it may have seen from being overwritten.
-pub(crate) struct Reader<'a> {
+pub(super) struct Reader<'a> {
     engine: &'a Engine,
     serial: u64,
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn enter(engine: &'a Engine) -> Self {
+    pub(super) fn enter(engine: &'a Engine) -> Self {
         let serial = engine.checkpoint_serial.get();
         super::write::count_in(&engine.readers, serial);
         Self { engine, serial }
@@ -63,54 +63,41 @@ impl Engine {
         offset: u32,
         len: u32,
     ) -> Result<ReadReply, Refusal> {
-        self.check_running()?;
-        let state = self.check_epoch(file, epoch)?;
+        let _request = self.begin()?;
         let chunk = self.chunk_for(file, chunk, version)?;
+        let state = self.check_epoch(file, epoch)?;
         let end = u64::from(offset) + u64::from(len);
-        if len == 0 || end > chunk.size || len as usize > super::write::MAX_DATA {
+        if len == 0 || end > chunk.size || len as usize > MAX_DATA {
             return Err(Refusal::Invalid("the range is not inside the chunk, or longer than one read may be"));
         }
         let _in_flight = state.enter(epoch);
         let blocks = offset / BLOCK as u32..end.div_ceil(BLOCK as u64) as u32;
         let _locked = chunk.ranges.shared(u64::from(blocks.start)..u64::from(blocks.end)).await;
-        self.check_epoch(file, epoch)?;
+        self.recheck(&chunk, epoch)?;
         let _reader = Reader::enter(self);
         let states = self.states(&chunk, blocks.clone()).await?;
+        let reply = if states.iter().all(|(state, _)| *state == BlockState::Hole) {
+            ReadReply { payload: None, crcs: Vec::new() }
+        } else {
+            let (data, crcs) = self.read_states(&chunk, blocks, &states).await?;
+            cut_out(data.freeze(), crcs, offset as usize % BLOCK, len as usize)
+        };
         self.count(|counters| {
             counters.reads += 1;
             counters.read_bytes += u64::from(len);
         });
-        if states.iter().all(|(state, _)| *state == BlockState::Hole) {
-            return Ok(ReadReply { payload: None, crcs: Vec::new() });
-        }
-        let (data, mut crcs) = self.read_states(&chunk, blocks.clone(), &states).await?;
-        let from = offset as usize % BLOCK;
-        let payload = data.freeze().slice(from..from + len as usize);
-        // Parts of blocks get checksums of their own; they were verified whole just now.
-        if from != 0 {
-            crcs[0] = crc32c(&payload[..payload.len().min(BLOCK - from)]);
-        }
-        let tail = (from + len as usize) % BLOCK;
-        if tail != 0
-            && blocks.len() > 1
-            && let Some(last) = crcs.last_mut()
-        {
-            *last = crc32c(&payload[payload.len() - tail..]);
-        } else if tail != 0 && from == 0 {
-            crcs[0] = crc32c(&payload);
-        }
-        Ok(ReadReply { payload: Some(payload), crcs })
+        Ok(reply)
     }
 
     /// Whole blocks, verified; for merging parts.
-    pub(crate) async fn read_blocks(self: &Rc<Self>, chunk: &Rc<Chunk>, blocks: Range<u32>) -> Result<Buf, Refusal> {
+    pub(super) async fn read_blocks(self: &Rc<Self>, chunk: &Rc<Chunk>, blocks: Range<u32>) -> Result<Buf, Refusal> {
         let _reader = Reader::enter(self);
         let states = self.states(chunk, blocks.clone()).await?;
         Ok(self.read_states(chunk, blocks, &states).await?.0)
     }
 
     /// Reads blocks whose states are known, verifies them, and gives their plain checksums.
-    pub(crate) async fn read_states(
+    pub(super) async fn read_states(
         self: &Rc<Self>,
         chunk: &Rc<Chunk>,
         blocks: Range<u32>,
@@ -120,7 +107,7 @@ impl Engine {
             return Err(Refusal::Unsettled { block: blocks.start + index as u32 });
         }
         let runs = runs(blocks.clone(), states);
-        let mut data = match runs.as_slice() {
+        let data = match runs.as_slice() {
             [only] => self.read_run(chunk, only).await?,
             several => {
                 let mut data = Buf::new(blocks.len() * BLOCK);
@@ -132,21 +119,26 @@ impl Engine {
                 data
             }
         };
-        data.set_len(blocks.len() * BLOCK);
         let mut crcs = Vec::with_capacity(states.len());
-        for (index, (bytes, (state, _))) in data.chunks(BLOCK).zip(states).enumerate() {
-            let block = blocks.start + index as u32;
+        for ((block, bytes), (state, _)) in blocks.zip(data.chunks(BLOCK)).zip(states) {
             let plain = crc32c(bytes);
             if let BlockState::Data(stored) = state
                 && !stored.matches(plain, chunk.id, block)
             {
-                self.count(|counters| counters.corrupt_blocks += 1);
-                tracing::error!("chunk {:#x}, block {block}: stored data does not match its checksum", chunk.id);
-                return Err(Refusal::Corrupt { block });
+                return Err(self.mismatch(chunk, block));
             }
             crcs.push(plain);
         }
         Ok((data, crcs))
+    }
+
+    fn mismatch(&self, chunk: &Chunk, block: u32) -> Refusal {
+        let refusal = chunk.mismatch(block);
+        if let Refusal::Corrupt { .. } = refusal {
+            self.count(|counters| counters.corrupt_blocks += 1);
+            tracing::error!("chunk {:#x}, block {block}: stored data does not match its checksum", chunk.id);
+        }
+        refusal
     }
 
     async fn read_run(self: &Rc<Self>, chunk: &Rc<Chunk>, run: &Run) -> Result<Buf, Refusal> {
@@ -175,6 +167,22 @@ impl Engine {
     }
 }
 
+/// The part of verified blocks that was asked for; parts of blocks get checksums of their own.
+fn cut_out(data: View, mut crcs: Vec<u32>, from: usize, len: usize) -> ReadReply {
+    let payload = data.slice(from..from + len);
+    let tail = (from + len) % BLOCK;
+    if from != 0 || (tail != 0 && crcs.len() == 1) {
+        crcs[0] = crc32c(&payload[..len.min(BLOCK - from)]);
+    }
+    if tail != 0
+        && crcs.len() > 1
+        && let Some(last) = crcs.last_mut()
+    {
+        *last = crc32c(&payload[len - tail..]);
+    }
+    ReadReply { payload: Some(payload), crcs }
+}
+
 /// Groups blocks by where they come from; holes come from nowhere.
 fn runs(blocks: Range<u32>, states: &[(BlockState, Place)]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
@@ -199,6 +207,24 @@ fn runs(blocks: Range<u32>, states: &[(BlockState, Place)]) -> Vec<Run> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_of_blocks_have_checksums_of_their_own() {
+        let data = View::copy_of(&(0..3 * BLOCK).map(|i| (i / 7) as u8).collect::<Vec<_>>());
+        for (from, len) in [(0usize, 4096usize), (0, 100), (100, 200), (100, 3996), (100, 4000), (0, 8192), (5, 8192), (0, 8200)] {
+            let blocks = (from + len).div_ceil(BLOCK);
+            let whole: Vec<u32> = data.chunks(BLOCK).take(blocks).map(crc32c).collect();
+            let reply = cut_out(data.slice(..blocks * BLOCK), whole, from, len);
+            let (mut at, mut expected) = (from, Vec::new());
+            while at < from + len {
+                let end = (from + len).min((at / BLOCK + 1) * BLOCK);
+                expected.push(crc32c(&data[at..end]));
+                at = end;
+            }
+            assert_eq!(reply.crcs, expected, "{len} bytes from {from}");
+            assert_eq!(reply.payload.as_deref(), Some(&data[from..from + len]));
+        }
+    }
 
     #[test]
     fn neighbours_from_one_place_are_read_at_once() {

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::chunk::Chunk;
+use super::files::Unstable;
 use super::read::Reader;
 use super::{ACTIVE_BLOCKS, Engine, Refusal};
 use crate::format::block::BlockState;
 use crate::format::record::{Record, RecordKind};
-use crate::format::{BLOCK, crc32c};
+use crate::format::BLOCK;
 use crate::journal::Class;
 
 /// Blocks whose content may differ between members.
@@ -17,12 +18,12 @@ use crate::journal::Class;
 pub struct Doubt {
     /// First block.
     pub first: u32,
-    /// Blocks.
-    pub count: u32,
     /// Epoch of the write that is not known stable; 0 for an active mark.
     pub epoch: u64,
     /// Its sequence number; 0 for an active mark.
     pub seq: u64,
+    /// Blocks.
+    pub count: u32,
 }
 
 /// What one block is here.
@@ -53,9 +54,9 @@ impl Engine {
     /// # Errors
     /// [`Refusal`].
     pub fn doubts(&self, file: u64, epoch: u64, chunk: u64, version: u64) -> Result<Vec<Doubt>, Refusal> {
-        self.check_running()?;
-        let state = self.check_epoch(file, epoch)?;
+        let _request = self.begin()?;
         let chunk = self.chunk_for(file, chunk, version)?;
+        let state = self.check_epoch(file, epoch)?;
         let mut doubts = BTreeSet::new();
         for (epoch, seq, write) in state.unstable() {
             if write.chunk == chunk.id {
@@ -84,18 +85,20 @@ impl Engine {
         first: u32,
         count: u32,
     ) -> Result<Vec<BlockSurvey>, Refusal> {
-        self.check_running()?;
-        let state = self.check_epoch(file, epoch)?;
+        let _request = self.begin()?;
         let chunk = self.chunk_for(file, chunk, version)?;
+        let state = self.check_epoch(file, epoch)?;
         let end = first.checked_add(count).filter(|&end| end <= chunk.blocks() && count > 0);
         let end = end.ok_or(Refusal::Invalid("the range is not inside the chunk"))?;
         let _in_flight = state.enter(epoch);
         let _locked = chunk.ranges.shared(u64::from(first)..u64::from(end)).await;
-        let unstable = state.unstable();
+        self.recheck(&chunk, epoch)?;
+        let touches = |w: &Unstable| w.chunk == chunk.id && w.first < end && first < w.first + w.count;
+        let unstable: Vec<_> = state.unstable().into_iter().filter(|(_, _, write)| touches(write)).collect();
         let mut surveys = Vec::with_capacity(count as usize);
         for block in first..end {
             let content = self.survey_block(&chunk, block).await?;
-            let writes = unstable.iter().filter(|(_, _, w)| w.chunk == chunk.id && w.first <= block && block < w.first + w.count);
+            let writes = unstable.iter().filter(|(_, _, write)| write.blocks().contains(&block));
             let newest = writes.map(|&(epoch, seq, _)| (epoch, seq)).max().unwrap_or((0, 0));
             // The block map knows which write the content really is: a newer one may not have survived.
             let (epoch, seq) = chunk.entry(block).map_or(newest, |entry| newest.min((entry.epoch, entry.seq)));
@@ -106,22 +109,24 @@ impl Engine {
 
     async fn survey_block(self: &Rc<Self>, chunk: &Rc<Chunk>, block: u32) -> Result<Surveyed, Refusal> {
         let _reader = Reader::enter(self);
-        let states = self.states(chunk, block..block + 1).await?;
+        let blocks = block..block + 1;
+        let states = match self.states(chunk, blocks.clone()).await {
+            Err(Refusal::Corrupt { .. }) => return Ok(Surveyed::Unknown),
+            states => states?,
+        };
         match states[0].0 {
             BlockState::Hole => Ok(Surveyed::Hole),
             BlockState::Unknown => Ok(Surveyed::Unknown),
-            BlockState::Data(_) | BlockState::Unchecked => {
-                match self.read_states(chunk, block..block + 1, &states).await {
-                    Ok((data, _)) => Ok(Surveyed::Data(crc32c(&data[..BLOCK]))),
-                    Err(Refusal::Corrupt { .. } | Refusal::Unsettled { .. }) => Ok(Surveyed::Unknown),
-                    Err(refusal) => Err(refusal),
-                }
-            }
+            BlockState::Data(_) | BlockState::Unchecked => match self.read_states(chunk, blocks, &states).await {
+                Ok((_, crcs)) => Ok(Surveyed::Data(crcs[0])),
+                Err(Refusal::Corrupt { .. } | Refusal::Unsettled { .. }) => Ok(Surveyed::Unknown),
+                Err(refusal) => Err(refusal),
+            },
         }
     }
 
-    /// The content of a block as it lies in the file, verified or not: what a chunk's only member accepts when nobody
-    /// else can tell, inside active extents only (C5).
+    /// The content of a block, as it lies in the file where it cannot be verified: what a chunk's members accept when
+    /// nobody can tell, inside active extents only (C5).
     ///
     /// # Errors
     /// [`Refusal::Corrupt`] outside active extents or when the device cannot read it.
@@ -133,11 +138,19 @@ impl Engine {
         version: u64,
         block: u32,
     ) -> Result<rt::buf::Buf, Refusal> {
-        self.check_running()?;
-        self.check_epoch(file, epoch)?;
+        let _request = self.begin()?;
         let chunk = self.chunk_for(file, chunk, version)?;
-        if block >= chunk.blocks() || !chunk.active.borrow().contains_key(&(block / ACTIVE_BLOCKS)) {
-            return Err(Refusal::Corrupt { block });
+        let state = self.check_epoch(file, epoch)?;
+        if block >= chunk.blocks() {
+            return Err(Refusal::Invalid("the range is not inside the chunk"));
+        }
+        let _in_flight = state.enter(epoch);
+        let _locked = chunk.ranges.shared(u64::from(block)..u64::from(block) + 1).await;
+        self.recheck(&chunk, epoch)?;
+        match self.read_blocks(&chunk, block..block + 1).await {
+            Err(Refusal::Corrupt { .. } | Refusal::Unsettled { .. })
+                if chunk.active.borrow().contains_key(&(block / ACTIVE_BLOCKS)) => {}
+            verified => return verified,
         }
         let open = self.chunk_file(&chunk).await?;
         let (result, buf) = open.file().read_exact_at(rt::buf::Buf::new(BLOCK), u64::from(block) * BLOCK as u64).await;
@@ -156,14 +169,24 @@ impl Engine {
         chunk: u64,
         version: u64,
     ) -> Result<(), Refusal> {
-        self.check_running()?;
-        let state = self.check_epoch(file, epoch)?;
+        let _request = self.begin()?;
         let chunk = self.chunk_for(file, chunk, version)?;
+        let state = self.check_epoch(file, epoch)?;
         let _in_flight = state.enter(epoch);
-        let record =
-            Record { file, chunk: chunk.id, epoch: epoch.saturating_sub(1), ..Record::new(RecordKind::Clear) };
-        self.journal.append(Class::Normal, record, Vec::new()).await?;
-        state.clear_unstable(chunk.id, epoch.saturating_sub(1));
+        // Nobody may be about to write under a mark that goes.
+        let _all = chunk.ranges.exclusive(0..u64::from(chunk.blocks())).await;
+        self.recheck(&chunk, epoch)?;
+        let upto = epoch.saturating_sub(1);
+        let record = Record { file, chunk: chunk.id, epoch: upto, ..Record::new(RecordKind::Clear) };
+        let appended = self.append(Class::Urgent, record, None).await?;
+        state.clear_unstable(chunk.id, upto);
+        // A late duplicate of this request must not take the marks of later writes away.
+        let left = state.unstable_extents();
+        chunk.active.borrow_mut().retain(|&extent, mark| {
+            mark.suspect = None;
+            left.contains(&(chunk.id, extent))
+        });
+        drop(appended);
         Ok(())
     }
 }

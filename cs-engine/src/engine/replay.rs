@@ -1,181 +1,210 @@
 //! Recovery: what the journal's records mean for block maps, marks and what is remembered of files.
 
-use std::collections::BTreeMap;
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use rt::buf::Buf;
-
-use super::blocks::{Entry, Place};
-use super::chunk::Chunk;
-use super::files::{FileState, Unstable};
-use super::recovery::{Candidate, Content, Decision, decide, needs_content};
-use super::{ACTIVE_BLOCKS, Engine};
+use super::Engine;
+use super::blocks::Place;
+use super::chunk::{Chunk, Mark};
+use super::files::Unstable;
+use super::history::{ChunkHistory, History, Life, contents, resolve};
+use super::recovery::{Content, Row};
 use crate::format::block::BlockState;
-use crate::format::record::{Record, RecordKind};
-use crate::format::{BLOCK, crc32c};
+use crate::format::record::{Record, RecordKind, u64_of};
+use crate::format::table::CRCS_PER_PAGE;
 use crate::journal::scan::Found;
+use crate::store::ChunkFile;
 
-/// What a record said about one block.
-#[derive(Clone, Copy, Debug)]
-struct Said {
-    entry: Entry,
-    in_place: bool,
-}
-
-impl Said {
-    fn candidate(&self) -> Candidate {
-        match (self.in_place, self.entry.state) {
-            (true, BlockState::Data(crc)) => Candidate::InPlace { lsn: self.entry.lsn, crc },
-            _ => Candidate::Redo { lsn: self.entry.lsn },
-        }
-    }
-}
+/// LSN of the newest record of each block that survived, 0 for none.
+type Survived = BTreeMap<(u64, u32), u64>;
+/// A write: file, epoch, sequence number.
+type Write = (u64, u64, u64);
 
 impl Engine {
-    /// Applies the records found in the journal, oldest first, then decides every block they touch.
-    pub(crate) async fn replay(self: &Rc<Self>, records: Vec<Found>, durable: u64) -> io::Result<()> {
-        let mut said: BTreeMap<u64, BTreeMap<u32, Vec<Said>>> = BTreeMap::new();
+    /// Applies the records found in the journal, oldest first. `clean`: nothing was under way when the last run ended.
+    pub(super) async fn replay(self: &Rc<Self>, records: Vec<Found>, clean: bool) {
         for found in &records {
-            self.replay_file(&found.record);
-            self.replay_blocks(found, &mut said);
+            self.replay_sessions(&found.record);
         }
-        let mut resolved: BTreeMap<(u64, u32), u64> = BTreeMap::new();
-        for (id, blocks) in said {
-            let chunk = self.chunks.borrow().get(&id).map(Rc::clone);
-            let Some(chunk) = chunk else { continue };
-            for (block, mut history) in blocks {
-                history.reverse();
-                let entry = self.resolve(&chunk, block, &history, durable).await?;
-                resolved.insert((id, block), entry.map_or(0, |entry| entry.lsn));
-                if let Some(entry) = entry {
-                    self.note_entries(&chunk, std::iter::once((block, entry)));
-                }
-            }
-        }
-        for found in &records {
-            self.replay_outcome(found, &resolved);
-        }
-        Ok(())
-    }
-
-    /// Fences, sessions, watermarks, marks.
-    fn replay_file(&self, record: &Record) {
-        let state = self.file_state(record.file);
-        match record.kind {
-            RecordKind::Fence => state.raise_fence(record.epoch),
-            RecordKind::Outcomes => {
-                state.advance(record.epoch, record.done, 0);
-                for &word in &record.words {
-                    state.restore_outcome(record.epoch, record.done + u64::from(word));
-                }
-            }
-            RecordKind::Data | RecordKind::InPlace | RecordKind::Zero => {
-                state.advance(record.epoch, record.done, record.stable);
-            }
-            RecordKind::Clear => state.clear_unstable(record.chunk, record.epoch),
-            RecordKind::Unstable => {
-                let write = Unstable { chunk: record.chunk, first: record.first, count: record.count };
-                state.add_unstable(record.epoch, record.seq, write);
-            }
-            RecordKind::Mark | RecordKind::Delta => {}
-        }
-    }
-
-    fn replay_blocks(&self, found: &Found, said: &mut BTreeMap<u64, BTreeMap<u32, Vec<Said>>>) {
-        let record = &found.record;
-        let chunk = self.chunks.borrow().get(&record.chunk).map(Rc::clone);
-        let Some(chunk) = chunk else { return };
-        if record.kind == RecordKind::Mark {
-            let first = record.first.saturating_mul(ACTIVE_BLOCKS);
-            let end = (record.first + record.count).saturating_mul(ACTIVE_BLOCKS).min(chunk.blocks());
-            chunk.mark(first..end, found.lsn);
-            return;
-        }
-        if !matches!(record.kind, RecordKind::Data | RecordKind::InPlace | RecordKind::Zero)
-            || record.first + record.count > chunk.blocks()
-        {
-            return;
-        }
-        chunk.mark(record.first..record.first + record.count, found.lsn);
-        let blocks = said.entry(record.chunk).or_default();
-        for index in 0..record.count {
-            let place = match record.kind {
-                RecordKind::Data => Place::Journal(found.payload + u64::from(index) * BLOCK as u64),
-                RecordKind::Zero => Place::Nowhere,
-                _ => Place::File,
-            };
-            let state = record.state(index);
-            let entry = Entry { lsn: found.lsn, epoch: record.epoch, seq: record.seq, state, place };
-            let in_place = record.kind == RecordKind::InPlace;
-            blocks.entry(record.first + index).or_default().push(Said { entry, in_place });
-        }
-    }
-
-    /// Decides one block; `None` when it is what the table says.
-    async fn resolve(
-        self: &Rc<Self>,
-        chunk: &Rc<Chunk>,
-        block: u32,
-        history: &[Said],
-        durable: u64,
-    ) -> io::Result<Option<Entry>> {
-        let candidates: Vec<Candidate> = history.iter().map(Said::candidate).collect();
-        let content = if needs_content(&candidates) { self.content_of(chunk, block).await? } else { Content::Unreadable };
-        let base = match self.table_states(chunk, block..block + 1).await {
-            Ok(states) => states[0],
-            Err(_) => BlockState::Unknown,
+        let life = |chunk| {
+            let chunks = self.chunks.borrow();
+            chunks.get(&chunk).map(|chunk| Life { born: chunk.header.get().born, blocks: chunk.blocks() })
         };
-        let (decision, row) =
-            decide(&candidates, base, content, durable, |crc, plain| crc.matches(plain, chunk.id, block));
-        rt::sim::hit(row.name());
-        Ok(match decision {
-            Decision::Candidate(index) => Some(history[index].entry),
-            Decision::Base => None,
-            Decision::Unknown => {
-                tracing::warn!("chunk {:#x}, block {block}: {row:?}; the other members must settle it", chunk.id);
-                Some(Entry { state: BlockState::Unknown, place: Place::File, ..history[0].entry })
+        let history = History::read(&records, life);
+        let mut survived = Survived::new();
+        let mut lost = false;
+        for (id, history) in &history.chunks {
+            let chunk = self.chunks.borrow().get(id).map(Rc::clone);
+            let Some(chunk) = chunk else { continue };
+            self.adopt_marks(&chunk, history, clean);
+            lost |= self.replay_chunk(&chunk, history, &mut survived).await;
+        }
+        let mut undone = BTreeSet::new();
+        for found in &records {
+            if life(found.record.chunk).is_none_or(|life| found.lsn >= life.born) {
+                self.replay_outcome(found, &survived, &mut undone);
             }
-        })
+        }
+        self.records.set(records.len());
+        if lost {
+            self.journal.hold_durable(true);
+            self.checkpoint_wanted.notify_one();
+        }
     }
 
-    async fn content_of(self: &Rc<Self>, chunk: &Rc<Chunk>, block: u32) -> io::Result<Content> {
-        let Ok(file) = self.chunk_file(chunk).await else { return Ok(Content::Unreadable) };
-        let (result, buf) = file.file().read_exact_at(Buf::new(BLOCK), u64::from(block) * BLOCK as u64).await;
-        Ok(match result {
-            Ok(()) => Content::Plain(crc32c(&buf)),
-            Err(_) => Content::Unreadable,
-        })
+    /// Fences, sessions and watermarks.
+    fn replay_sessions(&self, record: &Record) {
+        match record.kind {
+            RecordKind::Fence => {
+                for entry in record.entries() {
+                    let state = self.file_state(u64_of(entry));
+                    state.raise_fence(u64_of(&entry[2..]));
+                    // It is made durable before anything is served.
+                    state.complete_fence(u64_of(&entry[2..]));
+                }
+            }
+            RecordKind::Sessions => {
+                for entry in record.entries() {
+                    self.file_state(u64_of(entry)).replay(u64_of(&entry[2..]), u64_of(&entry[4..]), 0);
+                }
+            }
+            RecordKind::Outcomes => self.file_state(record.file).replay(record.epoch, record.done, 0),
+            kind if kind.is_write() => {
+                self.file_state(record.file).replay(record.epoch, record.done, record.stable);
+            }
+            _ => {}
+        }
     }
 
-    /// A write counts as carried out only if its data survived; what survived of it is not yet stable.
-    fn replay_outcome(&self, found: &Found, resolved: &BTreeMap<(u64, u32), u64>) {
-        let record = &found.record;
-        if !matches!(record.kind, RecordKind::Data | RecordKind::InPlace | RecordKind::Zero) {
+    fn adopt_marks(&self, chunk: &Rc<Chunk>, history: &ChunkHistory, clean: bool) {
+        if history.marks.is_empty() {
             return;
         }
-        let state: Rc<FileState> = self.file_state(record.file);
-        let survived = |block: u32| resolved.get(&(record.chunk, block)).is_some_and(|&lsn| lsn >= found.lsn);
-        let mut whole = true;
-        let mut run: Option<Unstable> = None;
-        for block in record.first..record.first + record.count {
-            if !survived(block) {
-                whole = false;
-                if let Some(run) = run.take() {
-                    state.add_unstable(record.epoch, record.seq, run);
+        let suspect = (!clean).then(|| self.file_state(chunk.file).epoch());
+        let marks = history.marks.iter().map(|(&extent, &lsn)| (extent, Mark { lsn, suspect }));
+        chunk.active.borrow_mut().extend(marks);
+        self.marked.borrow_mut().insert(chunk.id, Rc::clone(chunk));
+    }
+
+    /// Decides every block of a chunk that the journal speaks of; whether an in-place write was lost.
+    async fn replay_chunk(self: &Rc<Self>, chunk: &Rc<Chunk>, history: &ChunkHistory, survived: &mut Survived) -> bool {
+        let in_doubt = history.in_doubt();
+        let in_place = history.blocks.values().flatten().any(|said| said.in_place);
+        let file = if in_place { self.chunk_file(chunk).await.ok() } else { None };
+        let contents = match &file {
+            Some(file) => {
+                // What a killed server wrote may be volatile, and in extents that nobody has committed.
+                file.set_uncommitted();
+                contents(file.file(), &in_doubt).await
+            }
+            None => BTreeMap::new(),
+        };
+        let mut lost = false;
+        let mut entries = Vec::new();
+        let blocks: Vec<u32> = history.blocks.keys().copied().collect();
+        for same_page in blocks.chunk_by(|a, b| a / CRCS_PER_PAGE == b / CRCS_PER_PAGE) {
+            let first = same_page[0];
+            self.tables.expect_unborn(chunk.slot, first / CRCS_PER_PAGE);
+            let base = self.table_states(chunk, first..same_page[same_page.len() - 1] + 1).await;
+            for &block in same_page {
+                // A damaged page has been reported.
+                let base = base.as_ref().map_or(BlockState::Unknown, |base| base[(block - first) as usize]);
+                let content = contents.get(&block).copied().unwrap_or(Content::Unreadable);
+                let said = &history.blocks[&block];
+                let resolved = resolve(chunk.id, block, said, base, content, self.journal.durable());
+                note_row(chunk, block, resolved.row);
+                lost |= !matches!(resolved.row, Row::InPlaceNewest | Row::Redo);
+                survived.insert((chunk.id, block), resolved.survived);
+                entries.extend(resolved.entry.map(|entry| (block, entry)));
+            }
+        }
+        let moved: Vec<u32> =
+            entries.iter().filter(|(_, e)| matches!(e.place, Place::Journal(_))).map(|(block, _)| *block).collect();
+        if !entries.is_empty() {
+            self.note_entries(chunk, entries.into_iter());
+        }
+        self.reserve(chunk, file, &moved).await;
+        lost
+    }
+
+    /// Reserves space again for what a checkpoint will move, before requests can take it: a crash may have taken the
+    /// reservation back.
+    async fn reserve(&self, chunk: &Chunk, file: Option<Rc<ChunkFile>>, blocks: &[u32]) {
+        if blocks.is_empty() {
+            return;
+        }
+        let file = match file {
+            Some(file) => file,
+            None => match self.chunk_file(chunk).await {
+                Ok(file) => file,
+                // A lost replica: reads report it.
+                Err(_reported) => return,
+            },
+        };
+        for run in blocks.chunk_by(|a, b| a + 1 == *b) {
+            if let Err(refusal) = self.allocate(&file, run[0]..run[0] + run.len() as u32).await {
+                tracing::warn!("chunk {:#x}: {refusal}; its journaled writes wait for space", chunk.id);
+                return;
+            }
+        }
+    }
+
+    /// A write counts as carried out only if its data survived; what survived of it is not yet stable. In the order
+    /// of the journal, because a write may have been sent again.
+    fn replay_outcome(&self, found: &Found, survived: &Survived, undone: &mut BTreeSet<Write>) {
+        let record = &found.record;
+        match record.kind {
+            RecordKind::Outcomes if !rt::sim::planted("dedup-lost") => {
+                let state = self.file_state(record.file);
+                for &ahead in &record.words {
+                    let seq = record.done + u64::from(ahead);
+                    if !undone.contains(&(record.file, record.epoch, seq)) {
+                        state.done(record.epoch, seq);
+                    }
                 }
-                continue;
             }
-            match &mut run {
-                Some(run) => run.count += 1,
-                None => run = Some(Unstable { chunk: record.chunk, first: block, count: 1 }),
+            RecordKind::Unstable => {
+                let state = self.file_state(record.file);
+                for entry in record.entries() {
+                    let write = Unstable { chunk: u64_of(entry), first: entry[3], count: entry[4] };
+                    let born = self.chunks.borrow().get(&write.chunk).map(|chunk| chunk.header.get().born);
+                    if born.is_some_and(|born| found.lsn >= born) {
+                        state.add_unstable(record.epoch, record.seq + u64::from(entry[2]), write);
+                    }
+                }
+            }
+            RecordKind::Clear => self.file_state(record.file).clear_unstable(record.chunk, record.epoch),
+            kind if kind.is_write() => self.replay_write(found, survived, undone),
+            _ => {}
+        }
+    }
+
+    fn replay_write(&self, found: &Found, survived: &Survived, undone: &mut BTreeSet<Write>) {
+        let record = &found.record;
+        let state = self.file_state(record.file);
+        let blocks: Vec<u32> = (record.first..record.first + record.count)
+            .filter(|block| survived.get(&(record.chunk, *block)).is_some_and(|&lsn| lsn >= found.lsn))
+            .collect();
+        for run in blocks.chunk_by(|a, b| a + 1 == *b) {
+            let write = Unstable { chunk: record.chunk, first: run[0], count: run.len() as u32 };
+            state.add_unstable(record.epoch, record.seq, write);
+        }
+        let write = (record.file, record.epoch, record.seq);
+        if blocks.len() < record.count as usize {
+            undone.insert(write);
+            state.undo(record.epoch, record.seq);
+        } else if !record.part {
+            undone.remove(&write);
+            if !rt::sim::planted("dedup-lost") {
+                state.done(record.epoch, record.seq);
             }
         }
-        if let Some(run) = run {
-            state.add_unstable(record.epoch, record.seq, run);
-        }
-        if whole && !rt::sim::planted("dedup-lost") {
-            state.restore_outcome(record.epoch, record.seq);
-        }
+    }
+}
+
+fn note_row(chunk: &Chunk, block: u32, row: Row) {
+    rt::sim::hit(row.name());
+    if let Row::DurableLost | Row::Torn | Row::Unreadable = row {
+        tracing::warn!("chunk {:#x}, block {block}: {row:?}; the other members must settle it", chunk.id);
     }
 }

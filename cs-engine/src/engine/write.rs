@@ -5,15 +5,18 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use rt::buf::{Buf, View};
+use rt::buf::View;
 
 use super::blocks::{Entry, Place};
 use super::chunk::{Chunk, extents};
+use super::content::{Part, PartContent};
 use super::files::{Admission, FileState, Unstable};
-use super::{BLOCK_MAP_MAX, Engine, JOURNAL_MAX, Refusal};
-use crate::format::block::{BlockState, StoredCrc};
+use super::join::{Boxed, all, both};
+use super::state::mark_record;
+use super::{BLOCK_MAP_MAX, Engine, JOURNAL_MAX, MAX_DATA, RECORDS_MAX, Refusal, SEQ_WINDOW};
+use crate::format::BLOCK;
+use crate::format::block::BlockState;
 use crate::format::record::{Record, RecordKind};
-use crate::format::{BLOCK, crc32c};
 use crate::journal::{Appended, Class};
 use crate::store::ChunkFile;
 
@@ -58,6 +61,13 @@ pub struct WriteRequest {
     pub settles: Option<(u64, u64)>,
 }
 
+impl WriteRequest {
+    /// Epoch and number under which the content is listed.
+    fn origin(&self) -> (u64, u64) {
+        self.settles.unwrap_or((self.epoch, self.seq))
+    }
+}
+
 /// The answer to a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteReply {
@@ -65,37 +75,39 @@ pub struct WriteReply {
     pub flush_soon: bool,
 }
 
-/// A write that has passed its checks.
-struct Checked {
-    file: Rc<FileState>,
-    chunk: Rc<Chunk>,
-    blocks: Range<u32>,
+/// A write that has passed its checks and holds its range.
+pub(super) struct Checked<'a> {
+    pub(super) request: &'a WriteRequest,
+    pub(super) chunk: &'a Rc<Chunk>,
+    pub(super) blocks: Range<u32>,
 }
 
 /// Ends a write's presence in the books, however it ends.
-struct Running<'a> {
-    engine: &'a Engine,
+struct Running {
     file: Rc<FileState>,
-    epoch: u64,
-    seq: u64,
-    chunk: u64,
-    floor: u64,
+    key: (u64, u64, u64),
 }
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
-        self.file.end(self.epoch, self.seq, self.chunk);
-        release(&self.engine.floors, self.floor);
+        self.file.end(self.key.0, self.key.1, self.key.2);
     }
 }
 
+/// The way data goes (DESIGN §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Journal,
+    InPlace,
+}
+
 /// Counts one more under `key`.
-pub(crate) fn count_in(counts: &RefCell<BTreeMap<u64, usize>>, key: u64) {
+pub(super) fn count_in(counts: &RefCell<BTreeMap<u64, usize>>, key: u64) {
     *counts.borrow_mut().entry(key).or_insert(0) += 1;
 }
 
 /// Counts one less under `key`.
-pub(crate) fn release(counts: &RefCell<BTreeMap<u64, usize>>, key: u64) {
+pub(super) fn release(counts: &RefCell<BTreeMap<u64, usize>>, key: u64) {
     let mut counts = counts.borrow_mut();
     if let Some(count) = counts.get_mut(&key) {
         *count -= 1;
@@ -109,174 +121,213 @@ impl Engine {
     /// Carries out a write; answers when it is written on this server (not yet durable, C4).
     ///
     /// # Errors
-    /// [`Refusal`]; a refused write has changed nothing that counts.
+    /// [`Refusal`]. After a refusal each block of the range holds the old or the new content.
     pub async fn write(self: &Rc<Self>, request: WriteRequest) -> Result<WriteReply, Refusal> {
-        self.check_running()?;
-        let file = self.check_epoch(request.file, request.epoch)?;
+        let _request = self.begin()?;
         let chunk = self.chunk_for(request.file, request.chunk, request.version)?;
+        let file = self.check_epoch(request.file, request.epoch)?;
         let blocks = block_range(&request, &chunk)?;
         let _in_flight = file.enter(request.epoch);
         file.advance(request.epoch, request.done, request.stable);
+        self.map_has_room().await?;
         loop {
-            let finished = file.finished.notified();
             match file.admit(request.epoch, request.seq, request.chunk) {
                 Admission::New => break,
-                Admission::Repeat => return Ok(WriteReply { flush_soon: file.wants_flush() }),
+                Admission::Repeat => return Ok(WriteReply { flush_soon: self.wants_flush(&file) }),
                 Admission::Answered { done } => return Err(Refusal::Answered { seq: request.seq, done }),
-                Admission::Running => finished.await,
+                Admission::Running => file.finished.notified().await,
             }
         }
-        file.begin(request.epoch, request.seq, request.chunk);
-        let floor = self.journal.written();
-        count_in(&self.floors, floor);
-        let _running = Running {
-            engine: self,
-            file: Rc::clone(&file),
-            epoch: request.epoch,
-            seq: request.seq,
-            chunk: request.chunk,
-            floor,
-        };
-        if !file.has_room() {
+        // What the reconciler writes was on the list of some member before; it must never wait for a flush.
+        if request.settles.is_none() && !(file.has_room() && self.state_has_room()) {
             return Err(Refusal::NeedFlush);
         }
-        let checked = Checked { file, chunk, blocks };
-        let locked = checked.chunk.ranges.exclusive(u64::from(checked.blocks.start)..u64::from(checked.blocks.end));
-        let _locked = locked.await;
-        self.recheck(&request, &checked)?;
-        let bytes = u64::from(request.len);
-        let flush_soon = self.write_locked(&request, &checked).await?;
-        self.count(|counters| {
-            counters.writes += 1;
-            counters.write_bytes += bytes;
-        });
-        Ok(WriteReply { flush_soon })
+        let key = (request.epoch, request.seq, request.chunk);
+        file.begin(key.0, key.1, key.2);
+        let running = Running { file: Rc::clone(&file), key };
+        let locked = chunk.ranges.exclusive(u64::from(blocks.start)..u64::from(blocks.end)).await;
+        self.recheck(&chunk, request.epoch)?;
+        if rt::sim::planted("acked-before-journal") {
+            let engine = Rc::clone(self);
+            rt::spawn(async move {
+                let _held = (running, locked);
+                engine.write_locked(&Checked { request: &request, chunk: &chunk, blocks }, &file).await
+            });
+            return Ok(WriteReply { flush_soon: false });
+        }
+        self.write_locked(&Checked { request: &request, chunk: &chunk, blocks }, &file).await?;
+        drop((locked, running));
+        Ok(WriteReply { flush_soon: self.wants_flush(&file) })
     }
 
-    /// After a wait: the fence may have risen, the chunk may be gone.
-    fn recheck(&self, request: &WriteRequest, checked: &Checked) -> Result<(), Refusal> {
-        self.check_running()?;
-        self.check_epoch(request.file, request.epoch)?;
-        if checked.chunk.deleted.get() {
-            return Err(Refusal::UnknownChunk(request.chunk));
+    fn wants_flush(&self, file: &FileState) -> bool {
+        file.wants_flush() || self.state_bytes() > self.journal.ring_bytes() / 12
+    }
+
+    /// Whether what a checkpoint has to record leaves the journal usable; keeps room for it (C13).
+    fn state_has_room(&self) -> bool {
+        let bytes = self.state_bytes();
+        self.journal.reserve_for_state(bytes);
+        bytes <= self.journal.ring_bytes() / 8
+    }
+
+    /// Waits while the block maps are too large: a checkpoint is behind (C13).
+    async fn map_has_room(&self) -> Result<(), Refusal> {
+        while self.map_entries.get() >= 2 * BLOCK_MAP_MAX {
+            if self.stuck.get() {
+                return Err(Refusal::NoSpace);
+            }
+            let done = self.checkpoint_done.notified();
+            self.checkpoint_wanted.notify_one();
+            done.await;
+            self.check_running()?;
         }
         Ok(())
     }
 
-    async fn write_locked(
+    async fn write_locked(self: &Rc<Self>, write: &Checked<'_>, file: &FileState) -> Result<(), Refusal> {
+        let Checked { request, chunk, blocks } = write;
+        let mut parts = self.parts(write).await?;
+        let data = parts.iter().any(|part| matches!(part.content, PartContent::Data { .. }));
+        let open = if data { Some(self.chunk_file(chunk).await?) } else { None };
+        if let Some(open) = &open {
+            // Space is there before anything is acknowledged, also for what a checkpoint moves later (C13).
+            for part in parts.iter().filter(|part| matches!(part.content, PartContent::Data { .. })) {
+                self.allocate(open, part.blocks.clone()).await?;
+            }
+        }
+        if parts.len() == 1 {
+            let only = parts.remove(0);
+            self.write_part(write, only, open.as_ref(), false).await?;
+        } else {
+            let writes = parts.into_iter().map(|part| -> Boxed<'_, Result<(), Refusal>> {
+                Box::pin(self.write_part(write, part, open.as_ref(), true))
+            });
+            all(writes.collect()).await?;
+            self.append_outcome(request).await?;
+        }
+        let (epoch, seq) = request.origin();
+        file.add_unstable(
+            epoch,
+            seq,
+            Unstable { chunk: chunk.id, first: blocks.start, count: blocks.len() as u32 },
+        );
+        file.done(request.epoch, request.seq);
+        self.count(|counters| {
+            counters.writes += 1;
+            counters.write_bytes += u64::from(request.len);
+        });
+        Ok(())
+    }
+
+    /// Writes one part and notes it in the block map.
+    async fn write_part(
         self: &Rc<Self>,
-        request: &WriteRequest,
-        checked: &Checked,
-    ) -> Result<bool, Refusal> {
-        let Checked { file, chunk, blocks } = checked;
-        let (origin_epoch, origin_seq) = request.settles.unwrap_or((request.epoch, request.seq));
-        let content = self.content(request, chunk, blocks).await?;
+        write: &Checked<'_>,
+        part: Part,
+        file: Option<&Rc<ChunkFile>>,
+        several: bool,
+    ) -> Result<(), Refusal> {
+        let Checked { request, chunk, .. } = write;
+        let (epoch, seq) = request.origin();
+        // The watermarks are of the request's epoch, the record may be of an older one.
+        let (done, stable) = if request.settles.is_some() { (0, 0) } else { (request.done, request.stable) };
         let mut record = Record {
+            part: several || request.settles.is_some(),
             chunk: chunk.id,
             version: request.version,
             file: request.file,
-            epoch: origin_epoch,
-            seq: origin_seq,
-            done: request.done,
-            stable: request.stable,
-            first: blocks.start,
-            count: blocks.len() as u32,
+            epoch,
+            seq,
+            done,
+            stable,
+            first: part.blocks.start,
+            count: part.blocks.len() as u32,
             ..Record::new(RecordKind::Zero)
         };
-        let place = match &content {
-            Content::Zero => self.append(record, Vec::new()).await.map(|at| (at, Way::Nowhere))?,
-            Content::Data { payload, states } => {
-                record.words = states.iter().map(|state| state.to_raw()).collect();
-                self.write_data(record, payload, request, checked).await?
+        let (appended, words, place) = match (part.content, file) {
+            (PartContent::Data { payload, words }, Some(file)) => {
+                record.words.clone_from(&words);
+                let way = self.choose_way(chunk, &part.blocks, part.whole && request.settles.is_none()).await?;
+                let appended = match way {
+                    Way::Journal => self.append_data(record, payload).await?,
+                    Way::InPlace => self.write_in_place(record, payload, file, chunk, &part.blocks).await?,
+                };
+                (appended, words, Some(way))
             }
+            // Without data there is no file.
+            _ => (self.append(Class::Urgent, record, None).await?, Vec::new(), None),
         };
-        let (appended, way) = place;
-        chunk.mark(blocks.clone(), appended.lsn);
-        let entries = blocks.clone().map(|block| {
-            let index = block - blocks.start;
-            let (state, place) = match (&content, way) {
-                (Content::Zero, _) | (_, Way::Nowhere) => (BlockState::Hole, Place::Nowhere),
-                (Content::Data { states, .. }, Way::InPlace) => (states[index as usize], Place::File),
-                (Content::Data { states, .. }, Way::Journal) => (
-                    states[index as usize],
-                    Place::Journal(appended.payload + u64::from(index) * BLOCK as u64),
-                ),
+        self.mark(chunk, &part.blocks, appended.lsn);
+        let entries = part.blocks.clone().enumerate().map(|(index, block)| {
+            let (state, place) = match place {
+                None => (BlockState::Hole, Place::Nowhere),
+                Some(Way::InPlace) => (BlockState::from_raw(words[index]), Place::File),
+                Some(Way::Journal) => {
+                    let at = appended.payload + index as u64 * BLOCK as u64;
+                    (BlockState::from_raw(words[index]), Place::Journal(at))
+                }
             };
-            (block, Entry { lsn: appended.lsn, epoch: origin_epoch, seq: origin_seq, state, place })
+            (block, Entry { lsn: appended.lsn, epoch, seq, state, place })
         });
         self.note_entries(chunk, entries);
-        let write = Unstable { chunk: chunk.id, first: blocks.start, count: blocks.len() as u32 };
-        if request.settles.is_some() {
-            file.add_unstable(origin_epoch, origin_seq, write);
-        } else {
-            file.done(request.epoch, request.seq, write);
-        }
-        Ok(file.wants_flush())
+        Ok(())
     }
 
     /// Puts entries into the block map.
-    pub(crate) fn note_entries(&self, chunk: &Chunk, entries: impl Iterator<Item = (u32, Entry)>) {
+    pub(super) fn note_entries(&self, chunk: &Rc<Chunk>, entries: impl Iterator<Item = (u32, Entry)>) {
         let mut map = chunk.live.borrow_mut();
         let before = map.len();
         for (block, entry) in entries {
             map.insert(block, entry);
         }
-        let total = self.map_entries.get() + map.len() - before;
-        self.map_entries.set(total);
-        if total > BLOCK_MAP_MAX {
+        if before == 0 {
+            self.touched.borrow_mut().insert(chunk.id, Rc::clone(chunk));
+        }
+        self.map_entries.set(self.map_entries.get() + map.len() - before);
+        self.records.set(self.records.get() + 1);
+        if self.map_entries.get() > BLOCK_MAP_MAX || self.records.get() > RECORDS_MAX {
             self.checkpoint_wanted.notify_one();
         }
     }
 
-    async fn append(&self, record: Record, payload: Vec<View>) -> Result<Appended, Refusal> {
-        if rt::sim::planted("acked-before-journal") && record.payload_blocks() > 0 {
-            let lsn = self.journal.next();
-            let journal = Rc::clone(&self.journal);
-            rt::spawn(async move { journal.append(Class::Normal, record, payload).await });
-            return Ok(Appended { lsn, payload: lsn });
+    /// Marks the extents under `blocks` as active.
+    pub(super) fn mark(&self, chunk: &Rc<Chunk>, blocks: &Range<u32>, lsn: u64) {
+        if chunk.active.borrow().is_empty() {
+            self.marked.borrow_mut().insert(chunk.id, Rc::clone(chunk));
         }
-        match self.journal.append(Class::Normal, record, payload).await {
-            Ok(appended) => Ok(appended),
-            Err(error) => {
-                let refusal = Refusal::from(error);
-                if refusal == Refusal::DeviceFailed {
-                    self.fail("a write to the journal", &"see above");
-                }
-                Err(refusal)
-            }
-        }
+        chunk.mark(blocks, lsn);
     }
 
-    /// Chooses among the three ways to write data (DESIGN §4) and goes it.
-    async fn write_data(
-        self: &Rc<Self>,
-        mut record: Record,
-        payload: &View,
-        request: &WriteRequest,
-        checked: &Checked,
-    ) -> Result<(Appended, Way), Refusal> {
-        let Checked { chunk, blocks, .. } = checked;
-        let file = self.chunk_file(chunk).await?;
-        // Space is there before anything is acknowledged, also for what a checkpoint moves later (C13).
-        self.allocate(&file, blocks.clone()).await?;
-        let way = self.choose_way(request, chunk, blocks).await?;
-        match way {
-            Way::Journal | Way::Nowhere => {
-                self.count(|counters| counters.journaled += 1);
-                record.kind = RecordKind::Data;
-                let appended = self.append(record, vec![payload.clone()]).await?;
-                Ok((appended, Way::Journal))
-            }
-            Way::InPlace => {
-                self.count(|counters| counters.in_place += 1);
-                record.kind = RecordKind::InPlace;
-                let appended = self.write_in_place(record, payload, &file, chunk, blocks).await?;
-                Ok((appended, Way::InPlace))
-            }
-        }
+    pub(super) async fn append(
+        &self,
+        class: Class,
+        record: Record,
+        payload: Option<View>,
+    ) -> Result<Appended, Refusal> {
+        self.journal.append(class, record, payload).await.map_err(|error| self.append_failed(error))
     }
 
-    pub(crate) async fn allocate(&self, file: &ChunkFile, blocks: Range<u32>) -> Result<(), Refusal> {
+    async fn append_data(&self, mut record: Record, payload: View) -> Result<Appended, Refusal> {
+        self.count(|counters| counters.journaled += 1);
+        record.kind = RecordKind::Data;
+        self.append(Class::Normal, record, Some(payload)).await
+    }
+
+    /// Records that a write of several parts is done.
+    async fn append_outcome(&self, request: &WriteRequest) -> Result<(), Refusal> {
+        let ahead = u32::try_from(request.seq - request.done).expect("the window is far below 2^32");
+        let record = Record {
+            file: request.file,
+            epoch: request.epoch,
+            done: request.done,
+            words: vec![ahead],
+            ..Record::new(RecordKind::Outcomes)
+        };
+        self.append(Class::Normal, record, None).await.map(drop)
+    }
+
+    pub(super) async fn allocate(&self, file: &ChunkFile, blocks: Range<u32>) -> Result<(), Refusal> {
         file.allocate(blocks).await.map_err(|error| {
             if error.kind() == std::io::ErrorKind::StorageFull {
                 return Refusal::NoSpace;
@@ -286,48 +337,36 @@ impl Engine {
         })
     }
 
-    async fn choose_way(
-        self: &Rc<Self>,
-        request: &WriteRequest,
-        chunk: &Chunk,
-        blocks: &Range<u32>,
-    ) -> Result<Way, Refusal> {
-        let whole = request.offset.is_multiple_of(BLOCK as u32) && request.len.is_multiple_of(BLOCK as u32);
+    /// Chooses the way of data (DESIGN §4).
+    async fn choose_way(self: &Rc<Self>, chunk: &Rc<Chunk>, blocks: &Range<u32>, whole: bool) -> Result<Way, Refusal> {
         let journal_only = {
             let superblock = self.superblock.borrow();
             superblock.no_checksums || !superblock.block_atomic
         };
-        if !whole || journal_only || request.settles.is_some() || chunk.has_content_to_move(blocks.clone()) {
+        if !whole || journal_only || chunk.has_content_to_move(blocks) {
             return Ok(Way::Journal);
         }
         if chunk.is_active(blocks, self.journal.durable()) {
             return Ok(Way::InPlace);
         }
-        let large = request.len >= JOURNAL_MAX;
-        if !large {
+        if (blocks.len() * BLOCK) < JOURNAL_MAX as usize {
             return Ok(Way::Journal);
         }
         // First touch: where the table says hole, whatever a crash leaves in the file reads as zero.
         let states = self.states(chunk, blocks.clone()).await?;
-        if states.iter().all(|(state, place)| *state == BlockState::Hole && *place == Place::File) {
-            return Ok(Way::InPlace);
+        if states.iter().any(|(state, place)| *state != BlockState::Hole || *place != Place::File) {
+            self.activate(chunk, blocks).await?;
         }
-        self.activate(chunk, blocks).await?;
         Ok(Way::InPlace)
     }
 
     /// Marks the extents under `blocks` durably, so that data may touch them (C5).
-    async fn activate(self: &Rc<Self>, chunk: &Chunk, blocks: &Range<u32>) -> Result<(), Refusal> {
-        let extents = extents(blocks);
-        let mark = Record {
-            chunk: chunk.id,
-            file: chunk.file,
-            first: extents.start,
-            count: extents.len() as u32,
-            ..Record::new(RecordKind::Mark)
-        };
-        let appended = self.append(mark, Vec::new()).await?;
-        chunk.mark(blocks.clone(), appended.lsn);
+    async fn activate(self: &Rc<Self>, chunk: &Rc<Chunk>, blocks: &Range<u32>) -> Result<(), Refusal> {
+        let mark = mark_record(chunk, extents(blocks));
+        let appended = self.append(Class::Normal, mark, None).await?;
+        self.mark(chunk, blocks, appended.lsn);
+        // Not held over the flush and the next append: those may need the tail to move.
+        drop(appended);
         if rt::sim::planted("active-mark-not-durable") {
             return Ok(());
         }
@@ -337,118 +376,44 @@ impl Engine {
     /// Writes data and record side by side.
     async fn write_in_place(
         &self,
-        record: Record,
-        payload: &View,
+        mut record: Record,
+        payload: View,
         file: &Rc<ChunkFile>,
-        chunk: &Chunk,
+        chunk: &Rc<Chunk>,
         blocks: &Range<u32>,
     ) -> Result<Appended, Refusal> {
+        self.count(|counters| counters.in_place += 1);
+        record.kind = RecordKind::InPlace;
+        let payload = if payload.is_aligned() { payload } else { View::copy_of(&payload) };
         let offset = u64::from(blocks.start) * BLOCK as u64;
-        let data = rt::spawn({
-            let (file, payload) = (Rc::clone(file), payload.clone());
-            async move { file.file().write_all_at(payload, offset).await }
-        });
-        let appended = self.append(record, Vec::new()).await;
-        let written = data.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let data = file.file().write_all_at(payload, offset);
+        let (written, appended) = both(data, self.append(Class::Normal, record, None)).await;
+        // In any case: the data may lie in extents that were never written before.
+        if !self.is_written(chunk, blocks) {
+            file.set_uncommitted();
+        }
         if let Err(error) = written {
             self.fail("a write to a chunk file", &error);
             return Err(Refusal::DeviceFailed);
         }
-        let base = self.table_states(chunk, blocks.clone()).await?;
-        if base.iter().any(|state| *state == BlockState::Hole) {
-            file.set_uncommitted();
+        if appended.is_err() {
+            // New data without its record: whatever the block is taken for would be wrong until it is written again.
+            let (lsn, state, place) = (self.journal.written(), BlockState::Unknown, Place::File);
+            let unknown = Entry { lsn, epoch: 0, seq: 0, state, place };
+            self.note_entries(chunk, blocks.clone().map(|block| (block, unknown)));
         }
         appended
     }
 
-    /// The whole blocks a write leaves behind, checked against the checksums that came with it (C8).
-    async fn content(
-        self: &Rc<Self>,
-        request: &WriteRequest,
-        chunk: &Rc<Chunk>,
-        blocks: &Range<u32>,
-    ) -> Result<Content, Refusal> {
-        let WriteKind::Data { payload, crcs } = &request.kind else {
-            return self.zero_content(request, chunk, blocks).await;
-        };
-        let mut at = 0;
-        let mut offset = request.offset as usize;
-        for (block, crc) in blocks.clone().zip(crcs) {
-            let part = (BLOCK - offset % BLOCK).min(payload.len() - at);
-            if crc32c(&payload[at..at + part]) != *crc {
-                return Err(Refusal::Damaged { block });
-            }
-            at += part;
-            offset += part;
-        }
-        let whole = request.offset.is_multiple_of(BLOCK as u32) && request.len.is_multiple_of(BLOCK as u32);
-        if whole {
-            let payload = if payload.is_aligned() { payload.clone() } else { View::copy_of(payload) };
-            let states = blocks.clone().zip(crcs).map(|(block, crc)| {
-                BlockState::Data(StoredCrc::of_plain(*crc, chunk.id, block))
-            });
-            return Ok(Content::Data { payload, states: states.collect() });
-        }
-        self.merge(request, chunk, blocks, Some(payload)).await
+    /// Whether all of `blocks` are known to hold data in their file already, so that writing to them changes no
+    /// extent. Nothing is read to find out.
+    fn is_written(&self, chunk: &Chunk, blocks: &Range<u32>) -> bool {
+        let Some(base) = self.tables.states_cached(chunk.slot, blocks.clone()) else { return false };
+        blocks.clone().zip(base).all(|(block, base)| match chunk.entry(block) {
+            Some(entry) => entry.place == Place::File,
+            None => matches!(base, BlockState::Data(_)),
+        })
     }
-
-    /// Zeroing whole blocks makes holes; parts of blocks are merged.
-    async fn zero_content(
-        self: &Rc<Self>,
-        request: &WriteRequest,
-        chunk: &Rc<Chunk>,
-        blocks: &Range<u32>,
-    ) -> Result<Content, Refusal> {
-        let whole = request.offset.is_multiple_of(BLOCK as u32) && request.len.is_multiple_of(BLOCK as u32);
-        if whole {
-            return Ok(Content::Zero);
-        }
-        self.merge(request, chunk, blocks, None).await
-    }
-
-    /// Fills up parts of blocks with their old content, which is verified first (C8).
-    async fn merge(
-        self: &Rc<Self>,
-        request: &WriteRequest,
-        chunk: &Rc<Chunk>,
-        blocks: &Range<u32>,
-        payload: Option<&View>,
-    ) -> Result<Content, Refusal> {
-        let mut merged = Buf::zeroed(blocks.len() * BLOCK);
-        let from = request.offset as usize - blocks.start as usize * BLOCK;
-        let to = from + request.len as usize;
-        if !from.is_multiple_of(BLOCK) {
-            let head = self.read_blocks(chunk, blocks.start..blocks.start + 1).await?;
-            merged[..BLOCK].copy_from_slice(&head);
-        }
-        let last = blocks.end - 1;
-        if !to.is_multiple_of(BLOCK) && (last > blocks.start || from.is_multiple_of(BLOCK)) {
-            let tail = self.read_blocks(chunk, last..blocks.end).await?;
-            let at = merged.len() - BLOCK;
-            merged[at..].copy_from_slice(&tail);
-        }
-        match payload {
-            Some(payload) => merged[from..to].copy_from_slice(payload),
-            None => merged[from..to].fill(0),
-        }
-        let states = merged.chunks(BLOCK).zip(blocks.clone());
-        let states = states.map(|(bytes, block)| BlockState::of_plain(crc32c(bytes), chunk.id, block)).collect();
-        Ok(Content::Data { payload: merged.freeze(), states })
-    }
-}
-
-/// What a write leaves behind, in whole blocks.
-enum Content {
-    Zero,
-    Data { payload: View, states: Vec<BlockState> },
-}
-
-/// The way a write went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Journal,
-    InPlace,
-    Nowhere,
 }
 
 /// The blocks a request touches, after checking that it makes sense.
@@ -456,6 +421,12 @@ fn block_range(request: &WriteRequest, chunk: &Chunk) -> Result<Range<u32>, Refu
     let end = u64::from(request.offset) + u64::from(request.len);
     if request.len == 0 || end > chunk.size {
         return Err(Refusal::Invalid("the range is not inside the chunk"));
+    }
+    if request.stable > request.done || request.done > request.seq {
+        return Err(Refusal::Invalid("the watermarks contradict each other"));
+    }
+    if request.seq - request.done >= SEQ_WINDOW {
+        return Err(Refusal::NeedFlush);
     }
     let blocks = request.offset / BLOCK as u32..(end.div_ceil(BLOCK as u64)) as u32;
     if let WriteKind::Data { payload, crcs } = &request.kind {
@@ -471,14 +442,3 @@ fn block_range(request: &WriteRequest, chunk: &Chunk) -> Result<Range<u32>, Refu
     }
     Ok(blocks)
 }
-
-/// Most bytes of one write's data: its record and payload fit into a group.
-pub const MAX_DATA: usize = 1 << 20;
-const _: () = assert!(
-    crate::format::journal::GROUP_HEADER
-        + crate::format::record::FIXED
-        + 4 * (MAX_DATA / BLOCK + 1)
-        + MAX_DATA
-        + 2 * BLOCK
-        < crate::format::journal::GROUP_MAX
-);

@@ -26,31 +26,29 @@ pub enum RecordKind {
     InPlace = 2,
     /// Blocks that read as zero from now on.
     Zero = 3,
-    /// Extents that in-place writes may touch from the moment this record is durable (C5).
+    /// Extents of a chunk that in-place writes may touch from the moment this record is durable (C5). Words: a bit for
+    /// each extent, in two words.
     Mark = 4,
     /// Fences: lower epochs are refused (C2). Words: (file, epoch), two words each.
     Fence = 5,
     /// Writes of a file already done (C11). Words: sequence numbers, as differences to `done`.
     Outcomes = 6,
-    /// Writes of a file to a chunk that are not yet stable (C5). Words: (sequence number as difference to `seq`, first
-    /// block, blocks).
+    /// Writes of a file in an epoch that are not yet stable (C5). Words: (chunk in two words, sequence number as
+    /// difference to `seq`, first block, blocks).
     Unstable = 7,
     /// The members of a chunk agree again: marks and unstable writes of epochs up to this one are void (C5).
     Clear = 8,
     /// What was a write of a part of a block, as the difference to the old content. Reserved.
     Delta = 9,
-    /// What recovery found lost. Words: (first block, blocks, LSN in two words): of these blocks the in-place records
-    /// above that LSN and before this record count no more.
-    Lost = 10,
     /// Writers' sessions. Words: (file, epoch, done), two words each.
-    Sessions = 11,
+    Sessions = 10,
     /// The server was stopped in order: no write was under way.
-    Stopped = 12,
+    Stopped = 11,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::Data,
         Self::InPlace,
         Self::Zero,
@@ -60,7 +58,6 @@ impl RecordKind {
         Self::Unstable,
         Self::Clear,
         Self::Delta,
-        Self::Lost,
         Self::Sessions,
         Self::Stopped,
     ];
@@ -74,10 +71,11 @@ impl RecordKind {
     pub const fn entry_words(self) -> usize {
         match self {
             Self::Data | Self::InPlace | Self::Outcomes => 1,
-            Self::Unstable => 3,
-            Self::Fence | Self::Lost => 4,
+            Self::Mark => 2,
+            Self::Unstable => 5,
+            Self::Fence => 4,
             Self::Sessions => 6,
-            Self::Zero | Self::Mark | Self::Clear | Self::Delta | Self::Stopped => 0,
+            Self::Zero | Self::Clear | Self::Delta | Self::Stopped => 0,
         }
     }
 
@@ -111,7 +109,7 @@ pub struct Record {
     pub stable: u64,
     /// Reserved for erasure coding.
     pub stripe_version: u64,
-    /// First block, or first extent for [`RecordKind::Mark`].
+    /// First block.
     pub first: u32,
     /// How many.
     pub count: u32,
@@ -254,11 +252,11 @@ impl Record {
         let listed = match self.kind.entry_words() {
             0 => self.words.is_empty(),
             1 if self.kind.is_write() => self.words.len() == self.count as usize,
+            2 => self.words.len() == 2,
             words => self.words.len().is_multiple_of(words),
         };
         let ranges = match self.kind {
-            RecordKind::Unstable => self.entries().all(|entry| inside(entry[1], entry[2])),
-            RecordKind::Lost => self.entries().all(|entry| inside(entry[0], entry[1])),
+            RecordKind::Unstable => self.entries().all(|entry| inside(entry[3], entry[4])),
             _ => inside(self.first, self.count),
         };
         match (listed, ranges) {
@@ -328,9 +326,10 @@ mod tests {
             (list(RecordKind::Sessions, &[1, 0, 2, 0, 3, 0]), Ok(())),
             (list(RecordKind::Stopped, &[1]), range("list")),
             (list(RecordKind::Data, &[1]), range("list")),
-            (list(RecordKind::Unstable, &[0, 5, 1]), Ok(())),
-            (list(RecordKind::Unstable, &[0, CHUNK_BLOCKS_MAX, 1]), range("block range")),
-            (list(RecordKind::Lost, &[u32::MAX, 1, 0, 0]), range("block range")),
+            (list(RecordKind::Unstable, &[1, 0, 0, 5, 1]), Ok(())),
+            (list(RecordKind::Unstable, &[1, 0, 0, CHUNK_BLOCKS_MAX, 1]), range("block range")),
+            (list(RecordKind::Mark, &[1, 0]), Ok(())),
+            (list(RecordKind::Mark, &[1, 0, 0, 0]), range("list")),
             (Record { first: 16_384, count: 1, ..Record::new(RecordKind::Zero) }, range("block range")),
         ] {
             let decoded = Record::decode(&encoded(&record), 4096).map(|(decoded, _)| assert_eq!(decoded, record));

@@ -97,6 +97,8 @@ pub struct Journal {
     next: Cell<u64>,
     previous_crc: Cell<u32>,
     durable: Cell<u64>,
+    /// The durable mark stays where it is.
+    durable_held: Cell<bool>,
     /// What the newest group or header on disk says is durable.
     durable_told: Cell<u64>,
     /// LSN of the group whose write is under way.
@@ -129,6 +131,8 @@ pub struct Position {
     pub next: u64,
     /// CRC of the header of the group before it.
     pub previous_crc: u32,
+    /// Everything below is known to have been durable.
+    pub durable: u64,
     /// Group starts from the tail on, with the CRC of the group *before* each.
     pub starts: VecDeque<(u64, u32)>,
 }
@@ -163,8 +167,9 @@ impl Journal {
             incarnation,
             next: Cell::new(at.next),
             previous_crc: Cell::new(at.previous_crc),
-            durable: Cell::new(header.durable.min(at.next)),
-            durable_told: Cell::new(header.durable.min(at.next)),
+            durable: Cell::new(at.durable),
+            durable_held: Cell::new(false),
+            durable_told: Cell::new(at.durable),
             writing: Cell::new(None),
             queues: Default::default(),
             reserve: Cell::new(RESERVE),
@@ -206,7 +211,15 @@ impl Journal {
 
     /// Notes that a flush of all devices, begun when everything below `lsn` was complete, has succeeded.
     pub fn set_durable(&self, lsn: u64) {
-        self.durable.set(self.durable.get().max(lsn));
+        if !self.durable_held.get() {
+            self.durable.set(self.durable.get().max(lsn));
+        }
+    }
+
+    /// Keeps the durable mark where it is, or lets it go on. While records of in-place writes whose data was lost are
+    /// in the journal, the mark must not pass them: the next recovery would miss a flushed write.
+    pub fn hold_durable(&self, held: bool) {
+        self.durable_held.set(held);
     }
 
     /// LSN of the oldest group still needed.

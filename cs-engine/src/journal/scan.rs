@@ -70,8 +70,6 @@ pub struct Scanned {
     pub records: Vec<Found>,
     /// Where writing goes on.
     pub position: Position,
-    /// Everything below is known to have been durable.
-    pub durable: u64,
     /// Highest incarnation seen.
     pub incarnation: u64,
     /// The last run was stopped in order and nothing came after.
@@ -129,8 +127,12 @@ pub async fn scan(file: &File, store_uuid: &[u8; 16], generation: u64) -> Result
         header,
         copy,
         records: scan.records,
-        position: Position { next: scan.next, previous_crc: scan.previous_crc, starts: scan.starts },
-        durable: scan.durable.min(scan.next),
+        position: Position {
+            next: scan.next,
+            previous_crc: scan.previous_crc,
+            durable: scan.durable.min(scan.next),
+            starts: scan.starts,
+        },
         incarnation: scan.incarnation,
         clean,
     })

@@ -7,8 +7,8 @@ use std::io;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
@@ -139,7 +139,10 @@ impl ClusterAuthority {
     /// The authority as a PEM file: certificate and key. Whoever reads it can make himself a member.
     #[must_use]
     pub fn to_pem(&self) -> Zeroizing<String> {
-        let title = format!("Certificate authority of the vstorage cluster {} ({}). Keep it secret.", self.name, self.cluster);
+        let title = format!(
+            "Certificate authority of the vstorage cluster {} ({}). Keep it secret.",
+            self.name, self.cluster
+        );
         let mut file = PemFile::titled(&title);
         file.certificate(&self.certificate);
         file.key(self.key.serialized_der());
@@ -239,7 +242,8 @@ mod tests {
             let path = dir.path().join("ca.key");
             let authority = ClusterAuthority::create("stor1", ClusterId::random()).unwrap();
             authority.save(&path).await.unwrap();
-            let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+            let mode =
+                std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
             assert_eq!(mode & 0o777, 0o600);
             let again = ClusterAuthority::load(&path).await.unwrap();
             assert_eq!((again.cluster(), again.cluster_name()), (authority.cluster(), "stor1"));
@@ -260,7 +264,10 @@ mod tests {
                 authority.issue("../x", "1", Roles::ALL),
                 Err(AuthorityError::Name { what: "node name", .. })
             ));
-            assert!(matches!(authority.issue("x", "", Roles::ALL), Err(AuthorityError::Name { what: "host id", .. })));
+            assert!(matches!(
+                authority.issue("x", "", Roles::ALL),
+                Err(AuthorityError::Name { what: "host id", .. })
+            ));
         });
     }
 

@@ -34,7 +34,9 @@ impl HostDirs {
     /// From the environment, or the usual places.
     #[must_use]
     pub fn from_environment() -> Self {
-        let dir = |variable, usual: &str| std::env::var_os(variable).map_or_else(|| PathBuf::from(usual), PathBuf::from);
+        let dir = |variable, usual: &str| {
+            std::env::var_os(variable).map_or_else(|| PathBuf::from(usual), PathBuf::from)
+        };
         Self {
             etc: dir(ETC_VARIABLE, "/etc/vstorage"),
             log: dir(LOG_VARIABLE, "/var/log/vstorage"),
@@ -175,7 +177,12 @@ pub async fn local_services(dirs: &HostDirs, cluster: &str) -> io::Result<Vec<Lo
 ///
 /// # Errors
 /// As [`local_services`].
-pub async fn add_local_service(dirs: &HostDirs, cluster: &str, kind: ServiceKind, dir: &Path) -> io::Result<()> {
+pub async fn add_local_service(
+    dirs: &HostDirs,
+    cluster: &str,
+    kind: ServiceKind,
+    dir: &Path,
+) -> io::Result<()> {
     let mut services = local_services(dirs, cluster).await?;
     let service = LocalService { kind, dir: dir.to_owned() };
     if services.contains(&service) {
@@ -204,7 +211,10 @@ mod tests {
 
     #[test]
     fn host_ids_may_have_dashes() {
-        assert_eq!(parse_host_id(b"00112233-4455-6677-8899-AABBCCDDEEFF\n").as_deref(), Some("00112233445566778899aabbccddeeff"));
+        assert_eq!(
+            parse_host_id(b"00112233-4455-6677-8899-AABBCCDDEEFF\n").as_deref(),
+            Some("00112233445566778899aabbccddeeff")
+        );
         assert_eq!(parse_host_id(b"short"), None);
     }
 }

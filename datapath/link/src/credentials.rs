@@ -89,7 +89,8 @@ impl Credentials {
             return Err(CredentialsError::KeyMismatch);
         }
         if identity.cluster != cluster {
-            let refused = verify::CertificateRefused::WrongCluster { theirs: identity.cluster, ours: cluster };
+            let refused =
+                verify::CertificateRefused::WrongCluster { theirs: identity.cluster, ours: cluster };
             return Err(CredentialsError::Refused(refused));
         }
         drop(parsed);
@@ -246,7 +247,8 @@ mod tests {
             let path = dir.path().join("auth_digest.key");
             let node = authority("stor1").issue("s1", "00ff", Roles::ALL).unwrap();
             node.save(&path).await.unwrap();
-            let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+            let mode =
+                std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
             assert_eq!(mode & 0o777, 0o600);
             let again = Credentials::load(&path).await.unwrap();
             assert_eq!(again.identity(), node.identity());
@@ -277,10 +279,14 @@ mod tests {
             let key = build(&[&node.certificate, &node.authority], &other.key).unwrap_err();
             assert!(matches!(key, CredentialsError::KeyMismatch));
             let cluster = build(&[&node.certificate, &other.authority], &node.key).unwrap_err();
-            assert!(matches!(cluster, CredentialsError::Refused(CertificateRefused::WrongCluster { .. })), "{cluster}");
+            assert!(
+                matches!(cluster, CredentialsError::Refused(CertificateRefused::WrongCluster { .. })),
+                "{cluster}"
+            );
             let swapped = build(&[&node.authority, &node.certificate], &node.key).unwrap_err();
             assert!(matches!(swapped, CredentialsError::NoIdentity));
-            let garbage = build(&[&node.certificate, &CertificateDer::from(vec![1, 2, 3])], &node.key).unwrap_err();
+            let garbage =
+                build(&[&node.certificate, &CertificateDer::from(vec![1, 2, 3])], &node.key).unwrap_err();
             assert!(matches!(garbage, CredentialsError::Malformed(_)));
         });
     }
@@ -291,7 +297,10 @@ mod tests {
             let one = authority("one");
             let old = one.issue_until("n", "1", Roles::ALL, 2001).unwrap();
             let error = old.check_validity().unwrap_err();
-            assert!(matches!(error, CredentialsError::Refused(CertificateRefused::Expired { .. })), "{error}");
+            assert!(
+                matches!(error, CredentialsError::Refused(CertificateRefused::Expired { .. })),
+                "{error}"
+            );
             // Same cluster id and names, another key: what a forger would make.
             let forged = ClusterAuthority::create("one", one.cluster()).unwrap();
             let node = forged.issue("n", "1", Roles::ALL).unwrap();

@@ -41,7 +41,7 @@ pub struct Options {
     pub handshake_timeout: Duration,
     /// After this time without a sign of life the peer is asked for one.
     pub keepalive: Duration,
-    /// After this time without a sign of life the connection is given up.
+    /// After this time without a sign of life the connection is given up; at least twice [`Options::keepalive`].
     pub silence_max: Duration,
     /// How long an orderly end may take.
     pub close_timeout: Duration,
@@ -108,7 +108,7 @@ pub(crate) struct Local {
 
 /// One end of connections. Cheap to clone; belongs to one executor.
 #[derive(Clone)]
-pub struct Endpoint(Rc<Local>);
+pub struct Endpoint(pub(crate) Rc<Local>);
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -119,10 +119,20 @@ impl std::fmt::Debug for Endpoint {
 impl Endpoint {
     /// An endpoint that is who `credentials` and `hello` say.
     ///
+    /// A certificate that is not valid by this host's clock is used all the same, with a line in the log: the clock may be
+    /// wrong, and the peers judge by theirs.
+    ///
     /// # Errors
     /// [`ConfigError`] when the credentials cannot be used.
+    ///
+    /// # Panics
+    /// When called outside an executor, or with limits of zero.
     pub fn new(credentials: Credentials, hello: LocalHello, options: Options) -> Result<Self, ConfigError> {
+        assert!(options.limits.requests > 0 && options.limits.bytes > 0, "limits of zero allow nothing");
         let configs = Configs::new(&credentials, options.security)?;
+        if let Err(error) = credentials.check_validity() {
+            tracing::warn!(node = credentials.identity().node, %error, "peers may refuse this node");
+        }
         Ok(Self(Rc::new(Local {
             configs,
             handshakes: Semaphore::new(options.handshakes_max.into()),
@@ -184,7 +194,10 @@ impl Endpoint {
                 let (connection, greeted) =
                     self.start(address.clone(), secured, Greeter::Caller(expect), dispatch);
                 greeting::begin(&connection.0.shared);
-                greet_until(deadline, &connection, greeted).await.map(|()| connection).map_err(ConnectCause::Greeting)
+                greet_until(deadline, &connection, greeted)
+                    .await
+                    .map(|()| connection)
+                    .map_err(ConnectCause::Greeting)
             }
             Err(cause) => Err(cause),
         };
@@ -240,7 +253,9 @@ impl Endpoint {
     }
 
     fn admit(&self, reader: Reader, writer: Writer, address: Address, dispatch: Rc<dyn Dispatch>) {
-        let (Some(handshake), Some(place)) = (self.0.handshakes.try_acquire(1), self.0.accepted.try_acquire(1)) else {
+        let (Some(handshake), Some(place)) =
+            (self.0.handshakes.try_acquire(1), self.0.accepted.try_acquire(1))
+        else {
             return self.refuse(&address, &"too many connections");
         };
         let endpoint = self.clone();
@@ -305,7 +320,8 @@ async fn greet_until(
     greeted: OneReceiver<Result<(), CloseReason>>,
 ) -> Result<(), CloseReason> {
     let outcome = rt::time::timeout_at(deadline, greeted).await;
-    let outcome = outcome.map_or(Err(CloseReason::GreetingTimeout), |told| told.unwrap_or(Err(CloseReason::Cut)));
+    let outcome =
+        outcome.map_or(Err(CloseReason::GreetingTimeout), |told| told.unwrap_or(Err(CloseReason::Cut)));
     if let Err(reason) = &outcome {
         connection.0.shared.end(reason.clone());
     }

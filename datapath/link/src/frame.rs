@@ -211,7 +211,16 @@ mod tests {
     #[test]
     fn frames_come_out_whole_however_the_stream_is_cut() {
         run(async {
-            let sizes = [(0, 0), (1, 0), (0, 1), (130, 4096), (8192, 1), (100, 16 << 10), (70_000, 200_000), (0, 4096)];
+            let sizes = [
+                (0, 0),
+                (1, 0),
+                (0, 1),
+                (130, 4096),
+                (8192, 1),
+                (100, 16 << 10),
+                (70_000, 200_000),
+                (0, 4096),
+            ];
             let mut rng = Rng::from_seed(11);
             let mut bytes = |len: usize| {
                 let mut bytes = vec![0; len];
@@ -219,8 +228,11 @@ mod tests {
                 bytes
             };
             let parts: Vec<_> = sizes.iter().map(|&(body, payload)| (bytes(body), bytes(payload))).collect();
-            let stream: Vec<u8> =
-                parts.iter().enumerate().flat_map(|(id, (body, payload))| frame(id as u64, body, payload)).collect();
+            let stream: Vec<u8> = parts
+                .iter()
+                .enumerate()
+                .flat_map(|(id, (body, payload))| frame(id as u64, body, payload))
+                .collect();
             let mut rng = Rng::from_seed(12);
             for longest in [1, 63, 64, 65, 1000, 50_000, stream.len()] {
                 let (mut reader, mut seen) = (FrameReader::new(), Seen::default());

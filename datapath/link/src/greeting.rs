@@ -202,7 +202,9 @@ fn meets(expect: Expect, peer: &PeerInfo) -> Result<(), GreetError> {
         return Err(GreetError::Role { expected, found: peer.role });
     }
     match expect.cs_id {
-        Some(expected) if expected != peer.cs_id => Err(GreetError::ChunkServer { expected, found: peer.cs_id }),
+        Some(expected) if expected != peer.cs_id => {
+            Err(GreetError::ChunkServer { expected, found: peer.cs_id })
+        }
         _ => Ok(()),
     }
 }

@@ -196,7 +196,12 @@ mod tests {
         let id = ClusterId([0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 0, 1, 2, 3, 4, 5, 6, 0xff]);
         assert_eq!(id.to_string(), "01234567-89ab-cdef-0001-0203040506ff");
         assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in ["", "01234567-89ab-cdef-0001-0203040506f", "01234567089ab-cdef-0001-0203040506ff", "é1234567-89ab-cdef-0001-0203040506f"] {
+        for bad in [
+            "",
+            "01234567-89ab-cdef-0001-0203040506f",
+            "01234567089ab-cdef-0001-0203040506ff",
+            "é1234567-89ab-cdef-0001-0203040506f",
+        ] {
             assert_eq!(bad.parse::<ClusterId>(), Err(NotAUuid), "{bad}");
         }
     }
@@ -233,6 +238,8 @@ mod tests {
     #[test]
     fn names_are_plain() {
         assert!(is_name("stor1") && is_name("a.b-c_d"));
-        assert!(!is_name("") && !is_name("a b") && !is_name("a/b") && !is_name("ü") && !is_name(&"x".repeat(65)));
+        assert!(
+            !is_name("") && !is_name("a b") && !is_name("a/b") && !is_name("ü") && !is_name(&"x".repeat(65))
+        );
     }
 }

@@ -9,10 +9,11 @@
 //! **Invariant:** every call ends exactly once, at its deadline at the latest.
 
 pub mod authority;
-pub mod cluster_dir;
 mod backoff;
+pub mod cluster_dir;
 mod connection;
 pub mod credentials;
+pub mod daemon;
 mod endpoint;
 pub mod error;
 mod frame;

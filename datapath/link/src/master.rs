@@ -296,7 +296,8 @@ fn come_up(inner: &Inner, server: ServerAddress, connection: Connection) -> Rc<S
 async fn stay(shared: Rc<Shared>, inner: Weak<Inner>) {
     let reason = shared.wait_until_useless().await;
     let Some(inner) = inner.upgrade() else { return };
-    let current = inner.current.borrow_mut().take_if(|(_, connection)| Rc::ptr_eq(&connection.0.shared, &shared));
+    let current =
+        inner.current.borrow_mut().take_if(|(_, connection)| Rc::ptr_eq(&connection.0.shared, &shared));
     drop(current);
     inner.keep.tell(&Change::Down(reason));
 }

@@ -142,15 +142,7 @@ impl Call {
     /// A request without payload.
     #[must_use]
     pub fn new(op: Op, body: impl Into<Body>, deadline: Instant) -> Self {
-        Self {
-            op,
-            body: body.into(),
-            payload: Payload::none(),
-            deadline,
-            flags: 0,
-            id: None,
-            reply_bytes: 0,
-        }
+        Self { op, body: body.into(), payload: Payload::none(), deadline, flags: 0, id: None, reply_bytes: 0 }
     }
 
     /// Adds a payload.

@@ -177,3 +177,143 @@ impl Records<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rt::buf::View;
+    use rt::random::Rng;
+    use wire::Op;
+
+    use super::*;
+    use crate::error::CloseReason;
+    use crate::frame::{Frame, FrameReader, Gate, Verdict};
+    use crate::testing::{run, secured};
+    use crate::tls::record::{Opened, Opener, length};
+
+    #[derive(Default)]
+    struct Seen(Vec<Frame>);
+
+    impl Gate for Seen {
+        fn admit(&mut self, _header: &Header) -> Result<Verdict, CloseReason> {
+            Ok(Verdict::Keep)
+        }
+        fn deliver(&mut self, frame: Frame) -> Result<(), CloseReason> {
+            self.0.push(frame);
+            Ok(())
+        }
+    }
+
+    fn frame(id: u64, body: usize, payload: &[View]) -> Outgoing {
+        let body = vec![id as u8; body];
+        let len = payload.iter().map(|view| view.len()).sum();
+        let header = Header::request(Op::Write, id, 0, &body, len).unwrap();
+        let deadline = Instant::from_nanos(5_000_000);
+        Outgoing {
+            header,
+            sort: Sort::Request { deadline },
+            body: body.into(),
+            payload: payload.to_vec().into(),
+        }
+    }
+
+    /// Opens a batch and gives its frames to `seen`; says how many records it had.
+    fn take(batch: &mut [u8], opener: &mut Opener, reader: &mut FrameReader, seen: &mut Seen) -> usize {
+        let (mut rest, mut records) = (batch, 0);
+        while !rest.is_empty() {
+            let (record, later) = rest.split_at_mut(length(rest).unwrap().expect("whole records"));
+            if let Opened::Data(bytes) = opener.open(record).unwrap() {
+                reader.feed(bytes, seen).unwrap();
+            }
+            (rest, records) = (later, records + 1);
+        }
+        records
+    }
+
+    #[test]
+    fn frames_survive_batches_records_and_new_keys() {
+        run(async {
+            let (mut client, mut server) = secured().await;
+            client.sealer.set_records_per_key(20);
+            let mut rng = Rng::from_seed(5);
+            let (mut queue, mut reader, mut seen) =
+                (OutQueue::default(), FrameReader::new(), Seen::default());
+            let (mut sent, mut left) = (Vec::new(), Vec::new());
+            for id in 0..200 {
+                let parts: Vec<View> = (0..rng.below(4))
+                    .map(|_| View::copy_of(&vec![rng.below(256) as u8; rng.below(1 << 17) as usize]))
+                    .collect();
+                sent.push(parts.iter().flat_map(|part| part.to_vec()).collect::<Vec<u8>>());
+                queue.push(frame(id, rng.below(300) as usize, &parts));
+                while queue.bytes() > 1 << 20 || (id == 199 && !queue.is_empty()) {
+                    let now = Instant::from_nanos(2_000_000);
+                    let mut batch = queue.seal(&mut client.sealer, now, |id| left.push(id)).unwrap().unwrap();
+                    assert!(batch.len() <= BATCH + KEY_UPDATE);
+                    take(&mut batch, &mut server.opener, &mut reader, &mut seen);
+                }
+            }
+            assert_eq!((queue.bytes(), queue.is_empty(), reader.is_between_frames()), (0, true, true));
+            assert_eq!(left, (0..200).collect::<Vec<_>>());
+            for (id, (frame, sent)) in seen.0.iter().zip(&sent).enumerate() {
+                assert_eq!((frame.header.request_id, frame.header.timeout_us), (id as u64, 3000));
+                assert!(frame.damage.is_none() && frame.payload[..] == sent[..]);
+            }
+            assert_eq!(seen.0.len(), 200);
+        });
+    }
+
+    #[test]
+    fn small_frames_share_a_record() {
+        run(async {
+            let (mut client, mut server) = secured().await;
+            let (mut queue, mut reader, mut seen) =
+                (OutQueue::default(), FrameReader::new(), Seen::default());
+            for id in 0..100 {
+                queue.push(frame(id, 10, &[]));
+            }
+            let mut batch = queue.seal(&mut client.sealer, Instant::from_nanos(0), |_| ()).unwrap().unwrap();
+            assert_eq!(take(&mut batch, &mut server.opener, &mut reader, &mut seen), 1);
+            assert_eq!((seen.0.len(), batch.len()), (100, 100 * (HEADER_LEN + 10) + OVERHEAD));
+            assert!(queue.seal(&mut client.sealer, Instant::from_nanos(0), |_| ()).unwrap().is_none());
+        });
+    }
+
+    #[test]
+    fn a_request_is_taken_back_until_its_first_byte_has_left() {
+        run(async {
+            let (mut client, mut server) = secured().await;
+            let (mut queue, mut reader, mut seen) =
+                (OutQueue::default(), FrameReader::new(), Seen::default());
+            let large = View::copy_of(&vec![3; BATCH * 2]);
+            queue.push(frame(1, 10, &[large]));
+            queue.push(frame(2, 10, &[]));
+            queue.push(frame(3, 10, &[]));
+            let mut now = |queue: &mut OutQueue| {
+                let batch = queue.seal(&mut client.sealer, Instant::from_nanos(0), |_| ()).unwrap();
+                if let Some(mut batch) = batch {
+                    take(&mut batch, &mut server.opener, &mut reader, &mut seen);
+                }
+            };
+            now(&mut queue);
+            queue.remove(1);
+            queue.remove(2);
+            queue.remove(9);
+            while !queue.is_empty() {
+                now(&mut queue);
+            }
+            let ids: Vec<u64> = seen.0.iter().map(|frame| frame.header.request_id).collect();
+            assert_eq!((ids, queue.bytes()), (vec![1, 3], 0));
+            queue.push(frame(4, 10, &[]));
+            queue.remove(4);
+            assert!(queue.is_empty() && queue.bytes() == 0);
+        });
+    }
+
+    #[test]
+    fn what_is_left_of_a_deadline_is_never_no_limit() {
+        let at = Instant::from_nanos;
+        assert_eq!(timeout_us(at(5_000), at(2_000)), 3);
+        assert_eq!(timeout_us(at(5_000), at(5_000)), 1);
+        assert_eq!(timeout_us(at(5_000), at(9_000)), 1);
+        assert_eq!(timeout_us(at(u64::MAX), at(0)), u32::MAX);
+    }
+}

@@ -40,6 +40,8 @@ pub struct Keep {
     pub(crate) expect: Expect,
     pub(crate) dispatch: Option<Rc<dyn Dispatch>>,
     pub(crate) observer: Option<Observer>,
+    /// The last attempt failed, and the log has it.
+    failing: Cell<bool>,
 }
 
 impl std::fmt::Debug for Keep {
@@ -68,6 +70,17 @@ impl Keep {
     }
 
     pub(crate) fn tell(&self, change: &Change) {
+        match change {
+            Change::Up(connection) => {
+                let peer = connection.peer();
+                tracing::info!(address = %peer.address, node = peer.identity.node, "connected");
+            }
+            Change::Down(reason) => tracing::info!(%reason, "disconnected"),
+            // Attempts go on for as long as the server is away; one line is enough.
+            Change::Failed(error) if self.failing.get() => tracing::debug!(%error, "no connection"),
+            Change::Failed(error) => tracing::warn!(%error, "no connection"),
+        }
+        self.failing.set(matches!(change, Change::Failed(_)));
         if let Some(observer) = &self.observer {
             observer(change);
         }
@@ -79,7 +92,8 @@ struct Inner {
     addresses: RefCell<Vec<Address>>,
     keep: Keep,
     current: RefCell<Option<Connection>>,
-    failure: RefCell<Option<Arc<ConnectError>>>,
+    /// Why there is no connection, as far as is known.
+    failure: RefCell<Option<CallError>>,
     /// For those who wait for a connection.
     up: Notify,
     /// For the keeper: do not pause any longer.
@@ -148,7 +162,8 @@ impl Peer {
     /// The connection, waiting for it until `deadline`.
     ///
     /// # Errors
-    /// [`CallError::Unreachable`] with the last attempt's error, or [`CallError::Timeout`] when none has ended yet.
+    /// [`CallError::Unreachable`] with the last attempt's error; [`CallError::Disconnected`] when there was none since
+    /// the last connection ended; [`CallError::Timeout`] when the first has not ended yet.
     pub async fn connection(&self, deadline: Instant) -> Result<Connection, CallError> {
         let inner = &self.0.0;
         loop {
@@ -158,7 +173,7 @@ impl Peer {
             let up = inner.up.notified();
             if rt::time::timeout_at(deadline, up).await.is_err() {
                 let failure = inner.failure.borrow().clone();
-                return Err(failure.map_or(CallError::Timeout, CallError::Unreachable));
+                return Err(failure.unwrap_or(CallError::Timeout));
             }
         }
     }
@@ -214,7 +229,7 @@ async fn attempt(inner: &Rc<Inner>, address: &Address, backoff: &mut Backoff) {
         Ok(connection) => connection,
         Err(error) => {
             let error = Arc::new(error);
-            inner.failure.replace(Some(Arc::clone(&error)));
+            inner.failure.replace(Some(CallError::Unreachable(Arc::clone(&error))));
             return inner.keep.tell(&Change::Failed(error));
         }
     };
@@ -227,6 +242,7 @@ async fn attempt(inner: &Rc<Inner>, address: &Address, backoff: &mut Backoff) {
     // Without a handle of its own: the connection ends with its users.
     let reason = shared.wait_until_useless().await;
     drop(inner.current.take());
+    inner.failure.replace(Some(CallError::Disconnected(reason.clone())));
     if since.elapsed() >= GOOD {
         backoff.reset();
     }

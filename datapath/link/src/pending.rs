@@ -72,7 +72,12 @@ impl PendingTable {
     ///
     /// # Panics
     /// When somebody else waits for it, or it is another operation: the caller has mixed up its ids.
-    pub(crate) fn adopt(&mut self, id: u64, op: u16, deadline: Instant) -> Option<(u64, OneReceiver<Answer>)> {
+    pub(crate) fn adopt(
+        &mut self,
+        id: u64,
+        op: u16,
+        deadline: Instant,
+    ) -> Option<(u64, OneReceiver<Answer>)> {
         self.entries.get(&id)?;
         let (waiter, answer) = self.waiter(deadline);
         let serial = waiter.serial;
@@ -98,7 +103,11 @@ impl PendingTable {
     pub(crate) fn wants(&self, id: u64, op: u16) -> Wanted {
         match self.entries.get(&id) {
             Some(entry) if entry.sent && entry.op == op => {
-                if entry.waiter.is_some() { Wanted::Yes } else { Wanted::NoLonger }
+                if entry.waiter.is_some() {
+                    Wanted::Yes
+                } else {
+                    Wanted::NoLonger
+                }
             }
             _ => Wanted::Never,
         }

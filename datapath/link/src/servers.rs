@@ -60,12 +60,16 @@ impl FromStr for ServerAddress {
                 }
                 match port {
                     "" => (host, None),
-                    port => (host, Some(port.strip_prefix(':').ok_or_else(|| AddressError::Port(port.to_owned()))?)),
+                    port => (
+                        host,
+                        Some(port.strip_prefix(':').ok_or_else(|| AddressError::Port(port.to_owned()))?),
+                    ),
                 }
             }
             None if text.parse::<Ipv6Addr>().is_ok() => return Err(AddressError::Brackets(text.to_owned())),
             None => {
-                let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+                let (host, port) =
+                    text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
                 check_host(host)?;
                 (host, port)
             }
@@ -84,7 +88,11 @@ fn check_host(host: &str) -> Result<(), AddressError> {
         return Err(AddressError::NoHost);
     }
     let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    if host.len() <= 253 && host.bytes().all(known) { Ok(()) } else { Err(AddressError::Host(host.to_owned())) }
+    if host.len() <= 253 && host.bytes().all(known) {
+        Ok(())
+    } else {
+        Err(AddressError::Host(host.to_owned()))
+    }
 }
 
 impl fmt::Display for ServerAddress {
@@ -125,7 +133,8 @@ impl ServerAddress {
             return Ok(vec![Address::Tcp(SocketAddr::new(ip, port))]);
         }
         let host = self.host.clone();
-        let found = rt::blocking::run(move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter)).await??;
+        let found =
+            rt::blocking::run(move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter)).await??;
         Ok(found.into_iter().map(Address::Tcp).collect())
     }
 }
@@ -161,7 +170,12 @@ mod tests {
     #[test]
     fn lists_may_have_comments_and_gaps() {
         let text = "# masters\n10.30.100.101:2510\n\n  s2.stor.test   # without a port\r\n[fd00::3]\n[fd00::4]:4110\n10.30.100.101\n";
-        let servers = [server("10.30.100.101", 2510), server("s2.stor.test", 2510), server("fd00::3", 2510), server("fd00::4", 4110)];
+        let servers = [
+            server("10.30.100.101", 2510),
+            server("s2.stor.test", 2510),
+            server("fd00::3", 2510),
+            server("fd00::4", 4110),
+        ];
         assert_eq!(parse_list(text).as_deref(), Ok(&servers[..]));
         assert_eq!(parse_list("").as_deref(), Ok(&[][..]));
         for server in servers {

@@ -33,7 +33,11 @@ impl Notice {
 pub trait Service: 'static {
     /// Answers one request. Each runs as a task of its own, to its end, even when the connection dies meanwhile:
     /// what has been accepted is finished, only nobody is told.
-    fn serve(self: Rc<Self>, connection: Connection, request: Request) -> impl Future<Output = Response> + 'static;
+    fn serve(
+        self: Rc<Self>,
+        connection: Connection,
+        request: Request,
+    ) -> impl Future<Output = Response> + 'static;
 
     /// How many bytes of payload the answer to a request may have. Requests whose answers could not be queued are not
     /// started yet, so that a peer that asks for much and reads nothing costs no memory.

@@ -235,7 +235,11 @@ impl Shared {
         }
     }
 
-    async fn queue_request(&self, header: Header, call: Call) -> Result<(u64, OneReceiver<Answer>), CallError> {
+    async fn queue_request(
+        &self,
+        header: Header,
+        call: Call,
+    ) -> Result<(u64, OneReceiver<Answer>), CallError> {
         let bytes = (header.rest_len() + call.reply_bytes) as u64;
         let window = match self.try_window(bytes) {
             Some(window) => window,
@@ -493,5 +497,112 @@ impl Drop for Caller<'_> {
         if unsent {
             self.shared.queue.borrow_mut().remove(self.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rt::buf::View;
+
+    use super::*;
+    use crate::endpoint::Limits;
+    use crate::service::Service;
+    use crate::testing::{open, run};
+
+    /// Answers everything at once and notes the ids.
+    #[derive(Default)]
+    struct Quick(RefCell<Vec<u64>>);
+
+    impl Service for Quick {
+        async fn serve(self: Rc<Self>, _connection: Connection, request: Request) -> Response {
+            self.0.borrow_mut().push(request.id);
+            Response::ok(vec![0; 100])
+        }
+
+        fn reply_bytes(&self, request: &Request) -> usize {
+            if request.op == Op::Read.code() { 1000 } else { 0 }
+        }
+    }
+
+    fn callee(queue_bytes: usize) -> (Rc<Shared>, Connection, Rc<Quick>) {
+        let limits = Limits { requests: 4, bytes: 1000 };
+        let service = Rc::new(Quick::default());
+        let dispatch: Rc<dyn Dispatch> = service.clone();
+        let (shared, connection) =
+            open(Options { queue_bytes, limits, ..Options::default() }, Some(dispatch));
+        (shared, connection, service)
+    }
+
+    fn ask(shared: &Rc<Shared>, op: Op, id: u64, deadline: Option<Instant>) {
+        let header = Header::request(op, id, 0, &[1; 10], 0).unwrap();
+        shared.admit(&header).unwrap();
+        let empty = View::empty();
+        let request = Request { op: op.code(), id, flags: 0, body: empty.clone(), payload: empty, deadline };
+        shared.take(header, request, rt::time::now());
+    }
+
+    #[test]
+    fn a_request_whose_time_is_over_is_not_started() {
+        run(async {
+            let (shared, _connection, service) = callee(1000);
+            ask(&shared, Op::Write, 1, Some(rt::time::now()));
+            ask(&shared, Op::Write, 2, None);
+            rt::yield_now().await;
+            assert_eq!(*service.0.borrow(), [2]);
+            assert_eq!(shared.inbound.borrow().requests, 0);
+            assert_eq!(shared.queue.borrow().bytes(), 64 + 164, "both are answered");
+        });
+    }
+
+    #[test]
+    fn requests_wait_while_answers_pile_up_or_may() {
+        run(async {
+            let (shared, _connection, service) = callee(1000);
+            for id in 1..=3 {
+                ask(&shared, Op::Read, id, None);
+            }
+            rt::yield_now().await;
+            // The first alone may fill the queue. Its answer turns out to be short, but nobody has sent it yet.
+            assert_eq!((service.0.borrow().len(), shared.inbound.borrow().requests), (1, 2));
+            assert_eq!(shared.reserved.get(), 0);
+            shared.use_room(rt::time::now());
+            rt::yield_now().await;
+            assert_eq!(*service.0.borrow(), [1, 2]);
+            // When the connection ends, those that wait are never started, and the others are counted out.
+            shared.end(CloseReason::Cut);
+            assert_eq!((shared.inbound.borrow().requests, shared.queue.borrow().bytes()), (0, 0));
+            assert_eq!(*service.0.borrow(), [1, 2]);
+        });
+    }
+
+    #[test]
+    fn the_window_is_enforced_to_the_request_and_the_byte() {
+        run(async {
+            let (shared, _connection, _service) = callee(1000);
+            let header = |len: usize| Header::request(Op::Write, 1, 0, &[], len).unwrap();
+            shared.admit(&header(999)).unwrap();
+            shared.admit(&header(1)).unwrap();
+            assert_eq!(shared.admit(&header(1)), Err(Violation::Bytes { limit: 1000 }));
+            shared.admit(&header(0)).unwrap();
+            shared.admit(&header(0)).unwrap();
+            assert_eq!(shared.admit(&header(0)), Err(Violation::Requests { limit: 4 }));
+            for len in [999, 1, 0, 0] {
+                shared.respond(&header(len), Status::Ok.into());
+            }
+            shared.admit(&header(4 << 20)).expect("a giant may come alone");
+            assert_eq!(shared.admit(&header(1)), Err(Violation::Bytes { limit: 1000 }));
+        });
+    }
+
+    #[test]
+    fn a_connection_without_users_takes_no_requests() {
+        run(async {
+            let (shared, connection, service) = callee(1000);
+            drop(connection);
+            ask(&shared, Op::Write, 1, None);
+            rt::yield_now().await;
+            assert!(service.0.borrow().is_empty() && shared.inbound.borrow().requests == 0);
+            assert_eq!(shared.phase(), Phase::Draining);
+        });
     }
 }

@@ -224,12 +224,10 @@ pub(crate) async fn send(shared: Rc<Shared>, mut writer: Writer, mut sealer: Sea
             }
         };
         match batch {
-            Some(batch) => {
-                match first(writer.send_all(batch.freeze()), shared.abort.wait()).await {
-                    First::Left(Ok(())) | First::Right(()) => {}
-                    First::Left(Err(error)) => shared.end(error.into()),
-                }
-            }
+            Some(batch) => match first(writer.send_all(batch.freeze()), shared.abort.wait()).await {
+                First::Left(Ok(())) | First::Right(()) => {}
+                First::Left(Err(error)) => shared.end(error.into()),
+            },
             None if shared.is_drained() => {
                 let mut alert = Buf::new(ALERT);
                 sealer.alert(&mut alert, CLOSE_NOTIFY.0, CLOSE_NOTIFY.1);
@@ -249,6 +247,9 @@ fn next_batch(shared: &Rc<Shared>, sealer: &mut Sealer) -> Result<Option<Buf>, R
         sealer.update(&mut update)?;
         return Ok(Some(update));
     }
+    if shared.queue.borrow().is_empty() {
+        return Ok(None);
+    }
     let now = rt::time::now();
     let batch = {
         let mut queue = shared.queue.borrow_mut();
@@ -262,7 +263,9 @@ fn next_batch(shared: &Rc<Shared>, sealer: &mut Sealer) -> Result<Option<Buf>, R
 
 /// Watches deadlines and the peer's life until the connection ends.
 pub(crate) async fn watch(shared: Rc<Shared>) {
-    let (every, limit) = (shared.options().keepalive, shared.options().silence_max);
+    // One silent period makes a ping, another one is the least it has for an answer.
+    let every = shared.options().keepalive;
+    let limit = shared.options().silence_max.max(every * 2);
     let mut tick = rt::time::now() + every;
     let mut silent = Duration::ZERO;
     let mut swept = rt::time::now();
@@ -308,4 +311,75 @@ fn ping(shared: &Shared) {
     shared.ping.set(Some(id));
     let header = Header::request(Op::Ping, id, 0, &[], 0).expect("no body and no payload fit");
     shared.push(header, Sort::Control, Body::default(), Payload::none());
+}
+
+#[cfg(test)]
+mod tests {
+    use rt::buf::View;
+
+    use super::*;
+    use crate::endpoint::Options;
+    use crate::message::Call;
+    use crate::testing::{open, run};
+
+    #[test]
+    fn a_request_repeated_while_its_unwanted_answer_arrives_gets_an_answer_of_its_own() {
+        run(async {
+            let (shared, connection) = open(Options::default(), None);
+            let call = || {
+                let deadline = rt::time::now() + Duration::from_secs(10);
+                connection.call(Call::new(Op::Write, vec![], deadline).with_id(5))
+            };
+            let leave = || shared.pending().mark_sent(5);
+            let mut arrivals = Arrivals { shared: &shared, now: rt::time::now() };
+            let request = Header::request(Op::Write, 5, 0, &[], 0).unwrap();
+            let answer = Header::response(&request, Status::Ok, &[1; 10], 0).unwrap();
+            {
+                let mut first = std::pin::pin!(call());
+                assert!(rt::time::timeout(Duration::from_millis(1), first.as_mut()).await.is_err());
+                leave();
+            }
+            // The header of the first answer comes when nobody waits, its end when somebody waits again.
+            assert_eq!(arrivals.admit(&answer).unwrap(), Verdict::Skip);
+            let mut second = std::pin::pin!(call());
+            assert!(rt::time::timeout(Duration::from_millis(1), second.as_mut()).await.is_err());
+            leave();
+            let empty = View::empty();
+            let frame = |body: View, skipped| Frame {
+                header: answer,
+                body,
+                payload: empty.clone(),
+                skipped,
+                damage: None,
+            };
+            arrivals.deliver(frame(empty.clone(), true)).unwrap();
+            assert_eq!(arrivals.admit(&answer).unwrap(), Verdict::Keep);
+            arrivals.deliver(frame(View::copy_of(&[1; 10]), false)).unwrap();
+            assert_eq!(second.await.unwrap().body.len(), 10);
+            assert!(matches!(
+                arrivals.admit(&answer),
+                Err(CloseReason::Violation(Violation::Unasked { id: 5 }))
+            ));
+        });
+    }
+
+    #[test]
+    fn a_caller_who_leaves_takes_his_request_along_unless_it_has_left() {
+        run(async {
+            let (shared, connection) = open(Options::default(), None);
+            let payload = View::copy_of(&[0; 4096]);
+            for _ in 0..2000 {
+                let deadline = rt::time::now() + Duration::from_secs(10);
+                let call = Call::new(Op::Write, vec![], deadline).with_payload(payload.clone());
+                let mut call = std::pin::pin!(connection.call(call));
+                std::future::poll_fn(|cx| {
+                    assert!(call.as_mut().poll(cx).is_pending());
+                    std::task::Poll::Ready(())
+                })
+                .await;
+                assert!(shared.queue.borrow().bytes() > 4096);
+            }
+            assert_eq!(shared.queue.borrow().bytes(), 0);
+        });
+    }
 }

@@ -10,7 +10,8 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible,
+    SignatureScheme,
 };
 
 use crate::credentials::{Credentials, CredentialsError};
@@ -20,7 +21,9 @@ use crate::identity::{ClusterId, Identity};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateRefused {
     /// It names another cluster.
-    #[error("its certificate is for cluster {theirs}, ours is {ours}; check the address and the cluster name")]
+    #[error(
+        "its certificate is for cluster {theirs}, ours is {ours}; check the address and the cluster name"
+    )]
     WrongCluster {
         /// The cluster it names. Not proven: its authority is unknown to us.
         theirs: ClusterId,

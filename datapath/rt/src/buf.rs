@@ -136,7 +136,9 @@ impl Drop for Buf {
     fn drop(&mut self) {
         match self.origin {
             // SAFETY: allocated in `on_heap` with the layout of this capacity, which is a multiple of ALIGN already.
-            Origin::Heap => unsafe { std::alloc::dealloc(self.start.as_ptr(), Self::heap_layout(self.capacity)) },
+            Origin::Heap => unsafe {
+                std::alloc::dealloc(self.start.as_ptr(), Self::heap_layout(self.capacity))
+            },
             Origin::Pool(slot) => slot.give_back(),
         }
     }

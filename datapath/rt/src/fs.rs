@@ -198,7 +198,10 @@ impl File {
             // Direct I/O can go on only at a block boundary; what lies before it is written again.
             let done = written / crate::buf::ALIGN * crate::buf::ALIGN;
             if done == 0 {
-                return Err(io::Error::new(io::ErrorKind::StorageFull, "the device took only a part of the write"));
+                return Err(io::Error::new(
+                    io::ErrorKind::StorageFull,
+                    "the device took only a part of the write",
+                ));
             }
             data = data.slice(done..);
             offset += done as u64;

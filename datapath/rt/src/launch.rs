@@ -65,9 +65,14 @@ impl StartError {
         match error.raw_os_error() {
             Some(libc::EPERM) => Self::Disabled,
             Some(libc::ENOSYS) => Self::KernelTooOld { missing: "io_uring" },
-            Some(libc::EINVAL) => Self::KernelTooOld { missing: "single-issuer rings with deferred task work" },
+            Some(libc::EINVAL) => {
+                Self::KernelTooOld { missing: "single-issuer rings with deferred task work" }
+            }
             Some(libc::ENOMEM) => Self::LockedMemory { needed: 0 },
-            code => Self::Kernel(code.map_or_else(|| io::Error::new(error.kind(), error.to_string()), io::Error::from_raw_os_error)),
+            code => Self::Kernel(code.map_or_else(
+                || io::Error::new(error.kind(), error.to_string()),
+                io::Error::from_raw_os_error,
+            )),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
 use atomic_waker::AtomicWaker;
@@ -64,6 +64,8 @@ struct Shared<T> {
     queue: ArrayQueue<T>,
     receiver: AtomicWaker,
     receiver_gone: AtomicBool,
+    /// Counted here and not by the `Arc`, whose count falls only after the last sender's wake.
+    senders: AtomicUsize,
     /// Senders waiting for room.
     waiting: SegQueue<Waker>,
 }
@@ -104,6 +106,7 @@ pub fn channel<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         queue: ArrayQueue::new(capacity),
         receiver: AtomicWaker::new(),
         receiver_gone: AtomicBool::new(false),
+        senders: AtomicUsize::new(1),
         waiting: SegQueue::new(),
     });
     (Sender { shared: Arc::clone(&shared) }, Receiver { shared })
@@ -111,6 +114,7 @@ pub fn channel<T: Send>(capacity: usize) -> (Sender<T>, Receiver<T>) {
 
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
+        self.shared.senders.fetch_add(1, Ordering::Relaxed);
         Self { shared: Arc::clone(&self.shared) }
     }
 }
@@ -164,6 +168,7 @@ impl<T: Send> Sender<T> {
 
 impl<T> Drop for Sender<T> {
     fn drop(&mut self) {
+        self.shared.senders.fetch_sub(1, Ordering::Release);
         self.shared.receiver.wake();
     }
 }
@@ -177,7 +182,7 @@ impl<T: Send> Receiver<T> {
             }
             self.shared.receiver.register(cx.waker());
             // Senders are counted before the queue is read again: a sender's last value precedes its drop.
-            let senders_gone = Arc::strong_count(&self.shared) == 1;
+            let senders_gone = self.shared.senders.load(Ordering::Acquire) == 0;
             match self.try_recv() {
                 Some(value) => Poll::Ready(Some(value)),
                 None if senders_gone => Poll::Ready(None),
@@ -190,8 +195,11 @@ impl<T: Send> Receiver<T> {
     /// The next value if one is queued.
     pub fn try_recv(&mut self) -> Option<T> {
         let value = self.shared.queue.pop()?;
-        if let Some(waker) = self.shared.waiting.pop() {
-            waker.wake();
+        // All of them: who was first may have got its room meanwhile, or not want it any more.
+        for _ in 0..self.shared.waiting.len() {
+            if let Some(waker) = self.shared.waiting.pop() {
+                waker.wake();
+            }
         }
         Some(value)
     }

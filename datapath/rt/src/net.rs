@@ -61,7 +61,11 @@ impl Address {
         let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
         // SAFETY: the address is at most as long as the storage, which both types guarantee.
         unsafe {
-            std::ptr::copy_nonoverlapping(any.as_ptr().cast::<u8>(), (&raw mut storage).cast(), any.addr_len() as usize);
+            std::ptr::copy_nonoverlapping(
+                any.as_ptr().cast::<u8>(),
+                (&raw mut storage).cast(),
+                any.addr_len() as usize,
+            );
         }
         Ok(storage)
     }

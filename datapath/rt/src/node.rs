@@ -31,8 +31,11 @@ pub fn host_name() -> String {
 }
 
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
-    let digits: Vec<u8> =
-        text.bytes().filter(|&byte| byte != b'-').map(|byte| (byte as char).to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+    let digits: Vec<u8> = text
+        .bytes()
+        .filter(|&byte| byte != b'-')
+        .map(|byte| (byte as char).to_digit(16).map(|d| d as u8))
+        .collect::<Option<_>>()?;
     let mut id = [0; 16];
     if digits.len() != 32 {
         return None;

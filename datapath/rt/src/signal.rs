@@ -73,7 +73,9 @@ impl StopSignals {
         let size = size_of::<libc::signalfd_siginfo>();
         let mut buf = Buf::new(size);
         let (start, len) = (buf.as_mut_ptr(), size as u32);
-        let entry = crate::uring::entry_for!(self.registered.target(), |fd| opcode::Read::new(fd, start, len).build());
+        let entry =
+            crate::uring::entry_for!(self.registered.target(), |fd| opcode::Read::new(fd, start, len)
+                .build());
         let (result, keep) = self.registered.ring().submit(entry, Keep::Buf(buf)).cancel_on_drop().await;
         outcome(result)?;
         let Keep::Buf(buf) = keep else { unreachable!("an operation gives back what it kept") };

@@ -196,7 +196,10 @@ impl Tasks {
     pub(crate) fn abort_owner(&self, owner: Owner) -> usize {
         let victims: Vec<TaskId> = {
             let slots = self.slots.borrow();
-            let owned = slots.iter().enumerate().filter(|(_, slot)| slot.task.as_ref().is_some_and(|t| t.owner == owner));
+            let owned = slots
+                .iter()
+                .enumerate()
+                .filter(|(_, slot)| slot.task.as_ref().is_some_and(|t| t.owner == owner));
             owned.map(|(index, slot)| TaskId { slot: index as u32, generation: slot.generation }).collect()
         };
         for id in &victims {
@@ -328,8 +331,9 @@ where
         let output = future.await;
         ending.0.borrow_mut().result = Some(output);
     };
-    let (id, inbox) =
-        context::with(|core| (core.tasks.insert(Box::pin(body), owner, &core.inbox), Arc::clone(&core.inbox)));
+    let (id, inbox) = context::with(|core| {
+        (core.tasks.insert(Box::pin(body), owner, &core.inbox), Arc::clone(&core.inbox))
+    });
     JoinHandle { join, id, inbox }
 }
 

@@ -57,7 +57,10 @@ impl Timers {
 
     /// Forgets a timer; nothing happens if it has fired.
     pub(crate) fn cancel(&mut self, id: TimerId) {
-        if self.take(id.slot, id.generation).is_some() && self.heap.len() > 64 && self.heap.len() > self.live * 2 {
+        if self.take(id.slot, id.generation).is_some()
+            && self.heap.len() > 64
+            && self.heap.len() > self.live * 2
+        {
             let slots = &self.slots;
             self.heap.retain(|Reverse((_, _, slot, generation))| {
                 let entry = &slots[*slot as usize];

@@ -1,6 +1,7 @@
 //! The directory of a metadata server: who owns it, and that nobody else uses it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rt::fs::{self, File, OpenOptions};
 use zerocopy::little_endian::{U32, U64};
@@ -13,6 +14,9 @@ use super::record::crc;
 const MAGIC: [u8; 8] = *b"vstorMDI";
 const VERSION: u32 = 1;
 const LEN: usize = 64;
+/// How long to wait for the lock: that of a killed process falls only after its last operation has ended (C10).
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+const LOCK_POLL: Duration = Duration::from_millis(20);
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -84,10 +88,7 @@ pub struct Directory {
 impl Directory {
     /// Makes the directory, if need be, and locks it. It is no metadata server's before [`Directory::sign`].
     pub(super) async fn prepare(path: &Path, node: NodeId) -> Result<Self, OpenError> {
-        fs::create_dir_all(path).await.map_err(OpenError::io("create", path))?;
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            fs::sync_dir(parent).await.map_err(OpenError::io("flush", parent))?;
-        }
+        make_dirs(path).await?;
         let lock = lock(path, true).await?;
         let identity = path.join("identity");
         if fs::exists(&identity).await.map_err(OpenError::io("look for", &identity))? {
@@ -134,23 +135,41 @@ impl Directory {
     }
 }
 
+/// Makes a directory and those above it, durably. Also those that are there already may not be durable: an attempt before
+/// this one may have been killed.
+async fn make_dirs(path: &Path) -> Result<(), OpenError> {
+    fs::create_dir_all(path).await.map_err(OpenError::io("create", path))?;
+    for dir in path.ancestors().skip(1) {
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        match fs::sync_dir(dir).await {
+            // What we may not even read we have not made.
+            Err(error) if error.kind() != std::io::ErrorKind::PermissionDenied => {
+                return Err(OpenError::io("flush", dir)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 async fn lock(dir: &Path, create: bool) -> Result<File, OpenError> {
     let path = dir.join("lock");
-    let options = if create {
-        OpenOptions::read().create()
-    } else {
-        OpenOptions { write: true, ..OpenOptions::read() }
-    };
+    let options =
+        if create { OpenOptions::read().create() } else { OpenOptions { write: true, ..OpenOptions::read() } };
     let file = match File::open(&path, options).await {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(OpenError::NotCreated(dir.to_owned()));
         }
         other => other.map_err(OpenError::io("open", &path))?,
     };
-    match file.try_lock().await.map_err(OpenError::io("lock", &path))? {
-        true => Ok(file),
-        false => Err(OpenError::InUse(dir.to_owned())),
+    let until = rt::time::now() + LOCK_WAIT;
+    while !file.try_lock().await.map_err(OpenError::io("lock", &path))? {
+        if rt::time::now() >= until {
+            return Err(OpenError::InUse(dir.to_owned()));
+        }
+        rt::time::sleep(LOCK_POLL).await;
     }
+    Ok(file)
 }
 
 #[cfg(test)]

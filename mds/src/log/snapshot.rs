@@ -171,6 +171,12 @@ impl Snapshots {
             }
         }
         list.reverse();
+        // A kill may have come between a new snapshot and the removal of the oldest.
+        let surplus = list.len().saturating_sub(KEPT);
+        for meta in list.drain(..surplus) {
+            let path = path_of(dir.path(), meta.last.index);
+            fs::remove_file(&path).await.map_err(OpenError::io("remove", &path))?;
+        }
         let (list, bad) = (RefCell::new(list), RefCell::new(bad));
         let shared = Shared { dir, list, bad, ended: Cell::new(false), changed: Notify::new() };
         Ok((Self(Rc::new(shared)), loaded))
@@ -242,6 +248,7 @@ impl Snapshots {
             fs::sync_dir(dir.path()).await
         };
         named.await.map_err(|source| SnapshotError::Io { path: path.clone(), source })?;
+        rt::sim::hit("mds.snapshot-written");
         self.admit(meta).await
     }
 

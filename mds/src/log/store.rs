@@ -215,6 +215,7 @@ impl Log {
             recover(&scans).map_err(|corruption| OpenError::Corrupt { dir: at.clone(), corruption })?;
         let segment = newest.expect("a log without segments is corrupt");
         if let Some(torn) = found.torn {
+            rt::sim::hit("mds.log-torn-tail");
             segment
                 .wipe(torn.offset, torn.end)
                 .await
@@ -288,6 +289,30 @@ impl Log {
             appended_bytes: state.appended_bytes,
             groups: state.groups,
         }
+    }
+
+    /// Bytes of the segments from the entry with this index on; all of them if it is not there.
+    #[must_use]
+    pub fn bytes_from(&self, index: u64) -> u64 {
+        let state = self.0.state.borrow();
+        if state.index.last().is_none_or(|last| last.index < index) {
+            return 0;
+        }
+        let whole: u64 = match state.index.get(index).map(|slot| slot.found) {
+            Some(Found { segment, offset, .. }) => {
+                let before = |size: u64| size.saturating_sub(offset);
+                let range = state.segments.range(segment..state.segment.number);
+                let full: u64 =
+                    range.map(|(number, size)| if *number == segment { before(*size) } else { *size }).sum();
+                return if segment == state.segment.number {
+                    state.position - offset
+                } else {
+                    full + state.position
+                };
+            }
+            None => state.segments.range(..state.segment.number).map(|(_, size)| size).sum(),
+        };
+        whole + state.position
     }
 
     /// Saves a vote; it is durable when this returns.
@@ -481,7 +506,9 @@ impl Shared {
         let len = bytes.len() as u64;
         let data = Buf::copy_of(&bytes).freeze();
         segment.file.write_all_at(data, position).await.map_err(LogFailure::io("write", &segment.path))?;
-        segment.file.sync_data().await.map_err(LogFailure::io("flush", &segment.path))?;
+        if !rt::sim::planted("mds.log-flush-skipped") {
+            segment.file.sync_data().await.map_err(LogFailure::io("flush", &segment.path))?;
+        }
         let mut state = self.state.borrow_mut();
         state.next_seq = next_seq;
         state.position += len;
@@ -505,6 +532,7 @@ impl Shared {
         if fits {
             return Ok(Vec::new());
         }
+        rt::sim::hit("mds.log-new-segment");
         let spare = self.take_spare().await?;
         let path = spare.path.clone();
         let next = spare.publish(&self.dir).await.map_err(LogFailure::io("name", &path))?;

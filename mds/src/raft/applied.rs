@@ -8,8 +8,8 @@ use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, Storag
 use rt::sync::Notify;
 
 use super::config::{
-    self, Entry, RaftLogId, RaftSnapshot, RaftSnapshotMeta, Responses, SnapshotData, StorageError, StoredMembership,
-    Types,
+    self, Entry, RaftLogId, RaftSnapshot, RaftSnapshotMeta, Responses, SnapshotData, StorageError,
+    StoredMembership, Types,
 };
 use super::machine::{Applier, RestoreError};
 use crate::log::{LogId, SnapshotMeta, Snapshots};
@@ -148,7 +148,9 @@ fn writing<E: std::error::Error + 'static>(error: E) -> StorageError {
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<RaftSnapshot, StorageError> {
         let newest = self.0.snapshots.newest();
-        newest.map(snapshot_of).ok_or_else(|| StorageIOError::read_snapshot(None, AnyError::new(&NoSnapshot)).into())
+        newest
+            .map(snapshot_of)
+            .ok_or_else(|| StorageIOError::read_snapshot(None, AnyError::new(&NoSnapshot)).into())
     }
 }
 

@@ -126,7 +126,9 @@ mod tests {
         members.voters.push([1, 2].into());
         members.addresses.insert(2, "b:2".to_owned());
         members.addresses.insert(3, "c:3".to_owned());
-        for payload in [Payload::Blank, Payload::Commands(Batch::of([&b"x"[..]])), Payload::Membership(members)] {
+        for payload in
+            [Payload::Blank, Payload::Commands(Batch::of([&b"x"[..]])), Payload::Membership(members)]
+        {
             let ours = log::Entry { id, payload };
             assert_eq!(from_entry(entry(ours.clone())), ours);
         }

@@ -4,9 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use openraft::error::{ClientWriteError, ForwardToLeader, RaftError};
 use openraft::{BasicNode, ChangeMembers, Config, Raft, ServerState, SnapshotPolicy};
@@ -30,6 +32,11 @@ const HEARTBEAT_MS: u64 = 500;
 const ELECTION_MS: u64 = 1500;
 /// How long a peer has for a part of a snapshot.
 const SNAPSHOT_MS: u64 = 10_000;
+
+/// Entries that a learner may lack when it becomes a voter.
+const CAUGHT_UP_LAG: u64 = 64;
+/// How often that is looked at.
+const CAUGHT_UP_POLL: Duration = Duration::from_millis(50);
 
 pub(super) type RaftCore = Raft<Types>;
 
@@ -92,7 +99,9 @@ impl Core {
         let (log, torn) = Log::open(Rc::clone(&directory), options.log).await?;
         let (snapshots, loaded) = Snapshots::open(directory).await?;
         let covered = loaded.newest.as_ref().map(|(meta, _)| meta.last);
-        if let Some(purged) = log.purged().filter(|purged| covered.is_none_or(|last| last.index < purged.index)) {
+        if let Some(purged) =
+            log.purged().filter(|purged| covered.is_none_or(|last| last.index < purged.index))
+        {
             return Err(StartError::SnapshotMissing { dir: dir.to_owned(), purged, bad: loaded.bad });
         }
         let recovery = Recovery { torn, snapshot: covered, bad_snapshots: loaded.bad };
@@ -135,7 +144,9 @@ impl Core {
             loop {
                 match watch.next().await {
                     Role::Leader { .. } => break,
-                    Role::Stopped => return Err(self.failure().unwrap_or(Failure::Log(crate::log::LogFailure::Closed))),
+                    Role::Stopped => {
+                        return Err(self.failure().unwrap_or(Failure::Log(crate::log::LogFailure::Closed)));
+                    }
                     Role::Follower { .. } => {}
                 }
             }
@@ -206,7 +217,9 @@ impl Core {
     ) -> ReadError {
         use openraft::error::CheckIsLeaderError as Check;
         match error {
-            RaftError::APIError(Check::ForwardToLeader(forward)) => ReadError::NotLeader { leader: self.hint(forward) },
+            RaftError::APIError(Check::ForwardToLeader(forward)) => {
+                ReadError::NotLeader { leader: self.hint(forward) }
+            }
             RaftError::APIError(Check::QuorumNotEnough(_)) => ReadError::NoQuorum,
             RaftError::Fatal(_) if self.stopping.get() => ReadError::Stopped,
             RaftError::Fatal(fatal) => ReadError::Fatal(self.fail(fatal)),
@@ -222,11 +235,30 @@ impl Core {
     /// Makes another member, which was created with [`super::Consensus::join`] and is running, a voter.
     pub(super) async fn add_member(&self, node: NodeId, address: &str) -> Result<(), MemberError> {
         self.alone.set(false);
-        let learner = self.raft.add_learner(node, BasicNode::new(address), true).await;
+        let learner = self.raft.add_learner(node, BasicNode::new(address), false).await;
         learner.map_err(|error| self.unchanged(error))?;
+        // As a voter it counts at once: one that does not answer would stop a group of one.
+        while !self.has_caught_up(node)? {
+            rt::time::sleep(CAUGHT_UP_POLL).await;
+        }
         let voters = ChangeMembers::AddVoters(BTreeMap::from([(node, BasicNode::new(address))]));
         let changed = self.raft.change_membership(voters, false).await;
         changed.map(drop).map_err(|error| self.unchanged(error))
+    }
+
+    /// Whether a learner has nearly the whole log.
+    fn has_caught_up(&self, node: NodeId) -> Result<bool, MemberError> {
+        if let Some(failure) = self.failure() {
+            return Err(failure.into());
+        }
+        let metrics = self.raft.data_metrics();
+        let now = metrics.borrow();
+        let Some(progress) = &now.replication else {
+            return Err(MemberError::NotLeader { leader: self.roles.get().other_leader().cloned() });
+        };
+        let has = progress.get(&node).copied().flatten().map(|id| id.index);
+        let last = now.last_log.map_or(0, |id| id.index);
+        Ok(has.is_some_and(|has| has + CAUGHT_UP_LAG >= last))
     }
 
     fn unchanged(&self, error: RaftError<NodeId, ClientWriteError<NodeId, BasicNode>>) -> MemberError {
@@ -263,7 +295,8 @@ impl Core {
     pub(super) async fn install_snapshot(&self, body: &[u8]) -> Result<Vec<u8>, RpcError> {
         let (part, bytes) = message::decode_snapshot_part(body)?;
         self.alone.set(false);
-        let mine = self.raft.with_raft_state(|state| *state.vote_ref()).await.map_err(|fatal| self.fail(fatal))?;
+        let mine =
+            self.raft.with_raft_state(|state| *state.vote_ref()).await.map_err(|fatal| self.fail(fatal))?;
         if mine > part.vote {
             return Ok(message::encode_snapshot_answer(&mine));
         }
@@ -285,7 +318,8 @@ impl Core {
         };
         let data = Box::new(SnapshotData::Received { commands: part.commands, state });
         let snapshot = RaftSnapshot { meta: part.meta, snapshot: data };
-        let answer = self.raft.install_full_snapshot(part.vote, snapshot).await.map_err(|fatal| self.fail(fatal))?;
+        let answer =
+            self.raft.install_full_snapshot(part.vote, snapshot).await.map_err(|fatal| self.fail(fatal))?;
         Ok(message::encode_snapshot_answer(&answer.vote))
     }
 
@@ -316,26 +350,39 @@ fn failure_of(log: &Log, fatal: openraft::error::Fatal<NodeId>) -> Failure {
 /// Follows the library's state and publishes the role. It is the only waiter of that watch: which of several waiters the
 /// library's channel wakes first is drawn from a random source that no seed controls.
 async fn watch_role(core: Weak<Core>, roles: Rc<Roles>, applied: Rc<Applied>) {
-    let Some(mut seen) = core.upgrade().map(|core| core.raft.server_metrics()) else { return };
+    let Some((me, mut seen)) = core.upgrade().map(|core| (core.node, core.raft.server_metrics())) else {
+        return;
+    };
+    drop(core);
     loop {
-        let (state, term, leader) = {
+        let (leads, term, leader) = {
             let now = seen.borrow_and_update();
             let members = now.membership_config.membership();
-            let address = |node: &NodeId| members.get_node(node).map(|at| at.addr.clone()).unwrap_or_default();
-            let leader = now.current_leader.filter(|node| *node != now.id);
-            let leader = leader.map(|node| Peer { node, address: address(&node) });
-            (now.state, now.vote.leader_id().term, leader)
+            let other = now.current_leader.filter(|node| *node != me);
+            let address = |node| members.get_node(&node).map(|at| at.addr.clone()).unwrap_or_default();
+            let leader = other.map(|node| Peer { node, address: address(node) });
+            (now.state == ServerState::Leader, now.vote.leader_id().term, leader)
         };
-        if state == ServerState::Leader {
-            if become_ready(&core, &applied, &mut seen).await {
-                roles.set(Role::Leader { term });
-            } else if seen.has_changed().is_ok_and(|changed| changed) {
-                continue;
-            }
-        } else {
+        if !leads {
             roles.set(Role::Follower { term, leader });
         }
-        if seen.changed().await.is_err() {
+        let mut leads_soon = leads;
+        let changed = loop {
+            let progress = applied.changed();
+            // The first entry of its own term is behind everything that was committed before.
+            if leads_soon && applied.last().is_some_and(|last| (last.term, last.node) == (term, me)) {
+                roles.set(Role::Leader { term });
+                leads_soon = false;
+            }
+            let changed = std::pin::pin!(seen.changed());
+            if !leads_soon {
+                break changed.await;
+            }
+            if let Some(changed) = first_of(changed, std::pin::pin!(progress)).await {
+                break changed;
+            }
+        };
+        if changed.is_err() {
             roles.set(Role::Stopped);
             applied.wake();
             return;
@@ -343,27 +390,14 @@ async fn watch_role(core: Weak<Core>, roles: Rc<Roles>, applied: Rc<Applied>) {
     }
 }
 
-type ServerMetrics = openraft::metrics::RaftServerMetrics<NodeId, BasicNode>;
-
-/// Waits until a new leader has applied everything that was committed before; false if it is none any more.
-async fn become_ready(
-    core: &Weak<Core>,
-    applied: &Applied,
-    seen: &mut (impl MetricsWatch + ?Sized),
-) -> bool {
-    let wanted = match core.upgrade() {
-        Some(core) => core.raft.get_read_log_id().await,
-        None => return false,
-    };
-    let Ok((wanted, _)) = wanted else { return false };
-    loop {
-        let progress = applied.changed();
-        if applied.last().map(|last| last.index) >= wanted.map(|wanted| wanted.index) {
-            return true;
-        }
-        if core.strong_count() == 0 || !seen.still_leads() {
-            return false;
-        }
-        progress.await;
-    }
+/// What `wanted` gives, or nothing if `other` is ready before.
+async fn first_of<T>(
+    mut wanted: Pin<&mut impl Future<Output = T>>,
+    mut other: Pin<&mut impl Future<Output = ()>>,
+) -> Option<T> {
+    std::future::poll_fn(|cx| match wanted.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => other.as_mut().poll(cx).map(|()| None),
+    })
+    .await
 }

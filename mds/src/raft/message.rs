@@ -193,8 +193,12 @@ fn pb_entry(entry: config::Entry) -> PbEntry {
     let id = Some(pb_id(&entry.log_id));
     match config::from_entry(entry).payload {
         Payload::Blank => PbEntry { id, commands: None, membership: None },
-        Payload::Commands(batch) => PbEntry { id, commands: Some(batch.as_bytes().to_vec()), membership: None },
-        Payload::Membership(members) => PbEntry { id, commands: None, membership: Some(pb_membership(&members)) },
+        Payload::Commands(batch) => {
+            PbEntry { id, commands: Some(batch.as_bytes().to_vec()), membership: None }
+        }
+        Payload::Membership(members) => {
+            PbEntry { id, commands: None, membership: Some(pb_membership(&members)) }
+        }
     }
 }
 
@@ -258,7 +262,8 @@ pub(super) fn decode_append_answer(bytes: &[u8]) -> Result<AppendEntriesResponse
 }
 
 pub(super) fn encode_vote(request: &VoteRequest<NodeId>) -> Vec<u8> {
-    PbVoteRequest { vote: Some(pb_vote(&request.vote)), last: request.last_log_id.as_ref().map(pb_id) }.encode_to_vec()
+    PbVoteRequest { vote: Some(pb_vote(&request.vote)), last: request.last_log_id.as_ref().map(pb_id) }
+        .encode_to_vec()
 }
 
 pub(super) fn decode_vote(bytes: &[u8]) -> Result<VoteRequest<NodeId>, MessageError> {
@@ -312,7 +317,8 @@ pub(super) fn decode_snapshot_part(bytes: &[u8]) -> Result<(SnapshotPart, Vec<u8
         last_membership: config::stored_membership(said_by, members),
         snapshot_id: message.id,
     };
-    let (vote, commands, offset, done) = (vote_of(message.vote)?, message.commands, message.offset, message.done);
+    let (vote, commands, offset, done) =
+        (vote_of(message.vote)?, message.commands, message.offset, message.done);
     Ok((SnapshotPart { vote, meta, commands, offset, done }, message.state))
 }
 
@@ -339,7 +345,8 @@ mod tests {
             Payload::Membership(Membership::founder(9, "x:1")),
         ];
         let entries = payloads.into_iter().zip(6..);
-        let entries = entries.map(|(payload, index)| config::entry(Entry { id: config::from_log_id(&id(index)), payload }));
+        let entries = entries
+            .map(|(payload, index)| config::entry(Entry { id: config::from_log_id(&id(index)), payload }));
         AppendEntriesRequest {
             vote: RaftVote::new_committed(4, 2),
             prev_log_id: Some(id(5)),
@@ -351,7 +358,10 @@ mod tests {
     #[test]
     fn entries_come_back() {
         let (sent, back) = (request(), decode_append(&encode_append(request())).unwrap());
-        assert_eq!((sent.vote, sent.prev_log_id, sent.leader_commit), (back.vote, back.prev_log_id, back.leader_commit));
+        assert_eq!(
+            (sent.vote, sent.prev_log_id, sent.leader_commit),
+            (back.vote, back.prev_log_id, back.leader_commit)
+        );
         let entries = |request: AppendEntriesRequest<Types>| {
             request.entries.into_iter().map(config::from_entry).collect::<Vec<_>>()
         };
@@ -392,10 +402,14 @@ mod tests {
             last_membership: config::stored_membership(None, Membership::founder(1, "a:1")),
             snapshot_id: "s".to_owned(),
         };
-        let part = SnapshotPart { vote: RaftVote::new_committed(4, 2), meta, commands: 33, offset: 7, done: true };
+        let part =
+            SnapshotPart { vote: RaftVote::new_committed(4, 2), meta, commands: 33, offset: 7, done: true };
         let bytes = encode_snapshot_part(&part, b"state");
         assert_eq!(decode_snapshot_part(&bytes), Ok((part, b"state".to_vec())));
-        assert_eq!(decode_snapshot_answer(&encode_snapshot_answer(&RaftVote::new(2, 1))), Ok(RaftVote::new(2, 1)));
+        assert_eq!(
+            decode_snapshot_answer(&encode_snapshot_answer(&RaftVote::new(2, 1))),
+            Ok(RaftVote::new(2, 1))
+        );
     }
 
     #[test]

@@ -7,14 +7,16 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use openraft::error::{NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::error::{
+    NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
 use openraft::network::RPCOption;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
 use openraft::{BasicNode, RPCTypes, RaftNetwork, RaftNetworkFactory};
 
-use super::config::{self, RaftSnapshot, RaftVote, SnapshotData, Types};
+use super::config::{RaftSnapshot, RaftVote, SnapshotData, Types};
 use super::message::{self, SnapshotPart};
 use crate::log::{NodeId, Snapshots};
 
@@ -148,7 +150,12 @@ impl Connection {
         PeerError::Garbled { node: self.peer.node, source }
     }
 
-    async fn send_snapshot(&self, vote: &RaftVote, snapshot: &RaftSnapshot, within: Duration) -> Result<RaftVote, PeerError> {
+    async fn send_snapshot(
+        &self,
+        vote: &RaftVote,
+        snapshot: &RaftSnapshot,
+        within: Duration,
+    ) -> Result<RaftVote, PeerError> {
         let (commands, state) = self.load(snapshot).await?;
         let mut at = 0;
         loop {
@@ -191,8 +198,8 @@ impl RaftNetwork<Types> for Connection {
     ) -> Result<AppendEntriesResponse<NodeId>, RPCError<NodeId, BasicNode, RaftError<NodeId>>> {
         let body = message::encode_append(rpc);
         let answer = self.network.transport.append_entries(&self.peer, body, option.hard_ttl()).await;
-        let decoded =
-            answer.and_then(|bytes| message::decode_append_answer(&bytes).map_err(|error| self.garbled(error)));
+        let decoded = answer
+            .and_then(|bytes| message::decode_append_answer(&bytes).map_err(|error| self.garbled(error)));
         decoded.map_err(|error| self.failed(RPCTypes::AppendEntries, &error))
     }
 
@@ -203,7 +210,8 @@ impl RaftNetwork<Types> for Connection {
     ) -> Result<VoteResponse<NodeId>, RPCError<NodeId, BasicNode, RaftError<NodeId>>> {
         let body = message::encode_vote(&rpc);
         let answer = self.network.transport.vote(&self.peer, body, option.hard_ttl()).await;
-        let decoded = answer.and_then(|bytes| message::decode_vote_answer(&bytes).map_err(|error| self.garbled(error)));
+        let decoded =
+            answer.and_then(|bytes| message::decode_vote_answer(&bytes).map_err(|error| self.garbled(error)));
         decoded.map_err(|error| self.failed(RPCTypes::Vote, &error))
     }
 
@@ -234,4 +242,3 @@ impl RaftNetwork<Types> for Connection {
         sent.await.map(SnapshotResponse::new)
     }
 }
-

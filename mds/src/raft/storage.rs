@@ -7,7 +7,7 @@ use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError};
 
 use super::config::{self, Entry, RaftLogId, RaftVote, StorageError, Types};
-use crate::log::{Log, LogFailure, NodeId};
+use crate::log::{Log, LogFailure, NodeId, Snapshots};
 
 /// The most bytes of entries in one message to a peer.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -16,13 +16,14 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub(super) struct Storage {
     log: Log,
+    snapshots: Snapshots,
     node: NodeId,
 }
 
 impl Storage {
-    pub(super) fn new(log: Log) -> Self {
+    pub(super) fn new(log: Log, snapshots: Snapshots) -> Self {
         let node = log.directory().identity().node;
-        Self { log, node }
+        Self { log, snapshots, node }
     }
 }
 
@@ -119,6 +120,11 @@ impl RaftLogStorage<Types> for Storage {
     }
 
     async fn purge(&mut self, last: RaftLogId) -> Result<(), StorageError> {
+        // The library drops entries as soon as a received snapshot is on its way to the state machine, which may not have
+        // stored it yet.
+        if !self.snapshots.wait_for(last.index).await {
+            return Err(writing(LogFailure::Closed));
+        }
         self.log.purge(config::from_log_id(&last)).await.map_err(writing)
     }
 }

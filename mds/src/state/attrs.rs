@@ -98,7 +98,7 @@ impl AttrSet {
     /// # Errors
     /// [`Refusal::BadAttribute`] or [`Refusal::EncodingUnsupported`].
     pub fn parse(change: &AttrChange) -> Result<Self, Refusal> {
-        if let Some(encoding) = &change.encoding {
+        if let Some(encoding) = change.encoding.as_ref().filter(|encoding| !encoding.is_empty()) {
             return Err(Refusal::EncodingUnsupported(encoding.clone()));
         }
         let domain = match change.failure_domain {
@@ -202,6 +202,8 @@ mod tests {
         }
         let encoding = AttrChange { encoding: Some("5+2".into()), ..Default::default() };
         assert_eq!(AttrSet::parse(&encoding), Err(Refusal::EncodingUnsupported("5+2".into())));
+        let replicas = AttrChange { encoding: Some(String::new()), ..Default::default() };
+        assert_eq!(AttrSet::parse(&replicas), Ok(AttrSet::default()));
     }
 
     #[test]

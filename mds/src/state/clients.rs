@@ -9,7 +9,7 @@
 //! before it still opens a session; it opens nothing else.
 
 use super::command::LeaseMode;
-use super::ids::{ClientId, FIRST_CLIENT_ID, FileId, Uuid};
+use super::ids::{ClientId, FIRST_CLIENT_ID, FileId, Secret, Uuid};
 use super::refusal::Refusal;
 use std::collections::BTreeMap;
 
@@ -27,11 +27,13 @@ pub struct Client {
     pub host: String,
     /// The version of its software.
     pub build: String,
+    /// What it is, as the number of the wire protocol.
+    pub kind: u32,
     /// The token of its session.
-    pub(super) token: u64,
+    pub(super) token: Secret,
     /// The token before, while the present one may not have arrived.
-    pub(super) prior_token: Option<u64>,
-    /// The number of its session: the log index at which it was opened.
+    pub(super) prior_token: Option<Secret>,
+    /// The number of its session, which grows with each.
     pub session: u64,
     /// When it was opened, in milliseconds since 1970.
     pub opened_ms: u64,
@@ -53,8 +55,8 @@ impl Client {
     }
 
     /// Whether `stored` is its token, or the one before that is still good for opening a session.
-    pub(super) fn accepts(&self, stored: u64) -> bool {
-        stored != 0 && (stored == self.token || self.prior_token == Some(stored))
+    pub(super) fn accepts(&self, stored: Secret) -> bool {
+        !stored.is_none() && (stored == self.token || self.prior_token == Some(stored))
     }
 }
 
@@ -111,7 +113,7 @@ impl Clients {
     ///
     /// # Errors
     /// [`Refusal::NoSession`] or [`Refusal::WrongToken`].
-    pub(super) fn authenticate(&self, id: u32, token: u64) -> Result<ClientId, Refusal> {
+    pub(super) fn authenticate(&self, id: u32, token: Secret) -> Result<ClientId, Refusal> {
         let client = self.by_id.get(&ClientId(id)).filter(|client| client.is_live());
         let client = client.ok_or(Refusal::NoSession(id))?;
         if client.token == token { Ok(client.id) } else { Err(Refusal::WrongToken(id)) }
@@ -177,14 +179,19 @@ impl Clients {
 mod tests {
     use super::*;
 
+    fn token(n: u64) -> Secret {
+        Secret { high: 0, low: n }
+    }
+
     fn client(id: u32, expired_index: Option<u64>) -> Client {
         Client {
             id: ClientId(id),
             uuid: Uuid(u128::from(id).to_le_bytes()),
             host: String::new(),
             build: String::new(),
-            token: 5,
-            prior_token: Some(4),
+            kind: 0,
+            token: token(5),
+            prior_token: Some(token(4)),
             session: 1,
             opened_ms: 0,
             expired_index,
@@ -196,10 +203,10 @@ mod tests {
     fn the_token_before_is_good_for_opening_only_and_only_until_the_new_one_is_used() {
         let mut clients = Clients::default();
         clients.insert(client(2049, None));
-        assert_eq!(clients.authenticate(2049, 5), Ok(ClientId(2049)));
-        assert_eq!(clients.authenticate(2049, 4), Err(Refusal::WrongToken(2049)));
-        assert_eq!(clients.authenticate(2050, 5), Err(Refusal::NoSession(2050)));
-        let accepts = |clients: &Clients, stored| clients.get(ClientId(2049)).unwrap().accepts(stored);
+        assert_eq!(clients.authenticate(2049, token(5)), Ok(ClientId(2049)));
+        assert_eq!(clients.authenticate(2049, token(4)), Err(Refusal::WrongToken(2049)));
+        assert_eq!(clients.authenticate(2050, token(5)), Err(Refusal::NoSession(2050)));
+        let accepts = |clients: &Clients, stored| clients.get(ClientId(2049)).unwrap().accepts(token(stored));
         assert!(accepts(&clients, 4) && accepts(&clients, 5) && !accepts(&clients, 0));
         clients.confirm(ClientId(2049));
         assert!(!accepts(&clients, 4) && accepts(&clients, 5));
@@ -215,7 +222,7 @@ mod tests {
         }
         assert_eq!(clients.iter().count(), EXPIRED_MAX);
         assert!(clients.get(ClientId(3000)).is_none() && clients.get(ClientId(3001)).is_some());
-        assert_eq!(clients.authenticate(3001, 5), Err(Refusal::NoSession(3001)));
+        assert_eq!(clients.authenticate(3001, token(5)), Err(Refusal::NoSession(3001)));
         assert_eq!(clients.check(), Ok(()));
     }
 }

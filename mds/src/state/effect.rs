@@ -52,8 +52,8 @@ pub enum Effect {
     WatchCs {
         /// The chunk server.
         cs: CsId,
-        /// Its registration.
-        nonce: u64,
+        /// Its session.
+        session: u64,
     },
     /// The session is over: forget its timer. Not part of the pending work.
     UnwatchClient {

@@ -142,8 +142,12 @@ events! {
     CsInactive = 27: "mds.cs_inactive" Mon Warning "CS#{0} has not been heard from for its term and is inactive";
     /// Arguments: CS, seconds.
     CsOffline = 28: "mds.cs_offline" Mon Warning "CS#{0} has not been heard from for {1} s and is offline";
-    /// Arguments: CS, what.
-    CsHardError = 29: "cs.hard_error" Cs Warning "CS#{0} found a hard error: {1}; replace its disk if it repeats";
+    /// Arguments: CS, code, text.
+    CsReportedInfo = 29: "cs.reported_info" Cs Info "CS#{0}: {2}";
+    /// Arguments: CS, code, text.
+    CsReportedWarning = 30: "cs.reported_warning" Cs Warning "CS#{0}: {2}";
+    /// Arguments: CS, code, text.
+    CsReportedError = 31: "cs.reported_error" Cs Error "CS#{0}: {2}";
 
     /// Arguments: client, host.
     SessionExpired = 40: "mds.session_expired" Clt Warning
@@ -176,6 +180,15 @@ pub struct Event {
 }
 
 impl Event {
+    /// The stable name, for scripts: that of the table, or the one a chunk server gave.
+    pub fn name(&self) -> &str {
+        use EventCode::{CsReportedError, CsReportedInfo, CsReportedWarning};
+        match (self.code, self.args.get(1)) {
+            (CsReportedInfo | CsReportedWarning | CsReportedError, Some(code)) => code,
+            (code, _) => code.spec().name,
+        }
+    }
+
     /// The text for the operator.
     pub fn message(&self) -> String {
         let spec = self.code.spec();
@@ -224,7 +237,10 @@ impl EventLog {
     /// Adds an event and returns it. What a client repeats until it works is counted with the first.
     pub(super) fn push(&mut self, time_ms: u64, code: EventCode, args: Vec<String>) -> Event {
         if let Some(last) = self.ring.back_mut()
-            && matches!(code, EventCode::AllocFailed | EventCode::CsHardError)
+            && matches!(
+                code,
+                EventCode::AllocFailed | EventCode::CsReportedWarning | EventCode::CsReportedError
+            )
             && last.code == code
             && last.args == args
         {

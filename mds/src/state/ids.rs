@@ -150,6 +150,50 @@ impl fmt::Debug for Uuid {
     }
 }
 
+/// 128 random bits that prove who sends: the token of a client's session, the nonce of a chunk server's
+/// registration. A message, so that commands can carry it; never shown.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Message)]
+#[prost(skip_debug)]
+pub struct Secret {
+    /// The first 8 of the 16 bytes, big-endian.
+    #[prost(fixed64, tag = "1")]
+    pub high: u64,
+    /// The other 8.
+    #[prost(fixed64, tag = "2")]
+    pub low: u64,
+}
+
+impl Secret {
+    /// Stands for "none yet".
+    pub const NONE: Self = Self { high: 0, low: 0 };
+
+    /// Whether it is [`Secret::NONE`].
+    pub fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+
+    /// Reads the bytes of a message: 16, or none at all for [`Secret::NONE`].
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        if bytes.is_empty() {
+            return Some(Self::NONE);
+        }
+        let all = u128::from_be_bytes(bytes.try_into().ok()?);
+        // The two halves of 128 bits.
+        Some(Self { high: (all >> 64) as u64, low: all as u64 })
+    }
+
+    /// The 16 bytes.
+    pub fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.high) << 64 | u128::from(self.low)).to_be_bytes()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_none() { "Secret(none)" } else { "Secret(..)" })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +220,16 @@ mod tests {
             assert_eq!(from.next(generation), want);
             assert!(want > from);
         }
+    }
+
+    #[test]
+    fn secrets_are_read_and_not_shown() {
+        let bytes: Vec<u8> = (1..=16).collect();
+        let secret = Secret::from_bytes(&bytes).unwrap();
+        assert_eq!(secret.to_bytes().to_vec(), bytes);
+        assert_eq!(format!("{secret:?}"), "Secret(..)");
+        assert_eq!(Secret::from_bytes(&[]), Some(Secret::NONE));
+        assert_eq!(Secret::from_bytes(&[0; 15]), None);
     }
 
     #[test]

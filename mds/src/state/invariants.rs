@@ -205,8 +205,13 @@ impl State {
                 return fail("it lists an entry that is elsewhere");
             }
         }
-        let held = |id: &FileId| self.tree.file(*id).is_ok_and(|file| file.lease.phase().is_held());
-        match self.tree.orphans().iter().find(|id| !held(id)) {
+        let in_hands = |id: &FileId| {
+            self.tree.file(*id).is_ok_and(|file| {
+                let kept = file.lease.reserved_for().is_some_and(|client| self.clients.is_live(client));
+                kept || file.lease.phase().is_held()
+            })
+        };
+        match self.tree.orphans().iter().find(|id| !in_hands(id)) {
             Some(id) => Err(V::Tree { id: *id, what: "C9: unlinked, in nobody's hands, and still there" }),
             None => Ok(()),
         }

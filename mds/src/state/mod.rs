@@ -46,12 +46,12 @@ pub mod window;
 #[cfg(test)]
 mod tests;
 
-pub use apply::INDICES_MAX;
+pub use apply::{INDICES_MAX, RECONCILED_MAX, REPORTED_MAX};
 pub use command::{Command, CommandError, CommandOp};
 pub use config::{Config, Parameter};
 pub use effect::{Effect, NewChunk};
 pub use event::{Event, EventCode, EventLog, Severity, Sys};
-pub use ids::{ChunkId, ClientId, CsId, Epoch, FileId, Uuid, Version};
+pub use ids::{ChunkId, ClientId, CsId, Epoch, FileId, Secret, Uuid, Version};
 pub use outcome::Outcome;
 pub use refusal::{Refusal, RefusalKind};
 

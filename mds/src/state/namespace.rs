@@ -12,6 +12,9 @@ use super::path::Path;
 use super::refusal::{BadPath, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Permission bits of the top directory.
+const ROOT_MODE: u32 = 0o755;
+
 /// A directory or file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inode {
@@ -21,6 +24,8 @@ pub struct Inode {
     pub(super) created_ms: u64,
     /// When its entries, size or attributes last changed.
     pub(super) changed_ms: u64,
+    /// Permission bits as in POSIX.
+    pub(super) mode: u32,
     pub(super) body: Body,
 }
 
@@ -106,7 +111,7 @@ impl Namespace {
             chunk_size: Some(top.chunk_size),
         };
         let body = Body::Dir(Dir { children: BTreeMap::new(), attrs });
-        let inode = Inode { place: None, created_ms: now_ms, changed_ms: now_ms, body };
+        let inode = Inode { place: None, created_ms: now_ms, changed_ms: now_ms, mode: ROOT_MODE, body };
         Self { inodes: BTreeMap::from([(root, inode)]), root, orphans: BTreeSet::new() }
     }
 
@@ -251,9 +256,17 @@ impl Namespace {
     }
 
     /// Adds an entry to a directory. The caller has checked that the name is free.
-    pub(super) fn link(&mut self, id: FileId, parent: FileId, name: &str, now_ms: u64, body: Body) {
+    pub(super) fn link(
+        &mut self,
+        id: FileId,
+        parent: FileId,
+        name: &str,
+        now_ms: u64,
+        mode: u32,
+        body: Body,
+    ) {
         let place = Some(Place { parent, name: name.into() });
-        let inode = Inode { place, created_ms: now_ms, changed_ms: now_ms, body };
+        let inode = Inode { place, created_ms: now_ms, changed_ms: now_ms, mode, body };
         let fresh = self.inodes.insert(id, inode).is_none();
         assert!(fresh, "the id {id} is in use");
         self.enter(id, parent, name, now_ms);
@@ -373,9 +386,9 @@ mod tests {
     /// `/a/b/f`
     fn tree() -> Namespace {
         let mut tree = Namespace::new(id(1), 0);
-        tree.link(id(2), id(1), "a", 1, dir());
-        tree.link(id(3), id(2), "b", 2, dir());
-        tree.link(id(4), id(3), "f", 3, Body::File(Box::new(File::new(0, Attrs::default()))));
+        tree.link(id(2), id(1), "a", 1, 0, dir());
+        tree.link(id(3), id(2), "b", 2, 0, dir());
+        tree.link(id(4), id(3), "f", 3, 0, Body::File(Box::new(File::new(0, Attrs::default()))));
         tree
     }
 

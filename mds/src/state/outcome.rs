@@ -98,9 +98,12 @@ pub struct CsRegistered {
     /// Replicas that this registration made stale.
     #[prost(uint64, tag = "5")]
     pub stale_replicas: u64,
-    /// What it must record durably, and confirm, before it serves data (C2).
+    /// What it must record durably before it serves data (C2).
     #[prost(message, repeated, tag = "6")]
     pub fences: Vec<super::command::FenceRecord>,
+    /// The number of its session, which it names in whatever it says later.
+    #[prost(uint64, tag = "7")]
+    pub session: u64,
 }
 
 /// What is left after fences were recorded.
@@ -121,8 +124,8 @@ pub struct SessionOpened {
     #[prost(uint32, tag = "1")]
     pub client: u32,
     /// Its token: to be stored durably before it is used.
-    #[prost(uint64, tag = "2")]
-    pub token: u64,
+    #[prost(message, required, tag = "2")]
+    pub token: super::ids::Secret,
     /// The number of the session, for `ExpireSession`.
     #[prost(uint64, tag = "3")]
     pub session: u64,
@@ -216,4 +219,40 @@ pub(crate) struct StoredAnswer {
     /// Or why it was refused.
     #[prost(message, optional, tag = "100")]
     pub(crate) refusal: Option<super::refusal::StoredRefusal>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each variant.
+    fn all() -> Vec<Outcome> {
+        vec![
+            Outcome::Done(()),
+            Outcome::Generation(1),
+            Outcome::Created(1),
+            Outcome::Removed(Removed::default()),
+            Outcome::Resized(Resized::default()),
+            Outcome::AttrsChanged(1),
+            Outcome::CsRegistered(CsRegistered::default()),
+            Outcome::FencesNoted(FencesNoted::default()),
+            Outcome::Session(SessionOpened::default()),
+            Outcome::Granted(Granted::default()),
+            Outcome::Held(Held::default()),
+            Outcome::Fencing(Fencing::default()),
+            Outcome::Allocated(Allocated::default()),
+            Outcome::Unreconciled(1),
+            Outcome::Acknowledged(1),
+            Outcome::Replaced(1),
+        ]
+    }
+
+    #[test]
+    fn every_outcome_can_be_stored() {
+        // A tag that is missing in the list of StoredAnswer would be dropped silently.
+        for outcome in all() {
+            let stored = StoredAnswer { outcome: Some(outcome), refusal: None };
+            assert_eq!(StoredAnswer::decode(&*stored.encode_to_vec()), Ok(stored));
+        }
+    }
 }

@@ -4,22 +4,19 @@
 //! everything that was committed before it asked; that is the business of the server around this module.
 
 use super::attrs::{AttrSet, Attrs};
-use super::chunk::{ChunkEntry, Deletion, Member};
+use super::chunk::{ChunkEntry, Deletion, Member, MemberState};
 use super::clients::Client;
 use super::command::{LeaseMode, Target};
 use super::config::{Parameter, ParameterSpec};
-use super::event::Event;
+use super::event::EventLog;
 use super::health::{ChunkCounts, ChunkHealth, ClusterStatus, CsCounts};
-use super::ids::{ChunkId, ClientId, CsId, Epoch, FileId, Version};
+use super::ids::{ChunkId, ClientId, CsId, Epoch, FileId, Secret, Version};
 use super::lease::Phase;
 use super::namespace::{Body, File, parse_path};
 use super::refusal::Refusal;
 use super::servers::ChunkServer;
 use super::space::{Disk, Space, space};
 use super::{Cluster, Effect, Namespace, State};
-
-/// The most entries of one page of a listing.
-pub const PAGE_MAX: usize = 1000;
 
 /// What `stat` and `get-attr` show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +29,8 @@ pub struct Stat {
     pub created_ms: u64,
     /// When its entries, size or attributes last changed.
     pub changed_ms: u64,
+    /// Permission bits as in POSIX.
+    pub mode: u32,
     /// What is in force: for a file its own, for a directory what a file created now would get.
     pub attrs: Attrs,
     /// What more there is to say.
@@ -121,19 +120,21 @@ pub struct ChunkView {
     pub usable: bool,
     /// It must be reconciled before anything uses it (C5).
     pub unreconciled: bool,
+    /// Its state, as the operator sees it.
+    pub health: ChunkHealth,
 }
 
-impl ChunkView {
-    fn of(entry: &ChunkEntry) -> Self {
-        Self {
-            index: entry.index(),
-            chunk: entry.id(),
-            version: entry.version(),
-            members: entry.members().iter().collect(),
-            usable: entry.is_usable(),
-            unreconciled: entry.is_unreconciled(),
-        }
-    }
+/// A replica that a chunk server should hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReplicaView {
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// Its version; of a deleted one the highest to delete.
+    pub version: Version,
+    /// The file it belongs, or belonged, to.
+    pub file: FileId,
+    /// What the replica is; `None` if it is in the delete list.
+    pub state: Option<MemberState>,
 }
 
 /// A chunk and its state.
@@ -218,6 +219,7 @@ impl State {
             path: self.tree.path_of(id),
             created_ms: inode.created_ms,
             changed_ms: inode.changed_ms,
+            mode: inode.mode,
             attrs,
             kind,
         })
@@ -234,7 +236,7 @@ impl State {
         }
     }
 
-    /// Lists a directory, or names a file. At most `limit` (and [`PAGE_MAX`]) entries after the name `after`.
+    /// Lists a directory, or names a file. At most `limit` entries after the name `after`.
     ///
     /// # Errors
     /// [`Refusal`] if the path is none or leads nowhere.
@@ -246,7 +248,6 @@ impl State {
             let name = parsed.split_last().map_or("", |(_, name)| name);
             return Ok(Listing { entries: self.dir_entry(name, id).into_iter().collect(), more: false });
         };
-        let limit = limit.min(PAGE_MAX);
         let rest = dir.children.range::<str, _>((after.map_or(Unbounded, Excluded), Unbounded));
         let mut rest = rest.filter_map(|(name, id)| self.dir_entry(name, *id));
         let entries = rest.by_ref().take(limit).collect();
@@ -262,14 +263,14 @@ impl State {
         Some(DirEntry { name: name.to_owned(), id, is_dir, size, changed_ms: inode.changed_ms })
     }
 
-    /// A part of a file's map: at most `limit` (and [`PAGE_MAX`]) chunks from `first` on.
+    /// A part of a file's map: at most `limit` chunks from `first` on.
     ///
     /// # Errors
     /// [`Refusal::UnknownFile`].
     pub fn file_map(&self, id: FileId, first: u32, limit: usize) -> Result<FileMap, Refusal> {
         let file = self.tree.file(id)?;
         let mut rest = file.chunks.iter_from(first);
-        let chunks = rest.by_ref().take(limit.min(PAGE_MAX)).map(ChunkView::of).collect();
+        let chunks = rest.by_ref().take(limit).map(|entry| self.view(file, entry)).collect();
         let more = rest.next().is_some();
         Ok(FileMap {
             id,
@@ -317,7 +318,8 @@ impl State {
     /// # Errors
     /// [`Refusal::UnknownFile`] if the file is gone.
     pub fn find_chunk(&self, file: FileId, chunk: ChunkId) -> Result<Option<ChunkView>, Refusal> {
-        Ok(self.tree.file(file)?.chunks.iter().find(|entry| entry.id() == chunk).map(ChunkView::of))
+        let file = self.tree.file(file)?;
+        Ok(file.chunks.iter().find(|entry| entry.id() == chunk).map(|e| self.view(file, e)))
     }
 
     /// The chunk servers by id.
@@ -344,7 +346,7 @@ impl State {
     ///
     /// # Errors
     /// [`Refusal::NoSession`] or [`Refusal::WrongToken`].
-    pub fn authenticate(&self, client: u32, token: u64) -> Result<ClientId, Refusal> {
+    pub fn authenticate(&self, client: u32, token: Secret) -> Result<ClientId, Refusal> {
         self.clients.authenticate(client, token)
     }
 
@@ -360,14 +362,9 @@ impl State {
             .map(|parameter| Setting { spec: parameter.spec(), value: self.config.get(*parameter) })
     }
 
-    /// At most `limit` events with an id above `id`, from the oldest.
-    pub fn events_after(&self, id: u64, limit: usize) -> impl Iterator<Item = &Event> {
-        self.events.after(id, limit)
-    }
-
-    /// The id of the last event; 0 if there is none.
-    pub fn last_event_id(&self) -> u64 {
-        self.events.last_id()
+    /// The events kept.
+    pub fn events(&self) -> &EventLog {
+        &self.events
     }
 
     /// The delete list.
@@ -404,19 +401,45 @@ impl State {
     pub fn chunks_in_state(&self, health: ChunkHealth, limit: usize) -> Vec<ChunkInState> {
         self.judged_chunks()
             .filter(|(_, _, judged)| *judged == health)
-            .map(|(file, entry, _)| ChunkInState { file, chunk: ChunkView::of(entry) })
+            .map(|(file, entry, health)| ChunkInState { file, chunk: view(entry, health) })
             .take(limit)
             .collect()
     }
 
     /// At most `limit` chunks with a stale replica on this chunk server (C10). Walks all chunks.
     pub fn stale_replicas(&self, id: CsId, limit: usize) -> Vec<ChunkInState> {
-        use super::chunk::MemberState::Stale;
         self.judged_chunks()
-            .filter(|(_, entry, _)| entry.members().on(id).is_some_and(|member| member.state == Stale))
-            .map(|(file, entry, _)| ChunkInState { file, chunk: ChunkView::of(entry) })
+            .filter(|(_, entry, _)| {
+                entry.members().on(id).is_some_and(|member| member.state == MemberState::Stale)
+            })
+            .map(|(file, entry, health)| ChunkInState { file, chunk: view(entry, health) })
             .take(limit)
             .collect()
+    }
+
+    /// What a chunk server should hold, by chunk: to compare with what it says it holds (C9, C12). Walks all chunks.
+    pub fn replicas_on(&self, id: CsId) -> Vec<ReplicaView> {
+        let used = self.tree.files().flat_map(|(file, inode)| {
+            inode.chunks.iter().filter_map(move |entry| {
+                let state = Some(entry.members().on(id)?.state);
+                Some(ReplicaView { chunk: entry.id(), version: entry.version(), file, state })
+            })
+        });
+        let deleted = self.deletions.iter().filter(|(_, deletion)| deletion.waiting.contains(&id));
+        let deleted = deleted.map(|(chunk, deletion)| ReplicaView {
+            chunk,
+            version: deletion.version,
+            file: deletion.file,
+            state: None,
+        });
+        let mut all: Vec<ReplicaView> = used.chain(deleted).collect();
+        all.sort_unstable();
+        all
+    }
+
+    fn view(&self, file: &File, entry: &ChunkEntry) -> ChunkView {
+        let reach = |cs| self.servers.get(cs).map(|server| server.state);
+        view(entry, ChunkHealth::of(entry, file.attrs.replicas, reach))
     }
 
     fn judged_chunks(&self) -> impl Iterator<Item = (FileId, &ChunkEntry, ChunkHealth)> {
@@ -456,6 +479,18 @@ impl State {
             files,
             file_bytes: self.tree.files().fold(0, |sum, (_, file)| sum.saturating_add(file.size)),
         }
+    }
+}
+
+fn view(entry: &ChunkEntry, health: ChunkHealth) -> ChunkView {
+    ChunkView {
+        index: entry.index(),
+        chunk: entry.id(),
+        version: entry.version(),
+        members: entry.members().iter().collect(),
+        usable: entry.is_usable(),
+        unreconciled: entry.is_unreconciled(),
+        health,
     }
 }
 

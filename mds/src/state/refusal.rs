@@ -85,6 +85,10 @@ pub enum Refusal {
     )]
     #[prost(uint64, tag = "24")]
     ShrinkNeedsLease(u64),
+    /// The new size is below the present one, and that was not allowed.
+    #[error("a size below the present {0} bytes would destroy data: allow it explicitly")]
+    #[prost(uint64, tag = "25")]
+    ShrinkNotAllowed(u64),
 
     /// The client has no live session.
     #[error("client CL#{0} has no session: open one")]
@@ -218,6 +222,7 @@ impl Refusal {
             | Self::ChunkSizeFixed(_)
             | Self::FileTooLarge(_)
             | Self::ShrinkNeedsLease(_)
+            | Self::ShrinkNotAllowed(_)
             | Self::BeyondEnd(_)
             | Self::TooMany(_)
             | Self::CsIdMismatch(_)
@@ -451,7 +456,7 @@ pub(crate) struct StoredRefusal {
     /// The refusal.
     #[prost(
         oneof = "Refusal",
-        tags = "1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23, 24, 30, 31, 32, 33, 34, 35, 36, 40, 41, 42, 43, 44, 50, 51, 52, 53, 54, 60, 61"
+        tags = "1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 35, 36, 40, 41, 42, 43, 44, 50, 51, 52, 53, 54, 60, 61"
     )]
     pub(crate) refusal: Option<Refusal>,
 }
@@ -476,11 +481,58 @@ mod tests {
         assert_eq!(refusal.kind(), RefusalKind::Busy);
     }
 
+    /// One of each variant.
+    fn all() -> Vec<Refusal> {
+        vec![
+            Refusal::NotInitialized(()),
+            Refusal::AlreadyInitialized("x".into()),
+            Refusal::Malformed("x".into()),
+            Refusal::RequestTooOld(Default::default()),
+            Refusal::RequestReused(Default::default()),
+            Refusal::BadPath(Default::default()),
+            Refusal::NotFound("x".into()),
+            Refusal::NotADirectory("x".into()),
+            Refusal::IsADirectory("x".into()),
+            Refusal::Exists("x".into()),
+            Refusal::NotEmpty("x".into()),
+            Refusal::TopDirectory(()),
+            Refusal::BelowItself("x".into()),
+            Refusal::UnknownFile(1),
+            Refusal::BadAttribute(Default::default()),
+            Refusal::EncodingUnsupported("x".into()),
+            Refusal::ChunkSizeFixed("x".into()),
+            Refusal::FileTooLarge(Default::default()),
+            Refusal::ShrinkNeedsLease(1),
+            Refusal::ShrinkNotAllowed(1),
+            Refusal::NoSession(1),
+            Refusal::WrongToken(1),
+            Refusal::SessionTaken(Default::default()),
+            Refusal::NotHolder(Default::default()),
+            Refusal::WrongEpoch(Default::default()),
+            Refusal::InUse(Default::default()),
+            Refusal::ResumeLost(1),
+            Refusal::BeyondEnd(Default::default()),
+            Refusal::TooMany(Default::default()),
+            Refusal::NoPlace(Default::default()),
+            Refusal::NotCreating(Default::default()),
+            Refusal::NotDeleted(1),
+            Refusal::UnknownCs(1),
+            Refusal::WrongRegistration(1),
+            Refusal::CsIdMismatch(Default::default()),
+            Refusal::CsTwice(1),
+            Refusal::BadCsStep(Default::default()),
+            Refusal::UnknownParameter(Default::default()),
+            Refusal::BadValue(Default::default()),
+        ]
+    }
+
     #[test]
-    fn every_refusal_can_be_stored() {
-        // A tag missing in the list of StoredRefusal would be dropped silently: compare with the variants.
-        let stored = StoredRefusal { refusal: Some(Refusal::NotDeleted(7)) };
-        let again = StoredRefusal::decode(&*stored.encode_to_vec());
-        assert_eq!(again, Ok(stored));
+    fn every_refusal_can_be_stored_and_read() {
+        // A tag that is missing in the list of StoredRefusal would be dropped silently.
+        for refusal in all() {
+            assert!(!refusal.to_string().is_empty());
+            let stored = StoredRefusal { refusal: Some(refusal) };
+            assert_eq!(StoredRefusal::decode(&*stored.encode_to_vec()), Ok(stored));
+        }
     }
 }

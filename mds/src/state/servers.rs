@@ -1,12 +1,12 @@
 //! Chunk servers and their registrations (C2, C10).
 //!
-//! A registration is known by its nonce. The chunk server stores a new nonce durably, registers with it and the nonce
-//! before, records the fences of the answer, confirms, and only then serves. So whatever it stores for clients it
-//! stores under a nonce that the metadata server knows to have arrived, and an older copy of its directory
-//! shows an older nonce.
+//! At each start a chunk server draws a nonce, stores it durably and registers with it and the nonce before; so an older
+//! copy of its directory shows an older nonce. Until it has confirmed that the answer arrived it may repeat the very
+//! same registration. (An image of a directory taken during the present run shows the present nonce: no nonce can
+//! tell it. It is told by the boot id, if the host was restarted.)
 
 use super::command::CsState;
-use super::ids::{CsId, Epoch, FIRST_CS_ID, FileId, Uuid};
+use super::ids::{CsId, Epoch, FIRST_CS_ID, FileId, Secret, Uuid};
 use super::refusal::{CsIdMismatch, Refusal};
 use std::collections::BTreeMap;
 
@@ -72,14 +72,24 @@ pub struct ChunkServer {
     pub total_bytes: u64,
     /// Bytes free, as last reported, less what was placed there since.
     pub free_bytes: u64,
-    /// What the operator sees as flags.
-    pub flags: String,
+    /// What the operator sees as flags, as the bits of the wire protocol.
+    pub flags: u32,
     /// The version of its software.
     pub build: String,
+    /// Its host's name.
+    pub host_name: String,
+    /// Its directory.
+    pub path: String,
+    /// The directory of its journal; empty if that is inside its own.
+    pub journal_path: String,
+    /// Bytes of its journal.
+    pub journal_bytes: u64,
     /// The nonce of its registration.
-    pub nonce: u64,
+    pub(super) nonce: Secret,
     /// The nonce before, while the answer to the registration may not have arrived.
-    pub(super) prior_nonce: Option<u64>,
+    pub(super) prior_nonce: Option<Secret>,
+    /// The number of its session, which grows with each registration.
+    pub session: u64,
     /// Take the next nonce on trust (C12).
     pub(super) trust_next: bool,
     /// What its registration said about its past.
@@ -103,6 +113,39 @@ pub struct ChunkServer {
 }
 
 impl ChunkServer {
+    /// A chunk server of which no more is known than its names.
+    pub(super) fn new(id: CsId, uuid: Uuid) -> Self {
+        Self {
+            id,
+            uuid,
+            host: String::new(),
+            boot_id: Uuid::default(),
+            addresses: Vec::new(),
+            tier: 0,
+            total_bytes: 0,
+            free_bytes: 0,
+            flags: 0,
+            build: String::new(),
+            host_name: String::new(),
+            path: String::new(),
+            journal_path: String::new(),
+            journal_bytes: 0,
+            nonce: Secret::NONE,
+            prior_nonce: None,
+            session: 0,
+            trust_next: false,
+            standing: Standing::New,
+            registration: Registration::Lapsed,
+            state: CsState::Inactive,
+            term_ms: 0,
+            registered_ms: 0,
+            changed_ms: 0,
+            replicas: 0,
+            stale_replicas: 0,
+            debts: BTreeMap::new(),
+        }
+    }
+
     /// Whether new chunks may be placed on it.
     pub fn is_usable(&self) -> bool {
         self.state == CsState::Active && self.registration == Registration::Serving
@@ -124,8 +167,8 @@ impl ChunkServer {
 pub(super) struct Claim {
     pub(super) uuid: Uuid,
     pub(super) claimed_id: u32,
-    pub(super) last_nonce: u64,
-    pub(super) new_nonce: u64,
+    pub(super) last_nonce: Secret,
+    pub(super) new_nonce: Secret,
     pub(super) boot_id: Uuid,
 }
 
@@ -137,7 +180,7 @@ pub(super) fn judge(known: Option<&ChunkServer>, claim: Claim) -> Result<Standin
     let Some(known) = known else {
         // A directory that says it was registered here, and was not, is of another cluster, or of a past that a
         // restore of the metadata has undone: an operator decides (C12).
-        let first = claim.claimed_id == 0 && claim.last_nonce == 0;
+        let first = claim.claimed_id == 0 && claim.last_nonce.is_none();
         return if first { Ok(Standing::New) } else { Err(Refusal::UnknownCs(claim.claimed_id)) };
     };
     if claim.claimed_id != 0 && claim.claimed_id != known.id.0 {
@@ -159,18 +202,18 @@ pub(super) fn judge(known: Option<&ChunkServer>, claim: Claim) -> Result<Standin
             standing => standing,
         });
     }
-    if claim.new_nonce == known.nonce {
-        // A late copy of a message that was answered, or an image of the directory taken just before it was: the
-        // former does no harm, the latter comes again with a nonce of its own.
-        return Err(Refusal::WrongRegistration(known.id.0));
-    }
-    if claim.last_nonce != 0 && claim.last_nonce == known.nonce {
+    if claim.last_nonce == known.nonce {
         let carried = known.prior_nonce.is_some().then_some(known.standing);
         return Ok(match carried {
             Some(standing @ (Standing::Stale | Standing::Unverified | Standing::Rebooted)) => standing,
             _ if rebooted => Standing::Rebooted,
             _ => Standing::Resumed,
         });
+    }
+    if claim.new_nonce == known.nonce {
+        // A late copy of a message that was answered, or an image of the directory taken just before it was: the
+        // former does no harm, the latter comes again with a nonce of its own.
+        return Err(Refusal::WrongRegistration(known.id.0));
     }
     // A copy that comes while the original serves must not take its replicas down.
     if known.is_lapsed() { Ok(Standing::Stale) } else { Err(Refusal::CsTwice(known.id.0)) }
@@ -237,13 +280,13 @@ impl ChunkServers {
         self.by_id.insert(server.id, server);
     }
 
-    /// The chunk server whose present registration has this nonce (C10).
+    /// The chunk server whose present session this is (C10).
     ///
     /// # Errors
     /// [`Refusal::UnknownCs`] or [`Refusal::WrongRegistration`].
-    pub(super) fn registered(&mut self, cs: u32, nonce: u64) -> Result<&mut ChunkServer, Refusal> {
+    pub(super) fn registered(&mut self, cs: u32, session: u64) -> Result<&mut ChunkServer, Refusal> {
         let server = self.by_id.get_mut(&CsId(cs)).ok_or(Refusal::UnknownCs(cs))?;
-        if server.nonce == nonce { Ok(server) } else { Err(Refusal::WrongRegistration(cs)) }
+        if server.session == session { Ok(server) } else { Err(Refusal::WrongRegistration(cs)) }
     }
 
     /// Checks that both maps agree.
@@ -271,31 +314,13 @@ mod tests {
     const BOOT: Uuid = Uuid([1; 16]);
     const NEXT_BOOT: Uuid = Uuid([2; 16]);
 
+    fn nonce(n: u64) -> Secret {
+        Secret { high: 0, low: n }
+    }
+
     fn server(registration: Registration) -> ChunkServer {
-        ChunkServer {
-            id: CsId(1025),
-            uuid: Uuid([7; 16]),
-            host: "h".into(),
-            boot_id: BOOT,
-            addresses: Vec::new(),
-            tier: 0,
-            total_bytes: 0,
-            free_bytes: 0,
-            flags: String::new(),
-            build: String::new(),
-            nonce: 20,
-            prior_nonce: None,
-            trust_next: false,
-            standing: Standing::Resumed,
-            registration,
-            state: CsState::Active,
-            term_ms: 0,
-            registered_ms: 0,
-            changed_ms: 0,
-            replicas: 0,
-            stale_replicas: 0,
-            debts: BTreeMap::new(),
-        }
+        let named = ChunkServer::new(CsId(1025), Uuid([7; 16]));
+        ChunkServer { boot_id: BOOT, nonce: nonce(20), standing: Standing::Resumed, registration, ..named }
     }
 
     #[test]
@@ -304,7 +329,8 @@ mod tests {
         let serving = server(Serving);
         let lapsed = server(Lapsed);
         // Registered with 20 after 10, and not confirmed yet.
-        let unconfirmed = |standing| ChunkServer { prior_nonce: Some(10), standing, ..server(Recording) };
+        let unconfirmed =
+            |standing| ChunkServer { prior_nonce: Some(nonce(10)), standing, ..server(Recording) };
         let lapsed_unconfirmed = ChunkServer { registration: Lapsed, ..unconfirmed(Standing::Resumed) };
         let restored = ChunkServer { trust_next: true, ..server(Lapsed) };
         let twice = Err(Refusal::CsTwice(1025));
@@ -321,6 +347,14 @@ mod tests {
             ("another's id", Some(serving.clone()), (1026, 20, 30, BOOT), Err(mismatch)),
             ("restart", Some(serving.clone()), (1025, 20, 30, BOOT), Ok(Standing::Resumed)),
             ("restart after a lapse", Some(lapsed.clone()), (1025, 20, 30, BOOT), Ok(Standing::Resumed)),
+            ("again without a restart", Some(serving.clone()), (1025, 20, 20, BOOT), Ok(Standing::Resumed)),
+            ("again after a lapse", Some(lapsed.clone()), (1025, 20, 20, BOOT), Ok(Standing::Resumed)),
+            (
+                "again before it confirmed 'rebooted'",
+                Some(unconfirmed(Standing::Rebooted)),
+                (1025, 20, 20, BOOT),
+                Ok(Standing::Rebooted),
+            ),
             ("reboot", Some(serving.clone()), (1025, 20, 30, NEXT_BOOT), Ok(Standing::Rebooted)),
             ("rolled back", Some(lapsed.clone()), (1025, 10, 30, BOOT), Ok(Standing::Stale)),
             ("rolled back to before its id", Some(lapsed.clone()), (0, 0, 30, BOOT), Ok(Standing::Stale)),
@@ -339,7 +373,7 @@ mod tests {
             ),
             (
                 "first answer lost",
-                Some(ChunkServer { prior_nonce: Some(0), ..unconfirmed(Standing::New) }),
+                Some(ChunkServer { prior_nonce: Some(nonce(0)), ..unconfirmed(Standing::New) }),
                 (0, 0, 20, BOOT),
                 Ok(Standing::New),
             ),
@@ -382,6 +416,7 @@ mod tests {
             ("metadata restored", Some(restored.clone()), (1025, 999, 30, BOOT), Ok(Standing::Unverified)),
         ];
         for (name, known, (claimed_id, last_nonce, new_nonce, boot_id), want) in rows {
+            let (last_nonce, new_nonce) = (nonce(last_nonce), nonce(new_nonce));
             let claim = Claim { uuid: Uuid([7; 16]), claimed_id, last_nonce, new_nonce, boot_id };
             assert_eq!(judge(known.as_ref(), claim), want, "{name}");
         }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use wire::Op;
 use wire::data::{Flush, FlushReply};
 
-use super::call::{Message, all};
+use super::call::{Message, all, until_broken};
 use super::lease::Lease;
 use super::window::FlushPlan;
 use super::{Inner, Stop, Volume};
@@ -63,12 +63,13 @@ impl Volume {
 impl Inner {
     /// One flush under one epoch.
     pub(crate) async fn flush_under(&self, lease: &Rc<Lease>) -> Result<(), Stop> {
-        // What the epoch before left unstable is settled, and so flushed, first.
+        // What earlier epochs have left in doubt is settled, and so flushed, first.
         loop {
-            let owed = lease.owed.borrow().first().copied();
-            let Some(index) = owed else { break };
-            self.chunk(lease, index, false).await?;
-            lease.owed.borrow_mut().remove(&index);
+            let settled = lease.settled_all.notified();
+            if lease.is_all_settled() {
+                break;
+            }
+            until_broken(lease, settled).await?;
         }
         let plan = lease.window.borrow().plan();
         self.flush_servers(lease, &plan).await?;

@@ -38,8 +38,10 @@ pub(crate) struct Lease {
     pub(crate) boots: RefCell<BTreeMap<u64, [u8; 16]>>,
     /// Chunks with acknowledged writes that are not stable, and the last such write.
     pub(crate) unstable_chunks: RefCell<BTreeMap<u64, u64>>,
-    /// Chunks that a flush must settle first, inherited from the epoch before.
-    pub(crate) owed: RefCell<BTreeSet<u64>>,
+    /// Every chunk has been settled that the end of an earlier epoch has left in doubt: before that no flush may
+    /// succeed, because what an earlier holder was told is acknowledged, too (C4).
+    all_settled: Cell<bool>,
+    pub(crate) settled_all: Notify,
     /// A flush nobody waits for is under way.
     pub(crate) flushing: Cell<bool>,
     broken: Cell<bool>,
@@ -57,7 +59,8 @@ impl Lease {
             mapping: Semaphore::new(1),
             boots: RefCell::default(),
             unstable_chunks: RefCell::default(),
-            owed: RefCell::default(),
+            all_settled: Cell::new(!needs_reconcile),
+            settled_all: Notify::new(),
             flushing: Cell::new(false),
             broken: Cell::new(false),
             broke: Notify::new(),
@@ -68,6 +71,16 @@ impl Lease {
     pub(crate) fn break_off(&self) {
         self.broken.set(true);
         self.broke.notify_all();
+    }
+
+    /// Nothing of an earlier epoch is in doubt any more.
+    pub(crate) fn set_all_settled(&self) {
+        self.all_settled.set(true);
+        self.settled_all.notify_all();
+    }
+
+    pub(crate) fn is_all_settled(&self) -> bool {
+        self.all_settled.get()
     }
 
     pub(crate) fn is_broken(&self) -> bool {
@@ -115,7 +128,7 @@ impl Lease {
             id: map.chunk_id,
             version: map.version,
             members,
-            settled: Cell::new(!self.needs_reconcile && !map.needs_reconcile),
+            settled: Cell::new(!map.needs_reconcile),
             settling: Semaphore::new(1),
             preferred: Cell::new(preferred),
         }

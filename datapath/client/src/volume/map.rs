@@ -24,6 +24,15 @@ impl Inner {
         loop {
             let known = lease.chunks.borrow().get(&index).cloned();
             match known {
+                Some(Some(chunk)) if chunk.members.is_empty() => {
+                    // Nobody to write to and nobody to read from: wait for the metadata server to name somebody. A
+                    // write that nobody has must never count as one that everybody has (C3).
+                    self.forget_chunk(lease, &chunk);
+                    rt::time::sleep(BUSY_PAUSE * 4).await;
+                    if lease.is_broken() {
+                        return Err(Stop::Broken);
+                    }
+                }
                 Some(Some(chunk)) => {
                     if !chunk.settled.get() {
                         self.settle(lease, &chunk).await?;

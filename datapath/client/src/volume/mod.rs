@@ -29,6 +29,8 @@ use crate::servers::Servers;
 use crate::session::Session;
 use lease::Lease;
 
+pub use settle::Comparison;
+
 /// Unit of checksums, in bytes.
 pub(crate) const BLOCK: u64 = 4096;
 /// Most bytes that one request to a chunk server carries.
@@ -165,6 +167,7 @@ impl Volume {
             budget: Semaphore::new(BUDGET_BYTES),
         });
         rt::spawn(keep_lease(Rc::downgrade(&inner)));
+        inner.settle_in_background(&Rc::clone(&inner.lease.borrow()));
         Ok(Self { inner })
     }
 
@@ -217,7 +220,7 @@ impl Volume {
             session: inner.session.key(),
             file_id: inner.file_id,
             epoch: lease.epoch,
-            clean: flushed.is_ok() && lease.owed.borrow().is_empty(),
+            clean: flushed.is_ok() && lease.is_all_settled(),
         };
         if let Err(error) = inner.session.master().ask(&request, rt::time::now() + ASK).await {
             tracing::warn!("giving the lease of file {} back failed: {error}; it ends with the session", inner.file_id);
@@ -309,10 +312,11 @@ impl Inner {
                 Ok(reply) if reply.chunk_size == self.chunk_size => {
                     tracing::warn!("file {} is open again at epoch {:#x}", self.file_id, reply.epoch);
                     let new = Rc::new(Lease::new(reply.epoch, generation, reply.needs_reconcile));
-                    self.inherit(old, &new);
+                    self.note_lost_writes(old);
                     self.size.set(reply.size);
-                    *self.lease.borrow_mut() = new;
-                    return self.set_state(VolumeState::Active);
+                    *self.lease.borrow_mut() = Rc::clone(&new);
+                    self.set_state(VolumeState::Active);
+                    return self.settle_in_background(&new);
                 }
                 Ok(_) => return self.lose(VolumeError::LeaseLost("the file has been replaced".into())),
                 Err(AskError::Status { status, error }) if !is_passing(status) => {
@@ -324,12 +328,10 @@ impl Inner {
         }
     }
 
-    /// What was acknowledged and not stable must be settled before the next flush may succeed; if every member of a
-    /// chunk has rebooted it may be lost, and flushes say so (C4).
-    fn inherit(&self, old: &Lease, new: &Lease) {
+    /// If every member of a chunk with acknowledged, unstable writes has rebooted, they may be lost, and flushes say so
+    /// (C4). Whatever a member still has is found again when the chunk is settled.
+    fn note_lost_writes(&self, old: &Lease) {
         old.prune_unstable();
-        let mut owed = old.owed.borrow().clone();
-        owed.extend(old.unstable_chunks.borrow().keys());
         let boots = old.boots.borrow();
         for index in old.unstable_chunks.borrow().keys() {
             let chunks = old.chunks.borrow();
@@ -345,7 +347,6 @@ impl Inner {
                 );
             }
         }
-        *new.owed.borrow_mut() = owed;
     }
 }
 

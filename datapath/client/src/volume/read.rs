@@ -141,31 +141,44 @@ impl Volume {
         Ok(runs)
     }
 
-    /// Replaces a damaged block in the background: reads it anew under its own lock and writes it to all members.
+    /// Replaces a damaged block in the background.
     fn repair_later(&self, index: u64, block: u32) {
         if !self.inner.writable {
             return;
         }
         let volume = self.clone();
         rt::spawn(async move {
-            let inner = &volume.inner;
-            let offset = index * inner.chunk_size + u64::from(block) * BLOCK;
-            let end = offset + BLOCK;
-            let _range = inner.ranges.exclusive(offset..end).await;
-            let part = Part { index, offset: block * BLOCK as u32, len: BLOCK as u32 };
-            let outcome = async {
-                let lease = inner.usable_lease().await?;
-                let (found, damaged) = inner.read_part(&lease, part).await?;
-                if let (Found::Data(data), false) = (found, damaged.is_empty()) {
-                    inner.repair(&lease, index, block, Buf::copy_of(&data)).await?;
-                    tracing::warn!("file {}: block {block} of chunk {index} was damaged and is repaired", inner.file_id);
-                }
-                Ok::<_, Stop>(())
-            };
-            if let Err(stop) = outcome.await {
-                tracing::warn!("file {}: repairing block {block} of chunk {index}: {stop:?}", inner.file_id);
+            if let Err(error) = volume.mend_block(index, block).await {
+                tracing::warn!("file {}: repairing block {block} of chunk {index}: {error}", volume.inner.file_id);
             }
         });
+    }
+
+    /// Replaces a block that is damaged on some member: reads it anew under its own lock and writes it to all (C8).
+    pub(super) async fn mend_block(&self, index: u64, block: u32) -> Result<(), VolumeError> {
+        let inner = &self.inner;
+        let offset = index * inner.chunk_size + u64::from(block) * BLOCK;
+        let _range = inner.ranges.exclusive(offset..offset + BLOCK).await;
+        let part = Part { index, offset: block * BLOCK as u32, len: BLOCK as u32 };
+        loop {
+            let lease = inner.usable_lease().await?;
+            let outcome = async {
+                let content = match inner.read_part(&lease, part).await?.0 {
+                    Found::Data(data) => Buf::copy_of(&data),
+                    Found::Zeroes => Buf::zeroed(BLOCK as usize),
+                };
+                inner.repair(&lease, index, block, content).await?;
+                inner.may_acknowledge(&lease).await
+            };
+            match outcome.await {
+                Ok(()) => {
+                    tracing::warn!("file {}: block {block} of chunk {index} was damaged and is repaired", inner.file_id);
+                    return Ok(());
+                }
+                Err(Stop::Broken) => {}
+                Err(Stop::Fatal(error)) => return Err(error),
+            }
+        }
     }
 }
 

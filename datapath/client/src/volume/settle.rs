@@ -20,6 +20,8 @@ use super::{ASK, BLOCK, BUSY_PAUSE, Inner, Stop};
 use crate::error::VolumeError;
 use crate::servers::Server;
 
+/// Chunks settled side by side in the background.
+const SETTLED_AT_ONCE: u64 = 4;
 /// Blocks surveyed by one request.
 const SURVEY_BLOCKS: u32 = 256;
 
@@ -44,46 +46,104 @@ pub(crate) fn choose(members: &[BlockSurvey]) -> Choice {
     if members.iter().all(same) { Choice::Agreed } else { Choice::Member(winner) }
 }
 
+/// What a comparison of a chunk's members found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// Blocks that are damaged on at least one member and whole on another.
+    pub damaged: Vec<u32>,
+    /// Blocks that are damaged on every member.
+    pub lost: Vec<u32>,
+    /// Blocks in which members differ although each one's checksum matches: that must never be (C5).
+    pub different: Vec<u32>,
+}
+
 impl super::Volume {
-    /// Compares all members of a chunk block by block, by checksum; gives the blocks in which they differ or which are
-    /// damaged on one of them. Nothing is changed.
+    /// Compares all members of a chunk block by block, by checksum. Nothing is changed.
     ///
     /// # Errors
     /// [`VolumeError`].
-    pub async fn differing_blocks(&self, index: u64) -> Result<Vec<u32>, VolumeError> {
+    pub async fn compare_members(&self, index: u64) -> Result<Comparison, VolumeError> {
         let inner = &self.inner;
         let from = index * inner.chunk_size;
         let _range = inner.ranges.shared(from..from + inner.chunk_size).await;
         loop {
             let lease = inner.usable_lease().await?;
             match inner.compare_chunk(&lease, index).await {
-                Ok(blocks) => return Ok(blocks),
+                Ok(comparison) => return Ok(comparison),
                 Err(Stop::Broken) => {}
                 Err(Stop::Fatal(error)) => return Err(error),
             }
         }
     }
+
+    /// Replaces damaged blocks by the content of a member that has them whole (C8); gives how many.
+    ///
+    /// # Errors
+    /// [`VolumeError`].
+    pub async fn mend(&self, index: u64) -> Result<usize, VolumeError> {
+        if !self.inner.writable {
+            return Err(VolumeError::ReadOnly);
+        }
+        let damaged = self.compare_members(index).await?.damaged;
+        for &block in &damaged {
+            self.mend_block(index, block).await?;
+        }
+        Ok(damaged.len())
+    }
 }
 
 impl Inner {
-    async fn compare_chunk(&self, lease: &Rc<Lease>, index: u64) -> Result<Vec<u32>, Stop> {
-        let mut differing = Vec::new();
-        let Some(chunk) = self.chunk(lease, index, false).await? else { return Ok(differing) };
+    async fn compare_chunk(&self, lease: &Rc<Lease>, index: u64) -> Result<Comparison, Stop> {
+        let mut found = Comparison::default();
+        let Some(chunk) = self.chunk(lease, index, false).await? else { return Ok(found) };
         let blocks = (self.chunk_size / BLOCK) as u32;
         for first in (0..blocks).step_by(SURVEY_BLOCKS as usize) {
             let range = first..(first + SURVEY_BLOCKS).min(blocks);
             let members = self.survey_members(lease, &chunk, range.clone()).await?;
             for (offset, block) in range.enumerate() {
-                let of = |member: &Vec<BlockSurvey>| (member[offset].state, member[offset].crc);
-                let damaged = members.iter().any(|member| member[offset].state == BlockState::Unmatched);
+                let whole: Vec<&BlockSurvey> = members
+                    .iter()
+                    .map(|member| &member[offset])
+                    .filter(|survey| survey.state != BlockState::Unmatched)
+                    .collect();
                 // A hole and a block of zeroes are the same to every reader.
-                let same = members.iter().all(|member| of(member) == of(&members[0]) || (is_zero(&member[offset]) && is_zero(&members[0][offset])));
-                if damaged || !same {
-                    differing.push(block);
+                let same = |survey: &&BlockSurvey| content(survey) == content(whole[0]);
+                if whole.is_empty() {
+                    found.lost.push(block);
+                } else if !whole.iter().all(same) {
+                    found.different.push(block);
+                } else if whole.len() < members.len() {
+                    found.damaged.push(block);
                 }
             }
         }
-        Ok(differing)
+        Ok(found)
+    }
+
+    /// Settles every chunk that an earlier epoch has left in doubt, a few at a time, while the volume is already in use.
+    pub(super) fn settle_in_background(&self, lease: &Rc<Lease>) {
+        if lease.is_all_settled() || !self.writable {
+            return;
+        }
+        let Some(inner) = self.this.upgrade() else { return };
+        let lease = Rc::clone(lease);
+        rt::spawn(async move {
+            let chunks = inner.size.get().div_ceil(inner.chunk_size);
+            for first in (0..chunks).step_by(SETTLED_AT_ONCE as usize) {
+                let some = (first..(first + SETTLED_AT_ONCE).min(chunks)).map(|index| {
+                    let future: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(inner.chunk(&lease, index, false));
+                    future
+                });
+                if let Err(stop) = all(some).await {
+                    tracing::debug!("file {}: settling ended: {stop:?}", inner.file_id);
+                    // A broken epoch is followed by another, which settles again; anything else is tried again.
+                    rt::time::sleep(BUSY_PAUSE * 4).await;
+                    lease.break_off();
+                    return;
+                }
+            }
+            lease.set_all_settled();
+        });
     }
 
     /// Settles a chunk unless that is done.
@@ -370,8 +430,9 @@ impl Inner {
 /// CRC32C of 4096 zero bytes.
 const ZERO_CRC: u32 = 0x98f9_4189;
 
-fn is_zero(survey: &BlockSurvey) -> bool {
-    survey.state == BlockState::Zero || (survey.state == BlockState::Match && survey.crc == ZERO_CRC)
+/// The checksum of what a reader gets.
+fn content(survey: &BlockSurvey) -> u32 {
+    if survey.state == BlockState::Zero { ZERO_CRC } else { survey.crc }
 }
 
 fn bad_answer(server: &Server, text: &str) -> Stop {

@@ -9,7 +9,9 @@ use rt::net::{Reader, Writer};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedConnectionCommon, UnbufferedStatus};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, UnbufferedConnectionCommon, UnbufferedStatus,
+};
 use rustls::{AlertDescription, ClientConfig, Error, ServerConfig};
 
 use super::record::{self, Opener, RecordError, Sealer};
@@ -25,7 +27,9 @@ const RECORD_MAX: usize = record::RECEIVED_MAX;
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// The peer does not speak TLS.
-    #[error("the peer does not speak TLS (it sent {found:02x?}); check that the address is that of a vstorage server")]
+    #[error(
+        "the peer does not speak TLS (it sent {found:02x?}); check that the address is that of a vstorage server"
+    )]
     NotTls {
         /// The first bytes.
         found: Vec<u8>,
@@ -171,7 +175,11 @@ enum Step {
 /// Runs the handshake to its end and gives what has arrived behind it.
 ///
 /// `rustls` is shown one whole record more at a time, so that it never meets one that is not its business.
-async fn drive<E: End>(end: &mut E, reader: &mut Reader, writer: &mut Writer) -> Result<Vec<u8>, HandshakeError> {
+async fn drive<E: End>(
+    end: &mut E,
+    reader: &mut Reader,
+    writer: &mut Writer,
+) -> Result<Vec<u8>, HandshakeError> {
     let (mut input, mut output) = (Vec::new(), Vec::new());
     let (mut shown, mut total) = (0, 0);
     loop {
@@ -252,7 +260,9 @@ async fn send_alert<E: End>(end: &mut E, mut input: &mut [u8], writer: &mut Writ
 fn record_length(bytes: &[u8]) -> Result<Option<usize>, HandshakeError> {
     let not_tls = || HandshakeError::NotTls { found: bytes[..bytes.len().min(8)].to_vec() };
     // Content types 20 to 23 (RFC 8446 section 5.1); every version of TLS has the major number 3.
-    if bytes.first().is_some_and(|kind| !(20..=23).contains(kind)) || bytes.get(1).is_some_and(|&major| major != 3) {
+    if bytes.first().is_some_and(|kind| !(20..=23).contains(kind))
+        || bytes.get(1).is_some_and(|&major| major != 3)
+    {
         return Err(not_tls());
     }
     let Some(header) = bytes.first_chunk::<5>() else { return Ok(None) };

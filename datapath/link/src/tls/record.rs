@@ -104,7 +104,9 @@ struct Key {
 impl Key {
     fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Result<Self, RecordError> {
         // The only suite that is ever offered.
-        let ConnectionTrafficSecrets::Aes128Gcm { key, iv } = secrets else { return Err(RecordError::KeyUpdate) };
+        let ConnectionTrafficSecrets::Aes128Gcm { key, iv } = secrets else {
+            return Err(RecordError::KeyUpdate);
+        };
         let key = UnboundKey::new(&AES_128_GCM, key.as_ref()).map_err(|_| RecordError::KeyUpdate)?;
         let iv = iv.as_ref().try_into().map_err(|_| RecordError::KeyUpdate)?;
         Ok(Self { key: LessSafeKey::new(key), iv, sequence })
@@ -233,7 +235,8 @@ pub(crate) fn length(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
 impl Opener {
     /// Opens the record that is all of `record`, whose [`length`] has been checked.
     pub(crate) fn open<'a>(&mut self, record: &'a mut [u8]) -> Result<Opened<'a>, RecordError> {
-        let (header, sealed) = record.split_first_chunk_mut::<HEADER>().ok_or(RecordError::Length { len: 0 })?;
+        let (header, sealed) =
+            record.split_first_chunk_mut::<HEADER>().ok_or(RecordError::Length { len: 0 })?;
         let nonce = self.key.nonce();
         let opened = self.key.key.open_in_place(nonce, Aad::from(*header), sealed);
         let opened = opened.map_err(|_| RecordError::Authentication)?;
@@ -254,6 +257,136 @@ impl Opener {
             self.key = self.keys.next_opening()?;
             return Ok(Opened::KeyUpdate { requested: *requested == 1 });
         }
-        Err(RecordError::Unexpected { found: if kind == Content::Handshake as u8 { content.first().copied().unwrap_or(0) } else { kind } })
+        let message = content.first().copied().unwrap_or(0);
+        Err(RecordError::Unexpected { found: if kind == Content::Handshake as u8 { message } else { kind } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{run, secured};
+
+    fn sealed(sealer: &mut Sealer, content: &[u8]) -> Vec<u8> {
+        let mut record = vec![0; content.len() + OVERHEAD];
+        record[HEADER..HEADER + content.len()].copy_from_slice(content);
+        sealer.seal(&mut record, Content::Data);
+        assert_eq!(length(&record), Ok(Some(record.len())));
+        record
+    }
+
+    #[test]
+    fn what_one_side_seals_the_other_opens() {
+        run(async {
+            let (mut client, mut server) = secured().await;
+            for len in [0, 1, 100, 4096, CONTENT_MAX] {
+                let content: Vec<u8> = (0..len).map(|at| (at * 7) as u8).collect();
+                let mut record = sealed(&mut client.sealer, &content);
+                assert_eq!(server.opener.open(&mut record), Ok(Opened::Data(&content)));
+                let mut record = sealed(&mut server.sealer, &content);
+                assert_eq!(client.opener.open(&mut record), Ok(Opened::Data(&content)));
+            }
+            let mut alert = [0; ALERT];
+            client.sealer.alert(&mut alert, 1, 0);
+            assert_eq!(server.opener.open(&mut alert), Ok(Opened::Alert(0)));
+        });
+    }
+
+    #[test]
+    fn changed_repeated_and_reordered_records_are_refused() {
+        run(async {
+            let (mut client, mut server) = secured().await;
+            let record = sealed(&mut client.sealer, b"content");
+            for bit in 0..record.len() * 8 {
+                let mut changed = record.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                // Not to be opened twice under one nonce in earnest; here it tells whether the tag is looked at.
+                server.opener.key.sequence = 0;
+                assert!(server.opener.open(&mut changed).is_err(), "bit {bit}");
+            }
+            server.opener.key.sequence = 0;
+            assert!(server.opener.open(&mut record.clone()).is_ok());
+            assert_eq!(server.opener.open(&mut record.clone()), Err(RecordError::Authentication));
+            let (first, second) = (sealed(&mut client.sealer, b"1"), sealed(&mut client.sealer, b"2"));
+            server.opener.key.sequence = 1;
+            assert_eq!(server.opener.open(&mut second.clone()), Err(RecordError::Authentication));
+            server.opener.key.sequence = 1;
+            assert!(server.opener.open(&mut first.clone()).is_ok());
+        });
+    }
+
+    #[test]
+    fn worn_keys_are_replaced_and_the_other_side_follows() {
+        run(async {
+            let (mut client, mut server) = secured().await;
+            client.sealer.set_records_per_key(3);
+            let mut updates = 0;
+            for round in 0..20u8 {
+                if client.sealer.is_worn() {
+                    let before = client.sealer.key.iv;
+                    let mut update = [0; KEY_UPDATE];
+                    client.sealer.update(&mut update).unwrap();
+                    assert_ne!(client.sealer.key.iv, before);
+                    assert_eq!(server.opener.open(&mut update), Ok(Opened::KeyUpdate { requested: false }));
+                    updates += 1;
+                }
+                let mut record = sealed(&mut client.sealer, &[round]);
+                assert_eq!(server.opener.open(&mut record), Ok(Opened::Data(&[round])));
+                // The way back has its own keys.
+                let mut record = sealed(&mut server.sealer, &[round]);
+                assert_eq!(client.opener.open(&mut record), Ok(Opened::Data(&[round])));
+            }
+            assert_eq!(updates, 6);
+        });
+    }
+
+    /// A record whose inner plaintext, type included, is `inner`.
+    fn sealed_inner(sealer: &mut Sealer, inner: &[u8]) -> Vec<u8> {
+        let len = ((inner.len() + TAG) as u16).to_be_bytes();
+        let header = [23, 3, 3, len[0], len[1]];
+        let mut text = inner.to_vec();
+        let nonce = sealer.key.nonce();
+        let tag = sealer.key.key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut text).unwrap();
+        [&header[..], &text, tag.as_ref()].concat()
+    }
+
+    #[test]
+    fn padding_is_taken_off_and_foreign_messages_are_refused() {
+        run(async {
+            let (mut client, mut server) = secured().await;
+            let mut open = |inner: &[u8]| {
+                let mut record = sealed_inner(&mut client.sealer, inner);
+                server.opener.open(&mut record).map(|opened| match opened {
+                    Opened::Data(content) => content.to_vec(),
+                    other => format!("{other:?}").into_bytes(),
+                })
+            };
+            assert_eq!(open(b"abc\x17\0\0\0"), Ok(b"abc".to_vec()));
+            assert_eq!(open(&[23, 0, 0]), Ok(vec![]));
+            let table: [(&[u8], u8); 6] = [
+                (&[0, 0, 0], 0),
+                (&[4, 0, 0, 0, 22], 4),
+                (&[24, 0, 0, 1, 2, 22], 24),
+                (&[22], 0),
+                (&[1, 20], 20),
+                (&[2, 40, 9, 21], 21),
+            ];
+            for (inner, found) in table {
+                assert_eq!(open(inner), Err(RecordError::Unexpected { found }), "{inner:?}");
+            }
+            let update = b"KeyUpdate { requested: true }";
+            assert_eq!(open(&[24, 0, 0, 1, 1, 22]), Ok(update.to_vec()));
+        });
+    }
+
+    #[test]
+    fn what_is_no_record_is_known_by_its_first_bytes() {
+        assert_eq!(length(&[]), Ok(None));
+        assert_eq!(length(&[23, 3, 3, 0]), Ok(None));
+        assert_eq!(length(&[23, 3, 3, 1, 0]), Ok(Some(261)));
+        assert_eq!(length(b"GET"), Err(RecordError::Kind { found: *b"GET" }));
+        assert_eq!(length(&[20]), Err(RecordError::Kind { found: [20, 0, 0] }));
+        assert_eq!(length(&[23, 3, 3, 0, 16]), Err(RecordError::Length { len: 21 }));
+        assert_eq!(length(&[23, 3, 3, 0xff, 0xff]), Err(RecordError::Length { len: 65_540 }));
     }
 }

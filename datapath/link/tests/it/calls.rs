@@ -8,20 +8,40 @@ use wire::hello::{Goodbye, Role};
 use wire::{Op, Status};
 
 use crate::link::{Call, CallError, CloseReason, Expect, Limits, Options, Response};
-use crate::world::{Echo, authority, endpoint, pair, pair_with, pattern, read_body, run, serve, soon, within};
+use crate::world::{
+    Echo, authority, endpoint, pair, pair_with, pattern, read_body, run, serve, soon, within,
+};
 
 #[test]
 fn every_size_comes_back_as_it_went() {
     run(async {
         let (_server, connection) = pair().await;
-        let sizes = [0, 1, 100, 4096, 4097, 16 << 10, 16_361, 16_362, 16_363, 100_000, 1 << 20, (4 << 20) - 1, 4 << 20];
+        let sizes = [
+            0,
+            1,
+            100,
+            4096,
+            4097,
+            16 << 10,
+            16_361,
+            16_362,
+            16_363,
+            100_000,
+            1 << 20,
+            (4 << 20) - 1,
+            4 << 20,
+        ];
         for (salt, len) in sizes.into_iter().enumerate() {
             for body in [0, 1, 130, 70_000, 1 << 20] {
                 let (body, payload) = (vec![salt as u8; body], pattern(len, salt as u8));
                 let call = Call::new(Op::Write, body.clone(), soon()).with_payload(payload.clone());
                 let reply = connection.call(call).await.unwrap();
                 assert_eq!(reply.status, Status::Ok);
-                assert!(reply.body[..] == body[..] && reply.payload[..] == payload[..], "{} and {len}", body.len());
+                assert!(
+                    reply.body[..] == body[..] && reply.payload[..] == payload[..],
+                    "{} and {len}",
+                    body.len()
+                );
                 assert!(len == 0 || reply.payload.is_aligned());
             }
         }
@@ -33,7 +53,8 @@ fn a_payload_of_many_parts_arrives_as_one() {
     run(async {
         let (_server, connection) = pair().await;
         let whole = pattern(50_000, 3);
-        let parts: Vec<View> = [0..1, 1..1, 1..4096, 4096..20_000, 20_000..50_000].map(|part| whole.slice(part)).into();
+        let parts: Vec<View> =
+            [0..1, 1..1, 1..4096, 4096..20_000, 20_000..50_000].map(|part| whole.slice(part)).into();
         let reply = connection.call(Call::new(Op::Write, vec![1], soon()).with_payload(parts)).await.unwrap();
         assert!(reply.payload[..] == whole[..]);
     });
@@ -70,7 +91,8 @@ fn answers_overtake_each_other() {
             .map(|delay| {
                 let (connection, order) = (connection.clone(), Rc::clone(&order));
                 rt::spawn(async move {
-                    let reply = connection.call(Call::new(Op::Read, read_body(10, delay), soon())).await.unwrap();
+                    let reply =
+                        connection.call(Call::new(Op::Read, read_body(10, delay), soon())).await.unwrap();
                     assert_eq!(&reply.body[..], read_body(10, delay));
                     order.borrow_mut().push(delay);
                 })
@@ -116,7 +138,7 @@ fn a_deadline_ends_a_call_and_nothing_else() {
         let never = connection.call(Call::new(Op::Flush, vec![], within(50))).await;
         assert!(matches!(never, Err(CallError::Timeout)));
         let took = start.elapsed();
-        assert!(took >= Duration::from_millis(50) && took < Duration::from_millis(500), "{took:?}");
+        assert!(took >= Duration::from_millis(50) && took < Duration::from_secs(5), "{took:?}");
         let passed = connection.call(Call::new(Op::Write, vec![], rt::time::now())).await;
         assert!(matches!(passed, Err(CallError::Timeout)));
         assert_eq!(server.echo.served.get(), 1, "a call whose deadline has passed is not made");
@@ -133,7 +155,8 @@ fn a_deadline_ends_a_call_and_nothing_else() {
 fn a_dropped_call_is_forgotten_and_its_place_is_free_again() {
     run(async {
         let limits = Limits { requests: 2, bytes: 1 << 20 };
-        let (_server, connection) = pair_with(Options { limits, ..Options::default() }, Options::default()).await;
+        let (_server, connection) =
+            pair_with(Options { limits, ..Options::default() }, Options::default()).await;
         for _ in 0..10 {
             let call = connection.call(Call::new(Op::Read, read_body(100, 10), soon()));
             assert!(rt::time::timeout(Duration::from_millis(2), call).await.is_err());
@@ -160,11 +183,14 @@ fn a_request_made_again_waits_for_the_first_answer() {
 fn no_more_requests_are_made_than_the_peer_allows() {
     run(async {
         let limits = Limits { requests: 3, bytes: 1 << 20 };
-        let (server, connection) = pair_with(Options { limits, ..Options::default() }, Options::default()).await;
+        let (server, connection) =
+            pair_with(Options { limits, ..Options::default() }, Options::default()).await;
         let calls: Vec<_> = (0..20)
             .map(|_| {
                 let connection = connection.clone();
-                rt::spawn(async move { connection.call(Call::new(Op::Read, read_body(1, 10), soon())).await.unwrap() })
+                rt::spawn(async move {
+                    connection.call(Call::new(Op::Read, read_body(1, 10), soon())).await.unwrap()
+                })
             })
             .collect();
         let mut most = 0;
@@ -196,9 +222,11 @@ fn no_more_requests_are_made_than_the_peer_allows() {
 fn bytes_under_way_are_bounded_and_a_giant_goes_alone() {
     run(async {
         let limits = Limits { requests: 100, bytes: 64 << 10 };
-        let (server, connection) = pair_with(Options { limits, ..Options::default() }, Options::default()).await;
+        let (server, connection) =
+            pair_with(Options { limits, ..Options::default() }, Options::default()).await;
         let giant = Call::new(Op::Write, vec![1], soon()).with_payload(pattern(1 << 20, 1));
-        let others = (0..10).map(|_| Call::new(Op::Read, read_body(1, 5), soon()).with_payload(pattern(30_000, 2)));
+        let others =
+            (0..10).map(|_| Call::new(Op::Read, read_body(1, 5), soon()).with_payload(pattern(30_000, 2)));
         let calls: Vec<_> = std::iter::once(giant)
             .chain(others)
             .map(|call| {
@@ -261,10 +289,20 @@ fn closing_finishes_what_was_begun() {
         let theirs = server.echo.held.borrow_mut().pop().unwrap();
         let read = {
             let connection = connection.clone();
-            rt::spawn(async move { connection.call(Call::new(Op::Read, read_body(2 << 20, 50), soon())).await })
+            rt::spawn(
+                async move { connection.call(Call::new(Op::Read, read_body(2 << 20, 400), soon())).await },
+            )
         };
         rt::time::sleep(Duration::from_millis(20)).await;
-        theirs.close().await;
+        let closing = {
+            let theirs = theirs.clone();
+            rt::spawn(async move { theirs.close().await })
+        };
+        // Long enough for the goodbye to arrive, and short enough for the read still to run.
+        rt::time::sleep(Duration::from_millis(150)).await;
+        let refused = connection.call(Call::new(Op::Write, vec![], soon())).await;
+        assert!(matches!(refused, Err(CallError::Disconnected(CloseReason::PeerStopping))), "{refused:?}");
+        closing.await.unwrap();
         assert_eq!(read.await.unwrap().unwrap().payload.len(), 2 << 20, "it was running");
         assert!(matches!(theirs.closed().await, CloseReason::Local));
         assert!(matches!(connection.closed().await, CloseReason::PeerClosed));
@@ -282,11 +320,11 @@ fn a_peer_that_says_goodbye_gets_no_more_requests_and_answers_the_old_ones() {
         let theirs = server.echo.held.borrow_mut().pop().unwrap();
         let read = {
             let connection = connection.clone();
-            rt::spawn(async move { connection.call(Call::new(Op::Read, read_body(5, 60), soon())).await })
+            rt::spawn(async move { connection.call(Call::new(Op::Read, read_body(5, 300), soon())).await })
         };
         rt::time::sleep(Duration::from_millis(10)).await;
         theirs.notify(&Goodbye::default()).await.unwrap();
-        rt::time::sleep(Duration::from_millis(10)).await;
+        rt::time::sleep(Duration::from_millis(100)).await;
         let refused = connection.call(Call::new(Op::Write, vec![], soon())).await;
         assert!(matches!(refused, Err(CallError::Disconnected(CloseReason::PeerStopping))), "{refused:?}");
         assert_eq!(read.await.unwrap().unwrap().payload.len(), 5);
@@ -349,7 +387,8 @@ fn a_killed_peer_ends_every_call() {
     });
     run(async move {
         let address = from_server.recv().await.unwrap();
-        let connection = endpoint(&authority, Role::Client).connect(&address, Expect::role(Role::Cs)).await.unwrap();
+        let connection =
+            endpoint(&authority, Role::Client).connect(&address, Expect::role(Role::Cs)).await.unwrap();
         let calls: Vec<_> = (0..10)
             .map(|_| {
                 let connection = connection.clone();
@@ -389,7 +428,10 @@ fn typed_requests_are_answered_or_refused_in_type() {
         let (_server, connection) = pair().await;
         connection.ask(&Ping {}, soon()).await.unwrap();
         let refused = connection.ask(&wire::namespace::Create::default(), soon()).await.unwrap_err();
-        assert!(matches!(refused, crate::link::AskError::Status { status: Status::Unsupported, .. }), "{refused:?}");
+        assert!(
+            matches!(refused, crate::link::AskError::Status { status: Status::Unsupported, .. }),
+            "{refused:?}"
+        );
         let error = wire::ErrorBody { message: "no".into(), ..Default::default() };
         let response = Response::failure(Status::NotFound, &error);
         assert_eq!(wire::ErrorBody::lossy(&response.body), error);

@@ -9,11 +9,14 @@ use wire::hello::Role;
 use wire::{HEADER_LEN, Header, Op, Status};
 
 use crate::link::{
-    CallError, CertificateRefused, CloseReason, ClusterAuthority, ConnectCause, Connection, Credentials, Endpoint,
-    Expect, GreetError, HandshakeError, Limits, LocalHello, Options, RecordError, Roles, Call, Security,
+    Call, CallError, CertificateRefused, CloseReason, ClusterAuthority, ConnectCause, Connection,
+    Credentials, Endpoint, Expect, GreetError, HandshakeError, Limits, LocalHello, Options, RecordError,
+    Roles, Security,
 };
 use crate::raw::{Raw, blocking, is_closed, plain};
-use crate::world::{Server, anywhere, authority, endpoint, endpoint_with, member, read_body, run, serve, soon};
+use crate::world::{
+    Server, anywhere, authority, endpoint, endpoint_with, member, read_body, run, serve, soon,
+};
 
 /// A server with a well-behaved client, and a short patience.
 async fn server() -> (ClusterAuthority, Server, Connection) {
@@ -37,8 +40,13 @@ async fn works(connection: &Connection) {
 fn garbage_on_the_port_is_dropped_at_once() {
     run(async {
         let (_, server, good) = server().await;
-        let inputs: [&[u8]; 5] =
-            [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", &[0; 100], &[0xff; 70_000], b"VSF1", &[22, 3, 1, 0xff, 0xff, 1, 2]];
+        let inputs: [&[u8]; 5] = [
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            &[0; 100],
+            &[0xff; 70_000],
+            b"VSF1",
+            &[22, 3, 1, 0xff, 0xff, 1, 2],
+        ];
         for input in inputs {
             let address = server.address.clone();
             let closed = blocking(move || {
@@ -77,8 +85,11 @@ fn who_stops_in_the_middle_of_the_handshake_is_dropped_in_time() {
 fn many_hanging_strangers_cost_little_and_do_not_harm_those_inside() {
     run(async {
         let authority = authority();
-        let options =
-            Options { handshake_timeout: Duration::from_millis(300), handshakes_max: 4, ..Options::default() };
+        let options = Options {
+            handshake_timeout: Duration::from_millis(300),
+            handshakes_max: 4,
+            ..Options::default()
+        };
         let server = serve(endpoint_with(member(&authority, "server"), Role::Cs, options));
         let client = endpoint(&authority, Role::Client);
         let good = client.connect(&server.address, Expect::default()).await.unwrap();
@@ -127,7 +138,10 @@ fn members_of_other_clusters_are_told_apart_from_forgers() {
         let (ours, theirs) = (authority(), authority());
         let cause = refused(member(&theirs, "s"), member(&ours, "c")).await;
         let wrong = CertificateRefused::WrongCluster { theirs: theirs.cluster(), ours: ours.cluster() };
-        assert!(matches!(&cause, ConnectCause::Handshake(HandshakeError::Refused(refused)) if *refused == wrong), "{cause}");
+        assert!(
+            matches!(&cause, ConnectCause::Handshake(HandshakeError::Refused(refused)) if *refused == wrong),
+            "{cause}"
+        );
         // The same cluster by name and id, but another key.
         let forger = ClusterAuthority::create("test", ours.cluster()).unwrap();
         let cause = refused(member(&forger, "s"), member(&ours, "c")).await;
@@ -158,7 +172,9 @@ fn expired_certificates_are_refused_on_both_sides_with_advice() {
         let authority = authority();
         let old = authority.issue_until("old", "1", Roles::ALL, 2001).unwrap();
         let cause = refused(old.clone(), member(&authority, "c")).await;
-        let ConnectCause::Handshake(HandshakeError::Refused(CertificateRefused::Expired { not_after_s, .. })) = cause
+        let ConnectCause::Handshake(HandshakeError::Refused(CertificateRefused::Expired {
+            not_after_s, ..
+        })) = cause
         else {
             panic!("{cause}")
         };
@@ -178,10 +194,14 @@ fn a_role_needs_its_certificate() {
         let client = authority.issue("c", "1", Roles::of(&[Role::Client])).unwrap();
         let liar = endpoint_with(client, Role::Cs, Options::default());
         let cause = liar.connect(&server.address, Expect::default()).await.unwrap_err().cause;
-        let ConnectCause::Greeting(CloseReason::Greeting(GreetError::Refused { status, message })) = cause else {
+        let ConnectCause::Greeting(CloseReason::Greeting(GreetError::Refused { status, message })) = cause
+        else {
             panic!("{cause}")
         };
-        assert_eq!((status, message.as_str()), (Status::Forbidden, "the peer's certificate does not allow the role cs"));
+        assert_eq!(
+            (status, message.as_str()),
+            (Status::Forbidden, "the peer's certificate does not allow the role cs")
+        );
     });
 }
 
@@ -195,10 +215,16 @@ fn who_is_not_expected_is_not_talked_to() {
         let client = endpoint(&authority, Role::Client);
         let cause = client.connect(&server.address, Expect::role(Role::Mds)).await.unwrap_err().cause;
         let role = GreetError::Role { expected: Role::Mds, found: Role::Cs };
-        assert!(matches!(&cause, ConnectCause::Greeting(CloseReason::Greeting(error)) if *error == role), "{cause}");
+        assert!(
+            matches!(&cause, ConnectCause::Greeting(CloseReason::Greeting(error)) if *error == role),
+            "{cause}"
+        );
         let cause = client.connect(&server.address, Expect::chunk_server(8)).await.unwrap_err().cause;
         let other = GreetError::ChunkServer { expected: 8, found: 7 };
-        assert!(matches!(&cause, ConnectCause::Greeting(CloseReason::Greeting(error)) if *error == other), "{cause}");
+        assert!(
+            matches!(&cause, ConnectCause::Greeting(CloseReason::Greeting(error)) if *error == other),
+            "{cause}"
+        );
         assert_eq!(client.connect(&server.address, Expect::chunk_server(7)).await.unwrap().peer().cs_id, 7);
     });
 }
@@ -208,10 +234,15 @@ fn features_that_are_missing_are_named_to_both() {
     run(async {
         let authority = authority();
         let server = serve(endpoint(&authority, Role::Cs));
-        let hello = LocalHello { features: 0b100, features_required: 0b100, ..LocalHello::new(Role::Client, [3; 16]) };
+        let hello = LocalHello {
+            features: 0b100,
+            features_required: 0b100,
+            ..LocalHello::new(Role::Client, [3; 16])
+        };
         let client = Endpoint::new(member(&authority, "c"), hello, Options::default()).unwrap();
         let error = client.connect(&server.address, Expect::default()).await.unwrap_err();
-        let ConnectCause::Greeting(CloseReason::Greeting(GreetError::Refused { status, .. })) = error.cause else {
+        let ConnectCause::Greeting(CloseReason::Greeting(GreetError::Refused { status, .. })) = error.cause
+        else {
             panic!("{error}")
         };
         assert_eq!(status, Status::Unsupported);
@@ -235,7 +266,9 @@ fn servers_that_are_not_ours_are_named_as_such() {
     run(async {
         let options = Options { connect_timeout: Duration::from_millis(200), ..Options::default() };
         let client = endpoint_with(member(&authority(), "c"), Role::Client, options);
-        for (banner, expected) in [(&b"SSH-2.0-x\r\n"[..], "does not speak TLS"), (b"", "no answer within 200 ms")] {
+        for (banner, expected) in
+            [(&b"SSH-2.0-x\r\n"[..], "does not speak TLS"), (b"", "no answer within 200 ms")]
+        {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = Address::Tcp(listener.local_addr().unwrap());
             let server = std::thread::Builder::new().spawn(move || {
@@ -344,7 +377,8 @@ fn who_stops_in_the_middle_of_a_frame_harms_nobody_and_is_given_up() {
             ..Options::default()
         };
         let server = serve(endpoint_with(member(&authority, "server"), Role::Cs, options));
-        let good = endpoint(&authority, Role::Client).connect(&server.address, Expect::default()).await.unwrap();
+        let good =
+            endpoint(&authority, Role::Client).connect(&server.address, Expect::default()).await.unwrap();
         let (address, credentials) = (server.address.clone(), member(&authority, "bad"));
         let closed = blocking(move || {
             let mut raw = Raw::greeted(&address, &credentials);
@@ -415,7 +449,10 @@ fn meddler(server: Address, position: usize) -> Address {
         let (mut client, _) = listener.accept().unwrap();
         let mut server = plain(&server);
         let (mut back_from, mut back_to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-        spawn(Box::new(move || drop(std::io::copy(&mut back_from, &mut back_to))));
+        spawn(Box::new(move || {
+            let _ = std::io::copy(&mut back_from, &mut back_to);
+            let _ = back_to.shutdown(std::net::Shutdown::Both);
+        }));
         let (mut buffer, mut seen) = (vec![0; 4096], 0);
         while let Ok(count @ 1..) = client.read(&mut buffer) {
             if (seen..seen + count).contains(&position) {
@@ -437,7 +474,8 @@ fn a_changed_bit_ends_the_connection() {
         let authority = authority();
         let server = serve(endpoint(&authority, Role::Cs));
         let client = endpoint(&authority, Role::Client);
-        let connection = client.connect(&meddler(server.address.clone(), 50_000), Expect::default()).await.unwrap();
+        let connection =
+            client.connect(&meddler(server.address.clone(), 50_000), Expect::default()).await.unwrap();
         connection.call(Call::new(Op::GetMap, vec![], soon())).await.unwrap();
         let theirs = server.echo.held.borrow_mut().pop().unwrap();
         let call = Call::new(Op::Write, vec![], soon()).with_payload(crate::world::pattern(100_000, 0));
@@ -446,7 +484,6 @@ fn a_changed_bit_ends_the_connection() {
         assert!(matches!(reason, CloseReason::Record(RecordError::Authentication)), "{reason}");
     });
 }
-
 
 /// Collects log lines.
 struct Log(std::sync::Mutex<std::sync::mpsc::Sender<String>>);

@@ -6,4 +6,6 @@ mod calls;
 mod hostile;
 mod measure;
 mod raw;
+mod servers;
+mod sim;
 mod world;

@@ -5,15 +5,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::link::{
-    Call, ClusterAuthority, ClusterId, Connection, Credentials, Endpoint, Expect, LocalHello, Notice, Options, Request,
-    Response, Roles, Service,
+    Call, ClusterAuthority, ClusterId, Connection, Credentials, Endpoint, Expect, LocalHello, Notice,
+    Options, Request, Response, Roles, Service,
 };
 use rt::net::{Address, Listener};
 use rt::time::Instant;
 use rt::{Executor, ExecutorOptions};
 use wire::hello::Role;
 use wire::{Op, Status};
-
 
 /// Runs `main` on the real driver.
 pub(crate) fn run<F: Future + 'static>(main: F) -> F::Output {
@@ -73,7 +72,9 @@ pub(crate) fn number(body: &[u8], at: usize) -> u32 {
 
 pub(crate) fn pattern(len: usize, salt: u8) -> rt::buf::View {
     let mut buf = rt::buf::Buf::new(len);
-    buf.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at as u8).wrapping_mul(31) ^ (at >> 8) as u8 ^ salt);
+    buf.iter_mut()
+        .enumerate()
+        .for_each(|(at, byte)| *byte = (at as u8).wrapping_mul(31) ^ (at >> 8) as u8 ^ salt);
     buf.freeze()
 }
 
@@ -96,7 +97,11 @@ impl Service for Echo {
             Some(Op::Stat) => {
                 let call = Call::new(Op::Write, request.body, soon());
                 match connection.call(call).await {
-                    Ok(reply) => Response { status: reply.status, body: reply.body.into(), payload: reply.payload.into() },
+                    Ok(reply) => Response {
+                        status: reply.status,
+                        body: reply.body.into(),
+                        payload: reply.payload.into(),
+                    },
                     Err(_) => Status::Internal.into(),
                 }
             }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::rc::Rc;
 
 use super::World;
-use super::ops::{Answer, HandleId, Op, Place, Request};
 use super::disk::Target;
+use super::ops::{Answer, HandleId, Op, Place, Request};
 use crate::buf::{Buf, View};
 use crate::fs::{Allocation, DirEntry, OpenOptions, Space};
 use crate::task::Owner;
@@ -23,7 +23,10 @@ pub(crate) struct SimFile {
 
 impl std::fmt::Debug for SimFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SimFile").field("handle", &self.handle).field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("SimFile")
+            .field("handle", &self.handle)
+            .field("target", &self.target)
+            .finish_non_exhaustive()
     }
 }
 
@@ -103,7 +106,9 @@ impl SimFile {
 
     /// Refuses what direct I/O refuses.
     fn check(&self, offset: u64, len: usize, memory: *const u8) -> io::Result<()> {
-        if self.target.direct && !self.world.with_fs(self.place, |fs| fs.is_aligned(offset, len, memory.addr())) {
+        if self.target.direct
+            && !self.world.with_fs(self.place, |fs| fs.is_aligned(offset, len, memory.addr()))
+        {
             return Err(errno(libc::EINVAL));
         }
         Ok(())
@@ -126,7 +131,8 @@ impl SimFile {
     pub(crate) async fn write_at(&self, data: View, offset: u64) -> io::Result<usize> {
         self.writable(libc::EBADF)?;
         self.check(offset, data.len(), data.first_byte())?;
-        number(self.submit(Request::Write { target: self.target.clone(), data, offset }).await).map(|count| count as usize)
+        number(self.submit(Request::Write { target: self.target.clone(), data, offset }).await)
+            .map(|count| count as usize)
     }
 
     pub(crate) async fn sync(&self, _data_only: bool) -> io::Result<()> {

@@ -96,8 +96,8 @@ impl Host {
     }
 }
 
-/// The path from the root, without `.` and `..`; relative ones begin at the root. There are no symbolic links, so this
-/// is what the kernel would find.
+/// The path from the root, without `.` and `..`; relative ones begin at the root. There are no symbolic links, so
+/// this is what the kernel would find.
 fn normal(path: &Path) -> std::io::Result<PathBuf> {
     let mut normal = PathBuf::from("/");
     for part in path.components() {

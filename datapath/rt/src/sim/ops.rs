@@ -85,7 +85,9 @@ impl Request {
     pub(super) fn interrupted(self) -> Option<Interrupted> {
         Some(match self {
             Self::Write { target, data, offset } => Interrupted::Write { target, offset, data },
-            Self::Allocate { target, kind, offset, len } => Interrupted::Allocate { target, kind, offset, len },
+            Self::Allocate { target, kind, offset, len } => {
+                Interrupted::Allocate { target, kind, offset, len }
+            }
             Self::SetLen { target, len } => Interrupted::SetLen { target, len },
             Self::Remove { path } => Interrupted::Remove { path },
             Self::Rename { from, to } => Interrupted::Rename { from, to },
@@ -204,7 +206,9 @@ impl World {
             request => self.with_fs(place, |fs| request.perform(fs, effect)),
         };
         let outcome = answer.outcome();
-        self.fold(outcome.as_ref().map_or_else(|error| error.raw_os_error().unwrap_or(-1) as u64, |number| *number));
+        self.fold(
+            outcome.as_ref().map_or_else(|error| error.raw_os_error().unwrap_or(-1) as u64, |number| *number),
+        );
         if let Some(description) = description {
             self.line(owner, || match outcome {
                 Ok(number) => format!("{description} = {number}"),
@@ -237,7 +241,14 @@ impl World {
         }
     }
 
-    fn open(&self, owner: Owner, place: Place, path: &[String], full: Rc<Path>, options: OpenOptions) -> io::Result<HandleId> {
+    fn open(
+        &self,
+        owner: Owner,
+        place: Place,
+        path: &[String],
+        full: Rc<Path>,
+        options: OpenOptions,
+    ) -> io::Result<HandleId> {
         let ino = self.with_fs(place, |fs| fs.open(path, &options))?;
         let target = Target { ino, path: full, direct: options.direct };
         let mut handles = self.handles.borrow_mut();
@@ -269,7 +280,8 @@ impl World {
         {
             let mut handles = self.handles.borrow_mut();
             if dead && idle {
-                let theirs = handles.open.iter().filter(|(_, handle)| handle.owner == owner).map(|(id, _)| *id);
+                let theirs =
+                    handles.open.iter().filter(|(_, handle)| handle.owner == owner).map(|(id, _)| *id);
                 for id in theirs.collect::<Vec<_>>() {
                     gone.extend(handles.open.remove(&id).map(|handle| (id, handle)));
                 }
@@ -308,7 +320,10 @@ impl World {
         let mut operations = self.operations.borrow_mut();
         let mut interrupted = Vec::new();
         for key in operations.keys() {
-            let Some(operation) = operations.get_mut(key).filter(|operation| operation.place.0 == host) else { continue };
+            let Some(operation) = operations.get_mut(key).filter(|operation| operation.place.0 == host)
+            else {
+                continue;
+            };
             if let Some(request) = operation.request.take() {
                 self.processes.borrow_mut()[operation.owner as usize].in_flight -= 1;
                 interrupted.push((operation.place.1, request));
@@ -385,7 +400,9 @@ impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open { full, options, .. } => write!(f, "open {} {options:?}", full.display()),
-            Self::Read { target, buf, offset } => write!(f, "read {} {offset}+{}", target.path.display(), buf.len()),
+            Self::Read { target, buf, offset } => {
+                write!(f, "read {} {offset}+{}", target.path.display(), buf.len())
+            }
             Self::Write { target, data, offset } => {
                 write!(f, "write {} {offset}+{}", target.path.display(), data.len())
             }

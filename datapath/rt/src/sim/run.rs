@@ -21,6 +21,7 @@ use crate::task::{self, Owner, TaskId, Tasks};
 pub struct Simulation {
     core: Rc<Core>,
     world: Rc<World>,
+    ran: bool,
 }
 
 impl std::fmt::Debug for Simulation {
@@ -42,7 +43,7 @@ impl Simulation {
             rng: RefCell::new(Rng::from_seed(seed)),
             driver: Driver::Sim(Rc::clone(&world)),
         };
-        Self { core: Rc::new(core), world }
+        Self { core: Rc::new(core), world, ran: false }
     }
 
     /// Runs the controller to its end, then ends every process.
@@ -51,11 +52,13 @@ impl Simulation {
     /// [`SimFailure`], when the controller does not come to an end.
     ///
     /// # Panics
-    /// With the panic of any task, after printing seed and virtual time; when called on a thread with an executor.
+    /// With the panic of any task, after printing seed and virtual time; when called twice, or on a thread with an
+    /// executor.
     pub fn run<F>(&mut self, controller: F) -> Result<F::Output, SimFailure>
     where
         F: Future + 'static,
     {
+        assert!(!std::mem::replace(&mut self.ran, true), "a world runs once");
         let _entered = context::enter(Rc::clone(&self.core));
         let _report = PanicReport(self);
         self.core.tasks.owner.set(0);
@@ -159,7 +162,8 @@ impl Simulation {
             self.poll(owner, id);
             return Ok(());
         }
-        let next = self.next_at().ok_or(SimFailure::Deadlock { seed, now, tasks: self.core.tasks.count() })?;
+        let next =
+            self.next_at().ok_or(SimFailure::Deadlock { seed, now, tasks: self.core.tasks.count() })?;
         world.set_now(next);
         Ok(())
     }
@@ -245,7 +249,8 @@ impl Drop for PanicReport<'_> {
         }
         let world = &self.0.world;
         let owner = self.0.core.tasks.owner.get();
-        let process = world.processes.try_borrow().ok().and_then(|all| all.get(owner as usize).map(|p| p.name.clone()));
+        let process =
+            world.processes.try_borrow().ok().and_then(|all| all.get(owner as usize).map(|p| p.name.clone()));
         eprintln!(
             "simulation of seed {} panicked at {:?} of virtual time, in process {}",
             world.options.seed,

@@ -50,7 +50,9 @@ impl UringFile {
             Some(index) => entry_for!(self.registered.target(), |fd| {
                 opcode::ReadFixed::new(fd, start, len, index).offset(offset).build()
             }),
-            None => entry_for!(self.registered.target(), |fd| opcode::Read::new(fd, start, len).offset(offset).build()),
+            None => entry_for!(self.registered.target(), |fd| opcode::Read::new(fd, start, len)
+                .offset(offset)
+                .build()),
         };
         let (result, keep) = self.ring().submit(entry, Keep::Buf(buf)).await;
         let Keep::Buf(buf) = keep else { unreachable!("an operation gives back what it kept") };
@@ -63,7 +65,9 @@ impl UringFile {
             Some(index) => entry_for!(self.registered.target(), |fd| {
                 opcode::WriteFixed::new(fd, start, len, index).offset(offset).build()
             }),
-            None => entry_for!(self.registered.target(), |fd| opcode::Write::new(fd, start, len).offset(offset).build()),
+            None => entry_for!(self.registered.target(), |fd| opcode::Write::new(fd, start, len)
+                .offset(offset)
+                .build()),
         };
         outcome(self.ring().submit(entry, Keep::View(data)).await.0)
     }
@@ -110,10 +114,12 @@ impl UringFile {
 
     /// Takes the file's lock (`flock(2)`), which belongs to the open file and so to the ring's table as well.
     pub(crate) async fn try_lock(&self) -> io::Result<bool> {
-        self.blocking(|fd| match rustix::fs::flock(fd, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(true),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
-            Err(error) => Err(error.into()),
+        self.blocking(|fd| {
+            match rustix::fs::flock(fd, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => Ok(true),
+                Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+                Err(error) => Err(error.into()),
+            }
         })
         .await
     }

@@ -104,7 +104,11 @@ impl Pool {
     }
 
     /// Memory for `len` bytes: address, capacity, and where it lies.
-    pub(super) fn take(&mut self, len: usize, ring: Option<&IoUring>) -> Option<(NonNull<u8>, usize, PoolSlot)> {
+    pub(super) fn take(
+        &mut self,
+        len: usize,
+        ring: Option<&IoUring>,
+    ) -> Option<(NonNull<u8>, usize, PoolSlot)> {
         let pages = len.max(1).div_ceil(ALIGN).next_power_of_two();
         let order = pages.trailing_zeros() as usize;
         if order >= ORDERS {

@@ -43,8 +43,10 @@ impl RecvRing {
         let entries = map(Self::entries_bytes(count)).map_err(|error| StartError::from_setup(&error))?;
         let memory = map(usize::from(count) * BUFFER).map_err(|error| StartError::from_setup(&error))?;
         // SAFETY: both mappings live until the ring is closed (see `Drop` and the order of fields in `Inner`).
-        unsafe { ring.submitter().register_buf_ring_with_flags(entries.as_ptr().addr() as u64, count, GROUP, 0) }
-            .map_err(|error| StartError::from_setup(&error))?;
+        unsafe {
+            ring.submitter().register_buf_ring_with_flags(entries.as_ptr().addr() as u64, count, GROUP, 0)
+        }
+        .map_err(|error| StartError::from_setup(&error))?;
         let mut this = Self { entries: entries.cast(), memory, count, tail: 0, available: 0, leaked: false };
         for id in 0..count {
             this.give_back(id);

@@ -64,12 +64,16 @@ impl UringListener {
         let result = poll_fn(|cx| {
             loop {
                 let multi = accept.get_or_insert_with(|| {
-                    let entry = entry_for!(target, |fd| opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build());
+                    let entry = entry_for!(target, |fd| opcode::AcceptMulti::new(fd)
+                        .flags(libc::SOCK_CLOEXEC)
+                        .build());
                     ring.submit_multi(entry).of_descriptors()
                 });
                 match multi.poll_next(cx) {
                     std::task::Poll::Pending => return std::task::Poll::Pending,
-                    std::task::Poll::Ready(Some((result, _))) => return std::task::Poll::Ready(outcome(result)),
+                    std::task::Poll::Ready(Some((result, _))) => {
+                        return std::task::Poll::Ready(outcome(result));
+                    }
                     std::task::Poll::Ready(None) => *accept = None,
                 }
             }
@@ -115,7 +119,10 @@ fn split(ring: &Ring, fd: OwnedFd) -> io::Result<(UringReader, UringWriter)> {
         _ => false,
     };
     let socket = Rc::new(Socket { registered, fd, zero_copy: Cell::new(zero_copy) });
-    Ok((UringReader { socket: Rc::clone(&socket), multi: None, eof: false, large: false }, UringWriter { socket }))
+    Ok((
+        UringReader { socket: Rc::clone(&socket), multi: None, eof: false, large: false },
+        UringWriter { socket },
+    ))
 }
 
 /// The receiving half.
@@ -143,7 +150,8 @@ impl UringReader {
                     return self.recv_once(&ring).await;
                 }
                 let entry =
-                    entry_for!(self.socket.registered.target(), |fd| opcode::RecvMulti::new(fd, GROUP).build());
+                    entry_for!(self.socket.registered.target(), |fd| opcode::RecvMulti::new(fd, GROUP)
+                        .build());
                 self.multi = Some(ring.submit_multi(entry));
             }
             let multi = self.multi.as_mut().expect("armed above");
@@ -170,7 +178,7 @@ impl UringReader {
             }
         }
         // Out of buffers: the caller's loop waits for one and arms multishot.
-        Ok(Box::pin(self.recv()).await?)
+        Box::pin(self.recv()).await
     }
 
     /// Some(data), Some(None) at the end of the stream, None when buffers ran out and the receive must be armed again.
@@ -182,7 +190,8 @@ impl UringReader {
                 self.eof = true;
                 Ok(Some(None))
             }
-            error if error == -libc::ENOBUFS => Ok(None),
+            // Out of buffers, or stopped for a direct receive that then needed less than it thought.
+            error if error == -libc::ENOBUFS || error == -libc::ECANCELED => Ok(None),
             _ => {
                 outcome(result)?;
                 Ok(Some(provided))
@@ -191,7 +200,11 @@ impl UringReader {
     }
 
     /// Receives exactly `buf[from..]`, straight into the buffer where that pays.
-    pub(crate) async fn recv_into(&mut self, mut buf: Buf, mut from: usize) -> (io::Result<Option<Provided>>, Buf) {
+    pub(crate) async fn recv_into(
+        &mut self,
+        mut buf: Buf,
+        mut from: usize,
+    ) -> (io::Result<Option<Provided>>, Buf) {
         // What multishot has taken off the socket already comes first; a rest too small for a direct receive comes
         // the same way.
         while buf.len() - from > 0 {
@@ -316,7 +329,9 @@ impl UringWriter {
                 opcode::SendZc::new(fd, start, len).flags(flags).buf_index(index).build()
             });
             match outcome(ring.submit(entry, Keep::View(data.clone())).cancel_on_drop().await.0) {
-                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => self.socket.zero_copy.set(false),
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                    self.socket.zero_copy.set(false)
+                }
                 other => return other,
             }
         }
@@ -363,7 +378,9 @@ impl UringWriter {
         let entry = entry_for!(self.socket.registered.target(), |fd| {
             opcode::SendMsg::new(fd, header).flags(flags).build()
         });
-        outcome(self.socket.registered.ring().submit(entry, Keep::Vectored(vectored)).cancel_on_drop().await.0)
+        outcome(
+            self.socket.registered.ring().submit(entry, Keep::Vectored(vectored)).cancel_on_drop().await.0,
+        )
     }
 
     /// Ends the connection in both directions: a receive under way completes.

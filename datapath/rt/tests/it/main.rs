@@ -1,5 +1,6 @@
 //! Tests of the executor on a real ring (and, in the `sim_*` modules, on the simulator).
 
+mod mailbox;
 mod sim_both;
 mod sim_disk;
 mod sim_fault;

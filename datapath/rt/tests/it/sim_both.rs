@@ -102,7 +102,8 @@ fn names() {
         rt::fs::rename(&dir.join("two"), &dir.join("empty")).await.unwrap();
         rt::fs::rename(&dir.join("sub/below"), &dir.join("sub/other")).await.unwrap();
         let open = File::open(&dir.join("empty"), OpenOptions::read()).await.unwrap();
-        let listing = (rt::fs::read_dir(&dir).await.unwrap(), rt::fs::read_dir(&dir.join("sub")).await.unwrap());
+        let listing =
+            (rt::fs::read_dir(&dir).await.unwrap(), rt::fs::read_dir(&dir.join("sub")).await.unwrap());
         rt::fs::remove_file(&dir.join("empty")).await.unwrap();
         let (result, unlinked) = open.read_exact_at(Buf::new(3), 0).await;
         result.unwrap();
@@ -139,7 +140,9 @@ fn locks() {
 
 fn pattern(len: usize, salt: u8) -> View {
     let mut buf = Buf::new(len);
-    buf.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i as u8).wrapping_mul(31) ^ (i >> 8) as u8 ^ salt);
+    buf.iter_mut()
+        .enumerate()
+        .for_each(|(i, byte)| *byte = (i as u8).wrapping_mul(31) ^ (i >> 8) as u8 ^ salt);
     buf.freeze()
 }
 

@@ -75,7 +75,7 @@ fn an_unflushed_write_is_kept_lost_or_torn() {
     assert!(seen.iter().all(|(_, whole)| *whole), "a block of 4096 bytes is atomic here");
     let firsts = firsts(&seen);
     for pattern in [[1, 1, 1], [2, 2, 2], [2, 1, 1], [1, 1, 2], [2, 1, 2]] {
-        assert!(firsts.contains(&pattern.to_vec()), "{pattern:?} never happened: {firsts:?}");
+        assert!(firsts.contains(pattern.as_slice()), "{pattern:?} never happened: {firsts:?}");
     }
     let torn = outcomes(&tearing(), before, || summary("/a"));
     assert!(torn.iter().any(|(_, whole)| !whole), "no block was torn inside");
@@ -109,7 +109,10 @@ fn a_flush_through_any_file_covers_writes_in_place() {
         },
         || summary("/a"),
     );
-    assert_eq!(firsts(&seen).into_iter().map(|firsts| firsts[0]).collect::<BTreeSet<_>>(), BTreeSet::from([2]));
+    assert_eq!(
+        firsts(&seen).into_iter().map(|firsts| firsts[0]).collect::<BTreeSet<_>>(),
+        BTreeSet::from([2])
+    );
     assert!(firsts(&seen).contains(&vec![2, 1]));
 }
 
@@ -180,7 +183,8 @@ fn a_reserved_block_is_not_committed_until_written_and_synced() {
 
 #[test]
 fn a_write_that_completes_during_a_sync_is_covered_by_the_next_one() {
-    let slow = DiskOptions { flush: Latency::micros(1000, 1000), write: Latency::micros(10, 20), ..tearing() };
+    let slow =
+        DiskOptions { flush: Latency::micros(1000, 1000), write: Latency::micros(10, 20), ..tearing() };
     let before = || async {
         let a = Rc::new(durable("/a", 1, 2).await);
         let theirs = Rc::clone(&a);
@@ -190,7 +194,10 @@ fn a_write_that_completes_during_a_sync_is_covered_by_the_next_one() {
         sync.await.unwrap().unwrap();
     };
     let seen = firsts(&outcomes(&slow, before, || summary("/a")));
-    assert!(seen.iter().any(|firsts| firsts[0] == 1), "the sync covered a write that completed after it was issued");
+    assert!(
+        seen.iter().any(|firsts| firsts[0] == 1),
+        "the sync covered a write that completed after it was issued"
+    );
     let committed = outcomes(
         &slow,
         || async {
@@ -219,7 +226,11 @@ fn punching_and_zeroing_need_a_sync_of_their_file() {
         b.sync_data().await.unwrap();
     };
     let seen = firsts(&outcomes(&tearing(), before, || summary("/a")));
-    assert_eq!(seen, BTreeSet::from([vec![1, 1, 1, 1], vec![1, 0, 1, 1], vec![1, 0, 0, 1]]), "up to a point in their order");
+    assert_eq!(
+        seen,
+        BTreeSet::from([vec![1, 1, 1, 1], vec![1, 0, 1, 1], vec![1, 0, 0, 1]]),
+        "up to a point in their order"
+    );
     let synced = outcomes(
         &tearing(),
         || async {
@@ -234,13 +245,58 @@ fn punching_and_zeroing_need_a_sync_of_their_file() {
 }
 
 #[test]
+fn a_write_to_a_lost_allocation_does_not_land_on_the_old_one() {
+    let seen = outcomes(
+        &tearing(),
+        || async {
+            let a = durable("/a", 1, 1).await;
+            a.allocate(Allocation::Punch, 0, 4096).await.unwrap();
+            a.write_all_at(blocks(2, 1), 0).await.unwrap();
+            a.write_all_at(blocks(3, 1).slice(..512), 0).await.unwrap();
+        },
+        || async {
+            let all = content("/a").await;
+            (all[0], all[4095])
+        },
+    );
+    assert_eq!(seen, BTreeSet::from([(1, 1), (0, 0), (2, 2), (3, 2)]));
+}
+
+#[test]
+fn rewriting_a_block_often_does_not_take_it_out_of_a_flush() {
+    let slow =
+        DiskOptions { flush: Latency::micros(2000, 2000), write: Latency::micros(10, 20), ..tearing() };
+    let seen = outcomes(
+        &slow,
+        || async {
+            let a = Rc::new(durable("/a", 0, 1).await);
+            a.write_all_at(blocks(1, 1), 0).await.unwrap();
+            let theirs = Rc::clone(&a);
+            let sync = rt::spawn(async move { theirs.sync_data().await });
+            rt::time::sleep(Duration::from_micros(50)).await;
+            for byte in 2..22 {
+                a.write_all_at(blocks(byte, 1).slice(..512), 0).await.unwrap();
+            }
+            sync.await.unwrap().unwrap();
+        },
+        || async {
+            let all = content("/a").await;
+            (all[0] > 0, all[4095])
+        },
+    );
+    assert_eq!(seen, BTreeSet::from([(true, 1)]));
+}
+
+#[test]
 fn data_in_the_page_cache_needs_a_sync_of_its_file() {
     let seen = outcomes(
         &DiskOptions::default(),
         || async {
             let _a = durable("/a", 1, 1).await;
             let b = durable("/b", 1, 1).await;
-            let a = File::open(Path::new("/a"), OpenOptions { write: true, ..OpenOptions::read() }).await.unwrap();
+            let a = File::open(Path::new("/a"), OpenOptions { write: true, ..OpenOptions::read() })
+                .await
+                .unwrap();
             a.write_all_at(View::copy_of(&[2; 4096]), 0).await.unwrap();
             b.sync_data().await.unwrap();
         },
@@ -266,7 +322,8 @@ fn names_survive_as_a_prefix_and_need_a_sync_of_their_directory() {
         },
         names,
     );
-    let prefixes = [vec![], vec!["a"], vec!["a", "b"], vec!["a", "b", "c"], vec!["b", "c", "d"], vec!["c", "d"]];
+    let prefixes =
+        [vec![], vec!["a"], vec!["a", "b"], vec!["a", "b", "c"], vec!["b", "c", "d"], vec!["c", "d"]];
     assert_eq!(seen, prefixes.map(|names| names.into_iter().map(str::to_owned).collect()).into());
     let synced = outcomes(
         &DiskOptions::default(),
@@ -284,7 +341,27 @@ fn names_survive_as_a_prefix_and_need_a_sync_of_their_directory() {
         },
     );
     let expected = (vec!["dir".to_owned()], vec!["b".to_owned(), "x".to_owned()]);
-    assert_eq!(synced, BTreeSet::from([expected]), "a rename is one step, whichever of its directories is synced");
+    assert_eq!(
+        synced,
+        BTreeSet::from([expected]),
+        "a rename is one step, whichever of its directories is synced"
+    );
+}
+
+#[test]
+fn a_rename_that_is_durable_leaves_no_second_name() {
+    let seen = outcomes(
+        &DiskOptions::default(),
+        || async {
+            rt::fs::create_dir_all(Path::new("/dir")).await.unwrap();
+            rt::fs::sync_dir(Path::new("/")).await.unwrap();
+            direct("/a").await;
+            rt::fs::rename(Path::new("/a"), Path::new("/dir/b")).await.unwrap();
+            rt::fs::sync_dir(Path::new("/dir")).await.unwrap();
+        },
+        || async { (names().await.len(), rt::fs::exists(Path::new("/dir/b")).await.unwrap()) },
+    );
+    assert_eq!(seen, BTreeSet::from([(1, true)]), "the older creation of /a is not done again");
 }
 
 #[test]
@@ -383,7 +460,11 @@ fn random_histories_keep_their_promises() {
             for (index, part) in all.chunks(unit).enumerate() {
                 let allowed = &allowed.borrow()[index];
                 assert!(part.iter().all(|byte| *byte == part[0]), "unit {index} is torn");
-                assert!(allowed.contains(&part[0]), "unit {index} is {}, allowed are {allowed:?}, seed {seed}", part[0]);
+                assert!(
+                    allowed.contains(&part[0]),
+                    "unit {index} is {}, allowed are {allowed:?}, seed {seed}",
+                    part[0]
+                );
             }
         });
     }

@@ -12,7 +12,7 @@ use datapath_rt as rt;
 use rt::buf::{Buf, View};
 use rt::fs::{Allocation, File, OpenOptions};
 use rt::sim::control::{self, PeerView};
-use rt::sim::{DiskFault, DiskFaultKind, DiskImage, DiskOptions, FaultRates, HostId};
+use rt::sim::{DiskFault, DiskFaultKind, DiskImage, DiskOptions, FaultRates, HostId, Latency};
 
 use crate::sim_world::{blocks, content, direct, durable, forever, host, host_with, killed, on, world};
 
@@ -141,7 +141,10 @@ fn misdirected_writes() {
             control::disk_fault(host, "/", DiskFault::new(DiskFaultKind::MisdirectedWrite));
             on(host, async move {
                 direct("/a").await.write_all_at(blocks(2, 1), 0).await.unwrap();
-                landed.set(landed.get() + u32::from(content("/a").await.contains(&2) || content("/b").await.contains(&2)));
+                landed.set(
+                    landed.get()
+                        + u32::from(content("/a").await.contains(&2) || content("/b").await.contains(&2)),
+                );
             })
             .await;
         });
@@ -212,7 +215,13 @@ fn faults_come_by_chance_and_can_be_ended() {
     let mut simulation = rt::sim::Simulation::new(options);
     simulation
         .run(async {
-            let rates = FaultRates { bit_rot: 20, short_read: 20, short_write: 20, stall: 50, ..FaultRates::default() };
+            let rates = FaultRates {
+                bit_rot: 20,
+                short_read: 20,
+                short_write: 20,
+                stall: 50,
+                ..FaultRates::default()
+            };
             let host = host_with(DiskOptions { rates, ..DiskOptions::default() });
             let busy = || async {
                 let file = direct("/a").await;
@@ -223,7 +232,11 @@ fn faults_come_by_chance_and_can_be_ended() {
             };
             on(host, busy()).await;
             let before = control::coverage();
-            assert!(["disk.bit-rot", "disk.short-read", "disk.short-write", "disk.stall"].iter().all(|name| before[name] > 5));
+            assert!(
+                ["disk.bit-rot", "disk.short-read", "disk.short-write", "disk.stall"]
+                    .iter()
+                    .all(|name| before[name] > 5)
+            );
             control::clear_disk_faults(host);
             on(host, busy()).await;
             assert_eq!(before, control::coverage());
@@ -280,11 +293,19 @@ fn direct_io_must_be_aligned() {
                 let fine = sector as usize;
                 for (offset, slice) in [(refused, 0..4096), (0, 0..refused), (0, refused..refused + 4096)] {
                     let error = file.read_at(Buf::new(slice.len()), offset as u64).await.0.err();
-                    let error = error.or(File::open(Path::new("/a"), OpenOptions::direct()).await.unwrap().write_all_at(view.slice(slice), offset as u64).await.err());
+                    let error = error.or(File::open(Path::new("/a"), OpenOptions::direct())
+                        .await
+                        .unwrap()
+                        .write_all_at(view.slice(slice), offset as u64)
+                        .await
+                        .err());
                     assert_eq!(error.unwrap().kind(), ErrorKind::InvalidInput, "offset {offset}");
                 }
                 file.write_all_at(view.slice(fine..2 * fine), fine as u64).await.unwrap();
-                let through_cache = File::open(Path::new("/a"), OpenOptions { write: true, ..OpenOptions::read() }).await.unwrap();
+                let through_cache =
+                    File::open(Path::new("/a"), OpenOptions { write: true, ..OpenOptions::read() })
+                        .await
+                        .unwrap();
                 through_cache.write_all_at(View::copy_of(b"abc"), 5).await.unwrap();
                 let all = content("/a").await;
                 assert_eq!((&all[4..9], all[fine], all[2 * fine]), (&b"\x01abc\x01"[..], 2, 1));
@@ -331,12 +352,19 @@ fn a_kill_keeps_what_has_completed_and_cuts_what_has_not() {
             control::kill(process.id());
             killed(process).await;
             let at_once = on(host, content("/a")).await;
-            assert_eq!((at_once[0], &at_once[4096..]), (2, &[1; 3 * 4096][..]), "the operation is still under way");
+            assert_eq!(
+                (at_once[0], &at_once[4096..]),
+                (2, &[1; 3 * 4096][..]),
+                "the operation is still under way"
+            );
             control::advance(Duration::from_secs(3)).await;
             on(host, content("/a")).await.chunks(4096).map(|block| block[0]).collect::<Vec<_>>()
         }));
     }
-    assert!(seen.is_superset(&[vec![2, 1, 1, 1], vec![2, 3, 1, 1], vec![2, 3, 3, 1], vec![2, 3, 3, 3]].into()), "{seen:?}");
+    assert!(
+        seen.is_superset(&[vec![2, 1, 1, 1], vec![2, 3, 1, 1], vec![2, 3, 3, 1], vec![2, 3, 3, 3]].into()),
+        "{seen:?}"
+    );
 }
 
 #[test]
@@ -365,14 +393,18 @@ fn a_lock_falls_after_the_last_operation_of_a_killed_process() {
 #[test]
 fn a_dropped_write_still_happens() {
     world(1, async {
-        let host = host();
+        let write = Latency::micros(1_000_000, 2_000_000);
+        let host = host_with(DiskOptions { write, ..DiskOptions::default() });
         on(host, async {
-            let file = durable("/a", 1, 1).await;
+            let (file, again) = (durable("/a", 1, 1).await, direct("/a").await);
+            assert!(file.try_lock().await.unwrap());
             let write = file.write_all_at(blocks(2, 1), 0);
             assert!(rt::time::timeout(Duration::from_micros(1), write).await.is_err());
             drop(file);
-            rt::time::sleep(Duration::from_millis(100)).await;
+            assert!(!again.try_lock().await.unwrap(), "the file is open until the write has ended");
+            rt::time::sleep(Duration::from_secs(50)).await;
             assert_eq!(content("/a").await, [2; 4096]);
+            assert!(again.try_lock().await.unwrap());
         })
         .await;
     });

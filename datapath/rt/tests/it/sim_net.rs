@@ -203,7 +203,11 @@ fn a_host_without_power_is_silent_until_it_is_back() {
         assert!(last(&log).0 <= from + SECOND / 10 && last(&log).1.is_ok());
         control::power_on(a);
         control::advance(SECOND * 30).await;
-        assert_eq!(last(&log).1, Err(ErrorKind::ConnectionReset), "the new boot knows nothing of the connection");
+        assert_eq!(
+            last(&log).1,
+            Err(ErrorKind::ConnectionReset),
+            "the new boot knows nothing of the connection"
+        );
     });
     pinging(|a, _, _server, log| async move {
         control::power_cut(&[a], PeerView::Reset);
@@ -225,7 +229,11 @@ fn connecting_needs_a_listener_a_host_and_a_way() {
             drop(listener);
         });
         control::advance(SECOND).await;
-        assert_eq!(on(b, dial(address(a))).await, Some(ErrorKind::ConnectionRefused), "it listens on its loopback only");
+        assert_eq!(
+            on(b, dial(address(a))).await,
+            Some(ErrorKind::ConnectionRefused),
+            "it listens on its loopback only"
+        );
         let nobody = Address::Tcp("10.0.9.9:1".parse().unwrap());
         assert_eq!(on(b, dial(nobody)).await, Some(ErrorKind::HostUnreachable));
         control::cut(a, b);
@@ -261,7 +269,10 @@ fn a_slow_link_is_slow_for_a_while() {
 #[test]
 fn a_sender_waits_for_its_receiver() {
     for seed in 0..10 {
-        let options = SimOptions { net: NetOptions { window: 10_000, ..NetOptions::default() }, ..SimOptions::new(seed) };
+        let options = SimOptions {
+            net: NetOptions { window: 10_000, ..NetOptions::default() },
+            ..SimOptions::new(seed)
+        };
         let run = Simulation::new(options).run(async {
             let (a, b) = (host(), host());
             let go = Rc::new(rt::sync::Notify::new());
@@ -278,7 +289,9 @@ fn a_sender_waits_for_its_receiver() {
             let _sender = forever(b, async move {
                 let (_reader, mut writer) = net::connect(&address(a)).await.unwrap();
                 let mut buf = Buf::new(1 << 20);
-                buf.chunks_mut(4).zip(0u32..).for_each(|(bytes, number)| bytes.copy_from_slice(&number.to_le_bytes()));
+                buf.chunks_mut(4)
+                    .zip(0u32..)
+                    .for_each(|(bytes, number)| bytes.copy_from_slice(&number.to_le_bytes()));
                 writer.send_all(buf.freeze()).await.unwrap();
                 done.set(true);
                 std::future::pending::<()>().await;
@@ -326,13 +339,12 @@ fn an_abandoned_connection_request_leaves_nothing() {
             let (a, b) = (host(), host());
             let _server = server(a);
             control::advance(SECOND).await;
-            on(b, async move {
+            let _alive = forever(b, async move {
                 for micros in (0..400).step_by(10) {
                     let to = address(a);
                     let _dropped = rt::time::timeout(Duration::from_micros(micros), net::connect(&to)).await;
                 }
-            })
-            .await;
+            });
             control::advance(SECOND).await;
             assert_eq!(control::connections(), 0);
         });

@@ -107,6 +107,28 @@ fn a_paused_process_does_nothing_and_then_catches_up() {
 }
 
 #[test]
+fn a_busy_process_stops_where_it_is_paused() {
+    world(1, async {
+        let polls = Rc::new(Cell::new(0u64));
+        let theirs = Rc::clone(&polls);
+        let busy = forever(host(), async move {
+            loop {
+                theirs.set(theirs.get() + 1);
+                rt::yield_now().await;
+            }
+        });
+        control::advance(SECOND / 1000).await;
+        control::pause(busy.id());
+        let at_pause = polls.get();
+        control::advance(SECOND / 1000).await;
+        assert_eq!(polls.get(), at_pause);
+        control::resume(busy.id());
+        control::advance(SECOND / 1000).await;
+        assert!(polls.get() > at_pause + 100 && at_pause > 100);
+    });
+}
+
+#[test]
 fn a_power_cut_ends_everything_on_its_hosts_and_begins_a_new_boot() {
     world(1, async {
         let (a, b, c) = (host(), host(), host());
@@ -131,7 +153,8 @@ fn a_power_cut_ends_everything_on_its_hosts_and_begins_a_new_boot() {
 #[test]
 fn hosts_have_names_addresses_and_wall_clocks_of_their_own() {
     world(1, async {
-        let (a, b) = (control::add_host(HostOptions::new("first")), control::add_host(HostOptions::new("second")));
+        let (a, b) =
+            (control::add_host(HostOptions::new("first")), control::add_host(HostOptions::new("second")));
         assert_eq!(control::host_ip(b).to_string(), "10.0.0.2");
         assert_eq!(on(a, async { rt::node::host_name() }).await, "first");
         let clocks = || async { (rt::time::wall_clock_ms(), rt::time::now()) };
@@ -168,7 +191,10 @@ fn runs_have_limits() {
             rt::yield_now().await;
         }
     });
-    assert!(matches!(failure, Err(SimFailure::StepLimit { now: Duration::ZERO, steps: 1001, .. })), "{failure:?}");
+    assert!(
+        matches!(failure, Err(SimFailure::StepLimit { now: Duration::ZERO, steps: 1001, .. })),
+        "{failure:?}"
+    );
 }
 
 #[test]
@@ -206,7 +232,8 @@ fn processes_cannot_reach_for_the_controls() {
 
 #[test]
 fn lines_hits_and_planted_bugs_are_seen() {
-    let options = SimOptions { trace: TraceLines::Keep, planted: vec!["flush-skipped".into()], ..SimOptions::new(1) };
+    let options =
+        SimOptions { trace: TraceLines::Keep, planted: vec!["flush-skipped".into()], ..SimOptions::new(1) };
     let mut simulation = Simulation::new(options);
     let found = simulation.run(async {
         let main = async {

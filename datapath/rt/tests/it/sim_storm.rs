@@ -14,7 +14,8 @@ use rt::net::{self, Address, Listener};
 use rt::random::below;
 use rt::sim::control::{self, PeerView, Process};
 use rt::sim::{
-    DiskFault, DiskFaultKind, DiskOptions, FAULTS, HostId, HostOptions, Latency, NetOptions, SimOptions, Simulation, TraceLines,
+    DiskFault, DiskFaultKind, DiskOptions, FAULTS, HostId, HostOptions, Latency, NetOptions, SimOptions,
+    Simulation, TraceLines,
 };
 
 use crate::sim_world::blocks;
@@ -67,7 +68,9 @@ async fn serve(data: &File, byte: u8) -> std::io::Result<()> {
 async fn client(servers: Vec<HostId>, answers: Rc<Cell<u32>>) {
     loop {
         let to = address(servers[below(servers.len() as u64) as usize]);
-        let Ok(Ok((mut reader, mut writer))) = rt::time::timeout(SECOND * 30, net::connect(&to)).await else { continue };
+        let Ok(Ok((mut reader, mut writer))) = rt::time::timeout(SECOND * 30, net::connect(&to)).await else {
+            continue;
+        };
         for _ in 0..below(200) {
             let round = async {
                 writer.send_all(View::copy_of(&[below(256) as u8; 64])).await?;
@@ -123,7 +126,9 @@ impl Storm {
                 let paused = control::processes(server);
                 assert!(paused.iter().all(|process| control::pause(*process)));
                 control::advance(SECOND * below(50) as u32).await;
-                assert!(paused.iter().all(|process| !control::is_alive(*process) || control::resume(*process)));
+                assert!(
+                    paused.iter().all(|process| !control::is_alive(*process) || control::resume(*process))
+                );
             }
             2 => control::power_cut(&[server], PeerView::Silence),
             3 => control::power_cut(&self.servers, PeerView::Reset),

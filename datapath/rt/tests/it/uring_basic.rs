@@ -99,13 +99,17 @@ async fn echo(mut listener: Listener) {
 
 fn pattern(len: usize, salt: u8) -> Buf {
     let mut buf = Buf::new(len);
-    buf.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i as u8).wrapping_mul(31) ^ (i >> 8) as u8 ^ salt);
+    buf.iter_mut()
+        .enumerate()
+        .for_each(|(i, byte)| *byte = (i as u8).wrapping_mul(31) ^ (i >> 8) as u8 ^ salt);
     buf
 }
 
 async fn round_trips(address: Address) {
     let (mut reader, mut writer) = net::connect(&address).await.unwrap();
-    for (round, len) in [1, 64, 4096, 16 << 10, 100_000, 1 << 20, 3, 40_000, 700_000, 64].into_iter().enumerate() {
+    for (round, len) in
+        [1, 64, 4096, 16 << 10, 100_000, 1 << 20, 3, 40_000, 700_000, 64].into_iter().enumerate()
+    {
         let data = pattern(len, round as u8).freeze();
         let send = data.clone();
         let sender = rt::spawn(async move {
@@ -127,7 +131,11 @@ fn sockets_carry_every_size_over_tcp_and_unix() {
     let dir = tempfile::tempdir().unwrap();
     let unix = Address::Unix(dir.path().join("socket"));
     run(async move {
-        for address in ["127.0.0.1:0".parse().map(Address::Tcp).unwrap(), "[::1]:0".parse().map(Address::Tcp).unwrap(), unix] {
+        for address in [
+            "127.0.0.1:0".parse().map(Address::Tcp).unwrap(),
+            "[::1]:0".parse().map(Address::Tcp).unwrap(),
+            unix,
+        ] {
             let listener = Listener::bind(&address).unwrap();
             let address = listener.local_address().unwrap();
             let server = rt::spawn(echo(listener));

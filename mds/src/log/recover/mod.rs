@@ -176,7 +176,7 @@ impl Suspect {
 
 /// Follows the numbers of the records and finds where they end: the number of the next record, and the torn tail.
 fn check_sequence(run: &[SegmentScan]) -> Result<(u64, Option<TornTail>), Corruption> {
-    let mut next = run.iter().find_map(|scan| scan.records.first()).ok_or(Corruption::Empty)?.seq;
+    let mut next = first_of(run)?;
     let mut suspect: Option<Suspect> = None;
     for scan in run {
         if let Some(suspect) = suspect {
@@ -206,6 +206,21 @@ fn check_sequence(run: &[SegmentScan]) -> Result<(u64, Option<TornTail>), Corrup
     }
     let torn = suspect.map(|Suspect { segment, offset, flaw, end }| TornTail { segment, offset, flaw, end });
     Ok((next, torn))
+}
+
+/// The number of the first record. Every segment begins with a group that was durable before anything else was.
+fn first_of(run: &[SegmentScan]) -> Result<u64, Corruption> {
+    let first = run.first().ok_or(Corruption::Empty)?;
+    if let Some(record) = first.records.first() {
+        return Ok(record.seq);
+    }
+    let (flaw, later) = match first.rest {
+        Rest::Dirty { flaw, later, .. } => (flaw, later.map(|later| (first.number, later.offset))),
+        Rest::Blank => (Flaw::Missing, None),
+    };
+    let next = run.get(1).map(|next| (next.number, 0));
+    let suspect = Suspect { segment: first.number, offset: BLOCK as u64, flaw, end: first.end };
+    Err(later.or(next).map_or(Corruption::Empty, |(segment, offset)| suspect.proven(segment, offset)))
 }
 
 /// Judges a good record, the one at `at` in its segment, that is not the one expected.

@@ -42,8 +42,6 @@ fn indices(recovered: &Recovered) -> Vec<u64> {
     recovered.entries.iter().map(|found| found.id.index).collect()
 }
 
-
-
 #[test]
 fn a_whole_log_is_taken_as_it_is() {
     let vote = Head { committed: true, ..Head::new(Kind::Vote, LogId { term: 4, node: 2, index: 0 }) };
@@ -216,6 +214,18 @@ fn committed_entries_must_be_there() {
 fn a_log_without_records_is_corrupt() {
     for scans in [vec![], vec![segment(1, 0, &[])], vec![dirty(segment(1, 0, &[]), None)]] {
         assert_eq!(recover(&scans), Err(Corruption::Empty));
+    }
+}
+
+#[test]
+fn a_run_that_begins_with_damage_is_corrupt() {
+    let rest = segment(2, 5, &[entry(4)]);
+    for scans in [
+        vec![dirty(segment(1, 0, &[]), Some(3))],
+        vec![dirty(segment(1, 0, &[]), None), rest.clone()],
+        vec![segment(1, 0, &[]), rest],
+    ] {
+        assert!(matches!(recover(&scans), Err(Corruption::Damaged { segment: 1, .. })), "{scans:?}");
     }
 }
 

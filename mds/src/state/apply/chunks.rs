@@ -1,6 +1,6 @@
 //! Chunks: allocating, creating, deleting (C9).
 
-use super::{Answer, Step};
+use super::{Answer, Step, check_count};
 use crate::state::State;
 use crate::state::chunk::{ChunkEntry, MemberState};
 use crate::state::command::{AllocateChunks, ChunkCreated, ChunksPurged, PurgeChunks, ReplaceCreating};
@@ -11,7 +11,7 @@ use crate::state::ids::{ChunkId, CsId, FileId, Version};
 use crate::state::namespace::File;
 use crate::state::outcome::{Allocated, ChunkPlace, Outcome};
 use crate::state::placement::{Candidate, Placement, PlacementRefusal, Policy, derive_seed, place};
-use crate::state::refusal::{BeyondEnd, ChunkAt, NoPlace, Refusal, TooMany};
+use crate::state::refusal::{BeyondEnd, ChunkAt, NoPlace, Refusal};
 use std::collections::BTreeMap;
 
 /// The most chunks allocated by one command.
@@ -131,7 +131,7 @@ impl State {
     }
 
     pub(super) fn chunk_created(&mut self, step: &mut Step, op: &ChunkCreated) -> Answer {
-        let cs = self.servers.registered(op.cs, op.nonce)?.id;
+        let cs = self.servers.registered(op.cs, op.session)?.id;
         let mut news = 0;
         for chunk in op.chunks.iter().copied().map(ChunkId::from_raw) {
             // A chunk that is not being created any more: done, replaced or deleted meanwhile.
@@ -242,7 +242,7 @@ impl State {
     }
 
     pub(super) fn chunks_purged(&mut self, op: &ChunksPurged) -> Answer {
-        let cs = self.servers.registered(op.cs, op.nonce)?.id;
+        let cs = self.servers.registered(op.cs, op.session)?.id;
         let chunks = op.chunks.iter().copied().map(ChunkId::from_raw);
         let news = chunks.filter(|chunk| self.deletions.purged(*chunk, cs)).count();
         Ok(Outcome::Acknowledged(news as u64))
@@ -271,9 +271,7 @@ fn chunk_place(entry: &ChunkEntry) -> ChunkPlace {
 }
 
 fn check_indices(file: &File, indices: &[u32]) -> Result<(), Refusal> {
-    if indices.len() > INDICES_MAX {
-        return Err(Refusal::TooMany(TooMany { given: indices.len() as u64, limit: INDICES_MAX as u64 }));
-    }
+    check_count(indices.len(), INDICES_MAX)?;
     let chunks = file.chunk_span();
     match indices.iter().find(|index| u64::from(**index) >= chunks) {
         Some(index) => Err(Refusal::BeyondEnd(BeyondEnd { index: *index, chunks })),

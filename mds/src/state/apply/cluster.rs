@@ -1,6 +1,6 @@
 //! The cluster as a whole: founding, restoring, configuring.
 
-use super::{Answer, Step};
+use super::{Answer, Step, check_text};
 use crate::state::command::{InitCluster, LeaderElected, SetConfig};
 use crate::state::config::Parameter;
 use crate::state::event::EventCode;
@@ -41,12 +41,14 @@ impl State {
         Ok(Outcome::Done(()))
     }
 
-    pub(super) fn leader_elected(&mut self, step: &mut Step, op: &LeaderElected) -> Outcome {
+    pub(super) fn leader_elected(&mut self, step: &mut Step, op: &LeaderElected) -> Answer {
+        check_text("an address", &op.address)?;
         step.event(EventCode::BecameMaster, &[&op.mds_id, &op.address]);
-        Outcome::Done(())
+        Ok(Outcome::Done(()))
     }
 
     pub(super) fn set_config(&mut self, step: &mut Step, op: &SetConfig) -> Answer {
+        check_text("the origin of a request", &op.origin)?;
         let parameter = Parameter::parse(&op.key)?;
         let value = parameter.parse_value(&op.value)?;
         let old = self.config.set(parameter, value);

@@ -17,7 +17,7 @@ impl State {
         if !op.parents {
             let (parent, name) = self.tree.lookup_parent(path)?;
             self.check_free(parent, name, path)?;
-            return Ok(Outcome::Created(self.link_dir(step, parent, name).raw()));
+            return Ok(Outcome::Created(self.link_dir(step, parent, name, op.mode).raw()));
         }
         let mut at = self.tree.root();
         let mut names = path.names().peekable();
@@ -33,14 +33,14 @@ impl State {
             return Err(Refusal::NotADirectory(self.tree.path_of(at)));
         }
         for name in names {
-            at = self.link_dir(step, at, name);
+            at = self.link_dir(step, at, name, op.mode);
         }
         Ok(Outcome::Created(at.raw()))
     }
 
-    fn link_dir(&mut self, step: &Step, parent: FileId, name: &str) -> FileId {
+    fn link_dir(&mut self, step: &Step, parent: FileId, name: &str, mode: u32) -> FileId {
         let id = self.cluster.mint_file();
-        self.tree.link(id, parent, name, step.now_ms, Body::Dir(Dir::default()));
+        self.tree.link(id, parent, name, step.now_ms, mode, Body::Dir(Dir::default()));
         id
     }
 
@@ -57,7 +57,8 @@ impl State {
         let attrs = own.over(self.tree.attrs_in(parent));
         check_size(op.size, attrs)?;
         let id = self.cluster.mint_file();
-        self.tree.link(id, parent, name, step.now_ms, Body::File(Box::new(File::new(op.size, attrs))));
+        let body = Body::File(Box::new(File::new(op.size, attrs)));
+        self.tree.link(id, parent, name, step.now_ms, op.mode, body);
         Ok(Outcome::Created(id.raw()))
     }
 
@@ -82,13 +83,13 @@ impl State {
     /// Unlinks a file or an empty directory. Returns whether it lives on as an orphan (C9).
     fn unlink(&mut self, step: &mut Step, id: FileId) -> bool {
         self.tree.unlink(id, step.now_ms);
-        let held = self.tree.file(id).is_ok_and(|file| file.lease().phase().is_held());
-        if held {
+        if self.tree.file(id).is_ok() {
             self.tree.keep_orphan(id);
+            self.sweep_orphans(step);
         } else {
             self.delete_file(step, id);
         }
-        held
+        self.tree.orphans().contains(&id)
     }
 
     /// Deletes an unlinked file (or directory): its chunks go to the delete list (C9).
@@ -173,6 +174,9 @@ impl State {
         let shrinks = op.size < file.size;
         let cuts = !op.size.is_multiple_of(file.attrs.chunk_size)
             && last_index(keep).is_some_and(|last| file.chunks.get(last).is_some());
+        if shrinks && !op.allow_shrink {
+            return Err(Refusal::ShrinkNotAllowed(file.size));
+        }
         if shrinks && cuts && !under_lease {
             return Err(Refusal::ShrinkNeedsLease(file.attrs.chunk_size));
         }

@@ -1,6 +1,6 @@
 //! Leases: granting, fencing, releasing, reconciling (C1, C2, C5).
 
-use super::{Answer, Step};
+use super::{Answer, Step, check_count};
 use crate::state::State;
 use crate::state::chunk::ChunkMap;
 use crate::state::command::{LeaseMode, Open, ReconcileDone, Release, Resume, Revoke, RevokeWhat};
@@ -9,11 +9,11 @@ use crate::state::event::EventCode;
 use crate::state::ids::{ClientId, CsId, Epoch, FileId};
 use crate::state::lease::{Circumstances, End, Lease, Phase, Verdict};
 use crate::state::outcome::{Fencing, Granted, Held, Outcome};
-use crate::state::refusal::{NotHolder, Refusal, TooMany};
+use crate::state::refusal::{NotHolder, Refusal};
 use std::collections::BTreeSet;
 
-/// The most ranges in one `ReconcileDone`.
-const RANGES_MAX: usize = 4096;
+/// The most chunks in one `ReconcileDone`.
+pub const RECONCILED_MAX: usize = 4096;
 
 impl State {
     pub(super) fn open(&mut self, step: &mut Step, op: &Open) -> Answer {
@@ -21,7 +21,11 @@ impl State {
         let mode = parse_mode(op.mode)?;
         let id = self.resolve(op.target.as_ref())?;
         if self.tree.orphans().contains(&id) {
-            return Err(Refusal::UnknownFile(id.raw()));
+            // Without a name, it is there only for those who have it, or to whom it is handed over.
+            let lease = self.tree.file(id)?.lease();
+            if lease.reserved_for() != Some(client) && lease.mode_of(client).is_none() {
+                return Err(Refusal::UnknownFile(id.raw()));
+            }
         }
         self.ask(step, id, client, mode, Lease::open)
     }
@@ -31,7 +35,11 @@ impl State {
         let mode = parse_mode(op.mode)?;
         let id = FileId::from_raw(op.file);
         // A file that is gone is as lost as one that another was granted.
-        self.tree.file(id).map_err(|_| Refusal::ResumeLost(op.file))?;
+        let lease = self.tree.file(id).map_err(|_| Refusal::ResumeLost(op.file))?.lease();
+        if lease.mode_of(client).is_some() && lease.epoch().raw() == op.epoch {
+            // It gives up what it holds, and is the next to get it.
+            self.end_lease(step, id, client, End::Reopened);
+        }
         self.ask(step, id, client, mode, Lease::resume)
     }
 
@@ -135,10 +143,8 @@ impl State {
                 return Err(Refusal::NoSession(op.successor));
             }
         }
-        self.end_lease(step, id, client, if op.clean { End::Clean } else { End::Dirty });
-        if hands_over && let Ok(file) = self.tree.file_mut(id) {
-            file.lease.reserve(successor);
-        }
+        let how = if op.clean { End::Clean } else { End::Dirty };
+        self.end_lease_for(step, id, client, how, hands_over.then_some(successor));
         Ok(Outcome::Done(()))
     }
 
@@ -147,6 +153,18 @@ impl State {
     /// A writer that did not flush leaves replicas that may differ (C5). A file that was unlinked goes with its last
     /// lease (C9).
     pub(super) fn end_lease(&mut self, step: &mut Step, id: FileId, client: ClientId, how: End) {
+        self.end_lease_for(step, id, client, how, None);
+    }
+
+    /// The same, and keeps the file for a named successor (C1).
+    fn end_lease_for(
+        &mut self,
+        step: &mut Step,
+        id: FileId,
+        client: ClientId,
+        how: End,
+        successor: Option<ClientId>,
+    ) {
         let Ok(file) = self.tree.file_mut(id) else { return };
         let epoch = file.lease.epoch();
         let Some(mode) = file.lease.end(client, how) else { return };
@@ -157,19 +175,35 @@ impl State {
         }
         let suspect = mode == LeaseMode::Exclusive && file.chunks.unreconciled() > 0;
         let free = !file.lease.phase().is_held();
+        if free && let Some(successor) = successor {
+            file.lease.reserve(successor);
+        }
         if let Some(client) = self.clients.get_mut(client) {
             client.leases.remove(&id);
         }
         if suspect && how != End::Clean && !self.tree.orphans().contains(&id) {
             step.event(EventCode::ReconcileNeeded, &[&self.tree.path_of(id), &epoch]);
         }
-        if !matches!(how, End::Clean | End::Dirty) {
+        if matches!(how, End::Expired | End::TakenOver | End::Revoked) {
             step.effect(Effect::LeaseLost { client, file: id, epoch });
         }
-        if free && self.tree.orphans().contains(&id) {
-            self.delete_file(step, id);
-        } else if free {
+        if free {
             step.effect(Effect::LeaseFree { file: id });
+        }
+        self.sweep_orphans(step);
+    }
+
+    /// Deletes unlinked files that nobody holds, and that are not kept for a client about to open them again (C9).
+    pub(super) fn sweep_orphans(&mut self, step: &mut Step) {
+        let in_hands = |id: &FileId| {
+            self.tree.file(*id).is_ok_and(|file| {
+                let kept = file.lease.reserved_for().is_some_and(|client| self.clients.is_live(client));
+                kept || file.lease.phase().is_held()
+            })
+        };
+        let gone: Vec<FileId> = self.tree.orphans().iter().copied().filter(|id| !in_hands(id)).collect();
+        for id in gone {
+            self.delete_file(step, id);
         }
     }
 
@@ -188,6 +222,7 @@ impl State {
                     file.lease.clear_reservation();
                     file.lease.forget_resumable();
                 }
+                self.sweep_orphans(step);
                 Ok(Outcome::Acknowledged(holders.len() as u64))
             }
             Some(RevokeWhat::Client(raw)) => {
@@ -205,26 +240,19 @@ impl State {
     pub(super) fn reconcile_done(&mut self, step: &mut Step, op: &ReconcileDone) -> Answer {
         let id = FileId::from_raw(op.file);
         let (client, mode) = self.holder(op.lease.as_ref(), id)?;
-        if op.ranges.len() > RANGES_MAX {
-            return Err(Refusal::TooMany(TooMany {
-                given: op.ranges.len() as u64,
-                limit: RANGES_MAX as u64,
-            }));
-        }
+        check_count(op.chunks.len(), RECONCILED_MAX)?;
         let file = self.tree.file_mut(id)?;
         // With several readers nobody was appointed, and nothing is to be done.
         if mode == LeaseMode::Shared && file.lease.holders().len() > 1 {
             return Err(Refusal::NotHolder(NotHolder { file: id.raw(), client: client.0 }));
         }
         let before = file.chunks.unreconciled();
-        for range in &op.ranges {
-            let end = u64::from(range.first) + u64::from(range.count);
-            let within =
-                file.chunks.iter_from(range.first).take_while(|entry| u64::from(entry.index()) < end);
-            let indices: Vec<u32> = within.map(|entry| entry.index()).collect();
-            for index in indices {
-                file.chunks.update(index, |entry| entry.set_unreconciled(false));
-            }
+        for done in &op.chunks {
+            file.chunks.update(done.index, |entry| {
+                if (entry.id().raw(), entry.version().raw()) == (done.chunk, done.version) {
+                    entry.set_unreconciled(false);
+                }
+            });
         }
         let left = file.chunks.unreconciled();
         if before > 0 && left == 0 {

@@ -11,15 +11,17 @@ mod servers;
 mod sessions;
 
 pub use chunks::INDICES_MAX;
+pub use leases::RECONCILED_MAX;
+pub use servers::REPORTED_MAX;
 
+use super::State;
 use super::command::{CommandOp, LeaseMode, LeaseProof, Target, TargetRef};
 use super::effect::Effect;
 use super::event::EventCode;
-use super::ids::{ClientId, FileId};
+use super::ids::{ClientId, Epoch, FileId};
 use super::namespace::parse_path;
 use super::outcome::Outcome;
-use super::refusal::{NotHolder, Refusal, WrongEpoch};
-use super::{Refusal as R, State};
+use super::refusal::{NotHolder, Refusal, TooMany, WrongEpoch};
 
 /// One command being carried out.
 pub(super) struct Step {
@@ -54,7 +56,7 @@ impl State {
     /// Carries out a command that is new.
     pub(super) fn execute(&mut self, step: &mut Step, op: &CommandOp) -> Answer {
         if self.cluster.generation == 0 && !matches!(op, CommandOp::InitCluster(_)) {
-            return Err(R::NotInitialized(()));
+            return Err(Refusal::NotInitialized(()));
         }
         let answer = self.dispatch(step, op)?;
         if let Some(client) = token_user(op) {
@@ -67,7 +69,7 @@ impl State {
         match op {
             CommandOp::InitCluster(op) => self.init_cluster(step, op),
             CommandOp::RaiseGeneration(_) => self.raise_generation(step),
-            CommandOp::LeaderElected(op) => Ok(self.leader_elected(step, op)),
+            CommandOp::LeaderElected(op) => self.leader_elected(step, op),
             CommandOp::SetConfig(op) => self.set_config(step, op),
             CommandOp::MakeDir(op) => self.make_dir(step, op),
             CommandOp::CreateFile(op) => self.create_file(step, op),
@@ -96,6 +98,11 @@ impl State {
         }
     }
 
+    /// The number of a session opened by this command: unique, also across a restore (C12).
+    fn session_number(&self, step: &Step) -> u64 {
+        Epoch::new(self.cluster.generation, step.index).raw()
+    }
+
     /// Finds the regular file a command names.
     pub(super) fn resolve(&self, target: Option<&Target>) -> Result<FileId, Refusal> {
         match target.and_then(|target| target.target.as_ref()) {
@@ -106,21 +113,22 @@ impl State {
             Some(TargetRef::Path(text)) => {
                 let path = parse_path(text)?;
                 let id = self.tree.lookup(path)?;
-                if self.tree.dir(id).is_some() { Err(R::IsADirectory(text.clone())) } else { Ok(id) }
+                if self.tree.dir(id).is_some() { Err(Refusal::IsADirectory(text.clone())) } else { Ok(id) }
             }
-            None => Err(R::malformed("no file is named")),
+            None => Err(Refusal::malformed("no file is named")),
         }
     }
 
     /// Checks that the sender holds the lease of a file, at the present epoch; says how.
     fn holder(&self, proof: Option<&LeaseProof>, file: FileId) -> Result<(ClientId, LeaseMode), Refusal> {
-        let proof = proof.ok_or_else(|| R::malformed("no lease is named"))?;
+        let proof = proof.ok_or_else(|| Refusal::malformed("no lease is named"))?;
         let client = self.clients.authenticate(proof.client, proof.token)?;
         let lease = self.tree.file(file)?.lease();
-        let mode =
-            lease.mode_of(client).ok_or(R::NotHolder(NotHolder { file: file.raw(), client: client.0 }))?;
+        let mode = lease
+            .mode_of(client)
+            .ok_or(Refusal::NotHolder(NotHolder { file: file.raw(), client: client.0 }))?;
         if proof.epoch != lease.epoch().raw() {
-            return Err(R::WrongEpoch(WrongEpoch {
+            return Err(Refusal::WrongEpoch(WrongEpoch {
                 file: file.raw(),
                 given: proof.epoch,
                 current: lease.epoch().raw(),
@@ -134,9 +142,28 @@ impl State {
         match self.holder(proof, file)? {
             (client, LeaseMode::Exclusive) => Ok(client),
             (client, LeaseMode::Shared) => {
-                Err(R::NotHolder(NotHolder { file: file.raw(), client: client.0 }))
+                Err(Refusal::NotHolder(NotHolder { file: file.raw(), client: client.0 }))
             }
         }
+    }
+}
+
+/// The longest name, address or note in a command, in bytes.
+const TEXT_MAX: usize = 255;
+
+fn check_text(what: &str, text: &str) -> Result<(), Refusal> {
+    if text.len() > TEXT_MAX {
+        Err(Refusal::Malformed(format!("{what} has at most {TEXT_MAX} bytes")))
+    } else {
+        Ok(())
+    }
+}
+
+fn check_count(given: usize, limit: usize) -> Result<(), Refusal> {
+    if given > limit {
+        Err(Refusal::TooMany(TooMany { given: given as u64, limit: limit as u64 }))
+    } else {
+        Ok(())
     }
 }
 

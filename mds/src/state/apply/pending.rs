@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 impl State {
     /// All lasting effects that are not done yet. A new leader starts with these.
     ///
-    /// Costs time in proportion to the work and to the number of clients and chunk servers, not to that of files.
+    /// Costs time in proportion to the work, the delete list, clients and chunk servers, not to files and chunks.
     pub fn pending_work(&self) -> Vec<Effect> {
         let mut work = Vec::new();
         self.pending_creations(&mut work);
@@ -20,7 +20,7 @@ impl State {
         let live = self.clients.iter().filter(|client| client.is_live());
         work.extend(live.map(|client| Effect::WatchClient { client: client.id, session: client.session }));
         let registered = self.servers.iter().filter(|server| !server.is_lapsed());
-        work.extend(registered.map(|server| Effect::WatchCs { cs: server.id, nonce: server.nonce }));
+        work.extend(registered.map(|server| Effect::WatchCs { cs: server.id, session: server.session }));
         work
     }
 

@@ -1,12 +1,13 @@
 //! Chunk servers: registering, fencing, lapsing (C2, C10).
 
 use super::leases::holders_of;
-use super::{Answer, Step};
+use super::{Answer, Step, check_count, check_text};
 use crate::state::State;
 use crate::state::attrs::TIER_MAX;
 use crate::state::chunk::MemberState;
 use crate::state::command::{
     CsLapsed, CsReport, CsState, CsStateChanged, FenceRecord, FencesRecorded, LeaseMode, RegisterCs,
+    ReportedEvent, ReportedSeverity,
 };
 use crate::state::config::Parameter;
 use crate::state::effect::Effect;
@@ -14,9 +15,17 @@ use crate::state::event::EventCode;
 use crate::state::ids::{CsId, Epoch, FileId, Uuid};
 use crate::state::lease::Phase;
 use crate::state::outcome::{CsRegistered, FencesNoted, Outcome};
+use crate::state::path::PATH_MAX;
 use crate::state::refusal::{BadCsStep, Refusal};
 use crate::state::servers::{ChunkServer, Claim, Registration, Standing, judge};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The most events in one report.
+pub const REPORTED_MAX: usize = 64;
+/// The longest text of a reported event, in bytes.
+const MESSAGE_MAX: usize = 1024;
+/// The most addresses of a chunk server.
+const ADDRESSES_MAX: usize = 16;
 
 impl State {
     pub(super) fn register_cs(&mut self, step: &mut Step, op: &RegisterCs) -> Answer {
@@ -25,9 +34,11 @@ impl State {
         let standing = judge(known, claim)?;
         let id = match known.map(|server| server.id) {
             Some(id) => id,
-            None => self.add_server(op, claim),
+            None => self.add_server(op, claim.uuid),
         };
         self.note_registration(step, id, op, claim, standing);
+
+        let session = self.session_number(step);
 
         let mut stale_replicas = 0;
         match standing {
@@ -46,10 +57,11 @@ impl State {
                 self.tell_open_files(step, id);
             }
         }
-        step.effect(Effect::WatchCs { cs: id, nonce: op.new_nonce });
+        step.effect(Effect::WatchCs { cs: id, session });
         self.report_status(step);
         Ok(Outcome::CsRegistered(CsRegistered {
             cs: id.0,
+            session,
             resumed: matches!(standing, Standing::New | Standing::Resumed),
             rebooted: matches!(standing, Standing::Rebooted | Standing::Unverified),
             stale: standing == Standing::Stale,
@@ -58,32 +70,9 @@ impl State {
         }))
     }
 
-    fn add_server(&mut self, op: &RegisterCs, claim: Claim) -> CsId {
+    fn add_server(&mut self, op: &RegisterCs, uuid: Uuid) -> CsId {
         let id = self.servers.mint();
-        self.servers.insert(ChunkServer {
-            id,
-            uuid: claim.uuid,
-            host: op.host.clone(),
-            boot_id: claim.boot_id,
-            addresses: Vec::new(),
-            tier: 0,
-            total_bytes: 0,
-            free_bytes: 0,
-            flags: String::new(),
-            build: String::new(),
-            nonce: 0,
-            prior_nonce: None,
-            trust_next: false,
-            standing: Standing::New,
-            registration: Registration::Lapsed,
-            state: CsState::Inactive,
-            term_ms: 0,
-            registered_ms: 0,
-            changed_ms: 0,
-            replicas: 0,
-            stale_replicas: 0,
-            debts: BTreeMap::new(),
-        });
+        self.servers.insert(ChunkServer { host: op.host.clone(), ..ChunkServer::new(id, uuid) });
         id
     }
 
@@ -96,6 +85,7 @@ impl State {
         claim: Claim,
         standing: Standing,
     ) {
+        let session = self.session_number(step);
         let Some(server) = self.servers.get_mut(id) else { return };
         let old_host = std::mem::replace(&mut server.host, op.host.clone());
         server.boot_id = claim.boot_id;
@@ -104,11 +94,16 @@ impl State {
         server.tier = op.tier as u8;
         server.total_bytes = op.total_bytes;
         server.free_bytes = op.free_bytes;
-        server.flags.clone_from(&op.flags);
+        server.flags = op.flags;
         server.build.clone_from(&op.build);
+        server.host_name.clone_from(&op.host_name);
+        server.path.clone_from(&op.path);
+        server.journal_path.clone_from(&op.journal_path);
+        server.journal_bytes = op.journal_bytes;
         // The answer may be lost: until it is confirmed the chunk server may repeat this very registration.
         server.prior_nonce = Some(op.last_nonce);
         server.nonce = op.new_nonce;
+        server.session = session;
         server.trust_next = false;
         server.standing = standing;
         server.registration = Registration::Recording;
@@ -223,7 +218,7 @@ impl State {
     }
 
     pub(super) fn fences_recorded(&mut self, step: &mut Step, op: &FencesRecorded) -> Answer {
-        let server = self.servers.registered(op.cs, op.nonce)?;
+        let server = self.servers.registered(op.cs, op.session)?;
         if server.is_lapsed() {
             return Err(Refusal::WrongRegistration(op.cs));
         }
@@ -252,7 +247,7 @@ impl State {
     }
 
     pub(super) fn cs_lapsed(&mut self, step: &mut Step, op: &CsLapsed) -> Answer {
-        let server = self.servers.registered(op.cs, op.nonce)?;
+        let server = self.servers.registered(op.cs, op.session)?;
         let id = server.id;
         if server.is_lapsed() {
             return Ok(Outcome::Acknowledged(0));
@@ -281,7 +276,7 @@ impl State {
 
     pub(super) fn cs_state_changed(&mut self, step: &mut Step, op: &CsStateChanged) -> Answer {
         let offline_s = self.config.get(Parameter::OfflineTout);
-        let server = self.servers.registered(op.cs, op.nonce)?;
+        let server = self.servers.registered(op.cs, op.session)?;
         let to = CsState::try_from(op.state)
             .map_err(|_| Refusal::malformed("a chunk server is active (1), inactive (2) or offline (3)"))?;
         let code = match (server.state, to) {
@@ -303,25 +298,51 @@ impl State {
     }
 
     pub(super) fn cs_report(&mut self, step: &mut Step, op: &CsReport) -> Answer {
-        let server = self.servers.registered(op.cs, op.nonce)?;
+        let events = op.events.iter().map(reported).collect::<Result<Vec<_>, _>>()?;
+        check_count(op.events.len(), REPORTED_MAX)?;
+        let server = self.servers.registered(op.cs, op.session)?;
         server.total_bytes = op.total_bytes;
         server.free_bytes = op.free_bytes;
-        server.flags.clone_from(&op.flags);
-        if !op.hard_error.is_empty() {
-            step.event(EventCode::CsHardError, &[&op.cs, &op.hard_error]);
+        server.flags = op.flags;
+        for (kind, event) in events {
+            step.event(kind, &[&op.cs, &event.code, &event.message]);
         }
         self.report_space(step);
         Ok(Outcome::Acknowledged(1))
     }
 }
 
+/// The kind of event that stands for a reported one.
+fn reported(event: &ReportedEvent) -> Result<(EventCode, &ReportedEvent), Refusal> {
+    check_text("the code of an event", &event.code)?;
+    if event.message.len() > MESSAGE_MAX {
+        return Err(Refusal::malformed("the text of an event has at most 1024 bytes"));
+    }
+    let kind = match ReportedSeverity::try_from(event.severity) {
+        Ok(ReportedSeverity::Info) => EventCode::CsReportedInfo,
+        Ok(ReportedSeverity::Warning) => EventCode::CsReportedWarning,
+        Ok(ReportedSeverity::Error) => EventCode::CsReportedError,
+        Err(_) => return Err(Refusal::malformed("an event is info (1), warning (2) or error (3)")),
+    };
+    Ok((kind, event))
+}
+
 fn parse_claim(op: &RegisterCs) -> Result<Claim, Refusal> {
     let sixteen = || Refusal::malformed("a UUID or boot id has 16 bytes");
-    if op.new_nonce == 0 || op.new_nonce == op.last_nonce {
-        return Err(Refusal::malformed("the new nonce is neither 0 nor the last one"));
+    if op.new_nonce.is_none() {
+        return Err(Refusal::malformed("a registration needs a nonce"));
     }
     if op.tier > u32::from(TIER_MAX) {
         return Err(Refusal::malformed("tiers are 0 to 3"));
+    }
+    check_count(op.addresses.len(), ADDRESSES_MAX)?;
+    for text in [&op.host, &op.host_name, &op.build].into_iter().chain(&op.addresses) {
+        check_text("a name or address of a chunk server", text)?;
+    }
+    for path in [&op.path, &op.journal_path] {
+        if path.len() > PATH_MAX {
+            return Err(Refusal::malformed("a path has at most 4096 bytes"));
+        }
     }
     Ok(Claim {
         uuid: Uuid::from_bytes(&op.cs_uuid).ok_or_else(sixteen)?,

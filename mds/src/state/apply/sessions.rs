@@ -1,6 +1,6 @@
 //! Sessions of clients (C1).
 
-use super::{Answer, Step};
+use super::{Answer, Step, check_text};
 use crate::state::State;
 use crate::state::clients::Client;
 use crate::state::command::{CloseSession, ExpireSession, OpenSession};
@@ -16,8 +16,10 @@ impl State {
     pub(super) fn open_session(&mut self, step: &mut Step, op: &OpenSession) -> Answer {
         let uuid = Uuid::from_bytes(&op.client_uuid)
             .ok_or_else(|| Refusal::malformed("the client UUID has 16 bytes"))?;
-        if op.new_token == 0 {
-            return Err(Refusal::malformed("a session token is not 0"));
+        check_text("the name of a client's host or software", &op.host)?;
+        check_text("the name of a client's host or software", &op.build)?;
+        if op.new_token.is_none() {
+            return Err(Refusal::malformed("a session needs a token"));
         }
         let known = self
             .clients
@@ -49,14 +51,16 @@ impl State {
         for file in &held {
             self.end_lease(step, *file, id, End::TakenOver);
         }
+        let session = self.session_number(step);
         if let Some(client) = self.clients.get_mut(id) {
             client.prior_token = Some(op.stored_token);
             client.token = op.new_token;
-            client.session = step.index;
+            client.session = session;
             client.opened_ms = step.now_ms;
             client.expired_index = None;
             client.host.clone_from(&op.host);
             client.build.clone_from(&op.build);
+            client.kind = op.kind;
         }
         if !held.is_empty() {
             step.event(EventCode::SessionTakenOver, &[&id.0, &op.host, &held.len()]);
@@ -71,9 +75,10 @@ impl State {
             uuid,
             host: op.host.clone(),
             build: op.build.clone(),
+            kind: op.kind,
             token: op.new_token,
             prior_token: None,
-            session: step.index,
+            session: self.session_number(step),
             opened_ms: step.now_ms,
             expired_index: None,
             leases: BTreeMap::new(),
@@ -105,6 +110,7 @@ impl State {
             self.end_lease(step, file, id, how);
         }
         self.clients.remove(id);
+        self.sweep_orphans(step);
         step.effect(Effect::UnwatchClient { client: id });
     }
 
@@ -117,6 +123,7 @@ impl State {
             self.end_lease(step, *file, id, End::Expired);
         }
         self.clients.expire(id, step.index);
+        self.sweep_orphans(step);
         if !held.is_empty() {
             step.event(EventCode::SessionExpired, &[&id.0, &host]);
         }

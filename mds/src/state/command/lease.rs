@@ -1,6 +1,7 @@
 //! Commands of clients: sessions, leases and chunks.
 
 use super::Target;
+use crate::state::ids::Secret;
 use prost::Message;
 
 /// What a lease allows.
@@ -20,8 +21,8 @@ pub struct LeaseProof {
     #[prost(uint32, tag = "1")]
     pub client: u32,
     /// The token of its session.
-    #[prost(uint64, tag = "2")]
-    pub token: u64,
+    #[prost(message, required, tag = "2")]
+    pub token: Secret,
     /// The epoch of its lease.
     #[prost(uint64, tag = "3")]
     pub epoch: u64,
@@ -36,15 +37,18 @@ pub struct OpenSession {
     /// Its host, for the operator.
     #[prost(string, tag = "2")]
     pub host: String,
-    /// The token it stored when it last opened a session; absent or 0 if there is none.
-    #[prost(uint64, tag = "3")]
-    pub stored_token: u64,
-    /// A random token for the new session, drawn by the leader. Not 0.
-    #[prost(uint64, tag = "4")]
-    pub new_token: u64,
+    /// The token it stored when it last opened a session; none if there is none.
+    #[prost(message, required, tag = "3")]
+    pub stored_token: Secret,
+    /// The token of the new session, drawn by the leader. Not none.
+    #[prost(message, required, tag = "4")]
+    pub new_token: Secret,
     /// The version of its software, for the operator.
     #[prost(string, tag = "5")]
     pub build: String,
+    /// What it is (mount, block device …), as the number of the wire protocol, for the operator.
+    #[prost(uint32, tag = "6")]
+    pub kind: u32,
 }
 
 /// Closes a session in good order. Leases still held end as released without a flush.
@@ -54,8 +58,8 @@ pub struct CloseSession {
     #[prost(uint32, tag = "1")]
     pub client: u32,
     /// Its token.
-    #[prost(uint64, tag = "2")]
-    pub token: u64,
+    #[prost(message, required, tag = "2")]
+    pub token: Secret,
 }
 
 /// The leader's timer for a session ran out: all its leases expire (C1).
@@ -80,8 +84,8 @@ pub struct Open {
     #[prost(uint32, tag = "1")]
     pub client: u32,
     /// Its token.
-    #[prost(uint64, tag = "2")]
-    pub token: u64,
+    #[prost(message, required, tag = "2")]
+    pub token: Secret,
     /// The file.
     #[prost(message, optional, tag = "3")]
     pub target: Option<Target>,
@@ -90,23 +94,27 @@ pub struct Open {
     pub mode: i32,
 }
 
-/// Asks for the lease back that expired, or that an earlier process of this client held (C1).
+/// Asks for a lease anew, at a higher epoch (C1): after it expired, after a restart of the client's daemon, or, while it
+/// is still held, because a chunk server lost its memory (C10).
 ///
-/// Granted, at a higher epoch, only if nobody else was granted since; otherwise that open is lost for ever.
+/// Granted only if nobody else was granted since; otherwise that open is lost for ever.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct Resume {
     /// Which client.
     #[prost(uint32, tag = "1")]
     pub client: u32,
     /// Its token.
-    #[prost(uint64, tag = "2")]
-    pub token: u64,
+    #[prost(message, required, tag = "2")]
+    pub token: Secret,
     /// The file's id.
     #[prost(uint64, tag = "3")]
     pub file: u64,
     /// Reading or writing.
     #[prost(enumeration = "LeaseMode", tag = "4")]
     pub mode: i32,
+    /// The epoch it held: who holds a higher one has its answer already.
+    #[prost(uint64, tag = "5")]
+    pub epoch: u64,
 }
 
 /// Gives a lease back.
@@ -146,15 +154,18 @@ pub enum RevokeWhat {
     Client(u32),
 }
 
-/// A run of chunk indices.
+/// A chunk that was reconciled.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct IndexRange {
-    /// The first index.
+pub struct ReconciledChunk {
+    /// Which chunk of the file.
     #[prost(uint32, tag = "1")]
-    pub first: u32,
-    /// How many.
-    #[prost(uint32, tag = "2")]
-    pub count: u32,
+    pub index: u32,
+    /// Its id.
+    #[prost(uint64, tag = "2")]
+    pub chunk: u64,
+    /// The version that was reconciled; another one does not count (C7).
+    #[prost(uint64, tag = "3")]
+    pub version: u64,
 }
 
 /// The holder has reconciled these chunks on all members and flushed the result (C5).
@@ -166,9 +177,9 @@ pub struct ReconcileDone {
     /// The file's id.
     #[prost(uint64, tag = "2")]
     pub file: u64,
-    /// Which chunks.
+    /// Which chunks; at most [`crate::state::RECONCILED_MAX`].
     #[prost(message, repeated, tag = "3")]
-    pub ranges: Vec<IndexRange>,
+    pub chunks: Vec<ReconciledChunk>,
 }
 
 /// Asks for chunks at indices that have none (C9). An index that has one already is answered with it.
@@ -194,9 +205,9 @@ pub struct ChunkCreated {
     /// Which chunk server.
     #[prost(uint32, tag = "1")]
     pub cs: u32,
-    /// The nonce of its registration.
+    /// Its session.
     #[prost(uint64, tag = "2")]
-    pub nonce: u64,
+    pub session: u64,
     /// The chunks.
     #[prost(uint64, repeated, tag = "3")]
     pub chunks: Vec<u64>,
@@ -230,9 +241,9 @@ pub struct ChunksPurged {
     /// Which chunk server.
     #[prost(uint32, tag = "1")]
     pub cs: u32,
-    /// The nonce of its registration.
+    /// Its session.
     #[prost(uint64, tag = "2")]
-    pub nonce: u64,
+    pub session: u64,
     /// The chunks.
     #[prost(uint64, repeated, tag = "3")]
     pub chunks: Vec<u64>,

@@ -17,15 +17,18 @@ mod node;
 
 pub use cluster::{InitCluster, LeaderElected, RaiseGeneration, SetConfig};
 pub use lease::{
-    AllocateChunks, ChunkCreated, ChunksPurged, CloseSession, ExpireSession, IndexRange, LeaseMode,
-    LeaseProof, Open, OpenSession, PurgeChunks, ReconcileDone, Release, ReplaceCreating, Resume, Revoke,
+    AllocateChunks, ChunkCreated, ChunksPurged, CloseSession, ExpireSession, LeaseMode, LeaseProof, Open,
+    OpenSession, PurgeChunks, ReconcileDone, ReconciledChunk, Release, ReplaceCreating, Resume, Revoke,
     RevokeWhat,
 };
 pub use namespace::{
     AttrChange, CreateFile, FailureDomain, MakeDir, Remove, Rename, ReplicaChange, Resize, SetAttr, Target,
     TargetRef,
 };
-pub use node::{CsLapsed, CsReport, CsState, CsStateChanged, FenceRecord, FencesRecorded, RegisterCs};
+pub use node::{
+    CsLapsed, CsReport, CsState, CsStateChanged, FenceRecord, FencesRecorded, RegisterCs, ReportedEvent,
+    ReportedSeverity,
+};
 
 use prost::Message;
 
@@ -46,7 +49,8 @@ pub struct Command {
     pub op: Option<CommandOp>,
 }
 
-/// Names a request for idempotence: a retry carries the same two numbers.
+/// Names a request for idempotence: a retry carries the same two numbers and gets the same answer, refusals too. Who
+/// wants to try again after a refusal takes a new number.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct RequestId {
     /// Any number that stays with the requester (a client id, a hash of its UUID).

@@ -39,7 +39,7 @@ pub struct AttrChange {
     /// Bytes per chunk, a power of two from 64 KiB to 64 MiB.
     #[prost(uint64, optional, tag = "4")]
     pub chunk_size: Option<u64>,
-    /// Erasure coding such as `5+2`. Reserved: refused by this version.
+    /// Erasure coding such as `5+2`: refused by this version. Empty for replicas.
     #[prost(string, optional, tag = "5")]
     pub encoding: Option<String>,
 }
@@ -84,6 +84,9 @@ pub struct MakeDir {
     /// Make missing parents too, and accept a directory that is there.
     #[prost(bool, tag = "2")]
     pub parents: bool,
+    /// Permission bits as in POSIX, for those made.
+    #[prost(uint32, tag = "3")]
+    pub mode: u32,
 }
 
 /// Makes a regular file.
@@ -98,6 +101,9 @@ pub struct CreateFile {
     /// Attributes that differ from those of the directory.
     #[prost(message, optional, tag = "3")]
     pub attrs: Option<AttrChange>,
+    /// Permission bits as in POSIX.
+    #[prost(uint32, tag = "4")]
+    pub mode: u32,
 }
 
 /// Unlinks a file or a directory.
@@ -140,6 +146,9 @@ pub struct Resize {
     /// The lease under which it is asked, if any.
     #[prost(message, optional, tag = "3")]
     pub lease: Option<LeaseProof>,
+    /// Without this a size below the present one is refused: it destroys data.
+    #[prost(bool, tag = "4")]
+    pub allow_shrink: bool,
 }
 
 /// Changes attributes of a directory or file.

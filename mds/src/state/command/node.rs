@@ -9,10 +9,15 @@
 //!      └───── CsLapsed ──────┴───────────────── CsLapsed ───────────────┘
 //! ```
 //!
-//! A chunk server stores the new nonce durably *before* it registers, records the fences it is given, confirms
-//! them with [`FencesRecorded`] (even if there are none) and serves no data before that is answered. After half
-//! its term without a renewal it refuses data by itself; [`CsLapsed`] follows after the whole term.
+//! A chunk server stores the new nonce durably *before* it registers, and records the fences it is given before it
+//! serves. That it has done so is logged as [`FencesRecorded`], even if there were none: until then it may repeat
+//! the registration, and no new chunk is placed on it. After half its term without a renewal it refuses data by
+//! itself; [`CsLapsed`] follows after the whole term.
+//!
+//! Each registration is a *session* with a number of its own. Whatever a chunk server says later names its session,
+//! so a message of an earlier life changes nothing.
 
+use crate::state::ids::Secret;
 use prost::Message;
 
 /// How long a chunk server has been quiet.
@@ -36,12 +41,13 @@ pub struct RegisterCs {
     /// The id it was given when it first registered; 0 if it never did.
     #[prost(uint32, tag = "2")]
     pub claimed_id: u32,
-    /// The nonce of its last registration that was answered; 0 if there is none.
-    #[prost(uint64, tag = "3")]
-    pub last_nonce: u64,
-    /// The random nonce of this registration, already durable on the chunk server. Not 0.
-    #[prost(uint64, tag = "4")]
-    pub new_nonce: u64,
+    /// The nonce of its last registration that was answered; none if there is none.
+    #[prost(message, required, tag = "3")]
+    pub last_nonce: Secret,
+    /// The nonce of this registration, already durable on the chunk server: drawn at each start, the same as
+    /// `last_nonce` when it registers again without a start in between.
+    #[prost(message, required, tag = "4")]
+    pub new_nonce: Secret,
     /// The host's id (`/etc/vstorage/host_id`).
     #[prost(string, tag = "5")]
     pub host: String,
@@ -60,15 +66,27 @@ pub struct RegisterCs {
     /// Bytes of its file system that are free.
     #[prost(uint64, tag = "10")]
     pub free_bytes: u64,
-    /// What the operator sees as flags (`J`, `C`, `D`, `c`), as its letters.
-    #[prost(string, tag = "11")]
-    pub flags: String,
+    /// What the operator sees as flags (`J`, `C`, `D`, `c` …), as the bits of the wire protocol.
+    #[prost(uint32, tag = "11")]
+    pub flags: u32,
     /// The term the leader grants, in milliseconds; recorded for the operator.
     #[prost(uint64, tag = "12")]
     pub term_ms: u64,
     /// The version of its software, for the operator.
     #[prost(string, tag = "13")]
     pub build: String,
+    /// The host's name, for the operator.
+    #[prost(string, tag = "14")]
+    pub host_name: String,
+    /// Its directory, for the operator.
+    #[prost(string, tag = "15")]
+    pub path: String,
+    /// The directory of its journal, for the operator; empty if that is inside its own.
+    #[prost(string, tag = "16")]
+    pub journal_path: String,
+    /// Bytes of its journal.
+    #[prost(uint64, tag = "17")]
+    pub journal_bytes: u64,
 }
 
 /// One durable fence record of a chunk server (C2).
@@ -88,9 +106,9 @@ pub struct FencesRecorded {
     /// Which.
     #[prost(uint32, tag = "1")]
     pub cs: u32,
-    /// The nonce of the registration under which it recorded them.
+    /// The session under which it recorded them.
     #[prost(uint64, tag = "2")]
-    pub nonce: u64,
+    pub session: u64,
     /// What it recorded; empty to confirm a registration that brought none.
     #[prost(message, repeated, tag = "3")]
     pub fences: Vec<FenceRecord>,
@@ -104,9 +122,9 @@ pub struct CsLapsed {
     /// Which.
     #[prost(uint32, tag = "1")]
     pub cs: u32,
-    /// The nonce of the registration that lapsed; a later registration is not touched.
+    /// The session that lapsed; a later one is not touched.
     #[prost(uint64, tag = "2")]
-    pub nonce: u64,
+    pub session: u64,
 }
 
 /// The leader's timers moved a chunk server between active, inactive and offline.
@@ -115,9 +133,9 @@ pub struct CsStateChanged {
     /// Which.
     #[prost(uint32, tag = "1")]
     pub cs: u32,
-    /// The nonce of the registration this is about.
+    /// The session this is about.
     #[prost(uint64, tag = "2")]
-    pub nonce: u64,
+    pub session: u64,
     /// The new state.
     #[prost(enumeration = "CsState", tag = "3")]
     pub state: i32,
@@ -129,19 +147,45 @@ pub struct CsReport {
     /// Which.
     #[prost(uint32, tag = "1")]
     pub cs: u32,
-    /// The nonce of its registration.
+    /// Its session.
     #[prost(uint64, tag = "2")]
-    pub nonce: u64,
+    pub session: u64,
     /// Bytes of its file system in all.
     #[prost(uint64, tag = "3")]
     pub total_bytes: u64,
     /// Bytes of its file system that are free.
     #[prost(uint64, tag = "4")]
     pub free_bytes: u64,
-    /// Flags as letters.
-    #[prost(string, tag = "5")]
-    pub flags: String,
-    /// A hard error it found since the last report: what it was about. Empty if there is none.
-    #[prost(string, tag = "6")]
-    pub hard_error: String,
+    /// Its flags.
+    #[prost(uint32, tag = "5")]
+    pub flags: u32,
+    /// What it has to say to the operator since the last report; at most [`crate::state::REPORTED_MAX`].
+    #[prost(message, repeated, tag = "6")]
+    pub events: Vec<ReportedEvent>,
+}
+
+/// An event that a chunk server saw.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ReportedEvent {
+    /// How bad it is.
+    #[prost(enumeration = "ReportedSeverity", tag = "1")]
+    pub severity: i32,
+    /// Its stable code, such as `cs.hard_error`.
+    #[prost(string, tag = "2")]
+    pub code: String,
+    /// The text.
+    #[prost(string, tag = "3")]
+    pub message: String,
+}
+
+/// How bad a reported event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum ReportedSeverity {
+    /// Good to know.
+    Info = 1,
+    /// Somebody should look.
+    Warning = 2,
+    /// Somebody must act.
+    Error = 3,
 }

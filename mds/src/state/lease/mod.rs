@@ -20,7 +20,7 @@
 //!   fencing has the very epoch the chunk servers recorded, so no grant is ever below a recorded fence.
 //! - The fence belongs to the file, not to who asked for it: if that client goes away, the next one profits.
 //! - While nobody holds the file it may be kept for one client: a named successor (hand-over), or a client whose
-//!   daemon was restarted.
+//!   daemon was restarted, or one that opens it anew.
 //! - A reader writes nothing, so only the end of a writer makes replicas suspect; but an unclean reader is fenced
 //!   like a writer, since it may still be reading.
 //! - While chunks are to be reconciled (C5) a reader is alone, because exactly one client reconciles at an epoch.
@@ -77,6 +77,8 @@ pub enum End {
     Expired,
     /// The client's daemon was restarted.
     TakenOver,
+    /// The client gives it up to have it anew at a higher epoch.
+    Reopened,
     /// Taken away by the operator.
     Revoked,
 }
@@ -210,7 +212,7 @@ impl Lease {
         }
     }
 
-    /// A client asks for the lease back that it lost without its will (C1).
+    /// A client asks for the lease back that it lost without its will, or gave up to have it anew (C1).
     ///
     /// It gets it like anybody else, fence and all; but never after somebody else had it.
     pub(super) fn resume(&mut self, client: ClientId, mode: LeaseMode, now: Circumstances<'_>) -> Verdict {
@@ -249,11 +251,11 @@ impl Lease {
             Phase::Exclusive { .. } => self.phase = free(clean),
             Phase::Idle | Phase::Unclean | Phase::Fencing { .. } | Phase::Fenced => return None,
         }
-        if matches!(how, End::Expired | End::TakenOver) {
+        if matches!(how, End::Expired | End::TakenOver | End::Reopened) {
             let at = self.resumable.partition_point(|other| *other < client);
             self.resumable.insert(at, client);
         }
-        if how == End::TakenOver && mode == LeaseMode::Exclusive {
+        if matches!(how, End::TakenOver | End::Reopened) && !self.phase.is_held() {
             self.reserved_for = Some(client);
         }
         Some(mode)

@@ -206,9 +206,9 @@ fn table() -> Vec<(Event, [&'static str; 9])> {
             end(A, End::TakenOver),
             with([
                 "writer left: unclean@5 for A back A",
-                "reader left: unclean@5 back A",
+                "reader left: unclean@5 for A back A",
                 "reader left: SB?@5 back A",
-                "reader left: unclean@5 back A",
+                "reader left: unclean@5 for A back A",
             ]),
         ),
         (
@@ -342,6 +342,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(End::Dirty),
         Just(End::Expired),
         Just(End::TakenOver),
+        Just(End::Reopened),
         Just(End::Revoked)
     ];
     let cs = prop_oneof![Just(CS1), Just(CS2)];

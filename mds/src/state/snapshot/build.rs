@@ -85,10 +85,15 @@ fn server_record(server: &ChunkServer) -> ServerRecord {
         tier: server.tier.into(),
         total_bytes: server.total_bytes,
         free_bytes: server.free_bytes,
-        flags: server.flags.clone(),
+        flags: server.flags,
         build: server.build.clone(),
         nonce: server.nonce,
         prior_nonce: server.prior_nonce,
+        session: server.session,
+        host_name: server.host_name.clone(),
+        path: server.path.clone(),
+        journal_path: server.journal_path.clone(),
+        journal_bytes: server.journal_bytes,
         trust_next: server.trust_next,
         standing: server.standing as u32,
         registration: server.registration as u32,
@@ -109,6 +114,7 @@ fn client_record(client: &Client) -> ClientRecord {
         uuid: client.uuid.0.to_vec(),
         host: client.host.clone(),
         build: client.build.clone(),
+        kind: client.kind,
         token: client.token,
         prior_token: client.prior_token,
         session: client.session,
@@ -126,8 +132,8 @@ fn inode_record(id: FileId, inode: &Inode) -> InodeRecord {
         Body::Dir(dir) => InodeKind::Dir(attrs_record(dir.attrs)),
         Body::File(file) => InodeKind::File(file_record(file)),
     };
-    let (created_ms, changed_ms) = (inode.created_ms, inode.changed_ms);
-    InodeRecord { id: id.raw(), parent, name, created_ms, changed_ms, kind: Some(kind) }
+    let Inode { created_ms, changed_ms, mode, .. } = *inode;
+    InodeRecord { id: id.raw(), parent, name, created_ms, changed_ms, mode, kind: Some(kind) }
 }
 
 fn attrs_record(set: AttrSet) -> AttrsRecord {
@@ -298,7 +304,8 @@ impl Builder {
         };
         let place = (record.parent != 0)
             .then(|| Place { parent: FileId::from_raw(record.parent), name: record.name.into_boxed_str() });
-        let inode = Inode { place, created_ms: record.created_ms, changed_ms: record.changed_ms, body };
+        let InodeRecord { created_ms, changed_ms, mode, .. } = record;
+        let inode = Inode { place, created_ms, changed_ms, mode, body };
         match self.inodes.insert(FileId::from_raw(record.id), inode) {
             Some(_) => Err("an inode that is there twice"),
             None => Ok(()),
@@ -411,6 +418,11 @@ fn server(record: ServerRecord) -> Result<ChunkServer, Wrong> {
         build: record.build,
         nonce: record.nonce,
         prior_nonce: record.prior_nonce,
+        session: record.session,
+        host_name: record.host_name,
+        path: record.path,
+        journal_path: record.journal_path,
+        journal_bytes: record.journal_bytes,
         trust_next: record.trust_next,
         standing: Standing::from_raw(record.standing).ok_or("an unknown standing")?,
         registration: Registration::from_raw(record.registration)
@@ -431,6 +443,7 @@ fn client(record: ClientRecord) -> Result<Client, Wrong> {
         uuid: uuid(&record.uuid)?,
         host: record.host,
         build: record.build,
+        kind: record.kind,
         token: record.token,
         prior_token: record.prior_token,
         session: record.session,

@@ -1,6 +1,7 @@
 //! The records of a snapshot, as protobuf messages. See `docs/formats/mds-state.md`.
 
 use crate::state::command::FenceRecord;
+use crate::state::ids::Secret;
 use crate::state::outcome::StoredAnswer;
 use prost::Message;
 
@@ -100,14 +101,14 @@ pub(super) struct ServerRecord {
     pub(super) total_bytes: u64,
     #[prost(uint64, tag = "8")]
     pub(super) free_bytes: u64,
-    #[prost(string, tag = "9")]
-    pub(super) flags: String,
+    #[prost(uint32, tag = "9")]
+    pub(super) flags: u32,
     #[prost(string, tag = "10")]
     pub(super) build: String,
-    #[prost(uint64, tag = "11")]
-    pub(super) nonce: u64,
-    #[prost(uint64, optional, tag = "12")]
-    pub(super) prior_nonce: Option<u64>,
+    #[prost(message, required, tag = "11")]
+    pub(super) nonce: Secret,
+    #[prost(message, optional, tag = "12")]
+    pub(super) prior_nonce: Option<Secret>,
     #[prost(bool, tag = "13")]
     pub(super) trust_next: bool,
     /// Numbers of `Standing`.
@@ -127,6 +128,16 @@ pub(super) struct ServerRecord {
     pub(super) changed_ms: u64,
     #[prost(message, repeated, tag = "20")]
     pub(super) debts: Vec<FenceRecord>,
+    #[prost(uint64, tag = "21")]
+    pub(super) session: u64,
+    #[prost(string, tag = "22")]
+    pub(super) host_name: String,
+    #[prost(string, tag = "23")]
+    pub(super) path: String,
+    #[prost(string, tag = "24")]
+    pub(super) journal_path: String,
+    #[prost(uint64, tag = "25")]
+    pub(super) journal_bytes: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -139,16 +150,18 @@ pub(super) struct ClientRecord {
     pub(super) host: String,
     #[prost(string, tag = "4")]
     pub(super) build: String,
-    #[prost(uint64, tag = "5")]
-    pub(super) token: u64,
-    #[prost(uint64, optional, tag = "6")]
-    pub(super) prior_token: Option<u64>,
+    #[prost(message, required, tag = "5")]
+    pub(super) token: Secret,
+    #[prost(message, optional, tag = "6")]
+    pub(super) prior_token: Option<Secret>,
     #[prost(uint64, tag = "7")]
     pub(super) session: u64,
     #[prost(uint64, tag = "8")]
     pub(super) opened_ms: u64,
     #[prost(uint64, optional, tag = "9")]
     pub(super) expired_index: Option<u64>,
+    #[prost(uint32, tag = "10")]
+    pub(super) kind: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -164,6 +177,8 @@ pub(super) struct InodeRecord {
     pub(super) created_ms: u64,
     #[prost(uint64, tag = "5")]
     pub(super) changed_ms: u64,
+    #[prost(uint32, tag = "6")]
+    pub(super) mode: u32,
     #[prost(oneof = "InodeKind", tags = "10, 11")]
     pub(super) kind: Option<InodeKind>,
 }

@@ -55,8 +55,7 @@ fn without_a_place_nothing_is_allocated_and_the_operator_hears_of_it() {
         "cannot place 3 replicas at tier 0: 2 chunk servers can take them (too few chunk servers are active)"
     );
     world.refused(world.allocate_op(a, file, &[0]));
-    let events: Vec<_> =
-        world.state.events_after(0, 100).filter(|e| e.code == EventCode::AllocFailed).collect();
+    let events: Vec<_> = world.state.events().iter().filter(|e| e.code == EventCode::AllocFailed).collect();
     assert_eq!(events.len(), 1, "and is not flooded");
     assert!(events[0].message().contains("'/f'") && events[0].repeats == 1);
     world.serve(3);
@@ -94,8 +93,9 @@ fn space_placed_counts_until_the_next_report() {
     assert_eq!(world.refused(world.allocate_op(a, file, &[0, 1, 2])).kind(), RefusalKind::NoSpace);
     world.allocate(a, file, &[0, 1]);
     assert_eq!(world.refused(world.allocate_op(a, file, &[2])).kind(), RefusalKind::NoSpace);
-    let (cs, nonce) = world.cs_name(1);
-    let report = CsReport { cs, nonce, total_bytes: chunk * 20, free_bytes: chunk * 3, ..Default::default() };
+    let (cs, session) = world.cs_name(1);
+    let report =
+        CsReport { cs, session, total_bytes: chunk * 20, free_bytes: chunk * 3, ..Default::default() };
     world.ok(CommandOp::CsReport(report));
     world.allocate(a, file, &[2]);
 }
@@ -115,7 +115,8 @@ fn a_server_that_cannot_create_is_replaced() {
     assert!(matches!(&applied.effects[..], [Effect::CreateChunks { cs, chunks, .. }]
         if cs.0 == spare && chunks[0].slot == 1));
     assert_eq!(world.state.deletions().count(), 1, "it may have been created after all");
-    let late = ChunkCreated { cs: failed, nonce: u64::from(failed - 1024) * 1000, chunks: vec![place.chunk] };
+    let session = world.state.server(CsId(failed)).unwrap().session;
+    let late = ChunkCreated { cs: failed, session, chunks: vec![place.chunk] };
     assert_eq!(world.ok(CommandOp::ChunkCreated(late)), Outcome::Acknowledged(0));
     let back = world.refused(replace(spare));
     assert_eq!(back.kind(), RefusalKind::NoSpace, "not back to where it is being deleted");
@@ -137,20 +138,35 @@ fn c9_deleted_chunks_go_through_quarantine() {
     assert_eq!(world.state.quarantine_over(since + 300_000, 1).len(), 1);
 
     let raw: Vec<u64> = chunks.iter().map(|chunk| chunk.raw()).collect();
-    let (cs, nonce) = world.cs_name(1);
-    let purged = |cs, nonce| CommandOp::ChunksPurged(ChunksPurged { cs, nonce, chunks: raw.clone() });
-    assert_eq!(world.ok(purged(cs, nonce)), Outcome::Acknowledged(0), "nobody asked for it yet");
+    let (cs, session) = world.cs_name(1);
+    let purged = |cs, session| CommandOp::ChunksPurged(ChunksPurged { cs, session, chunks: raw.clone() });
+    assert_eq!(world.ok(purged(cs, session)), Outcome::Acknowledged(0), "nobody asked for it yet");
     let purge = CommandOp::PurgeChunks(PurgeChunks { chunks: raw.clone() });
     let applied = world.run(purge.clone());
     assert_eq!(applied.effects.len(), 2);
     assert_eq!(world.state.quarantine_over(u64::MAX, 10), [], "being purged");
-    assert_eq!(world.ok(purged(cs, nonce)), Outcome::Acknowledged(2));
+    assert_eq!(world.ok(purged(cs, session)), Outcome::Acknowledged(2));
     assert_eq!(world.state.pending_for(CsId(cs)), []);
-    let (cs, nonce) = world.cs_name(2);
+    let (cs, session) = world.cs_name(2);
     assert_eq!(world.state.pending_for(CsId(cs)).len(), 1);
-    assert_eq!(world.ok(purged(cs, nonce)), Outcome::Acknowledged(2));
+    assert_eq!(world.ok(purged(cs, session)), Outcome::Acknowledged(2));
     assert_eq!(world.state.deletions().count(), 0);
     assert_eq!(world.refused(purge), Refusal::NotDeleted(raw[0]));
+}
+
+#[test]
+fn what_a_server_should_hold_can_be_compared() {
+    use crate::state::chunk::MemberState;
+    let (mut world, a) = World::with_servers(2);
+    world.written_file(a, "/f", 2, 2);
+    let gone = world.written_file(a, "/g", 1, 2);
+    world.release(a, gone, true);
+    world.ok(CommandOp::Remove(Remove { path: "/g".into(), recursive: false }));
+    let held = world.state.replicas_on(CsId(1025));
+    let states: Vec<_> = held.iter().map(|replica| replica.state).collect();
+    assert_eq!(states, [Some(MemberState::InSync), Some(MemberState::InSync), None]);
+    assert!(held.is_sorted());
+    assert_eq!(world.state.replicas_on(CsId(9)), []);
 }
 
 #[test]
@@ -160,8 +176,8 @@ fn work_that_was_lost_with_a_server_is_given_again_when_it_serves() {
     world.open(a, file);
     world.allocate(a, file, &[0]);
     world.register(world.claim_again(1));
-    let (cs, nonce) = world.cs_name(1);
-    let applied = world.run(CommandOp::FencesRecorded(FencesRecorded { cs, nonce, fences: vec![] }));
+    let (cs, session) = world.cs_name(1);
+    let applied = world.run(CommandOp::FencesRecorded(FencesRecorded { cs, session, fences: vec![] }));
     assert!(matches!(&applied.effects[..], [Effect::CreateChunks { .. }]));
 }
 
@@ -172,7 +188,7 @@ fn shrinking_drops_what_lies_beyond_the_end() {
     let chunk = 64 << 10;
     let resize = |world: &World, size, under_lease: bool| {
         let lease = if under_lease { world.proof(a, file) } else { None };
-        CommandOp::Resize(Resize { target: Target::file(file), size, lease })
+        CommandOp::Resize(Resize { target: Target::file(file), size, lease, allow_shrink: true })
     };
     assert!(matches!(world.refused(resize(&world, chunk, false)), Refusal::InUse(_)));
     let Outcome::Resized(resized) = world.ok(resize(&world, chunk * 2 + 1, true)) else { panic!() };
@@ -182,6 +198,8 @@ fn shrinking_drops_what_lies_beyond_the_end() {
     world.ok(resize(&world, chunk * 9 + 1, false));
     let Outcome::Resized(resized) = world.ok(resize(&world, chunk, false)) else { panic!() };
     assert_eq!(resized.dropped, 2);
+    let careful = Resize { target: Target::file(file), size: 0, lease: None, allow_shrink: false };
+    assert_eq!(world.refused(CommandOp::Resize(careful)), Refusal::ShrinkNotAllowed(chunk));
     world.ok(resize(&world, 0, false));
     assert_eq!(world.state.deletions().count(), 4);
     let limit = chunk << 32;
@@ -196,9 +214,12 @@ fn c1_who_was_away_while_a_file_was_cut_does_not_come_back_to_it() {
     let (mut world, a) = World::with_servers(1);
     let file = world.written_file(a, "/f", 4, 1);
     world.expire(a);
-    let resize = |size| CommandOp::Resize(Resize { target: Target::file(file), size, lease: None });
+    let resize = |size| {
+        CommandOp::Resize(Resize { target: Target::file(file), size, lease: None, allow_shrink: true })
+    };
     let a2 = world.session_with(1, a.token);
-    let resume = Resume { client: a2.client, token: a2.token, file, mode: LeaseMode::Exclusive as i32 };
+    let resume =
+        Resume { client: a2.client, token: a2.token, file, mode: LeaseMode::Exclusive as i32, epoch: 1 };
     world.ok(resize(64 << 12));
     world.fencing(CommandOp::Resume(resume));
     world.ok(resize(64 << 10));

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn nothing_works_before_the_cluster_is_created() {
     let mut state = State::new();
-    let list = CommandOp::MakeDir(MakeDir { path: "/a".into(), parents: false });
+    let list = CommandOp::MakeDir(MakeDir { path: "/a".into(), parents: false, mode: 0 });
     let applied = state.apply(1, &Command::internal(0, list));
     assert_eq!(applied.outcome, Err(Refusal::NotInitialized(())));
     assert!(state.cluster().is_none() && state.stat("/").is_err());
@@ -60,8 +60,12 @@ fn c11_a_repeated_request_gets_the_same_answer_and_changes_nothing() {
         Err(Refusal::Exists("/f".into())),
         "refusals are kept too"
     );
-    let other =
-        Command::requested(5, 7, 1, CommandOp::MakeDir(MakeDir { path: "/f".into(), parents: false }));
+    let other = Command::requested(
+        5,
+        7,
+        1,
+        CommandOp::MakeDir(MakeDir { path: "/f".into(), parents: false, mode: 0 }),
+    );
     assert!(matches!(world.apply(other).outcome, Err(Refusal::RequestReused(_))));
     let copy = State::decode_snapshot(&world.state.encode_snapshot()).unwrap();
     assert_eq!(copy, world.state, "the answers are in the snapshot");
@@ -90,7 +94,7 @@ fn a_new_master_is_announced() {
     let applied = world.run(op);
     assert_eq!(applied.events[0].message(), "MDS#1 at 10.0.0.1:2510 is now the master");
     assert_eq!(applied.events[0].code.spec().name, "mds.became_master");
-    assert_eq!(world.state.events_after(world.state.last_event_id() - 1, 10).count(), 1);
+    assert_eq!(world.state.events().after(world.state.events().last_id() - 1, 10).count(), 1);
 }
 
 #[test]
@@ -99,7 +103,7 @@ fn the_summary_adds_up() {
     let change =
         AttrChange { replicas: Some(ReplicaChange { normal: 3, minimum: None }), ..Default::default() };
     world.ok(CommandOp::SetAttr(SetAttr { path: "/".into(), change: Some(change), recursive: false }));
-    world.ok(CommandOp::MakeDir(MakeDir { path: "/d".into(), parents: false }));
+    world.ok(CommandOp::MakeDir(MakeDir { path: "/d".into(), parents: false, mode: 0 }));
     world.written_file(a, "/d/f", 2, 3);
     let summary = world.state.summary();
     assert_eq!((summary.dirs, summary.files, summary.file_bytes, summary.replicas), (2, 1, 128 << 10, 6));

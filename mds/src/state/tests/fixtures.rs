@@ -1,1 +1,295 @@
-//! x
+//! Frozen bytes: what the first version wrote to the log and to snapshots is read for ever, and means the same.
+//!
+//! `VSTORAGE_BLESS=1 cargo test -p mds state::tests::fixtures` writes the files that are missing, and only those; the
+//! checksums are then added with sha256sum(1) to `mds/fixtures/SHA256SUMS`.
+//!
+//! - `v1/command-NN-NAME.bin`: one command of each kind, every field set.
+//! - `v1/history.log`: a log (32-bit little-endian length, then the command, and so on).
+//! - `v1/snapshot.bin`: the snapshot after that log.
+
+use super::*;
+use crate::state::servers::Standing;
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::PathBuf;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+/// The frozen bytes; written first if they are missing and a new fixture was asked for.
+fn frozen(name: &str, fresh: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
+    let path = folder().join("v1").join(name);
+    let bless = std::env::var_os("VSTORAGE_BLESS").is_some_and(|value| value == "1");
+    if bless && let Ok(mut file) = std::fs::File::create_new(&path) {
+        file.write_all(&fresh()).expect("the fixtures are writable");
+    }
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn lease() -> Option<LeaseProof> {
+    Some(LeaseProof { client: 2049, token: secret(5), epoch: Epoch::new(1, 9).raw() })
+}
+
+fn cluster_samples() -> Vec<(&'static str, CommandOp)> {
+    vec![
+        ("init-cluster", CommandOp::InitCluster(InitCluster { uuid: vec![7; 16], name: "stor1".into() })),
+        ("raise-generation", CommandOp::RaiseGeneration(RaiseGeneration {})),
+        (
+            "leader-elected",
+            CommandOp::LeaderElected(LeaderElected { mds_id: 1, address: "10.0.0.1:2510".into() }),
+        ),
+        (
+            "set-config",
+            CommandOp::SetConfig(SetConfig {
+                key: "gen.lease_term".into(),
+                value: "30".into(),
+                origin: "10.0.0.9".into(),
+            }),
+        ),
+    ]
+}
+
+fn name_samples() -> Vec<(&'static str, CommandOp)> {
+    let attrs = || {
+        Some(AttrChange {
+            replicas: Some(ReplicaChange { normal: 3, minimum: Some(2) }),
+            failure_domain: Some(FailureDomain::Disk as i32),
+            tier: Some(1),
+            chunk_size: Some(1 << 20),
+            encoding: Some("5+2".into()),
+        })
+    };
+    let path = || "/a/b".to_owned();
+    vec![
+        ("make-dir", CommandOp::MakeDir(MakeDir { path: path(), parents: true, mode: 0o750 })),
+        (
+            "create-file",
+            CommandOp::CreateFile(CreateFile { path: path(), size: 7, attrs: attrs(), mode: 0o640 }),
+        ),
+        ("remove", CommandOp::Remove(Remove { path: path(), recursive: true })),
+        ("rename", CommandOp::Rename(Rename { from: path(), to: "/c".into(), no_replace: true })),
+        (
+            "resize",
+            CommandOp::Resize(Resize {
+                target: Target::file(4),
+                size: 8,
+                lease: lease(),
+                allow_shrink: true,
+            }),
+        ),
+        ("set-attr", CommandOp::SetAttr(SetAttr { path: path(), change: attrs(), recursive: true })),
+    ]
+}
+
+fn server_samples() -> Vec<(&'static str, CommandOp)> {
+    let claim = RegisterCs {
+        claimed_id: 1025,
+        last_nonce: secret(8),
+        tier: 2,
+        journal_path: "/ssd/stor1/cs1".into(),
+        ..World::claim(1)
+    };
+    let event = ReportedEvent {
+        severity: ReportedSeverity::Error as i32,
+        code: "cs.hard_error".into(),
+        message: "read error".into(),
+    };
+    let fences = vec![FenceRecord { file: 4, epoch: 5 }];
+    vec![
+        ("register-cs", CommandOp::RegisterCs(claim)),
+        ("fences-recorded", CommandOp::FencesRecorded(FencesRecorded { cs: 1025, session: 3, fences })),
+        ("cs-lapsed", CommandOp::CsLapsed(CsLapsed { cs: 1025, session: 3 })),
+        (
+            "cs-state-changed",
+            CommandOp::CsStateChanged(CsStateChanged {
+                cs: 1025,
+                session: 3,
+                state: CsState::Offline as i32,
+            }),
+        ),
+        (
+            "cs-report",
+            CommandOp::CsReport(CsReport {
+                cs: 1025,
+                session: 3,
+                total_bytes: 9,
+                free_bytes: 8,
+                flags: 11,
+                events: vec![event],
+            }),
+        ),
+    ]
+}
+
+fn client_samples() -> Vec<(&'static str, CommandOp)> {
+    let session = OpenSession {
+        client_uuid: vec![3; 16],
+        host: "h".into(),
+        stored_token: secret(4),
+        new_token: secret(5),
+        build: "0.1.0".into(),
+        kind: 3,
+    };
+    let target = Target { target: Some(TargetRef::Path("/a".into())) };
+    let mode = LeaseMode::Exclusive as i32;
+    let (client, token, file) = (2049, secret(5), 4);
+    let chunks = vec![ReconciledChunk { index: 1, chunk: 2, version: 3 }];
+    vec![
+        ("open-session", CommandOp::OpenSession(session)),
+        ("close-session", CommandOp::CloseSession(CloseSession { client, token })),
+        ("expire-session", CommandOp::ExpireSession(ExpireSession { client, session: 6 })),
+        ("open", CommandOp::Open(Open { client, token, target: Some(target.clone()), mode })),
+        ("resume", CommandOp::Resume(Resume { client, token, file, mode, epoch: 9 })),
+        ("release", CommandOp::Release(Release { lease: lease(), file, clean: true, successor: 2050 })),
+        ("revoke", CommandOp::Revoke(Revoke { what: Some(RevokeWhat::File(target)) })),
+        ("reconcile-done", CommandOp::ReconcileDone(ReconcileDone { lease: lease(), file, chunks })),
+    ]
+}
+
+fn chunk_samples() -> Vec<(&'static str, CommandOp)> {
+    let chunks = || vec![1, 1 << 48];
+    vec![
+        (
+            "allocate-chunks",
+            CommandOp::AllocateChunks(AllocateChunks {
+                lease: lease(),
+                file: 4,
+                indices: vec![0, 70_000],
+                seed: 1 << 63,
+            }),
+        ),
+        ("chunk-created", CommandOp::ChunkCreated(ChunkCreated { cs: 1025, session: 3, chunks: chunks() })),
+        ("replace-creating", CommandOp::ReplaceCreating(ReplaceCreating { chunk: 6, cs: 1025, seed: 7 })),
+        ("purge-chunks", CommandOp::PurgeChunks(PurgeChunks { chunks: chunks() })),
+        ("chunks-purged", CommandOp::ChunksPurged(ChunksPurged { cs: 1025, session: 3, chunks: chunks() })),
+    ]
+}
+
+/// One command of each kind, under its name.
+fn samples() -> Vec<(String, Command)> {
+    let all = [cluster_samples(), name_samples(), server_samples(), client_samples(), chunk_samples()];
+    let named = |(name, op): (&str, CommandOp)| {
+        let file = format!("command-{:02}-{name}.bin", op.kind());
+        (file, Command::requested(1_700_000_000_123, 42, 7, op))
+    };
+    all.into_iter().flatten().map(named).collect()
+}
+
+/// A life of a cluster that touches most of what a snapshot holds.
+fn history() -> Vec<Command> {
+    let (mut world, a) = World::with_servers(4);
+    world.ok(CommandOp::LeaderElected(LeaderElected { mds_id: 1, address: "10.0.0.1:2510".into() }));
+    for (_, op) in cluster_samples().into_iter().filter(|(name, _)| *name == "set-config") {
+        world.ok(op);
+    }
+    world.ok(CommandOp::MakeDir(MakeDir { path: "/d/e".into(), parents: true, mode: 0o755 }));
+    let tier = Some(AttrChange { tier: Some(1), ..Default::default() });
+    world.ok(CommandOp::SetAttr(SetAttr { path: "/d".into(), change: tier, recursive: true }));
+    let b = world.session(2);
+    let written = world.written_file(a, "/d/e/written", 5, 3);
+    let reading = world.written_file(a, "/d/reading", 2, 2);
+    world.release(a, reading, true);
+    world.granted(World::open_op(a, reading, LeaseMode::Shared));
+    world.granted(World::open_op(b, reading, LeaseMode::Shared));
+    let creating = world.file("/creating", 9, 4);
+    world.open(b, creating);
+    world.allocate(b, creating, &[1, 8]);
+    let unlinked = world.written_file(b, "/unlinked", 1, 1);
+    world.ok(CommandOp::Remove(Remove { path: "/unlinked".into(), recursive: false }));
+    let deleted = world.written_file(b, "/deleted", 3, 2);
+    world.release(b, deleted, false);
+    world.ok(CommandOp::Remove(Remove { path: "/deleted".into(), recursive: false }));
+    let some = world.state.quarantine_over(u64::MAX, 2).iter().map(|chunk| chunk.raw()).collect();
+    world.ok(CommandOp::PurgeChunks(PurgeChunks { chunks: some }));
+    // A rolled back chunk server, one that lapsed, one that owes a fence.
+    let image = world.claim_again(1);
+    world.register(image.clone());
+    world.confirm(1, vec![]);
+    world.lapse(1);
+    world.register(RegisterCs { new_nonce: secret(4444), ..image });
+    world.lapse(2);
+    let a2 = world.session_with(1, a.token);
+    world.fencing(World::open_op(a2, written, LeaseMode::Exclusive));
+    let c = world.session(3);
+    world.expire(c);
+    let refused = CommandOp::CreateFile(CreateFile { path: "/d".into(), ..Default::default() });
+    world.apply(Command::requested(5, 9, 1, refused)).outcome.unwrap_err();
+    let kept = CommandOp::CreateFile(CreateFile { path: "/f".into(), ..Default::default() });
+    world.apply(Command::requested(6, 9, 2, kept)).outcome.unwrap();
+    assert!(world.state.tree().orphans().contains(&FileId::from_raw(unlinked)));
+    world.log
+}
+
+fn write_log(commands: &[Command]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for command in commands {
+        let entry = command.encode_log();
+        bytes.extend(u32::try_from(entry.len()).expect("short").to_le_bytes());
+        bytes.extend(entry);
+    }
+    bytes
+}
+
+fn read_log(mut bytes: &[u8]) -> Vec<Command> {
+    let mut commands = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
+        let (entry, rest) = rest.split_at(u32::from_le_bytes(*length) as usize);
+        commands.push(Command::decode_log(entry).expect("a command of the first version"));
+        bytes = rest;
+    }
+    commands
+}
+
+#[test]
+fn every_kind_of_command_is_read_as_it_was_written_first() {
+    let samples = samples();
+    assert_eq!(samples.len(), 28, "one for each kind");
+    for (name, command) in samples {
+        let bytes = frozen(&name, || command.encode_log());
+        assert_eq!(Command::decode_log(&bytes), Ok(command.clone()), "{name}");
+        assert_eq!(command.encode_log(), bytes, "{name}");
+    }
+}
+
+#[test]
+fn the_first_log_still_gives_the_first_state() {
+    // If this fails, a server of this version would differ from one of an earlier version that applied the same
+    // log: give the new behaviour to a new kind of command.
+    let commands = read_log(&frozen("history.log", || write_log(&history())));
+    let mut state = State::new();
+    for (n, command) in commands.iter().enumerate() {
+        state.apply(n as u64 + 1, command);
+    }
+    let bytes = frozen("snapshot.bin", || state.encode_snapshot());
+    assert!(State::decode_snapshot(&bytes) == Ok(state.clone()));
+    assert!(state.encode_snapshot() == bytes);
+}
+
+#[test]
+fn the_first_snapshot_holds_what_it_should() {
+    let state = State::decode_snapshot(&frozen("snapshot.bin", Vec::new)).unwrap();
+    assert_eq!(state.cluster().map(|cluster| cluster.name.as_str()), Some("stor1"));
+    assert_eq!(state.config(Parameter::LeaseTerm), 30);
+    assert_eq!(state.server(CsId(1025)).map(|server| server.standing), Some(Standing::Stale));
+    assert!(state.server(CsId(1026)).is_some_and(|server| server.is_lapsed() && server.debts().count() > 0));
+    assert_eq!(state.stat("/d/e/written").unwrap().attrs.tier, 1);
+    assert!(!state.pending_work().is_empty());
+}
+
+#[test]
+fn every_fixture_is_listed_with_its_checksum() {
+    let list = std::fs::read_to_string(folder().join("SHA256SUMS")).expect("the list of checksums");
+    let listed: BTreeSet<String> = list
+        .lines()
+        .map(|line| {
+            let (sum, name) = line.split_once("  ").expect("checksum and name");
+            assert!(sum.len() == 64 && sum.bytes().all(|byte| byte.is_ascii_hexdigit()), "{line}");
+            name.to_owned()
+        })
+        .collect();
+    let files = std::fs::read_dir(folder().join("v1")).expect("the fixtures");
+    let there: BTreeSet<String> =
+        files.map(|file| format!("v1/{}", file.expect("a fixture").file_name().display())).collect();
+    assert_eq!(listed, there);
+}

@@ -98,8 +98,10 @@ fn c1_an_expired_client_resumes_if_nobody_was_granted_since() {
     assert_eq!(world.refused(World::open_op(a, file, WRITE)), Refusal::NoSession(a.client));
     let a2 = world.session_with(1, a.token);
     assert_eq!(a2.client, a.client, "known by its token");
-    let resume =
-        |file| CommandOp::Resume(Resume { client: a2.client, token: a2.token, file, mode: WRITE as i32 });
+    let epoch = Epoch::new(1, 1).raw();
+    let resume = |file| {
+        CommandOp::Resume(Resume { client: a2.client, token: a2.token, file, mode: WRITE as i32, epoch })
+    };
     let fencing = world.fencing(resume(file));
     world.record(1, file, fencing.epoch);
     let granted = world.granted(resume(file));
@@ -116,7 +118,7 @@ fn c1_a_restarted_daemon_takes_its_own_lease_over_at_once() {
     let epoch = world.open(a, file).epoch;
     let b = world.session(2);
     // Without the token it has to wait.
-    let foreign = OpenSession { client_uuid: vec![1; 16], new_token: 5, ..Default::default() };
+    let foreign = OpenSession { client_uuid: vec![1; 16], new_token: secret(5), ..Default::default() };
     assert!(matches!(world.refused(CommandOp::OpenSession(foreign)), Refusal::SessionTaken(_)));
 
     let a2 = world.session_with(1, a.token);
@@ -134,6 +136,41 @@ fn c1_a_restarted_daemon_takes_its_own_lease_over_at_once() {
 }
 
 #[test]
+fn c10_a_holder_reopens_its_file_at_a_higher_epoch() {
+    let (mut world, a) = World::with_servers(1);
+    let b = world.session(2);
+    let file = world.written_file(a, "/f", 1, 1);
+    let epoch = world.open(a, file).epoch;
+    let reopen =
+        CommandOp::Resume(Resume { client: a.client, token: a.token, file, mode: WRITE as i32, epoch });
+    let fencing = world.fencing(reopen.clone());
+    assert_eq!(
+        held_by(world.ok(World::open_op(b, file, WRITE))),
+        (vec![a.client], true),
+        "nobody gets in between"
+    );
+    world.ok(CommandOp::Remove(Remove { path: "/f".into(), recursive: false }));
+    world.record(1, file, fencing.epoch);
+    let granted = world.granted(reopen.clone());
+    assert!(granted.epoch > epoch && granted.needs_reconcile, "also if it is unlinked meanwhile (C9)");
+    assert_eq!(world.granted(reopen).epoch, granted.epoch, "asked again: the answer was lost");
+    world.release(a, file, true);
+    assert!(world.state.stat_id(FileId::from_raw(file)).is_err());
+}
+
+#[test]
+fn c9_an_unlinked_file_kept_for_a_restarted_client_goes_with_its_session() {
+    let (mut world, a) = World::with_servers(1);
+    let file = world.written_file(a, "/f", 1, 1);
+    world.ok(CommandOp::Remove(Remove { path: "/f".into(), recursive: false }));
+    let a2 = world.session_with(1, a.token);
+    assert!(world.state.stat_id(FileId::from_raw(file)).is_ok());
+    world.expire(a2);
+    assert!(world.state.stat_id(FileId::from_raw(file)).is_err());
+    assert_eq!(world.state.deletions().count(), 1);
+}
+
+#[test]
 fn c1_a_lost_answer_does_not_lock_a_client_out() {
     let (mut world, a) = World::with_servers(1);
     let lost = world.session_with(1, a.token);
@@ -141,8 +178,12 @@ fn c1_a_lost_answer_does_not_lock_a_client_out() {
     assert_eq!((lost.client, a3.client), (a.client, a.client));
     let file = world.file("/f", 1, 1);
     world.open(a3, file);
-    let with_old =
-        OpenSession { client_uuid: vec![1; 16], stored_token: a.token, new_token: 5, ..Default::default() };
+    let with_old = OpenSession {
+        client_uuid: vec![1; 16],
+        stored_token: a.token,
+        new_token: secret(5),
+        ..Default::default()
+    };
     assert!(
         matches!(world.refused(CommandOp::OpenSession(with_old)), Refusal::SessionTaken(_)),
         "once it is used"
@@ -160,7 +201,7 @@ fn a_reservation_ends_with_the_session_it_is_for() {
     assert_eq!(world.refused(hand_over(4711)), Refusal::NoSession(4711));
     world.ok(hand_over(b.client));
     assert_eq!(held_by(world.ok(World::open_op(c, file, WRITE))), (vec![b.client], true));
-    let resize = Resize { target: Target::file(file), size: 0, lease: None };
+    let resize = Resize { target: Target::file(file), size: 0, lease: None, allow_shrink: true };
     assert!(matches!(world.refused(CommandOp::Resize(resize)), Refusal::InUse(_)));
     world.expire(b);
     world.open(c, file);
@@ -176,6 +217,15 @@ fn c1_a_hand_over_goes_to_the_named_successor_only() {
     assert_eq!(held_by(world.ok(World::open_op(a, file, WRITE))), (vec![b.client], true));
     let granted = world.open(b, file);
     assert!(!granted.needs_reconcile, "released after a flush: neither fence nor reconciliation (C2, C5)");
+    world.ok(CommandOp::Remove(Remove { path: "/f".into(), recursive: false }));
+    let lease = world.proof(b, file);
+    world.ok(CommandOp::Release(Release { lease, file, clean: true, successor: a.client }));
+    assert_eq!(
+        world.refused(World::open_op(b, file, WRITE)),
+        Refusal::UnknownFile(file),
+        "handed over without a name"
+    );
+    world.open(a, file);
 }
 
 #[test]
@@ -187,12 +237,22 @@ fn c5_what_was_not_reconciled_survives_the_next_end() {
     world.record(1, file, fencing.epoch);
     assert!(world.open(a, file).needs_reconcile);
 
-    let done = |world: &World, ranges: &[(u32, u32)]| {
-        let ranges =
-            ranges.iter().map(|(first, count)| IndexRange { first: *first, count: *count }).collect();
-        CommandOp::ReconcileDone(ReconcileDone { lease: world.proof(a, file), file, ranges })
+    let map = world.state.file_map(FileId::from_raw(file), 0, 10).unwrap().chunks;
+    let done = |world: &World, indices: &[usize]| {
+        let chunk = |index: &usize| ReconciledChunk {
+            index: *index as u32,
+            chunk: map[*index].chunk.raw(),
+            version: map[*index].version.raw(),
+        };
+        let chunks = indices.iter().map(chunk).collect();
+        CommandOp::ReconcileDone(ReconcileDone { lease: world.proof(a, file), file, chunks })
     };
-    assert_eq!(world.ok(done(&world, &[(0, 1), (9, 5)])), Outcome::Unreconciled(2));
+    let other_version =
+        ReconciledChunk { index: 1, chunk: map[1].chunk.raw(), version: map[1].version.raw() + 1 };
+    let lease = world.proof(a, file);
+    let wrong = ReconcileDone { lease, file, chunks: vec![other_version] };
+    assert_eq!(world.ok(CommandOp::ReconcileDone(wrong)), Outcome::Unreconciled(3), "another version (C7)");
+    assert_eq!(world.ok(done(&world, &[0])), Outcome::Unreconciled(2));
     world.release(a, file, true);
     let granted = world.open(a, file);
     assert!(granted.needs_reconcile, "also after an orderly release");
@@ -205,7 +265,7 @@ fn c5_what_was_not_reconciled_survives_the_next_end() {
     assert!(world.granted(World::open_op(a, file, READ)).needs_reconcile);
     let b = world.session(2);
     assert_eq!(held_by(world.ok(World::open_op(b, file, READ))), (vec![a.client], false), "one reconciles");
-    assert_eq!(world.ok(done(&world, &[(0, u32::MAX), (u32::MAX, u32::MAX)])), Outcome::Unreconciled(0));
+    assert_eq!(world.ok(done(&world, &[2, 0, 1])), Outcome::Unreconciled(0));
     assert_eq!(world.last_events(1), [EventCode::Reconciled]);
     assert!(!world.granted(World::open_op(b, file, READ)).needs_reconcile);
 }
@@ -238,7 +298,7 @@ fn revoking_takes_a_lease_for_good() {
     assert_eq!(applied.outcome, Ok(Outcome::Acknowledged(1)));
     assert!(applied.effects.iter().any(|effect| matches!(effect, Effect::LeaseLost { .. })));
     assert!(applied.events.iter().any(|event| event.message().contains("of CL#2049 on '/f' was revoked")));
-    let resume = Resume { client: a.client, token: a.token, file, mode: WRITE as i32 };
+    let resume = Resume { client: a.client, token: a.token, file, mode: WRITE as i32, epoch: 1 };
     assert_eq!(world.refused(CommandOp::Resume(resume)), Refusal::ResumeLost(file));
 
     let what = Some(RevokeWhat::Client(a.client));
@@ -268,7 +328,7 @@ fn only_the_holder_at_the_present_epoch_is_heard() {
     assert!(matches!(world.refused(release(Some(stale))), Refusal::WrongEpoch(_)));
     let foreign = LeaseProof { client: b.client, token: b.token, ..good };
     assert!(matches!(world.refused(release(Some(foreign))), Refusal::NotHolder(_)));
-    let forged = LeaseProof { token: 1, ..good };
+    let forged = LeaseProof { token: secret(1), ..good };
     assert_eq!(world.refused(release(Some(forged))), Refusal::WrongToken(a.client));
     assert!(matches!(world.refused(release(None)), Refusal::Malformed(_)));
     world.ok(release(Some(good)));

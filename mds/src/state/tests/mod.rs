@@ -1,5 +1,6 @@
 //! The state as a whole: scenarios by subject, random sequences, replay, frozen bytes.
 
+mod broken;
 mod chunks;
 mod cluster;
 mod fixtures;
@@ -19,11 +20,16 @@ pub(super) struct World {
     pub(super) log: Vec<Command>,
 }
 
+/// A nonce or token for tests.
+pub(super) fn secret(n: u64) -> Secret {
+    Secret { high: n, low: !n }
+}
+
 /// A client's side of a session.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Session {
     pub(super) client: u32,
-    pub(super) token: u64,
+    pub(super) token: Secret,
     pub(super) number: u64,
 }
 
@@ -92,17 +98,21 @@ impl World {
         RegisterCs {
             cs_uuid: vec![n; 16],
             claimed_id: 0,
-            last_nonce: 0,
-            new_nonce: u64::from(n) * 1000,
+            last_nonce: Secret::NONE,
+            new_nonce: secret(u64::from(n) * 1000),
             host: format!("host{n}"),
             boot_id: vec![100 + n; 16],
             addresses: vec![format!("10.0.0.{n}:2511")],
             tier: 0,
             total_bytes: 1 << 40,
             free_bytes: 1 << 40,
-            flags: "JCc".into(),
+            flags: 11,
             term_ms: 10_000,
             build: "0.1.0".into(),
+            host_name: format!("host{n}.example"),
+            path: format!("/vstorage/stor1-cs{n}"),
+            journal_path: String::new(),
+            journal_bytes: 1 << 30,
         }
     }
 
@@ -112,7 +122,7 @@ impl World {
         RegisterCs {
             claimed_id: server.id.0,
             last_nonce: server.nonce,
-            new_nonce: server.nonce + 1,
+            new_nonce: secret(server.nonce.high + 1),
             ..Self::claim(n)
         }
     }
@@ -133,13 +143,13 @@ impl World {
     }
 
     pub(super) fn confirm(&mut self, n: u8, fences: Vec<FenceRecord>) {
-        let (cs, nonce) = self.cs_name(n);
-        self.ok(CommandOp::FencesRecorded(FencesRecorded { cs, nonce, fences }));
+        let (cs, session) = self.cs_name(n);
+        self.ok(CommandOp::FencesRecorded(FencesRecorded { cs, session, fences }));
     }
 
     pub(super) fn lapse(&mut self, n: u8) {
-        let (cs, nonce) = self.cs_name(n);
-        self.ok(CommandOp::CsLapsed(CsLapsed { cs, nonce }));
+        let (cs, session) = self.cs_name(n);
+        self.ok(CommandOp::CsLapsed(CsLapsed { cs, session }));
     }
 
     #[track_caller]
@@ -147,26 +157,27 @@ impl World {
         self.state.servers.by_uuid(Uuid([n; 16])).expect("registered")
     }
 
-    /// Id and nonce.
+    /// Id and session.
     pub(super) fn cs_name(&self, n: u8) -> (u32, u64) {
-        (self.cs(n).id.0, self.cs(n).nonce)
+        (self.cs(n).id.0, self.cs(n).session)
     }
 
     /// Opens a session for client `n` (1 …), which has no token stored.
     #[track_caller]
     pub(super) fn session(&mut self, n: u8) -> Session {
-        self.session_with(n, 0)
+        self.session_with(n, Secret::NONE)
     }
 
     #[track_caller]
-    pub(super) fn session_with(&mut self, n: u8, stored_token: u64) -> Session {
-        let new_token = 70_000 + self.index;
+    pub(super) fn session_with(&mut self, n: u8, stored_token: Secret) -> Session {
+        let new_token = secret(70_000 + self.index);
         let op = OpenSession {
             client_uuid: vec![n; 16],
             host: format!("client{n}"),
             stored_token,
             new_token,
             build: "0.1.0".into(),
+            kind: 3,
         };
         match self.ok(CommandOp::OpenSession(op)) {
             Outcome::Session(SessionOpened { client, token, session, .. }) => {
@@ -188,7 +199,7 @@ impl World {
             chunk_size: Some(64 << 10),
             ..Default::default()
         };
-        let op = CreateFile { path: path.into(), size: chunks * (64 << 10), attrs: Some(attrs) };
+        let op = CreateFile { path: path.into(), size: chunks * (64 << 10), attrs: Some(attrs), mode: 0o600 };
         match self.ok(CommandOp::CreateFile(op)) {
             Outcome::Created(id) => id,
             other => panic!("{other:?}"),
@@ -254,9 +265,9 @@ impl World {
     pub(super) fn create_all(&mut self) {
         for effect in self.state.pending_work() {
             let Effect::CreateChunks { cs, chunks, .. } = effect else { continue };
-            let nonce = self.state.server(cs).expect("known").nonce;
+            let session = self.state.server(cs).expect("known").session;
             let chunks = chunks.iter().map(|chunk| chunk.chunk.raw()).collect();
-            self.ok(CommandOp::ChunkCreated(ChunkCreated { cs: cs.0, nonce, chunks }));
+            self.ok(CommandOp::ChunkCreated(ChunkCreated { cs: cs.0, session, chunks }));
         }
     }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 fn mkdir(path: &str) -> CommandOp {
-    CommandOp::MakeDir(MakeDir { path: path.into(), parents: false })
+    CommandOp::MakeDir(MakeDir { path: path.into(), ..Default::default() })
 }
 
 fn create(path: &str) -> CommandOp {
@@ -33,7 +33,8 @@ fn names(world: &World, path: &str) -> Vec<String> {
 fn parents_are_made_on_request() {
     let mut world = World::new();
     assert_eq!(world.refused(mkdir("/a/b/c")), Refusal::NotFound("/a".into()));
-    let with_parents = |path: &str| CommandOp::MakeDir(MakeDir { path: path.into(), parents: true });
+    let with_parents =
+        |path: &str| CommandOp::MakeDir(MakeDir { path: path.into(), parents: true, mode: 0o700 });
     let first = world.ok(with_parents("/a/b/c"));
     assert_eq!(world.ok(with_parents("/a/b/c")), first, "it is there already");
     assert_eq!(world.ok(with_parents("/")), Outcome::Created(world.state.tree().root().raw()));
@@ -92,7 +93,7 @@ fn c9_renaming_over_a_file_in_use_leaves_it_to_its_holder() {
 #[test]
 fn directories_are_removed_whole_only_on_request() {
     let (mut world, a) = World::with_servers(1);
-    world.ok(CommandOp::MakeDir(MakeDir { path: "/d/e".into(), parents: true }));
+    world.ok(CommandOp::MakeDir(MakeDir { path: "/d/e".into(), parents: true, mode: 0o700 }));
     let file = world.written_file(a, "/d/e/f", 1, 1);
     world.ok(create("/d/g"));
     assert_eq!(world.refused(remove("/d", false)), Refusal::NotEmpty("/d".into()));

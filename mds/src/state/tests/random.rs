@@ -21,7 +21,7 @@ const PATHS: [&str; 6] = ["/a", "/b", "/d/a", "/d/b", "/d", "/d/e"];
 #[derive(Clone, Debug, Default)]
 struct DiskImage {
     claimed_id: u32,
-    last_nonce: u64,
+    last_nonce: Secret,
     fences: BTreeMap<u64, u64>,
 }
 
@@ -31,8 +31,9 @@ struct ServerModel {
     /// An older state of the disk, to be rolled back to.
     image: DiskImage,
     boot: u8,
-    /// The nonce it registered with, and the fences it was given, until it has confirmed.
-    given: Option<(u64, Vec<FenceRecord>)>,
+    /// The session of its process, and the fences it was given with it.
+    session: u64,
+    given: Vec<FenceRecord>,
 }
 
 struct Model {
@@ -56,6 +57,10 @@ impl Model {
         self.random
     }
 
+    fn fresh_secret(&mut self) -> Secret {
+        secret(self.fresh())
+    }
+
     fn run(&mut self, op: CommandOp) -> Result<Outcome, Refusal> {
         let held = |state: &State| -> BTreeMap<FileId, Epoch> {
             let files = state.tree.files().filter(|(_, file)| file.lease.phase().is_held());
@@ -74,7 +79,7 @@ impl Model {
         for (id, epoch) in before {
             let group_was_unclean =
                 matches!(self.world.state.tree.file(id).map(|file| file.lease.phase()), Ok(Phase::Unclean));
-            if !after.contains_key(&id) && (!clean || group_was_unclean) {
+            if after.get(&id) != Some(&epoch) && (!clean || group_was_unclean) {
                 self.unclean.insert(id, epoch);
             }
         }
@@ -92,8 +97,7 @@ impl Model {
                 let Some(server) = self.world.state.servers.by_uuid(Uuid([n as u8 + 1; 16])) else {
                     continue;
                 };
-                let serves =
-                    server.registration == Registration::Serving && server.nonce == model.disk.last_nonce;
+                let serves = server.registration == Registration::Serving && server.session == model.session;
                 let holds = file.chunks.iter().any(|entry| {
                     entry.members().on(server.id).is_some_and(|m| m.state != chunk::MemberState::Creating)
                 });
@@ -114,7 +118,7 @@ impl Model {
     }
 
     fn session_of(&self, pick: u8) -> Session {
-        let nobody = Session { client: 7, token: 7, number: 7 };
+        let nobody = Session { client: 7, token: secret(7), number: 7 };
         self.sessions[usize::from(pick % CLIENTS)].unwrap_or(nobody)
     }
 
@@ -144,8 +148,12 @@ impl Model {
     fn open_session(&mut self, a: u8, b: u8) {
         let n = a % CLIENTS;
         let known = self.sessions[usize::from(n)];
-        let stored_token = if b % 4 == 0 { 0 } else { known.map_or(0, |session| session.token) };
-        let new_token = self.fresh();
+        let stored_token = if b.is_multiple_of(4) {
+            Secret::NONE
+        } else {
+            known.map_or(Secret::NONE, |session| session.token)
+        };
+        let new_token = self.fresh_secret();
         let op = OpenSession { client_uuid: vec![n + 1; 16], stored_token, new_token, ..Default::default() };
         if let Ok(Outcome::Session(opened)) = self.run(CommandOp::OpenSession(op)) {
             // Now and then the answer is lost.
@@ -168,10 +176,13 @@ impl Model {
     fn ask(&mut self, a: u8, b: u8, c: u8) {
         let session = self.session_of(a);
         let file = self.file_id(b);
-        let mode = if c % 3 == 0 { LeaseMode::Shared } else { LeaseMode::Exclusive };
+        let mode = if c.is_multiple_of(3) { LeaseMode::Shared } else { LeaseMode::Exclusive };
         let Session { client, token, .. } = session;
         let op = match c % 5 {
-            0 => CommandOp::Resume(Resume { client, token, file, mode: mode as i32 }),
+            0 | 1 => {
+                let epoch = self.world.proof(session, file).map_or(0, |proof| proof.epoch);
+                CommandOp::Resume(Resume { client, token, file, mode: mode as i32, epoch })
+            }
             _ => World::open_op(session, file, mode),
         };
         let _ = self.run(op);
@@ -193,8 +204,8 @@ impl Model {
     fn release(&mut self, a: u8, b: u8, c: u8) {
         let (session, file) = self.held(a, b);
         let lease = self.world.proof(session, file);
-        let successor = if c % 4 == 0 { self.session_of(c / 4).client } else { 0 };
-        let _ = self.run(CommandOp::Release(Release { lease, file, clean: c % 3 != 0, successor }));
+        let successor = if c.is_multiple_of(4) { self.session_of(c / 4).client } else { 0 };
+        let _ = self.run(CommandOp::Release(Release { lease, file, clean: !c.is_multiple_of(3), successor }));
     }
 
     fn revoke(&mut self, a: u8, b: u8) {
@@ -208,8 +219,15 @@ impl Model {
     fn reconcile(&mut self, a: u8, b: u8, c: u8) {
         let (session, file) = self.held(a, b);
         let lease = self.world.proof(session, file);
-        let ranges = vec![IndexRange { first: u32::from(c % 6), count: u32::from(c / 6 % 6) }];
-        let _ = self.run(CommandOp::ReconcileDone(ReconcileDone { lease, file, ranges }));
+        let map = self.world.state.file_map(FileId::from_raw(file), 0, 10).map(|map| map.chunks);
+        let some = map.unwrap_or_default().into_iter().filter(|chunk| c >> (chunk.index % 6) & 1 == 0);
+        let chunk = |chunk: query::ChunkView| ReconciledChunk {
+            index: chunk.index,
+            chunk: chunk.chunk.raw(),
+            version: chunk.version.raw(),
+        };
+        let chunks = some.map(chunk).collect();
+        let _ = self.run(CommandOp::ReconcileDone(ReconcileDone { lease, file, chunks }));
     }
 
     fn allocate(&mut self, a: u8, b: u8, c: u8) {
@@ -229,7 +247,7 @@ impl Model {
         else {
             return;
         };
-        if b % 4 == 0 {
+        if b.is_multiple_of(4) {
             let seed = self.fresh();
             let op = ReplaceCreating { chunk: chunks[0].chunk.raw(), cs: cs.0, seed };
             let _ = self.run(CommandOp::ReplaceCreating(op));
@@ -240,38 +258,45 @@ impl Model {
         let model = &mut self.servers[usize::from(uuid.0[0]) - 1];
         let floor = model.disk.fences.entry(file.raw()).or_default();
         *floor = (*floor).max(epoch.raw());
-        let nonce = model.disk.last_nonce;
+        let session = model.session;
         let chunks = chunks.iter().map(|chunk| chunk.chunk.raw()).collect();
-        let _ = self.run(CommandOp::ChunkCreated(ChunkCreated { cs: cs.0, nonce, chunks }));
+        let _ = self.run(CommandOp::ChunkCreated(ChunkCreated { cs: cs.0, session, chunks }));
     }
 
     fn delete_chunks(&mut self, a: u8, b: u8) {
         let over: Vec<u64> =
             self.world.state.quarantine_over(u64::MAX, 3).iter().map(|chunk| chunk.raw()).collect();
-        if b % 2 == 0 {
+        if b.is_multiple_of(2) {
             let _ = self.run(CommandOp::PurgeChunks(PurgeChunks { chunks: over }));
             return;
         }
         let n = usize::from(a % SERVERS);
-        let DiskImage { claimed_id: cs, last_nonce: nonce, .. } = self.servers[n].disk;
+        let (cs, session) = (self.servers[n].disk.claimed_id, self.servers[n].session);
         for effect in self.world.state.pending_for(CsId(cs)) {
             if let Effect::DeleteChunks { chunks, .. } = effect {
                 let chunks = chunks.iter().map(|(chunk, _)| chunk.raw()).collect();
-                let _ = self.run(CommandOp::ChunksPurged(ChunksPurged { cs, nonce, chunks }));
+                let _ = self.run(CommandOp::ChunksPurged(ChunksPurged { cs, session, chunks }));
             }
         }
     }
 
     fn register(&mut self, a: u8, b: u8) {
         let n = a % SERVERS;
-        let new_nonce = self.fresh();
+        let fresh = self.fresh_secret();
         let model = &mut self.servers[usize::from(n)];
         match b % 12 {
             0 => model.boot += 1,
             1 => model.image = model.disk.clone(),
-            2 => model.disk = model.image.clone(),
+            // An image of the present run shows the present nonce: that no nonce can tell.
+            2 if model.image.last_nonce != model.disk.last_nonce => model.disk = model.image.clone(),
             _ => {}
         }
+        // A start draws a nonce; a process that registers again keeps the one it has.
+        let again = b % 12 >= 8 && !model.disk.last_nonce.is_none();
+        if !again {
+            model.session = 0;
+        }
+        let new_nonce = if again { model.disk.last_nonce } else { fresh };
         let claim = RegisterCs {
             claimed_id: model.disk.claimed_id,
             last_nonce: model.disk.last_nonce,
@@ -286,7 +311,8 @@ impl Model {
             model.disk.claimed_id = registered.cs;
             // It stored the nonce before it asked, so a lost answer changes nothing but what it does next.
             model.disk.last_nonce = new_nonce;
-            model.given = Some((new_nonce, registered.fences));
+            model.session = registered.session;
+            model.given = registered.fences;
         }
     }
 
@@ -300,28 +326,24 @@ impl Model {
         });
         let mut fences: Vec<_> = asked.collect();
         let model = &mut self.servers[n];
-        let nonce = model.disk.last_nonce;
-        if let Some((given_nonce, given)) = &model.given
-            && *given_nonce == nonce
-        {
-            fences.extend(given.iter().copied());
-        }
-        if b % 4 == 0 {
+        let session = model.session;
+        fences.extend(model.given.iter().copied());
+        if b.is_multiple_of(4) {
             fences.truncate(1);
         }
         for fence in &fences {
             let floor = model.disk.fences.entry(fence.file).or_default();
             *floor = (*floor).max(fence.epoch);
         }
-        let _ = self.run(CommandOp::FencesRecorded(FencesRecorded { cs, nonce, fences }));
+        let _ = self.run(CommandOp::FencesRecorded(FencesRecorded { cs, session, fences }));
     }
 
     fn lapse(&mut self, a: u8, b: u8) {
         let n = usize::from(a % SERVERS);
-        let DiskImage { claimed_id: cs, last_nonce: nonce, .. } = self.servers[n].disk;
+        let (cs, session) = (self.servers[n].disk.claimed_id, self.servers[n].session);
         let op = match b % 3 {
-            0 => CommandOp::CsStateChanged(CsStateChanged { cs, nonce, state: i32::from(b / 3 % 5) }),
-            _ => CommandOp::CsLapsed(CsLapsed { cs, nonce }),
+            0 => CommandOp::CsStateChanged(CsStateChanged { cs, session, state: i32::from(b / 3 % 5) }),
+            _ => CommandOp::CsLapsed(CsLapsed { cs, session }),
         };
         let _ = self.run(op);
     }
@@ -335,13 +357,13 @@ impl Model {
             ..Default::default()
         };
         let size = u64::from(b % 7) * (64 << 10);
-        let _ = self.run(CommandOp::CreateFile(CreateFile { path, size, attrs: Some(attrs) }));
+        let _ = self.run(CommandOp::CreateFile(CreateFile { path, size, attrs: Some(attrs), mode: 0 }));
     }
 
     fn name_files(&mut self, a: u8, b: u8) {
         let path = |n: u8| PATHS[usize::from(n) % PATHS.len()].to_owned();
         let op = match b % 4 {
-            0 => CommandOp::MakeDir(MakeDir { path: path(a), parents: b % 8 == 0 }),
+            0 => CommandOp::MakeDir(MakeDir { path: path(a), parents: b.is_multiple_of(8), mode: 0 }),
             1 => CommandOp::Remove(Remove { path: path(a), recursive: b % 8 == 1 }),
             _ => CommandOp::Rename(Rename { from: path(a), to: path(b / 4), no_replace: false }),
         };
@@ -349,21 +371,26 @@ impl Model {
     }
 
     fn change_files(&mut self, a: u8, b: u8, c: u8) {
-        if c % 4 == 0 {
+        if c.is_multiple_of(4) {
             let change = Some(AttrChange { tier: Some(u32::from(b % 5)), ..Default::default() });
             let path = PATHS[usize::from(a) % PATHS.len()].into();
-            let _ = self.run(CommandOp::SetAttr(SetAttr { path, change, recursive: c % 8 == 0 }));
+            let _ = self.run(CommandOp::SetAttr(SetAttr { path, change, recursive: c.is_multiple_of(8) }));
             return;
         }
         let (session, file) = self.held(a, b);
         let lease = if c % 4 == 1 { None } else { self.world.proof(session, file) };
         let size = u64::from(b % 8) * (32 << 10);
-        let _ = self.run(CommandOp::Resize(Resize { target: Target::file(file), size, lease }));
+        let _ = self.run(CommandOp::Resize(Resize {
+            target: Target::file(file),
+            size,
+            lease,
+            allow_shrink: !b.is_multiple_of(3),
+        }));
     }
 
     fn settings(&mut self, a: u8, b: u8) {
         // A restore is rare.
-        let op = if a % 16 == 0 {
+        let op = if a.is_multiple_of(16) {
             CommandOp::RaiseGeneration(RaiseGeneration {})
         } else {
             let spec = Parameter::ALL[usize::from(a) % Parameter::ALL.len()].spec();
@@ -375,22 +402,30 @@ impl Model {
 
     /// Numbers that fit nothing must do nothing.
     fn nonsense(&mut self, a: u8, b: u8, c: u8) {
-        let lease =
-            Some(LeaseProof { client: 2049 + u32::from(a % 3), token: u64::from(b), epoch: u64::from(c) });
-        let (cs, nonce, file) = (1025 + u32::from(a % 4), u64::from(b), self.file_id(c));
+        let lease = Some(LeaseProof {
+            client: 2049 + u32::from(a % 3),
+            token: secret(u64::from(b)),
+            epoch: u64::from(c),
+        });
+        let (cs, number, file) = (1025 + u32::from(a % 4), u64::from(b), self.file_id(c));
         let op = match c % 8 {
             0 => CommandOp::Release(Release { lease, file, clean: true, successor: 0 }),
             1 => CommandOp::AllocateChunks(AllocateChunks { lease, file, indices: vec![0], seed: 0 }),
-            2 => CommandOp::CsLapsed(CsLapsed { cs, nonce }),
+            2 => CommandOp::CsLapsed(CsLapsed { cs, session: number }),
             3 => CommandOp::FencesRecorded(FencesRecorded {
                 cs,
-                nonce,
+                session: number,
                 fences: vec![FenceRecord { file, epoch: u64::MAX }],
             }),
-            4 => CommandOp::Open(Open { client: 2049, token: nonce, target: Target::file(file), mode: 3 }),
-            5 => CommandOp::ReplaceCreating(ReplaceCreating { chunk: nonce, cs, seed: 0 }),
-            6 => CommandOp::PurgeChunks(PurgeChunks { chunks: vec![nonce] }),
-            _ => CommandOp::ReconcileDone(ReconcileDone { lease, file, ranges: vec![] }),
+            4 => CommandOp::Open(Open {
+                client: 2049,
+                token: secret(number),
+                target: Target::file(file),
+                mode: 3,
+            }),
+            5 => CommandOp::ReplaceCreating(ReplaceCreating { chunk: number, cs, seed: 0 }),
+            6 => CommandOp::PurgeChunks(PurgeChunks { chunks: vec![number] }),
+            _ => CommandOp::ReconcileDone(ReconcileDone { lease, file, chunks: vec![] }),
         };
         assert!(self.run(op).is_err());
     }
@@ -409,7 +444,7 @@ fn furnished() -> Model {
         model.create_file(n, 6 + 7 * n);
     }
     for file in 0..2 {
-        model.ask(file, file, 1);
+        model.ask(file, file, 2);
         model.allocate(file, file, 3);
         (0..8).for_each(|_| model.create_chunks(0, 1));
     }

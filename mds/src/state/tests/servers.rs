@@ -27,6 +27,22 @@ fn c10_a_restart_within_one_boot_resumes() {
 }
 
 #[test]
+fn c10_registering_again_without_a_restart_resumes() {
+    let (mut world, _) = World::with_servers(1);
+    let again = |world: &World| RegisterCs { new_nonce: world.cs(1).nonce, ..world.claim_again(1) };
+    let (_, before) = world.cs_name(1);
+    assert!(world.register(again(&world)).resumed);
+    assert!(world.cs(1).session > before, "a session of its own");
+    world.confirm(1, vec![]);
+    world.lapse(1);
+    assert!(world.register(again(&world)).resumed);
+    let reboot = RegisterCs { boot_id: vec![77; 16], ..world.claim_again(1) };
+    assert!(world.register(reboot.clone()).rebooted);
+    let again = RegisterCs { last_nonce: reboot.new_nonce, ..reboot };
+    assert!(world.register(again).rebooted, "as long as that is not confirmed");
+}
+
+#[test]
 fn c10_a_changed_boot_makes_files_in_use_suspect_whatever_their_writer_says() {
     let (mut world, a) = World::with_servers(3);
     let file = world.written_file(a, "/f", 2, 3);
@@ -51,7 +67,7 @@ fn c10_a_rolled_back_server_is_stale_for_ever() {
     // It goes on and registers once more; then its directory is put back to the image.
     world.register(image.clone());
     world.confirm(1, Vec::new());
-    let copy = RegisterCs { new_nonce: 9999, ..image };
+    let copy = RegisterCs { new_nonce: secret(9999), ..image };
     assert_eq!(
         world.refused(CommandOp::RegisterCs(copy.clone())),
         Refusal::CsTwice(1025),
@@ -87,7 +103,7 @@ fn c10_a_registration_may_be_repeated_until_it_is_confirmed() {
     world.lapse(1);
     // An image of the directory from before the confirmation lacks what was written since.
     assert_eq!(world.refused(CommandOp::RegisterCs(reboot.clone())), Refusal::WrongRegistration(1025));
-    let image = RegisterCs { new_nonce: 5555, ..reboot.clone() };
+    let image = RegisterCs { new_nonce: secret(5555), ..reboot.clone() };
     let mut copy = World { state: world.state.clone(), index: world.index, log: Vec::new() };
     assert!(copy.register(image).stale);
     let restart = RegisterCs { boot_id: reboot.boot_id, ..world.claim_again(1) };
@@ -101,21 +117,24 @@ fn c10_messages_of_an_earlier_registration_are_not_heard() {
     world.register(world.claim_again(1));
     let refusal = Refusal::WrongRegistration(cs);
     let fences = vec![];
-    assert_eq!(world.refused(CommandOp::FencesRecorded(FencesRecorded { cs, nonce: old, fences })), refusal);
-    assert_eq!(world.refused(CommandOp::CsLapsed(CsLapsed { cs, nonce: old })), refusal);
     assert_eq!(
-        world.refused(CommandOp::ChunkCreated(ChunkCreated { cs, nonce: old, chunks: vec![] })),
+        world.refused(CommandOp::FencesRecorded(FencesRecorded { cs, session: old, fences })),
+        refusal
+    );
+    assert_eq!(world.refused(CommandOp::CsLapsed(CsLapsed { cs, session: old })), refusal);
+    assert_eq!(
+        world.refused(CommandOp::ChunkCreated(ChunkCreated { cs, session: old, chunks: vec![] })),
         refusal
     );
     assert_eq!(
-        world.refused(CommandOp::ChunksPurged(ChunksPurged { cs: 7, nonce: old, chunks: vec![] })),
+        world.refused(CommandOp::ChunksPurged(ChunksPurged { cs: 7, session: old, chunks: vec![] })),
         Refusal::UnknownCs(7)
     );
-    let (_, nonce) = world.cs_name(1);
+    let (_, session) = world.cs_name(1);
     world.lapse(1);
     let fences = vec![];
     assert_eq!(
-        world.refused(CommandOp::FencesRecorded(FencesRecorded { cs, nonce, fences })),
+        world.refused(CommandOp::FencesRecorded(FencesRecorded { cs, session, fences })),
         refusal,
         "lapsed"
     );
@@ -126,8 +145,8 @@ fn the_states_of_a_chunk_server_follow_the_table() {
     use CsState::{Active, Inactive, Offline};
     let (mut world, _) = World::with_servers(1);
     let step = |world: &mut World, state: CsState| {
-        let (cs, nonce) = world.cs_name(1);
-        world.run(CommandOp::CsStateChanged(CsStateChanged { cs, nonce, state: state as i32 })).outcome
+        let (cs, session) = world.cs_name(1);
+        world.run(CommandOp::CsStateChanged(CsStateChanged { cs, session, state: state as i32 })).outcome
     };
     let bad = |outcome| matches!(outcome, Err(Refusal::BadCsStep(_)));
     assert!(bad(step(&mut world, Offline)), "first inactive");
@@ -150,8 +169,8 @@ fn the_cluster_says_how_it_is() {
     assert_eq!(world.state.summary().status, health::ClusterStatus::Healthy);
     for n in 1..=3 {
         world.lapse(n);
-        let (cs, nonce) = world.cs_name(n);
-        world.ok(CommandOp::CsStateChanged(CsStateChanged { cs, nonce, state: CsState::Offline as i32 }));
+        let (cs, session) = world.cs_name(n);
+        world.ok(CommandOp::CsStateChanged(CsStateChanged { cs, session, state: CsState::Offline as i32 }));
     }
     assert_eq!(world.last_events(1), [EventCode::ClusterFailed]);
     let set = |value: &str| SetConfig {
@@ -180,11 +199,15 @@ fn a_server_that_moves_to_a_host_of_its_peer_is_noticed() {
 #[test]
 fn full_disks_are_announced_by_steps() {
     let (mut world, _) = World::with_servers(1);
-    let report = |world: &mut World, used: u64, hard_error: &str| {
-        let (cs, nonce) = world.cs_name(1);
-        let hard_error = hard_error.into();
-        let op =
-            CsReport { cs, nonce, total_bytes: 100, free_bytes: 100 - used, flags: "JC".into(), hard_error };
+    let report = |world: &mut World, used: u64, message: &str| {
+        let (cs, session) = world.cs_name(1);
+        let event = ReportedEvent {
+            severity: ReportedSeverity::Warning as i32,
+            code: "cs.hard_error".into(),
+            message: message.into(),
+        };
+        let events = if message.is_empty() { vec![] } else { vec![event] };
+        let op = CsReport { cs, session, total_bytes: 100, free_bytes: 100 - used, flags: 3, events };
         world.run(CommandOp::CsReport(op)).events
     };
     assert!(report(&mut world, 79, "").is_empty());
@@ -193,7 +216,9 @@ fn full_disks_are_announced_by_steps() {
     assert!(report(&mut world, 95, "")[0].message().starts_with("95 %"));
     assert!(report(&mut world, 50, "").is_empty());
     assert!(report(&mut world, 81, "")[0].message().starts_with("80 %"));
-    assert_eq!(report(&mut world, 81, "read error in chunk 5")[0].code, EventCode::CsHardError);
+    let event = &report(&mut world, 81, "read error in chunk 5")[0];
+    assert_eq!((event.name(), event.message().as_str()), ("cs.hard_error", "CS#1025: read error in chunk 5"));
+    assert_eq!(event.code.spec().severity, Severity::Warning);
 }
 
 #[test]
@@ -202,13 +227,15 @@ fn malformed_registrations_are_refused() {
     let bad = [
         RegisterCs { cs_uuid: vec![1; 15], ..World::claim(1) },
         RegisterCs { boot_id: vec![], ..World::claim(1) },
-        RegisterCs { new_nonce: 0, ..World::claim(1) },
+        RegisterCs { new_nonce: Secret::NONE, ..World::claim(1) },
         RegisterCs { tier: 4, ..World::claim(1) },
+        RegisterCs { host: "h".repeat(256), ..World::claim(1) },
+        RegisterCs { path: "p".repeat(4097), ..World::claim(1) },
     ];
     for claim in bad {
         assert!(matches!(world.refused(CommandOp::RegisterCs(claim)), Refusal::Malformed(_)));
     }
-    let foreign = RegisterCs { claimed_id: 1030, last_nonce: 4, ..World::claim(1) };
+    let foreign = RegisterCs { claimed_id: 1030, last_nonce: secret(4), ..World::claim(1) };
     assert_eq!(world.refused(CommandOp::RegisterCs(foreign)), Refusal::UnknownCs(1030));
 }
 
@@ -220,13 +247,13 @@ fn c12_after_a_restore_the_first_nonce_is_taken_on_trust() {
     assert_eq!(world.refused(World::open_op(a, file, LeaseMode::Exclusive)), Refusal::NoSession(a.client));
     assert_eq!(world.unreconciled(file), [0, 1]);
     // The chunk server has registered since the backup was taken: its nonce is unknown.
-    let claim = RegisterCs { last_nonce: 4711, new_nonce: 4712, ..world.claim_again(1) };
+    let claim = RegisterCs { last_nonce: secret(4711), new_nonce: secret(4712), ..world.claim_again(1) };
     let registered = world.register(claim);
     assert!(!registered.stale && registered.rebooted);
     assert!(world.last_events(3).contains(&EventCode::CsUnverified));
     world.confirm(1, vec![]);
     world.lapse(1);
-    let wrong = RegisterCs { last_nonce: 1, new_nonce: 2, ..world.claim_again(1) };
+    let wrong = RegisterCs { last_nonce: secret(1), new_nonce: secret(2), ..world.claim_again(1) };
     assert!(world.register(wrong).stale, "trusted once");
 
     let b = world.session(2);

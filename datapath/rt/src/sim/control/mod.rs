@@ -19,10 +19,12 @@ use crate::random::Rng;
 use crate::task::{self, JoinHandle, Owner};
 
 pub use disk::{
-    clear_disk_faults, disk_fault, disk_image, durable_content, fault_rates, files_under, make_unreadable, occupy,
-    restore_disk, rot, visible_content,
+    clear_disk_faults, disk_fault, disk_image, durable_content, fault_rates, files_under, make_unreadable,
+    occupy, restore_disk, rot, visible_content,
 };
-pub use net::{connections, cut, delay, half_open, heal, heal_all, partition, reset_connections, reset_one_connection};
+pub use net::{
+    connections, cut, delay, half_open, heal, heal_all, partition, reset_connections, reset_one_connection,
+};
 
 fn controller() -> Rc<World> {
     let (world, owner) = calling();
@@ -178,7 +180,10 @@ pub fn is_alive(process: ProcessId) -> bool {
 pub fn processes(host: HostId) -> Vec<ProcessId> {
     let world = calling().0;
     let processes = world.processes.borrow();
-    let live = processes.iter().zip(0..).filter(|(record, _)| record.host == Some(host) && record.life != Life::Dead);
+    let live = processes
+        .iter()
+        .zip(0..)
+        .filter(|(record, _)| record.host == Some(host) && record.life != Life::Dead);
     live.map(|(_, owner)| ProcessId(owner)).collect()
 }
 
@@ -288,7 +293,9 @@ impl World {
         let mut interrupted = self.interrupt_operations(host);
         let mut hosts = self.hosts.borrow_mut();
         for (index, mount) in hosts[host.0 as usize].mounts.iter_mut().enumerate() {
-            let here = interrupted.extract_if(.., |(at, _)| *at == index).filter_map(|(_, request)| request.interrupted());
+            let here = interrupted
+                .extract_if(.., |(at, _)| *at == index)
+                .filter_map(|(_, request)| request.interrupted());
             mount.fs.crash(here.collect());
         }
     }

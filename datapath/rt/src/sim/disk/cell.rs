@@ -156,7 +156,9 @@ mod tests {
 
     #[test]
     fn masks_name_the_touched_sectors() {
-        for (from, to, mask) in [(0, 4096, 0xff), (0, 1, 1), (511, 513, 3), (512, 1024, 2), (3584, 4096, 0x80)] {
+        for (from, to, mask) in
+            [(0, 4096, 0xff), (0, 1, 1), (511, 513, 3), (512, 1024, 2), (3584, 4096, 0x80)]
+        {
             assert_eq!(sectors(from, to), mask, "{from}..{to}");
         }
     }
@@ -171,11 +173,15 @@ mod tests {
 
     #[test]
     fn what_lands_late_does_not_hide_what_came_after_it() {
-        let version = |seq, mask, byte| Version { seq, mask, class: Class::Own, direct: false, cell: full(byte) };
+        let version =
+            |seq, mask, byte| Version { seq, mask, class: Class::Own, direct: false, cell: full(byte) };
         let mut block = Block { durable: full(0), pending: vec![version(1, 0b11, 1), version(2, 0b10, 2)] };
         block.land_one(2);
         block.land_through(1);
-        assert_eq!((block.durable.bytes()[0], block.durable.bytes()[512], block.durable.bytes()[1024]), (1, 2, 0));
+        assert_eq!(
+            (block.durable.bytes()[0], block.durable.bytes()[512], block.durable.bytes()[1024]),
+            (1, 2, 0)
+        );
         assert!(block.pending.is_empty());
     }
 }

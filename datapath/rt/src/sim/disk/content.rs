@@ -87,12 +87,21 @@ impl Content {
             return 0;
         }
         let (first, last) = (offset / BLOCK as u64, (offset + len - 1) / BLOCK as u64);
-        let used = self.blocks.range(first..=last).filter(|(_, block)| *block.current() != Cell::Hole).count();
+        let used =
+            self.blocks.range(first..=last).filter(|(_, block)| *block.current() != Cell::Hole).count();
         last - first + 1 - used as u64
     }
 
     /// Stores data as the change `seq`; the size is not touched.
-    pub(super) fn store(&mut self, ino: Ino, offset: u64, data: &[u8], seq: u64, direct: bool, cache: &mut Cache) {
+    pub(super) fn store(
+        &mut self,
+        ino: Ino,
+        offset: u64,
+        data: &[u8],
+        seq: u64,
+        direct: bool,
+        cache: &mut Cache,
+    ) {
         let mut at = 0;
         while at < data.len() {
             let (index, from) = split(offset + at as u64);
@@ -107,7 +116,8 @@ impl Content {
                 bytes[from..from + count].copy_from_slice(part);
                 Cell::written(&bytes)
             };
-            let version = Version { seq, mask: sectors(from, from + count), class: block.class(direct), direct, cell };
+            let version =
+                Version { seq, mask: sectors(from, from + count), class: block.class(direct), direct, cell };
             self.put(ino, index, version, cache);
             at += count;
         }
@@ -126,7 +136,8 @@ impl Content {
             self.unreadable.remove(&index);
         }
         block.pending.push(version);
-        let crowded = (block.pending.len() > VERSIONS_MAX).then(|| (block.pending[0].seq, block.pending[0].class));
+        let crowded =
+            (block.pending.len() > VERSIONS_MAX).then(|| (block.pending[0].seq, block.pending[0].class));
         if class == Class::Device {
             cache.dirty.push_back(Dirty { order: seq, ino, block: index, version: seq });
         } else {
@@ -192,7 +203,10 @@ impl Content {
     /// The operations that have changed the allocation or the size and are not durable, in order.
     pub(super) fn uncommitted(&self) -> Vec<u64> {
         let meta = |version: &&Version| version.class == Class::Meta;
-        let changes = self.blocks.values().flat_map(|block| block.pending.iter().filter(meta).map(|version| version.seq));
+        let changes = self
+            .blocks
+            .values()
+            .flat_map(|block| block.pending.iter().filter(meta).map(|version| version.seq));
         let all: BTreeSet<u64> = changes.chain(self.sizes.iter().map(|(seq, _)| *seq)).collect();
         all.into_iter().collect()
     }
@@ -217,7 +231,15 @@ impl Content {
     }
 
     /// Makes the range read as zero: whole blocks become `cell` (a hole or unwritten), parts of blocks are written.
-    pub(super) fn clear(&mut self, ino: Ino, offset: u64, len: u64, cell: &Cell, seq: u64, cache: &mut Cache) {
+    pub(super) fn clear(
+        &mut self,
+        ino: Ino,
+        offset: u64,
+        len: u64,
+        cell: &Cell,
+        seq: u64,
+        cache: &mut Cache,
+    ) {
         let (mut at, end) = (offset, offset + len);
         while at < end {
             let (index, from) = split(at);
@@ -267,7 +289,9 @@ impl Content {
         let Some(block) = self.blocks.get_mut(&index).filter(|block| block.current().is_written()) else {
             return false;
         };
-        for cell in std::iter::once(&mut block.durable).chain(block.pending.iter_mut().map(|version| &mut version.cell)) {
+        for cell in std::iter::once(&mut block.durable)
+            .chain(block.pending.iter_mut().map(|version| &mut version.cell))
+        {
             if cell.is_written() {
                 let mut bytes = cell.bytes().to_vec();
                 bytes[byte % BLOCK] ^= 1 << (bit % 8);
@@ -280,7 +304,8 @@ impl Content {
     /// The same file with everything visible made durable.
     pub(super) fn settled(&self) -> Self {
         let blocks = self.blocks.iter().filter(|(_, block)| *block.current() != Cell::Hole);
-        let blocks = blocks.map(|(&index, block)| (index, Block { durable: block.current().clone(), pending: Vec::new() }));
+        let blocks = blocks
+            .map(|(&index, block)| (index, Block { durable: block.current().clone(), pending: Vec::new() }));
         Self::stable(self.size, blocks.collect(), self.unreadable.clone())
     }
 

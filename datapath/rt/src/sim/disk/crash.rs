@@ -72,10 +72,28 @@ impl Fate {
             Self::Lost => 0,
             Self::Kept => mask,
             Self::Units(salt) => units(salt),
-            Self::Blocks(salt) => if coin(salt, block) & 1 == 1 { mask } else { 0 },
+            Self::Blocks(salt) => {
+                if coin(salt, block) & 1 == 1 {
+                    mask
+                } else {
+                    0
+                }
+            }
             Self::Until(pivot, salt) | Self::From(pivot, salt) if block == pivot => units(salt),
-            Self::Until(pivot, _) => if block < pivot { mask } else { 0 },
-            Self::From(pivot, _) => if block > pivot { mask } else { 0 },
+            Self::Until(pivot, _) => {
+                if block < pivot {
+                    mask
+                } else {
+                    0
+                }
+            }
+            Self::From(pivot, _) => {
+                if block > pivot {
+                    mask
+                } else {
+                    0
+                }
+            }
         }
     }
 }
@@ -91,7 +109,6 @@ type Landed = BTreeMap<u64, (u32, u32)>;
 impl Fs {
     /// Cuts the power while `interrupted` is in flight. Afterwards nothing is open and everything is durable.
     pub(in crate::sim) fn crash(&mut self, mut interrupted: Vec<Interrupted>) {
-        let completed = self.seq();
         while !interrupted.is_empty() {
             let next = self.rng.below(interrupted.len() as u64) as usize;
             let operation = interrupted.swap_remove(next);
@@ -107,7 +124,7 @@ impl Fs {
         let mut landed = Landed::new();
         for inode in self.names.inodes.values_mut() {
             if let Node::File(content) = &mut inode.node {
-                let limit = commit_point(content, completed, mood, &mut self.rng);
+                let limit = commit_point(content, mood, &mut self.rng);
                 *content = survive(content, limit, &fates, unit, &mut landed);
             }
         }
@@ -117,7 +134,8 @@ impl Fs {
         self.recount();
     }
 
-    /// An operation in flight: its data may land, its changes of size and allocation are not committed.
+    /// An operation in flight may be done already, without anybody having been told: it becomes the last of its kind,
+    /// and what is drawn for the others is drawn for it.
     fn interrupt(&mut self, operation: Interrupted) {
         if let Interrupted::Write { target, offset, data } = operation {
             // A full disk or an injected fault stops the write, which is one of the things that may happen anyway.
@@ -128,7 +146,9 @@ impl Fs {
             return;
         }
         let _refused = match operation {
-            Interrupted::Allocate { target, kind, offset, len } => self.allocate(target.ino, kind, offset, len),
+            Interrupted::Allocate { target, kind, offset, len } => {
+                self.allocate(target.ino, kind, offset, len)
+            }
             Interrupted::SetLen { target, len } => self.set_len(target.ino, len),
             Interrupted::Remove { path } => self.remove_file(&path),
             Interrupted::Rename { from, to } => self.rename(&from, &to),
@@ -171,8 +191,8 @@ impl Fs {
 }
 
 /// The last change of size or allocation of a file that the file system happens to have committed.
-fn commit_point(content: &Content, completed: u64, mood: Mood, rng: &mut Rng) -> u64 {
-    let changes: Vec<u64> = content.uncommitted().into_iter().take_while(|seq| *seq <= completed).collect();
+fn commit_point(content: &Content, mood: Mood, rng: &mut Rng) -> u64 {
+    let changes = content.uncommitted();
     let Some(&last) = changes.last() else { return 0 };
     match (mood, rng.below(4)) {
         (Mood::LoseAll, _) | (_, 0 | 1) => 0,
@@ -182,7 +202,13 @@ fn commit_point(content: &Content, completed: u64, mood: Mood, rng: &mut Rng) ->
 }
 
 /// The file after the power cut.
-fn survive(content: &Content, limit: u64, fates: &BTreeMap<u64, Fate>, unit: usize, landed: &mut Landed) -> Content {
+fn survive(
+    content: &Content,
+    limit: u64,
+    fates: &BTreeMap<u64, Fate>,
+    unit: usize,
+    landed: &mut Landed,
+) -> Content {
     let mut size = content.durable_size;
     for (_, later) in content.sizes.iter().take_while(|(seq, _)| *seq <= limit) {
         size = *later;
@@ -212,7 +238,14 @@ fn survive(content: &Content, limit: u64, fates: &BTreeMap<u64, Fate>, unit: usi
 }
 
 /// What is left of one block.
-fn rest(index: u64, block: &Block, limit: u64, fates: &BTreeMap<u64, Fate>, unit: usize, landed: &mut Landed) -> Cell {
+fn rest(
+    index: u64,
+    block: &Block,
+    limit: u64,
+    fates: &BTreeMap<u64, Fate>,
+    unit: usize,
+    landed: &mut Landed,
+) -> Cell {
     let mut cell = block.durable.clone();
     let mut mapped = true;
     for version in &block.pending {
@@ -249,5 +282,38 @@ fn count(landed: &Landed) {
             some if some == all => "crash.write-kept",
             _ => "crash.write-torn",
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fates_choose_whole_units() {
+        let land = |fate: Fate, unit| (0..64).map(|block| fate.mask(block, WHOLE, unit)).collect::<Vec<u8>>();
+        assert_eq!(land(Fate::Lost, 512), [0; 64]);
+        assert_eq!(land(Fate::Kept, 512), [WHOLE; 64]);
+        let partial = |mask: &u8| *mask != 0 && *mask != WHOLE;
+        assert!(land(Fate::Units(7), 512).iter().filter(|mask| partial(mask)).count() > 50);
+        for fate in [Fate::Units(7), Fate::Blocks(7)] {
+            let landed = land(fate, 4096);
+            assert!(
+                !landed.iter().any(partial) && landed.contains(&0) && landed.contains(&WHOLE),
+                "{fate:?}"
+            );
+        }
+        let until = land(Fate::Until(10, 7), 512);
+        assert!(
+            until[..10].iter().all(|mask| *mask == WHOLE) && partial(&until[10]) && until[11..] == [0; 53]
+        );
+        let from = land(Fate::From(10, 7), 512);
+        assert!(from[..10] == [0; 10] && partial(&from[10]) && from[11..].iter().all(|mask| *mask == WHOLE));
+    }
+
+    #[test]
+    fn only_written_sectors_can_land() {
+        assert!((0..64).all(|block| Fate::Units(block).mask(block, 0b1010, 512) & !0b1010 == 0));
+        assert_eq!(Fate::Kept.mask(0, 0b1010, 4096), 0b1010);
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! See [`crate::sim`] for what the model promises. Here it is split so: [`cell`] one block and its unflushed
 //! changes, [`content`] one file, [`names`] the directories, [`crash`] what a power cut leaves, [`fault`] what goes
-//! wrong, and this file the operations.
+//! wrong, [`image`] what the controller does, and this file the operations.
 
 mod cell;
 mod content;
 mod crash;
 mod fault;
+mod image;
 mod names;
 mod options;
 
@@ -24,6 +25,7 @@ use crate::random::Rng;
 
 pub(super) use crash::Interrupted;
 pub use fault::{DiskFault, DiskFaultKind};
+pub use image::DiskImage;
 pub(super) use options::nanos;
 pub use options::{DiskOptions, FaultRates, Latency};
 
@@ -45,18 +47,6 @@ pub(super) enum Effect {
     Whole,
     Part,
     Nothing,
-}
-
-/// A copy of everything on a disk, to be put back later.
-#[derive(Clone, Debug)]
-pub struct DiskImage(Names);
-
-impl DiskImage {
-    /// A new file system with nothing on it.
-    #[must_use]
-    pub fn empty() -> Self {
-        Self(Names::new())
-    }
 }
 
 pub(super) struct Fs {
@@ -211,7 +201,13 @@ impl Fs {
         Ok(count)
     }
 
-    pub(super) fn write(&mut self, target: &Target, offset: u64, data: &[u8], effect: Effect) -> io::Result<usize> {
+    pub(super) fn write(
+        &mut self,
+        target: &Target,
+        offset: u64,
+        data: &[u8],
+        effect: Effect,
+    ) -> io::Result<usize> {
         let end = end_of(offset, data.len() as u64)?;
         let stall = self.options.stall;
         let fault = self.faults.strike(Act::Write, &target.path, offset..end, stall, &mut self.rng);
@@ -296,14 +292,20 @@ impl Fs {
 
     /// Puts the first block of a write on another block, of the same file or of any.
     fn misdirect(&mut self, ino: Ino, offset: u64, data: &[u8]) {
-        let away = self.names.inodes.range(self.rng.below(ino + 8)..).find(|(_, inode)| matches!(&inode.node, Node::File(content) if content.allocated > 0));
+        let away = self
+            .names
+            .inodes
+            .range(self.rng.below(ino + 8)..)
+            .find(|(_, inode)| matches!(&inode.node, Node::File(content) if content.allocated > 0));
         let victim = match away {
             Some((&other, _)) if self.rng.one_in(2) => other,
             _ => ino,
         };
         let near = self.rng.below(offset / BLOCK as u64 * 2 + 8);
         let Some(file) = self.names.file_mut(victim) else { return };
-        let Some(block) = file.written_near(near).filter(|&block| (victim, block) != (ino, offset / BLOCK as u64)) else {
+        let Some(block) =
+            file.written_near(near).filter(|&block| (victim, block) != (ino, offset / BLOCK as u64))
+        else {
             return;
         };
         let seq = self.cache.next();
@@ -363,7 +365,9 @@ impl Fs {
             let seq = fs.cache.next();
             let Some(file) = fs.names.file_mut(ino) else { return };
             match kind {
-                Allocation::Reserve | Allocation::Extend => file.reserve(ino, offset, len, seq, &mut fs.cache),
+                Allocation::Reserve | Allocation::Extend => {
+                    file.reserve(ino, offset, len, seq, &mut fs.cache)
+                }
                 Allocation::Punch => file.clear(ino, offset, len, &Cell::Hole, seq, &mut fs.cache),
                 Allocation::Zero => file.clear(ino, offset, len, &Cell::Unwritten, seq, &mut fs.cache),
             }
@@ -464,44 +468,5 @@ impl Fs {
     pub(super) fn space(&self, path: &[String]) -> io::Result<Space> {
         self.names.resolve(path)?;
         Ok(Space { total: self.options.capacity, free: self.free() })
-    }
-
-    // For the controller.
-
-    pub(super) fn add_fault(&mut self, fault: DiskFault) {
-        self.faults.asked.push(fault);
-    }
-
-    pub(super) fn clear_faults(&mut self) {
-        self.faults = Faults::default();
-    }
-
-    pub(super) fn set_rates(&mut self, rates: FaultRates) {
-        self.faults.rates = rates;
-    }
-
-    pub(super) fn occupy(&mut self, bytes: u64) {
-        self.occupied = bytes;
-    }
-
-    pub(super) fn find_file(&mut self, path: &[String]) -> io::Result<&mut Content> {
-        let ino = self.names.resolve(path)?;
-        self.names.file_mut(ino).ok_or(errno(libc::EISDIR))
-    }
-
-    pub(super) fn image(&self) -> DiskImage {
-        DiskImage(self.names.settled())
-    }
-
-    /// Puts an image in the place of everything; no file may be open.
-    pub(super) fn restore(&mut self, image: &DiskImage) {
-        self.names = image.0.clone();
-        self.cache.dirty.clear();
-        self.recount();
-    }
-
-    fn recount(&mut self) {
-        let all: Vec<Ino> = self.names.inodes.keys().copied().filter(|&ino| ino != names::ROOT).collect();
-        self.used = all.into_iter().map(|ino| self.blocks_of(ino)).sum();
     }
 }

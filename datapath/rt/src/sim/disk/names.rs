@@ -104,7 +104,8 @@ impl Names {
 
     /// What a path names.
     pub(super) fn resolve(&self, path: &[String]) -> io::Result<Ino> {
-        path.iter().try_fold(ROOT, |at, name| self.dir(at)?.entries.get(name).copied().ok_or(errno(libc::ENOENT)))
+        path.iter()
+            .try_fold(ROOT, |at, name| self.dir(at)?.entries.get(name).copied().ok_or(errno(libc::ENOENT)))
     }
 
     /// The directory a path lies in, its last part, and what has that name.
@@ -287,7 +288,8 @@ impl Names {
 
     pub(super) fn list(&self, path: &[String]) -> io::Result<Vec<DirEntry>> {
         let entries = &self.dir(self.resolve(path)?)?.entries;
-        let entry = |(name, ino): (&String, &Ino)| DirEntry { name: name.clone(), is_dir: self.dir(*ino).is_ok() };
+        let entry =
+            |(name, ino): (&String, &Ino)| DirEntry { name: name.clone(), is_dir: self.dir(*ino).is_ok() };
         Ok(entries.iter().map(entry).collect())
     }
 }

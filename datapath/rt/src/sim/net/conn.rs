@@ -104,7 +104,11 @@ pub(super) struct Conn {
 
 impl Net {
     pub(super) fn new_conn(&mut self, client: End, server: End) -> Key {
-        self.conns.insert(Conn { ends: [client, server], pipes: [Pipe::default(), Pipe::default()], silent: false })
+        self.conns.insert(Conn {
+            ends: [client, server],
+            pipes: [Pipe::default(), Pipe::default()],
+            silent: false,
+        })
     }
 
     pub(super) fn peer(&self, conn: Key, end: usize) -> Option<Address> {
@@ -381,7 +385,9 @@ impl Net {
     pub(super) fn lose_conns(&mut self, world: &World, host: HostId, tell_peers: bool) {
         for key in self.conns.keys() {
             for end in [0, 1] {
-                let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.ends[end].host == host) else { continue };
+                let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.ends[end].host == host) else {
+                    continue;
+                };
                 conn.ends[end].open = false;
                 conn.ends[end].orphan = true;
                 conn.pipes[end].flight.clear();

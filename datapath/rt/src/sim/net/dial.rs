@@ -108,7 +108,14 @@ impl Net {
     }
 
     /// Listens at a name that has just been made.
-    pub(super) fn bind_unix(&mut self, owner: Owner, host: HostId, path: PathBuf, mount: usize, ino: u64) -> Key {
+    pub(super) fn bind_unix(
+        &mut self,
+        owner: Owner,
+        host: HostId,
+        path: PathBuf,
+        mount: usize,
+        ino: u64,
+    ) -> Key {
         let key = self.listeners.insert(Listening {
             owner,
             host,
@@ -229,7 +236,8 @@ impl Net {
         let (owner, from, goal) = (attempt.owner, attempt.host, attempt.goal);
         let (server, client) = match goal {
             Goal::Tcp { ip, port, .. } => {
-                let source = if ip.is_loopback() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { world.ip_of(from) };
+                let source =
+                    if ip.is_loopback() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { world.ip_of(from) };
                 let source = SocketAddr::new(source, self.free_port(from));
                 (Address::Tcp(SocketAddr::new(ip, port)), Address::Tcp(source))
             }
@@ -278,7 +286,9 @@ impl Net {
     }
 
     pub(super) fn poll_dial(&mut self, key: Key, cx: &mut Context<'_>) -> Poll<io::Result<Key>> {
-        let Some(attempt) = self.attempts.get_mut(key) else { return Poll::Ready(Err(errno(libc::ECONNRESET))) };
+        let Some(attempt) = self.attempts.get_mut(key) else {
+            return Poll::Ready(Err(errno(libc::ECONNRESET)));
+        };
         if let Some(result) = attempt.result.filter(|_| attempt.answered) {
             self.attempts.remove(key);
             return Poll::Ready(result.map_err(errno));

@@ -127,7 +127,13 @@ impl SimWriter {
         let mut rested = !half.world.chance(4);
         poll_fn(|cx| {
             while sent < data.len() {
-                match half.world.net.borrow_mut().poll_send(&half.world, half.conn, half.end, &data[sent..], cx) {
+                match half.world.net.borrow_mut().poll_send(
+                    &half.world,
+                    half.conn,
+                    half.end,
+                    &data[sent..],
+                    cx,
+                ) {
                     Poll::Ready(Ok(count)) => sent += count,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => return Poll::Pending,

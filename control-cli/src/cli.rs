@@ -1,0 +1,319 @@
+//! The grammar: what all commands share, and which there are.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use link::cluster_dir::HostDirs;
+
+use crate::cluster::{Cluster, ClusterError};
+use crate::command::{
+    create, detached, export, get_attr, get_config, get_event, list_clients, list_services, ls, make_cs,
+    make_mds, mv, resize, revoke, rm, set_attr, set_config, start_service, stat, stop_service,
+};
+use crate::error::Error;
+use crate::logging::LogLevel;
+use crate::mds::Mds;
+use crate::output::Output;
+
+/// How long the metadata servers have for an answer, unless told otherwise.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// How long services have to start or stop, unless told otherwise: recovery and draining take their time.
+const SERVICE_PATIENCE: Duration = Duration::from_secs(120);
+
+const EXAMPLES: &str = "\
+Examples:
+  vstorage -c stor1 make-mds -I -a 10.30.100.101 -r /vstorage/stor1-mds -p
+  vstorage -c stor1 make-cs -r /vstorage/stor1-cs
+  vstorage -c stor1 start-service
+  vstorage -c stor1 set-attr -R -p / replicas=3
+  vstorage -c stor1 create /vm1 --size 100G
+  vstorage -c stor1 export --nbd /run/vm1.sock /vm1
+  vstorage -c stor1 stat
+
+Environment: VSTORAGE_ETC, VSTORAGE_LOG and VSTORAGE_RUN replace /etc/vstorage,
+/var/log/vstorage and /run/vstorage.
+Exit codes: 0 done, 1 failed, 2 the command line makes no sense.";
+
+/// Set up, change and watch a storage cluster.
+#[derive(Debug, Parser)]
+#[command(name = "vstorage", version, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What all commands share.
+#[derive(Debug, Args)]
+pub(crate) struct Globals {
+    /// The cluster; if this host knows only one, that is meant
+    #[arg(short = 'c', long, global = true, value_name = "NAME", help_heading = "Global options")]
+    pub(crate) cluster: Option<String>,
+    /// Results as JSON
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+    /// How long to wait, in seconds [default: 10 for an answer, 120 for services]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400),
+          help_heading = "Global options")]
+    pub(crate) timeout: Option<u64>,
+    /// How much to log: error, warn, info, debug or trace [default: error, or info with --log-file]
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        value_enum,
+        hide_possible_values = true,
+        help_heading = "Global options"
+    )]
+    pub(crate) log_level: Option<LogLevel>,
+    /// Log to this file instead of standard error
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub(crate) log_file: Option<PathBuf>,
+}
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    MakeMds(make_mds::MakeMds),
+    MakeCs(make_cs::MakeCs),
+    StartService(start_service::StartService),
+    StopService(stop_service::StopService),
+    ListServices(list_services::ListServices),
+    Stat(stat::Stat),
+    GetEvent(get_event::GetEvent),
+    ListClients(list_clients::ListClients),
+    Revoke(revoke::Revoke),
+    GetConfig(get_config::GetConfig),
+    SetConfig(set_config::SetConfig),
+    GetAttr(get_attr::GetAttr),
+    SetAttr(set_attr::SetAttr),
+    Create(create::Create),
+    Ls(ls::Ls),
+    Resize(resize::Resize),
+    Mv(mv::Mv),
+    Rm(rm::Rm),
+    Export(export::Export),
+    #[command(hide = true)]
+    Detached(detached::Detached),
+}
+
+impl Command {
+    /// Does it.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub(crate) async fn run(self, context: &mut Context) -> Result<Next, Error> {
+        match self {
+            Self::MakeMds(command) => return command.run(context),
+            Self::MakeCs(command) => return command.run(context).await,
+            Self::Export(command) => return command.run(context),
+            Self::StartService(command) => command.run(context).await,
+            Self::StopService(command) => command.run(context).await,
+            Self::ListServices(command) => command.run(context).await,
+            Self::Stat(command) => command.run(context).await,
+            Self::GetEvent(command) => command.run(context).await,
+            Self::ListClients(command) => command.run(context).await,
+            Self::Revoke(command) => command.run(context).await,
+            Self::GetConfig(command) => command.run(context).await,
+            Self::SetConfig(command) => command.run(context).await,
+            Self::GetAttr(command) => command.run(context).await,
+            Self::SetAttr(command) => command.run(context).await,
+            Self::Create(command) => command.run(context).await,
+            Self::Ls(command) => command.run(context).await,
+            Self::Resize(command) => command.run(context).await,
+            Self::Mv(command) => command.run(context).await,
+            Self::Rm(command) => command.run(context).await,
+            Self::Detached(_) => unreachable!("it runs without an executor"),
+        }?;
+        Ok(Next::Done)
+    }
+}
+
+/// What is left to do when a command has run.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Nothing.
+    Done,
+    /// End with this code.
+    Exit(ExitCode),
+    /// Let this program take our place.
+    Become(std::process::Command),
+}
+
+/// Where a command runs.
+pub(crate) struct Context {
+    /// What all commands share.
+    pub(crate) globals: Globals,
+    /// Directories of this host.
+    pub(crate) dirs: HostDirs,
+    /// Where results go.
+    pub(crate) output: Output,
+}
+
+impl Context {
+    /// By arguments and environment.
+    pub(crate) fn new(globals: Globals) -> Self {
+        let output = Output::standard(globals.json);
+        Self { dirs: HostDirs::from_environment(), globals, output }
+    }
+
+    /// The cluster that is meant.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub(crate) fn cluster(&self) -> Result<Cluster, ClusterError> {
+        Cluster::meant(&self.dirs, self.globals.cluster.as_deref())
+    }
+
+    /// Its metadata servers.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub(crate) async fn mds(&self) -> Result<Mds, ClusterError> {
+        let patience = self.globals.timeout.map_or(ANSWER_PATIENCE, Duration::from_secs);
+        Mds::of(&self.cluster()?, patience).await
+    }
+
+    /// Its metadata servers, connected; tells the operator which one it is.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub(crate) async fn announced_mds(&self) -> Result<Mds, Error> {
+        let mds = self.mds().await?;
+        let id = mds.connected().await?;
+        if !self.output.is_json() {
+            self.output.note(&format!("connected to MDS#{id}"));
+        }
+        Ok(mds)
+    }
+
+    /// How long services have to start or stop.
+    pub(crate) fn service_patience(&self) -> Duration {
+        self.globals.timeout.map_or(SERVICE_PATIENCE, Duration::from_secs)
+    }
+
+    /// What a daemon that takes our place is told besides its own arguments: only what we were told ourselves.
+    pub(crate) fn pass_logging(&self, command: &mut std::process::Command) {
+        if let Some(level) = self.globals.log_level {
+            command.args(["--log-level", level.name()]);
+        }
+        if let Some(file) = &self.globals.log_file {
+            command.arg("--log-file").arg(file);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = format!("vstorage -c stor1 {}", command.get_name());
+            assert!(help.starts_with("Example") && help.contains(&example), "{}", command.get_name());
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn every_example_can_be_parsed() {
+        let mut grammar = Cli::command();
+        grammar.build();
+        let mut texts = vec![EXAMPLES.to_owned()];
+        texts.extend(
+            grammar.get_subcommands().filter_map(|command| command.get_after_help().map(ToString::to_string)),
+        );
+        let lines = texts.iter().flat_map(|text| text.lines()).map(str::trim);
+        let examples: Vec<&str> = lines.filter(|line| line.starts_with("vstorage ")).collect();
+        assert!(examples.len() > 20, "{examples:?}");
+        for example in examples {
+            let parsed = Cli::try_parse_from(example.split_whitespace());
+            assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn the_commands_of_the_guide_are_understood() {
+        let guide = [
+            "vstorage -c stor1 make-mds -I -a 10.30.100.101 -r /vstorage/stor1-mds -p",
+            "vstorage -c stor1 make-mds -I -a 10.30.100.101:4110 -r /vstorage/stor1-mds -p",
+            "vstorage -c stor1 make-cs -r /vstorage/stor1-cs",
+            "vstorage -c stor1 make-cs -r /vstorage/stor1-cs -t 1",
+            "vstorage make-cs -r /vstorage/stor1-cs -a 132.132.1.101:3000",
+            "vstorage make-cs -r /vstorage/stor1-cs -a 132.132.1.101",
+            "vstorage -c stor1 make-cs -r /vstorage/stor1-cs -j /ssd/stor1/cs1 -s 30720 -T ssd",
+            "vstorage -c stor1 make-cs -r /vstorage/stor1-cs -j /ssd/stor1/cs1 -s 30720 -S",
+            "vstorage get-attr /vstorage/stor1",
+            "vstorage set-attr -R /vstorage/stor1 replicas=3",
+            "vstorage set-attr -R /vstorage/stor1 replicas=2:1",
+            "vstorage set-attr -R /vstorage/stor1/private/MyCT tier=1",
+            "vstorage set-attr -R /vstorage/stor1 encoding=5+2",
+            "vstorage -c stor1 set-attr -R -p /failure-domain=disk",
+            "vstorage -c stor1 set-attr -R -p / failure-domain=host",
+            "vstorage set-config gen.do_punch_hole=1",
+            "vstorage -c stor1 set-config mds.wd.verify_chunks=3",
+            "vstorage -c stor1 list-services -M",
+            "vstorage -c stor1 list-services -C",
+            "vstorage -c stor1 stat",
+            "vstorage -c stor1 get-event",
+        ];
+        for line in guide {
+            let parsed = Cli::try_parse_from(line.split_whitespace());
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let table = [
+            ("vstorage", "Usage"),
+            ("vstorage frobnicate", "frobnicate"),
+            ("vstorage create /a", "--size"),
+            ("vstorage create /a --size 1G --dir", "--dir"),
+            ("vstorage create /a --size 0", "at least 1 byte"),
+            ("vstorage create a --size 1G", "do you mean /a?"),
+            ("vstorage create /a/../b --size 1G", "must not contain \"..\""),
+            ("vstorage create /a --size 1G replicas=0", "1 to 15"),
+            ("vstorage ls /..", "must not contain"),
+            ("vstorage resize /a --size x", "not a size"),
+            ("vstorage make-mds -I -a fd00::1 -r /x", "brackets"),
+            ("vstorage make-mds -I -r /x", "-a"),
+            ("vstorage make-cs", "-r"),
+            ("vstorage make-cs -r /x -t 4", "0..=3"),
+            ("vstorage make-cs -r /x -j /y", "-s"),
+            ("vstorage make-cs -r /x -s 100", "-j"),
+            ("vstorage make-cs -r /x -j /y -s 0", "0"),
+            ("vstorage make-cs -r /x -a here", "not an IP address"),
+            ("vstorage make-cs -r /x -a 0.0.0.0:3000", "reach"),
+            ("vstorage make-cs -r /x -T hdd", "ssd"),
+            ("vstorage export /a", "--nbd"),
+            ("vstorage export --listen 10.0.0.1:10809 /a", "loopback"),
+            ("vstorage set-config x", "KEY=VALUE"),
+            ("vstorage set-config", "KEY=VALUE"),
+            ("vstorage set-config =1", "KEY=VALUE"),
+            ("vstorage revoke", "PATH"),
+            ("vstorage revoke /a -C 7", "cannot be used with"),
+            ("vstorage get-event -n 0", "0"),
+            ("vstorage --timeout 0 stat", "0"),
+            ("vstorage --log-level loud stat", "loud"),
+            ("vstorage mv /a", "TO"),
+        ];
+        for (line, part) in table {
+            let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(part), "{line}: {error}");
+        }
+    }
+}

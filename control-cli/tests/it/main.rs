@@ -1,0 +1,11 @@
+//! The built program, from outside: exit codes, messages, and what it asks of a metadata server.
+
+mod ask;
+mod change;
+mod events;
+mod fake_mds;
+mod host;
+mod make;
+mod reach;
+mod services;
+mod usage;

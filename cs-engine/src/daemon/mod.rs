@@ -1,0 +1,218 @@
+//! `vstorage-csd`: make a chunk server, run it, check it.
+
+mod device;
+mod make;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use link::cluster_dir::{BadClusterName, HostDirs, check_cluster_name};
+use link::{Credentials, CredentialsError, Endpoint, LocalHello, Options};
+use rt::net::Address;
+use rt::{Executor, ExecutorOptions, StartError};
+use wire::hello::Role;
+
+use crate::engine::{CreateError, OpenError};
+use crate::server::RegistrationError;
+
+/// The chunk server of vstorage.
+#[derive(Debug, Parser)]
+#[command(name = "vstorage-csd", version, max_term_width = 100)]
+struct Cli {
+    /// How much to log: error, warn, info, debug or trace.
+    #[arg(long, global = true, default_value = "info", value_parser = link::daemon::LOG_LEVELS)]
+    log_level: String,
+    /// Log to this file instead of standard error.
+    #[arg(long, global = true)]
+    log_file: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a chunk server and join it to the cluster.
+    #[command(after_help = "Examples:\n  vstorage-csd make -c stor1 -r /vstorage/stor1-cs\n  \
+                            vstorage-csd make -c stor1 -r /vstorage/stor1-cs -j /ssd/stor1/cs1 -s 30720 -T ssd")]
+    Make(MakeArgs),
+    /// Run a chunk server until SIGTERM.
+    #[command(after_help = "Example:\n  vstorage-csd run -c stor1 -r /vstorage/stor1-cs")]
+    Run(RunArgs),
+}
+
+#[derive(Debug, Args)]
+struct MakeArgs {
+    /// The cluster.
+    #[arg(short = 'c', long)]
+    cluster: String,
+    /// Directory of the chunk server, on a disk of its own; made if it does not exist.
+    #[arg(short = 'r', long)]
+    repository: PathBuf,
+    /// Storage tier, 0 to 3.
+    #[arg(short = 't', long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=3))]
+    tier: u8,
+    /// Address and port at which clients reach the server; any free port when not given.
+    #[arg(short = 'a', long)]
+    address: Option<std::net::SocketAddr>,
+    /// Directory for the journal and the checksums, on an SSD; needs -s.
+    #[arg(short = 'j', long, requires = "journal_size")]
+    journal: Option<PathBuf>,
+    /// Size of the journal in MB.
+    #[arg(short = 's', long)]
+    journal_size: Option<u64>,
+    /// Tune the journal; `ssd` is the only kind.
+    #[arg(short = 'T', long, value_parser = ["ssd"])]
+    tune: Option<String>,
+    /// Keep no checksums.
+    #[arg(short = 'S', long)]
+    no_checksums: bool,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The cluster.
+    #[arg(short = 'c', long)]
+    cluster: String,
+    /// Directory of the chunk server.
+    #[arg(short = 'r', long)]
+    repository: PathBuf,
+    /// Memory for checksum pages, in MB.
+    #[arg(long, default_value_t = 16)]
+    cache: usize,
+}
+
+/// Why a sub-command failed; the text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Bad cluster name.
+    #[error(transparent)]
+    Name(#[from] BadClusterName),
+    /// No executor.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// No usable credentials.
+    #[error("{}: {error}; authenticate this node with `vstorage -c {cluster} auth-node`, or copy the file from the host of the first MDS", .path.display())]
+    Credentials {
+        /// The cluster.
+        cluster: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: CredentialsError,
+    },
+    /// No list of metadata servers.
+    #[error("{}: {text}; list the metadata servers in it, one ADDRESS:PORT per line", .path.display())]
+    Discovery {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        text: String,
+    },
+    /// Another cluster's server.
+    #[error("{} belongs to cluster {found:?}, not to {expected:?}", .dir.display())]
+    OtherCluster {
+        /// The directory.
+        dir: PathBuf,
+        /// In the superblock.
+        found: String,
+        /// On the command line.
+        expected: String,
+    },
+    /// The connection layer.
+    #[error("cannot use the credentials: {0}")]
+    Config(#[from] link::ConfigError),
+    /// Making the directory.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// Opening the directory.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Joining the cluster.
+    #[error(transparent)]
+    Registration(#[from] RegistrationError),
+    /// Listening.
+    #[error("cannot listen at {address}: {error}; choose another address or port with -a")]
+    Listen {
+        /// Where.
+        address: Address,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
+    /// Anything else of the system.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        error: std::io::Error,
+    },
+}
+
+impl Failure {
+    fn io(what: &'static str) -> impl Fn(std::io::Error) -> Self {
+        move |error| Self::Io { what, error }
+    }
+}
+
+/// Runs the daemon's command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = link::daemon::init_logging(&cli.log_level, cli.log_file.as_deref()) {
+        eprintln!("vstorage-csd: {error}");
+        return ExitCode::from(2);
+    }
+    // Before any thread starts: they inherit it.
+    if let Err(error) = rt::signal::block_stop_signals() {
+        eprintln!("vstorage-csd: cannot hold back SIGTERM: {error}");
+        return ExitCode::FAILURE;
+    }
+    match dispatch(cli.command) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("vstorage-csd: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Make(args) => {
+            check_cluster_name(&args.cluster)?;
+            Executor::start(&ExecutorOptions::default())?.run(make::make(args))
+        }
+        Command::Run(args) => {
+            check_cluster_name(&args.cluster)?;
+            Executor::start(&ExecutorOptions::default())?.run(run::run(args))
+        }
+    }
+}
+
+/// The endpoint of a chunk server on this host, and where the metadata servers are.
+async fn endpoint(dirs: &HostDirs, cluster: &str, cs_id: u64) -> Result<(Endpoint, Vec<Address>), Failure> {
+    let path = dirs.credentials(cluster);
+    let credentials = Credentials::load(&path)
+        .await
+        .map_err(|error| Failure::Credentials { cluster: cluster.to_owned(), path, error })?;
+    let path = dirs.bs_list(cluster);
+    let discovery = |text: String| Failure::Discovery { path: path.clone(), text };
+    let bytes = rt::fs::read(&path).await.map_err(|error| discovery(error.to_string()))?;
+    let list = link::servers::parse_list(&String::from_utf8_lossy(&bytes)).map_err(|error| discovery(error.to_string()))?;
+    let mut mds = Vec::new();
+    for server in list {
+        let found = server.for_clients().await.map_err(|error| discovery(format!("{}: {error}", server.host)))?;
+        mds.extend(found);
+    }
+    if mds.is_empty() {
+        return Err(discovery("it names no metadata server".into()));
+    }
+    let boot_id = rt::node::boot_id().map_err(Failure::io("cannot read the boot id"))?;
+    let hello = LocalHello { cs_id, ..LocalHello::new(Role::Cs, boot_id) };
+    Ok((Endpoint::new(credentials, hello, Options::default())?, mds))
+}

@@ -1,0 +1,80 @@
+//! `run`: the daemon itself.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::task::Poll;
+use std::time::Duration;
+
+use link::Credentials;
+use link::cluster_dir::HostDirs;
+use rt::signal::StopSignals;
+
+use super::failure::Failure;
+use super::settings::Settings;
+use super::{RunArgs, vitals};
+use crate::log::OpenError;
+use crate::raft::StartError;
+use crate::server::{RunningServer, ServerError, ServerOptions, start_server};
+
+/// How long to wait for the lock of a daemon that was killed: its last operation may still be under way.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+/// Pause between two attempts.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
+    let mut stop = StopSignals::listen().map_err(Failure::io("listen for", "SIGTERM"))?;
+    let dir = std::path::absolute(&args.repository).map_err(Failure::io("use", &args.repository))?;
+    let settings = Settings::load(&dir).await?;
+    if settings.cluster != args.cluster {
+        return Err(Failure::OtherCluster { dir, found: settings.cluster, expected: args.cluster });
+    }
+    let credentials = credentials(&args.cluster).await?;
+    let running = open(&dir, credentials, settings.address).await?;
+    let outcome = until_stopped(&mut stop, &running, settings.mds_id).await;
+    running.stop().await;
+    outcome
+}
+
+async fn credentials(cluster: &str) -> Result<Credentials, Failure> {
+    let path = HostDirs::from_environment().credentials(cluster);
+    let fail = |error| Failure::Credentials { cluster: cluster.to_owned(), path: path.clone(), error };
+    let credentials = Credentials::load(&path).await.map_err(fail)?;
+    credentials.check_validity().map_err(fail)?;
+    Ok(credentials)
+}
+
+/// Opens the server, waiting a little for the lock of one that was killed.
+async fn open(dir: &Path, credentials: Credentials, address: SocketAddr) -> Result<RunningServer, Failure> {
+    let options = ServerOptions { vitals: Some(vitals::watch()), ..ServerOptions::default() };
+    let deadline = rt::time::now() + LOCK_PATIENCE;
+    loop {
+        match start_server(dir, credentials.clone(), address, options.clone()).await {
+            Err(ServerError::Start(StartError::Open(OpenError::InUse(_)))) if rt::time::now() < deadline => {
+                rt::time::sleep(LOCK_PAUSE).await;
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Waits for a request to stop, or for the server to fail; says when it is the master.
+async fn until_stopped(stop: &mut StopSignals, running: &RunningServer, mds_id: u64) -> Result<(), Failure> {
+    let mut signal = std::pin::pin!(stop.next());
+    let mut failed = std::pin::pin!(running.failed());
+    let mut master = std::pin::pin!(running.master());
+    let mut announced = false;
+    std::future::poll_fn(|cx| {
+        if !announced && master.as_mut().poll(cx).is_ready() {
+            announced = true;
+            // Nobody need be there to read it.
+            let _unread = writeln!(io::stdout(), "ready: MDS#{mds_id} at {} (master)", running.address());
+        }
+        if let Poll::Ready(signal) = signal.as_mut().poll(cx) {
+            let number = signal.map_err(Failure::io("wait for", "signals"));
+            return Poll::Ready(number.map(|number| tracing::info!("stopping on signal {number}")));
+        }
+        failed.as_mut().poll(cx).map(|error| Err(error.into()))
+    })
+    .await
+}

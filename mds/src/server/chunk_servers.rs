@@ -1,0 +1,355 @@
+//! Chunk servers: registering, renewing (C2, C10), and what they report.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rt::time::Instant;
+use wire::cluster::{Event, Severity};
+use wire::cs::{
+    FLAGS_FAILED, FenceItem, Heartbeat, HeartbeatReply, RegisterCs, RegisterCsReply, ReplicaReport, ReplicaState,
+    ReportChunks, flag_letters,
+};
+use wire::hello::Empty;
+use wire::{BodyError, Status};
+
+use super::asked::Asked;
+use super::failure::Failure;
+use super::orders::CsLink;
+use super::rates::Rates;
+use super::reign::{Reign, unexpected};
+use super::sessions::{millis, shortened};
+use super::watch::Watch;
+use crate::state::command::{self, CommandOp, CsReport, ReportedEvent, ReportedSeverity};
+use crate::state::outcome::CsRegistered;
+use crate::state::servers::{ChunkServer, Standing};
+use crate::state::{CsId, Outcome, REPORTED_MAX, Refusal, Secret};
+
+/// Fences that go with the answer to a registration; others follow.
+const FENCES_TOLD_MAX: usize = 8192;
+/// The term that the answer to a registration names. The first renewal confirms the registration and begins the full
+/// term, so it should not be long in coming.
+const FIRST_TERM: Duration = Duration::from_secs(2);
+/// Reports of clients about replicas that are remembered, so that a repetition is not news.
+const REPORTS_MAX: usize = 256;
+
+/// A report about a replica: where, which chunk, which status.
+type Report = (CsId, u64, u16);
+
+/// What is known of a chunk server besides the state.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pub(super) rates: Rates,
+    pub(super) renewed: Option<Instant>,
+    link: Option<Rc<CsLink>>,
+}
+
+/// The chunk servers of this reign.
+#[derive(Debug, Default)]
+pub(crate) struct ChunkServers {
+    pub(super) watch: Watch<CsId>,
+    /// Those that lapsed: when they count as offline.
+    pub(super) offline: Watch<CsId>,
+    memory: BTreeMap<CsId, Memory>,
+    reports: VecDeque<Report>,
+}
+
+impl ChunkServers {
+    /// What is known of one.
+    pub(super) fn memory(&self, cs: CsId) -> Option<&Memory> {
+        self.memory.get(&cs)
+    }
+
+    /// Gives an order to a chunk server, if it is connected; else it gets it when it registers.
+    pub(super) fn order(&self, cs: CsId, order: impl FnOnce(&CsLink)) {
+        if let Some(link) = self.memory.get(&cs).and_then(|memory| memory.link.as_ref()) {
+            order(link);
+        }
+    }
+
+    fn link(&mut self, cs: CsId, link: Rc<CsLink>) {
+        if let Some(old) = self.memory.entry(cs).or_default().link.replace(link) {
+            old.give_up();
+        }
+    }
+
+    /// The connection of a registration is gone.
+    pub(super) fn unlink(&mut self, cs: CsId, session: u64) {
+        if let Some(memory) = self.memory.get_mut(&cs) {
+            memory.link.take_if(|link| link.session == session);
+        }
+    }
+
+    /// Lets go of all connections.
+    pub(super) fn cut_links(&mut self) {
+        self.memory.values_mut().filter_map(|memory| memory.link.take()).for_each(|link| link.give_up());
+    }
+
+    /// Whether a report has not been made lately.
+    pub(super) fn is_news(&mut self, report: Report) -> bool {
+        if self.reports.contains(&report) {
+            return false;
+        }
+        if self.reports.len() == REPORTS_MAX {
+            self.reports.pop_front();
+        }
+        self.reports.push_back(report);
+        true
+    }
+}
+
+/// A nonce as it travels: 16 bytes, or none at all.
+fn nonce(field: &'static str, bytes: &[u8]) -> Result<Secret, BodyError> {
+    Secret::from_bytes(bytes).ok_or(BodyError::Id { field, found: bytes.len() })
+}
+
+fn failed(flags: u32) -> Failure {
+    let text = format!(
+        "the disk of this chunk server failed (flags {}): its registration is not renewed; replace the disk and make a new \
+         chunk server on it",
+        flag_letters(flags & FLAGS_FAILED)
+    );
+    Failure::new(Status::DeviceFailed, text).after_ms(1000)
+}
+
+/// What a chunk server gets that showed a wrong nonce (C10).
+fn stale() -> Failure {
+    let text = "the directory of this chunk server is not what it was when it last registered (rolled back, copied or \
+                restored): its replicas are not used any more; remove it and make a new chunk server";
+    Failure::new(Status::Forbidden, text)
+}
+
+fn is_stale(server: &ChunkServer) -> bool {
+    server.standing == Standing::Stale
+}
+
+impl Reign {
+    pub(super) async fn register_cs(
+        self: &Rc<Self>,
+        call: RegisterCs,
+        asked: &Asked,
+    ) -> Result<RegisterCsReply, Failure> {
+        if call.flags & FLAGS_FAILED != 0 {
+            return Err(failed(call.flags));
+        }
+        if self.read(|state| state.servers().any(|known| known.uuid.0[..] == call.cs_uuid && is_stale(known))) {
+            return Err(stale());
+        }
+        let term = self.cs_term();
+        let op = registration(&call, millis(term))?;
+        let registered = match self.change(asked, None, CommandOp::RegisterCs(op)).await?? {
+            Outcome::CsRegistered(registered) => registered,
+            other => return Err(unexpected(&other)),
+        };
+        let cs = CsId(registered.cs);
+        // Nothing is awaited from here on, so orders that come now find the link.
+        if !self.read(|state| state.server(cs).is_some_and(|server| server.session == registered.session)) {
+            return Err(Failure::not_registered());
+        }
+        self.remember(cs, term, registered.session);
+        tracing::info!("{cs} at {} registered: {registered:?}", asked.connection.peer().address);
+        let reply = RegisterCsReply {
+            cs_id: registered.cs.into(),
+            term_ms: millis(term.min(FIRST_TERM)),
+            fences: Vec::new(),
+            stale: registered.stale,
+            session: registered.session,
+            report_all: false,
+            // A stale chunk server waits for them in vain: it must not serve what it holds (C10). Nor is it renewed, so that
+            // it lapses and nobody waits for it to record an epoch (C2).
+            more_fences: registered.stale || registered.fences.len() > FENCES_TOLD_MAX,
+        };
+        if registered.stale {
+            return Ok(reply);
+        }
+        let fences = self.connect(cs, asked, registered);
+        Ok(RegisterCsReply { fences, ..reply })
+    }
+
+    /// Takes the connection of a chunk server that registered into use; gives the fences to tell it at once.
+    fn connect(self: &Rc<Self>, cs: CsId, asked: &Asked, registered: CsRegistered) -> Vec<FenceItem> {
+        let link = CsLink::new(cs, registered.session, asked.connection.clone());
+        let fences = registered.fences;
+        link.resume(self, &fences);
+        self.servers.borrow_mut().link(cs, Rc::clone(&link));
+        let untold = fences.len().saturating_sub(FENCES_TOLD_MAX);
+        let told = &fences[..fences.len() - untold];
+        let items = told.iter().map(|fence| FenceItem { file_id: fence.file, epoch: fence.epoch }).collect();
+        rt::spawn(link.work(Rc::clone(self), fences, untold));
+        items
+    }
+
+    /// Begins a term.
+    fn remember(&self, cs: CsId, term: Duration, session: u64) {
+        let now = rt::time::now();
+        let mut servers = self.servers.borrow_mut();
+        servers.watch.begin(cs, session, now + term);
+        servers.offline.end(cs);
+        servers.memory.entry(cs).or_default().renewed = Some(now);
+        self.terms_changed.notify_all();
+    }
+
+    /// Renews a registration (C2).
+    pub(super) async fn heartbeat(
+        self: &Rc<Self>,
+        call: Heartbeat,
+        asked: &Asked,
+    ) -> Result<HeartbeatReply, Failure> {
+        let cs = CsId(u32::try_from(call.cs_id).map_err(|_| Failure::not_registered())?);
+        self.confirm(asked).await?;
+        // Nothing is awaited until the term is longer.
+        let known = self.read(|state| {
+            let server = state.server(cs).filter(|server| server.session == call.session && !server.is_lapsed())?;
+            Some((is_worth_an_entry(server, &call), is_stale(server)))
+        });
+        let (worth, is_stale) = known.ok_or_else(Failure::not_registered)?;
+        if is_stale {
+            return Err(stale());
+        }
+        let (now, term) = (rt::time::now(), self.cs_term());
+        if call.flags & FLAGS_FAILED != 0 {
+            // It can record no fence any more, so it must lapse for its files to be granted anew (C2).
+            self.report(cs, &call, worth);
+            return Err(failed(call.flags));
+        }
+        {
+            let mut servers = self.servers.borrow_mut();
+            if !servers.watch.renew(cs, call.session, now + term) {
+                return Err(Failure::not_registered());
+            }
+            let memory = servers.memory.entry(cs).or_default();
+            memory.renewed = Some(now);
+            memory.rates.note(now, call.io);
+            servers.order(cs, |link| {
+                if link.session == call.session {
+                    link.adopt();
+                }
+            });
+        }
+        self.report(cs, &call, worth);
+        Ok(HeartbeatReply { term_ms: millis(term) })
+    }
+
+    /// Logs what a heartbeat says, as far as it is worth an entry.
+    fn report(self: &Rc<Self>, cs: CsId, call: &Heartbeat, worth: bool) {
+        let events: Vec<_> =
+            call.events.iter().map(told).chain(call.differences.iter().filter_map(found)).take(REPORTED_MAX).collect();
+        if events.is_empty() && !worth {
+            return;
+        }
+        let report = CsReport {
+            cs: cs.0,
+            session: call.session,
+            total_bytes: call.total_bytes,
+            free_bytes: call.free_bytes,
+            flags: call.flags,
+            events,
+        };
+        let reign = Rc::clone(self);
+        rt::spawn(async move {
+            if let Some(Err(refusal)) = reign.insist(CommandOp::CsReport(report)).await {
+                tracing::warn!("a report of {cs} was not taken: {refusal}");
+            }
+        });
+    }
+
+    /// A page of an inventory. Nobody asks for one yet; what comes is heard and not kept.
+    pub(super) async fn report_chunks(&self, call: ReportChunks, asked: &Asked) -> Result<Empty, Failure> {
+        self.confirm(asked).await?;
+        let known = self.read(|state| {
+            let cs = CsId(u32::try_from(call.cs_id).ok()?);
+            state.server(cs).filter(|server| server.session == call.session && !server.is_lapsed()).map(|_| ())
+        });
+        known.map(|()| Empty {}).ok_or_else(Failure::not_registered)
+    }
+}
+
+/// The command of a registration.
+fn registration(call: &RegisterCs, term_ms: u32) -> Result<command::RegisterCs, Failure> {
+    wire::body::id16("cs_uuid", &call.cs_uuid)?;
+    wire::body::id16("boot_id", &call.boot_id)?;
+    let claimed_id = u32::try_from(call.cs_id).map_err(|_| Refusal::UnknownCs(u32::MAX))?;
+    let (journal_path, journal_bytes) =
+        call.journal.as_ref().map_or((String::new(), 0), |journal| (journal.path.clone(), journal.size_bytes));
+    Ok(command::RegisterCs {
+        cs_uuid: call.cs_uuid.clone(),
+        claimed_id,
+        last_nonce: nonce("nonce", &call.nonce)?,
+        new_nonce: nonce("new_nonce", &call.new_nonce)?,
+        host: call.host_id.clone(),
+        boot_id: call.boot_id.clone(),
+        addresses: call.addresses.clone(),
+        tier: call.tier,
+        total_bytes: call.total_bytes,
+        free_bytes: call.free_bytes,
+        flags: call.flags,
+        term_ms: term_ms.into(),
+        build: shortened(call.software.clone()),
+        host_name: shortened(call.host_name.clone()),
+        path: call.path.clone(),
+        journal_path,
+        journal_bytes,
+    })
+}
+
+/// An event of a chunk server.
+fn told(event: &Event) -> ReportedEvent {
+    let severity = match event.severity() {
+        Severity::Info | Severity::Unspecified => ReportedSeverity::Info,
+        Severity::Warning => ReportedSeverity::Warning,
+        Severity::Error => ReportedSeverity::Error,
+    };
+    ReportedEvent {
+        severity: severity.into(),
+        code: shortened(event.code.clone()),
+        message: shortened(event.message.clone()),
+    }
+}
+
+/// What an operator should know about a replica.
+fn found(replica: &ReplicaReport) -> Option<ReportedEvent> {
+    let (code, what) = match replica.state() {
+        ReplicaState::Corrupt => ("cs.replica_corrupt", "does not match its checksums"),
+        ReplicaState::Missing => ("cs.replica_missing", "is missing"),
+        ReplicaState::Unspecified | ReplicaState::Good | ReplicaState::Unsettled | ReplicaState::Deleted => {
+            return None;
+        }
+    };
+    Some(ReportedEvent {
+        severity: ReportedSeverity::Warning.into(),
+        code: code.into(),
+        message: format!("chunk {:#x} {what}", replica.chunk_id),
+    })
+}
+
+/// Whether a heartbeat tells of other flags, or of space that changed by more than a hundredth.
+fn is_worth_an_entry(server: &ChunkServer, call: &Heartbeat) -> bool {
+    let changed = |before: u64, now: u64| before.abs_diff(now) > call.total_bytes / 100;
+    server.flags != call.flags
+        || changed(server.free_bytes, call.free_bytes)
+        || changed(server.total_bytes, call.total_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_has_sixteen_bytes() {
+        assert_eq!(nonce("n", &[1; 16]).map(Secret::to_bytes), Ok([1; 16]));
+        assert_eq!(nonce("n", &[]), Ok(Secret::NONE));
+        assert_eq!(nonce("n", &[0; 16]), Ok(Secret::NONE));
+        assert!(nonce("n", &[1; 8]).is_err());
+    }
+
+    #[test]
+    fn a_report_is_news_once() {
+        let mut servers = ChunkServers::default();
+        let report = (CsId(1025), 7, 5);
+        assert!(servers.is_news(report) && !servers.is_news(report));
+        for chunk in 100..100 + REPORTS_MAX as u64 {
+            assert!(servers.is_news((CsId(1025), chunk, 5)));
+        }
+        assert!(servers.is_news(report), "long ago");
+    }
+}

@@ -1,0 +1,189 @@
+//! Chunks of files: maps, allocation, the end of reconciling, reports about replicas.
+
+use std::time::Duration;
+
+use wire::hello::Empty;
+use wire::lease::{AllocateChunks, GetMap, MapReply, ReconcileDone, ReportMember};
+use wire::{Action, Status};
+
+use super::asked::{Asked, Holder};
+use super::failure::Failure;
+use super::reign::Reign;
+use super::shown;
+use crate::state::command::{
+    self, CommandOp, CsReport, LeaseMode, LeaseProof, ReconciledChunk, ReportedEvent, ReportedSeverity,
+};
+use crate::state::query::ChunkView;
+use crate::state::refusal::{NotHolder, TooMany, WrongEpoch};
+use crate::state::{ChunkId, CsId, FileId, INDICES_MAX, Refusal, State};
+
+/// How long a request waits that finds no place for a chunk: its sender would ask again at once.
+const NO_PLACE_PAUSE: Duration = Duration::from_secs(1);
+
+impl Reign {
+    pub(super) async fn get_map(&self, call: GetMap, asked: &Asked) -> Result<MapReply, Failure> {
+        self.confirm(asked).await?;
+        let file = FileId::from_raw(call.file_id);
+        Ok(self.read(|state| {
+            check_epoch(state, file, call.epoch)?;
+            shown::map(state, file, call.first_index, call.count.into())
+        })?)
+    }
+
+    /// Gives chunks to positions that have none, and waits until all chunk servers chosen hold them (C9).
+    pub(super) async fn allocate_chunks(
+        &self,
+        call: AllocateChunks,
+        asked: &Asked,
+    ) -> Result<MapReply, Failure> {
+        let (holder, file) = (Holder::of(&call.session)?, FileId::from_raw(call.file_id));
+        if call.indices.len() > INDICES_MAX {
+            let many = TooMany { given: call.indices.len() as u64, limit: INDICES_MAX as u64 };
+            return Err(Refusal::TooMany(many).into());
+        }
+        let beyond = || Failure::new(Status::Invalid, "a position lies beyond the end of every file");
+        let indices: Vec<u32> =
+            call.indices.iter().map(|index| u32::try_from(*index)).collect::<Result<_, _>>().map_err(|_| beyond())?;
+        self.confirm(asked).await?;
+        self.read(|state| check_lease(state, &holder, file, call.epoch, Some(LeaseMode::Exclusive)))?;
+        let listener = self.waiting.listen(file);
+        let mut woken = listener.woken();
+        if self.read(|state| Ok::<_, Refusal>(shown::usable(state, file, &indices)?.is_none()))? {
+            let op = CommandOp::AllocateChunks(command::AllocateChunks {
+                lease: Some(proof(&holder, call.epoch)),
+                file: call.file_id,
+                indices: indices.clone(),
+                seed: rt::random::u64(),
+            });
+            match self.change(asked, None, op).await? {
+                Ok(_) => {}
+                Err(refusal @ Refusal::NoPlace(_)) => {
+                    rt::time::sleep_until((rt::time::now() + NO_PLACE_PAUSE).min(asked.answer_by())).await;
+                    return Err(refusal.into());
+                }
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+        loop {
+            if self.is_over() {
+                return Err(Self::not_master());
+            }
+            if let Some(map) = self.read(|state| shown::usable(state, file, &indices))? {
+                return Ok(map);
+            }
+            if rt::time::timeout_at(asked.answer_by(), woken).await.is_err() {
+                return Err(Failure::busy("chunk servers have not created the chunks yet"));
+            }
+            woken = listener.woken();
+        }
+    }
+
+    /// A chunk's members are equal and flushed (C5).
+    pub(super) async fn reconcile_done(&self, call: ReconcileDone, asked: &Asked) -> Result<Empty, Failure> {
+        let (holder, file) = (Holder::of(&call.session)?, FileId::from_raw(call.file_id));
+        self.confirm(asked).await?;
+        let chunk = self.read(|state| {
+            check_lease(state, &holder, file, call.epoch, None)?;
+            state.find_chunk(file, ChunkId::from_raw(call.chunk_id))
+        })?;
+        let chunk = same_version(chunk, call.chunk_id, call.version)?;
+        if !chunk.unreconciled {
+            return Ok(Empty {});
+        }
+        let op = CommandOp::ReconcileDone(command::ReconcileDone {
+            lease: Some(proof(&holder, call.epoch)),
+            file: call.file_id,
+            chunks: vec![ReconciledChunk { index: chunk.index, chunk: call.chunk_id, version: call.version }],
+        });
+        self.change(asked, None, op).await??;
+        Ok(Empty {})
+    }
+
+    /// A replica failed a request. The map is as it was: members are dropped by a later version of this server, until
+    /// then the client waits for them. What an operator should know becomes an event.
+    pub(super) async fn report_member(&self, call: ReportMember, asked: &Asked) -> Result<MapReply, Failure> {
+        let (holder, file) = (Holder::of(&call.session)?, FileId::from_raw(call.file_id));
+        self.confirm(asked).await?;
+        let chunk = self.read(|state| {
+            check_lease(state, &holder, file, call.epoch, None)?;
+            state.find_chunk(file, ChunkId::from_raw(call.chunk_id))
+        })?;
+        let chunk = chunk.ok_or_else(|| no_chunk(call.chunk_id))?;
+        let cs = u32::try_from(call.cs_id).ok().map(CsId);
+        let member = cs.filter(|cs| chunk.members.iter().any(|member| member.cs == *cs));
+        if let Some(cs) = member.filter(|_| chunk.version.raw() == call.version) {
+            self.note_report(cs, &call).await;
+        }
+        Ok(self.read(|state| shown::map(state, file, chunk.index.into(), 1))?)
+    }
+
+    async fn note_report(&self, cs: CsId, call: &ReportMember) {
+        let status = Status::from_code(u16::try_from(call.status).unwrap_or(u16::MAX));
+        let grave = matches!(status.action(), Action::ReadElsewhere | Action::ReportMember);
+        let about = (cs, call.chunk_id, status.code());
+        tracing::warn!("{cs} failed a request for chunk {:#x}: {status}", call.chunk_id);
+        if !grave || !self.servers.borrow_mut().is_news(about) {
+            return;
+        }
+        let found = self.read(|state| {
+            let server = state.server(cs)?;
+            Some(CommandOp::CsReport(CsReport {
+                cs: cs.0,
+                session: server.session,
+                total_bytes: server.total_bytes,
+                free_bytes: server.free_bytes,
+                flags: server.flags,
+                events: vec![ReportedEvent {
+                    severity: ReportedSeverity::Warning.into(),
+                    code: "cs.replica_failed".into(),
+                    message: format!("a client could not use chunk {:#x}: {}", call.chunk_id, status.text()),
+                }],
+            }))
+        });
+        if let Some(op) = found {
+            let _refused = self.insist(op).await;
+        }
+    }
+}
+
+fn proof(holder: &Holder, epoch: u64) -> LeaseProof {
+    LeaseProof { client: holder.client, token: holder.token, epoch }
+}
+
+fn no_chunk(chunk: u64) -> Failure {
+    Failure::new(Status::StaleVersion, format!("the file has no chunk {chunk:#x} any more: ask for its map"))
+}
+
+fn same_version(chunk: Option<ChunkView>, id: u64, version: u64) -> Result<ChunkView, Failure> {
+    let chunk = chunk.ok_or_else(|| no_chunk(id))?;
+    if chunk.version.raw() == version {
+        return Ok(chunk);
+    }
+    let text = format!("chunk {id:#x} has another version than {version:#x}: ask for its map");
+    Err(Failure::new(Status::StaleVersion, text).detail(chunk.version.raw()))
+}
+
+/// Checks that somebody holds the file's lease at this epoch.
+fn check_epoch(state: &State, file: FileId, epoch: u64) -> Result<(), Refusal> {
+    let lease = state.tree().file(file)?.lease();
+    if lease.epoch().raw() == epoch && lease.phase().is_held() {
+        return Ok(());
+    }
+    Err(Refusal::WrongEpoch(WrongEpoch { file: file.raw(), given: epoch, current: lease.epoch().raw() }))
+}
+
+/// Checks that the sender holds the file's lease at this epoch, in this mode if one is named.
+fn check_lease(
+    state: &State,
+    holder: &Holder,
+    file: FileId,
+    epoch: u64,
+    mode: Option<LeaseMode>,
+) -> Result<(), Refusal> {
+    let client = state.authenticate(holder.client, holder.token)?;
+    let held = state.tree().file(file)?.lease().mode_of(client);
+    if held.is_none() || (mode.is_some() && held != mode) {
+        return Err(Refusal::NotHolder(NotHolder { file: file.raw(), client: client.0 }));
+    }
+    check_epoch(state, file, epoch)
+}

@@ -1,0 +1,454 @@
+//! The metadata server on the network: requests of clients, tools and chunk servers meet the replicated state.
+//!
+//! The way of a request: [`service`] looks who asks, the [`reign`] of the present master answers: reads from the state once
+//! it is sure to be the master (C12), changes by a command that goes through the log. What the commands ask to be done
+//! outside (fence, create, delete) the master does over the connections that chunk servers made.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`service`], [`asked`], [`failure`] | a request, its circumstances, its refusal |
+//! | [`metadata`] | the state machine of [`crate::raft`] |
+//! | [`reign`], [`timekeeper`], [`watch`] | being master; terms that run out |
+//! | [`sessions`], [`names`], [`leases`], [`chunks`], [`chunk_servers`], [`monitoring`] | requests, one group each |
+//! | [`orders`], [`creations`] | what chunk servers are told |
+//! | [`waiting`], [`race`], [`rates`], [`shown`], [`attributes`] | small helpers of these |
+//!
+//! **Invariant:** no answer goes out before what it says is committed; no term is renewed without knowing to be the master.
+//! **Invariant:** time that decides anything is counted in memory on the clock that runs during suspend; the wall clock only
+//! stamps.
+//! **Invariant:** one slow chunk server or client delays nobody but those who wait for it.
+
+mod asked;
+mod attributes;
+mod chunk_servers;
+mod chunks;
+mod creations;
+mod failure;
+mod leases;
+mod metadata;
+mod monitoring;
+mod names;
+mod orders;
+mod race;
+mod rates;
+mod reign;
+mod service;
+mod sessions;
+mod shown;
+mod timekeeper;
+mod waiting;
+mod watch;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use link::{ConfigError, Credentials, Endpoint, LocalHello, Security};
+use rt::net::{Address, Listener};
+use rt::sync::{Notify, Permit, Semaphore};
+use rt::time::Instant;
+use wire::Status;
+use wire::hello::Role as PeerRole;
+
+use crate::log::OpenError;
+use crate::raft::{self, Consensus, NoPeers, Peer, ProposeError, Role, StartError};
+use crate::state::command::{CommandOp, InitCluster};
+use crate::state::{Command, Refusal, Uuid};
+use failure::Failure;
+use metadata::Metadata;
+use reign::Reign;
+
+/// The id of the first metadata server of a cluster.
+pub const FIRST_MDS_ID: u64 = 1;
+/// Requests that may be under way, over all connections; renewals do not count.
+const REQUESTS_MAX: u64 = 8192;
+/// Pause before a new master tries again to write its first entry to a full disk.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the process uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vitals {
+    /// CPU time since the last look, in thousandths of a core.
+    pub cpu_permille: u32,
+    /// Resident memory in bytes.
+    pub memory_bytes: u64,
+}
+
+/// How a metadata server runs.
+#[derive(Clone)]
+pub struct ServerOptions {
+    /// Where the cryptography of its connections comes from.
+    pub security: Security,
+    /// Sizes of its log and snapshots.
+    pub consensus: raft::Options,
+    /// The term of client sessions, instead of the configured one.
+    pub lease_term: Option<Duration>,
+    /// The term of chunk servers' registrations, instead of the configured one.
+    pub cs_term: Option<Duration>,
+    /// Looks at what the process uses. Without it zeroes are shown.
+    pub vitals: Option<Rc<dyn Fn() -> Vitals>>,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            security: Security::real(),
+            consensus: raft::Options::default(),
+            lease_term: None,
+            cs_term: None,
+            vitals: None,
+        }
+    }
+}
+
+impl fmt::Debug for ServerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerOptions")
+            .field("lease_term", &self.lease_term)
+            .field("cs_term", &self.cs_term)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a metadata server cannot be made, started, or go on. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Its directory cannot be made.
+    #[error(transparent)]
+    Create(#[from] OpenError),
+    /// Its directory or log cannot be used.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The first entry was not taken.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    /// The cluster cannot be founded.
+    #[error("the cluster cannot be made: {0}")]
+    Refused(#[from] Refusal),
+    /// The log has no cluster in it.
+    #[error(
+        "the log in {} holds no cluster: its creation was interrupted; remove the directory and create the cluster again",
+        .0.display()
+    )]
+    NoCluster(PathBuf),
+    /// The log is of another cluster than the credentials.
+    #[error(
+        "{} is of cluster '{name}' ({found}), the credentials are of cluster {expected}; \
+         give the directory of that cluster's metadata server, or the right credentials", .dir.display()
+    )]
+    OtherCluster {
+        /// The directory.
+        dir: PathBuf,
+        /// Name of its cluster.
+        name: String,
+        /// Its cluster.
+        found: Uuid,
+        /// The cluster of the credentials.
+        expected: Uuid,
+    },
+    /// The credentials cannot be used.
+    #[error("cannot use the credentials: {0}")]
+    Config(#[from] ConfigError),
+    /// The address leaves no port for clients.
+    #[error("port {0} leaves no next one for chunk servers and clients; use a port from 1 to 65534")]
+    Port(u16),
+    /// A port cannot be used.
+    #[error(
+        "cannot listen at {address}: {error}{}",
+        if error.kind() == std::io::ErrorKind::AddrInUse { "; another program uses the port: stop it" } else { "" }
+    )]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
+    /// The host does not say when it booted.
+    #[error("cannot read the boot id: {0}")]
+    BootId(#[source] std::io::Error),
+    /// The server failed and must be started again.
+    #[error(transparent)]
+    Failed(#[from] raft::Failure),
+    /// It was stopped.
+    #[error("the metadata server was stopped")]
+    Stopped,
+}
+
+/// What a server is to those outside, for as long as its process runs.
+#[derive(Debug)]
+struct Served {
+    mds_id: u64,
+    /// Where other metadata servers reach it; chunk servers and clients use the next port.
+    address: SocketAddr,
+    dir: PathBuf,
+    since: Instant,
+    /// Requests that wait for events.
+    followers: Cell<u32>,
+}
+
+/// Answers requests, while it is master.
+struct Server {
+    consensus: Consensus<Metadata>,
+    reign: RefCell<Option<Rc<Reign>>>,
+    /// The master, if that is another one.
+    leader: RefCell<Option<Peer>>,
+    requests: Semaphore,
+    changed: Notify,
+    stopped: Cell<bool>,
+}
+
+impl Server {
+    fn reign(&self) -> Result<Rc<Reign>, Failure> {
+        if let Some(reign) = &*self.reign.borrow() {
+            return Ok(Rc::clone(reign));
+        }
+        if self.stopped.get() {
+            return Err(Failure::new(Status::Stopping, ""));
+        }
+        match &*self.leader.borrow() {
+            Some(leader) => Err(Failure::new(Status::NotMaster, "").hint(leader.address.clone())),
+            None => Err(Failure::busy("the metadata servers have no master yet")),
+        }
+    }
+
+    fn admit(&self) -> Result<Permit, Failure> {
+        self.requests.try_acquire(1).ok_or_else(|| Failure::busy("too many requests are under way"))
+    }
+
+    fn end_reign(&self) {
+        if let Some(reign) = self.reign.take() {
+            reign.end();
+        }
+        self.changed.notify_all();
+    }
+
+    /// Follows the role of this member for as long as it runs.
+    async fn follow_role(self: Rc<Self>, metadata: Metadata, served: Rc<Served>, options: Rc<ServerOptions>) {
+        let mut roles = self.consensus.watch_role();
+        loop {
+            let role = roles.next().await;
+            self.end_reign();
+            self.leader.replace(role.other_leader().cloned());
+            match role {
+                Role::Leader { term } => {
+                    tracing::info!("this metadata server is the master (term {term})");
+                    self.begin_reign(&metadata, &served, &options).await;
+                }
+                Role::Follower { .. } => {}
+                Role::Stopped => {
+                    self.stopped.set(true);
+                    return self.changed.notify_all();
+                }
+            }
+        }
+    }
+
+    async fn begin_reign(&self, metadata: &Metadata, served: &Rc<Served>, options: &Rc<ServerOptions>) {
+        loop {
+            let begun =
+                Reign::begin(self.consensus.clone(), metadata.clone(), Rc::clone(served), Rc::clone(options)).await;
+            match begun {
+                Ok(reign) => {
+                    self.reign.replace(Some(reign));
+                    return self.changed.notify_all();
+                }
+                Err(error @ ProposeError::Full { .. }) => {
+                    tracing::error!("{error}");
+                    rt::time::sleep(FULL_PAUSE).await;
+                }
+                // The next role says how it goes on.
+                Err(error) => {
+                    tracing::warn!("this metadata server does not become the master: {error}");
+                    return metadata.collect(false);
+                }
+            }
+        }
+    }
+}
+
+/// Makes the first metadata server of a new cluster in a directory. `address` is where other metadata servers will reach
+/// it; chunk servers and clients use the next port.
+///
+/// # Errors
+/// [`ServerError`]. The caller removes what there is of the directory then.
+pub async fn create(dir: &Path, cluster: [u8; 16], name: &str, address: SocketAddr) -> Result<(), ServerError> {
+    let options = raft::Options::default();
+    Consensus::<Metadata>::create(dir, FIRST_MDS_ID, &address.to_string(), options.log).await?;
+    let consensus = Consensus::open(dir, Metadata::new(), options, Rc::new(NoPeers)).await?;
+    let op = CommandOp::InitCluster(InitCluster { uuid: cluster.to_vec(), name: name.to_owned() });
+    let command = Command::internal(rt::time::wall_clock_ms(), op);
+    let answer = consensus.propose(command.encode_log()).await;
+    consensus.shutdown().await;
+    answer??;
+    Ok(())
+}
+
+/// A metadata server that runs.
+pub struct RunningServer {
+    server: Rc<Server>,
+    endpoint: Endpoint,
+    clients: SocketAddr,
+    tasks: [rt::JoinHandle<()>; 2],
+}
+
+impl fmt::Debug for RunningServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunningServer").field("clients", &self.clients).finish_non_exhaustive()
+    }
+}
+
+/// Opens the metadata server in a directory and begins to serve at the port after that of `address`.
+///
+/// # Errors
+/// [`ServerError`].
+pub async fn start_server(
+    dir: &Path,
+    credentials: Credentials,
+    address: SocketAddr,
+    options: ServerOptions,
+) -> Result<RunningServer, ServerError> {
+    let clients = address.port().checked_add(1).ok_or(ServerError::Port(address.port()))?;
+    let clients = SocketAddr::new(address.ip(), clients);
+    let metadata = Metadata::new();
+    let consensus = Consensus::open(dir, metadata.clone(), options.consensus, Rc::new(NoPeers)).await?;
+    match begin(dir, credentials, address, clients, options, &consensus, metadata) {
+        Ok(running) => Ok(running),
+        Err(error) => {
+            consensus.shutdown().await;
+            Err(error)
+        }
+    }
+}
+
+fn begin(
+    dir: &Path,
+    credentials: Credentials,
+    address: SocketAddr,
+    clients: SocketAddr,
+    options: ServerOptions,
+    consensus: &Consensus<Metadata>,
+    metadata: Metadata,
+) -> Result<RunningServer, ServerError> {
+    let recovery = consensus.recovery();
+    if let Some(torn) = &recovery.torn {
+        tracing::info!("an interrupted write at the end of the metadata log was dropped: {torn:?}");
+    }
+    for bad in &recovery.bad_snapshots {
+        tracing::error!("a snapshot is damaged; the log makes up for it, but the disk is losing data: {bad}");
+    }
+    check_cluster(dir, &credentials, &metadata)?;
+    let boot_id = rt::node::boot_id().map_err(ServerError::BootId)?;
+    let hello = LocalHello {
+        mds_id: FIRST_MDS_ID,
+        software: env!("CARGO_PKG_VERSION").to_owned(),
+        ..LocalHello::new(PeerRole::Mds, boot_id)
+    };
+    let link_options = link::Options { security: options.security, ..link::Options::default() };
+    let endpoint = Endpoint::new(credentials, hello, link_options)?;
+    // Kept for other metadata servers. Nobody listens there yet, but a conflict should show now and not when they come.
+    drop(listen(address)?);
+    let listener = listen(clients)?;
+
+    let served = Rc::new(Served {
+        mds_id: FIRST_MDS_ID,
+        address,
+        dir: dir.to_owned(),
+        since: rt::time::now(),
+        followers: Cell::new(0),
+    });
+    let server = Rc::new(Server {
+        consensus: consensus.clone(),
+        reign: RefCell::new(None),
+        leader: RefCell::new(None),
+        requests: Semaphore::new(REQUESTS_MAX),
+        changed: Notify::new(),
+        stopped: Cell::new(false),
+    });
+    let following = rt::spawn(Rc::clone(&server).follow_role(metadata, served, Rc::new(options)));
+    let serving = rt::spawn({
+        let (endpoint, server) = (endpoint.clone(), Rc::clone(&server));
+        async move { endpoint.serve(listener, server).await }
+    });
+    Ok(RunningServer { server, endpoint, clients, tasks: [serving, following] })
+}
+
+fn check_cluster(dir: &Path, credentials: &Credentials, metadata: &Metadata) -> Result<(), ServerError> {
+    let expected = Uuid(credentials.identity().cluster.0);
+    let found = metadata.read(|state| state.cluster().map(|cluster| (cluster.name.clone(), cluster.uuid)));
+    match found {
+        None => Err(ServerError::NoCluster(dir.to_owned())),
+        Some((_, found)) if found == expected => Ok(()),
+        Some((name, found)) => Err(ServerError::OtherCluster { dir: dir.to_owned(), name, found, expected }),
+    }
+}
+
+fn listen(address: SocketAddr) -> Result<Listener, ServerError> {
+    Listener::bind(&Address::Tcp(address)).map_err(|error| ServerError::Listen { address, error })
+}
+
+impl RunningServer {
+    /// Where chunk servers and clients reach it.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.clients
+    }
+
+    /// Whether it is the master and answers.
+    #[must_use]
+    pub fn is_master(&self) -> bool {
+        self.server.reign.borrow().is_some()
+    }
+
+    /// Waits until it is the master.
+    pub async fn master(&self) {
+        loop {
+            let changed = self.server.changed.notified();
+            if self.is_master() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until it cannot go on, and says why.
+    pub async fn failed(&self) -> ServerError {
+        loop {
+            let changed = self.server.changed.notified();
+            if self.server.stopped.get() {
+                return self.server.consensus.failure().map_or(ServerError::Stopped, ServerError::Failed);
+            }
+            changed.await;
+        }
+    }
+
+    /// Stops in order: changes under way are answered, nothing new is taken.
+    pub async fn stop(self) {
+        let [serving, following] = &self.tasks;
+        following.abort();
+        self.server.stopped.set(true);
+        self.server.end_reign();
+        serving.abort();
+        self.endpoint.close().await;
+        self.server.consensus.shutdown().await;
+    }
+}
+
+/// Runs a metadata server until it fails, in a process that is stopped from outside.
+///
+/// # Errors
+/// [`ServerError`], always.
+pub async fn run_server(
+    dir: &Path,
+    credentials: Credentials,
+    address: SocketAddr,
+    options: ServerOptions,
+) -> Result<(), ServerError> {
+    let running = start_server(dir, credentials, address, options).await?;
+    let error = running.failed().await;
+    running.stop().await;
+    Err(error)
+}

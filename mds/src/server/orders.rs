@@ -1,0 +1,458 @@
+//! Orders to one chunk server, over the connection that it made: create, fence, delete.
+//!
+//! Each kind has a lane of its own, so that a long list of deletions does not delay a fence. A lane sends one batch at a
+//! time, and logs what the chunk server says it did. What is not answered is sent again; when the connection ends, its
+//! lanes do, and the next registration begins with what the state says is still to be done.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use link::{AskError, CallError, Connection};
+use rt::sync::Notify;
+use rt::time::Instant;
+use wire::Status;
+use wire::cs::{CreateChunks, CreateItem, DeleteChunks, DeleteItem, Fence, FenceItem, ItemResult};
+
+use super::race::{First, first};
+use super::reign::Reign;
+use crate::state::command::{ChunkCreated, ChunksPurged, CommandOp, FenceRecord, FencesRecorded};
+use crate::state::{ChunkId, CsId, Effect, Epoch, FileId, NewChunk, Version};
+
+/// How long a chunk server has to answer a batch.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// Pause before something is sent again that failed.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Chunks in one batch of creations or deletions.
+const CHUNKS_MAX: usize = 256;
+/// Fences in one batch.
+pub(super) const FENCES_MAX: usize = 1024;
+
+/// Items of one kind that wait to be sent, by what they are about.
+#[derive(Debug)]
+struct Lane<K, V> {
+    /// With the moment before which the item is not sent.
+    todo: RefCell<BTreeMap<K, (V, Instant)>>,
+    more: Notify,
+}
+
+impl<K, V> Default for Lane<K, V> {
+    fn default() -> Self {
+        Self { todo: RefCell::default(), more: Notify::new() }
+    }
+}
+
+impl<K: Copy + Ord, V: Copy + PartialEq> Lane<K, V> {
+    fn add(&self, key: K, value: V, now: Instant) {
+        self.todo.borrow_mut().insert(key, (value, now));
+        self.more.notify_one();
+    }
+
+    /// What can be sent now, at most `max`; else when to look again.
+    fn ready(&self, max: usize, now: Instant) -> Result<Vec<(K, V)>, Option<Instant>> {
+        let todo = self.todo.borrow();
+        let ready = todo.iter().filter(|(_, (_, from))| *from <= now).map(|(key, (value, _))| (*key, *value));
+        let batch: Vec<_> = ready.take(max).collect();
+        if batch.is_empty() { Err(todo.values().map(|(_, from)| *from).min()) } else { Ok(batch) }
+    }
+
+    /// The next batch, waiting for it.
+    async fn next(&self, max: usize) -> Vec<(K, V)> {
+        loop {
+            let more = self.more.notified();
+            match self.ready(max, rt::time::now()) {
+                Ok(batch) => return batch,
+                Err(Some(at)) => {
+                    let _more = rt::time::timeout_at(at, more).await;
+                }
+                Err(None) => more.await,
+            }
+        }
+    }
+
+    /// An item is done, unless it has become another one since.
+    fn done(&self, key: K, value: V) {
+        let mut todo = self.todo.borrow_mut();
+        if todo.get(&key).is_some_and(|(now, _)| *now == value) {
+            todo.remove(&key);
+        }
+    }
+
+    fn put_off(&self, key: K, until: Instant) {
+        if let Some((_, from)) = self.todo.borrow_mut().get_mut(&key) {
+            *from = until;
+        }
+    }
+
+    fn hurry(&self, now: Instant) {
+        self.todo.borrow_mut().values_mut().for_each(|(_, from)| *from = (*from).min(now));
+        self.more.notify_one();
+    }
+}
+
+/// A registered chunk server that is connected.
+#[derive(Debug)]
+pub(crate) struct CsLink {
+    cs: CsId,
+    /// Its registration.
+    pub(super) session: u64,
+    pub(super) connection: Connection,
+    /// It has shown that the registration is on its disk: it renewed it.
+    adopted: Cell<bool>,
+    adoption: Notify,
+    creates: Lane<ChunkId, CreateItem>,
+    fences: Lane<FileId, Epoch>,
+    deletes: Lane<ChunkId, Version>,
+}
+
+/// Why a batch was not carried out as a whole.
+enum Undone {
+    /// The connection is of no use any more.
+    Cut,
+    /// No answer, or a refusal: try again.
+    Again,
+}
+
+impl CsLink {
+    pub(super) fn new(cs: CsId, session: u64, connection: Connection) -> Rc<Self> {
+        Rc::new(Self {
+            cs,
+            session,
+            connection,
+            adopted: Cell::new(false),
+            adoption: Notify::new(),
+            creates: Lane::default(),
+            fences: Lane::default(),
+            deletes: Lane::default(),
+        })
+    }
+
+    // What is to be done. None of these waits.
+
+    pub(super) fn create(&self, reign: &Reign, file: FileId, chunks: &[NewChunk]) {
+        let Some((epoch, size_bytes)) = reign.read(|state| {
+            let file = state.tree().file(file).ok()?;
+            Some((file.lease().epoch().raw(), file.attrs().chunk_size))
+        }) else {
+            return;
+        };
+        let now = rt::time::now();
+        for chunk in chunks {
+            let item = CreateItem {
+                chunk_id: chunk.chunk.raw(),
+                version: chunk.version.raw(),
+                file_id: file.raw(),
+                size_bytes,
+                layout: chunk.layout.into(),
+                // Replicas are numbered for the sake of their order only.
+                slot: if chunk.layout == 0 { 0 } else { chunk.slot.into() },
+                epoch,
+            };
+            self.creates.add(chunk.chunk, item, now);
+        }
+    }
+
+    pub(super) fn fence(&self, file: FileId, epoch: Epoch) {
+        self.fences.add(file, epoch, rt::time::now());
+    }
+
+    pub(super) fn delete(&self, chunks: &[(ChunkId, Version)]) {
+        let now = rt::time::now();
+        chunks.iter().for_each(|(chunk, version)| self.deletes.add(*chunk, *version, now));
+    }
+
+    /// Takes up what the state says is to be done on this chunk server, but for fences it has been told with its
+    /// registration.
+    pub(super) fn resume(&self, reign: &Reign, told: &[FenceRecord]) {
+        for effect in reign.read(|state| state.pending_for(self.cs)) {
+            match effect {
+                Effect::CreateChunks { file, chunks, .. } => self.create(reign, file, &chunks),
+                Effect::Fence { file, epoch, .. } => {
+                    let record = FenceRecord { file: file.raw(), epoch: epoch.raw() };
+                    if !told.contains(&record) {
+                        self.fence(file, epoch);
+                    }
+                }
+                Effect::DeleteChunks { chunks, .. } => self.delete(&chunks),
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends at once what was put off.
+    pub(super) fn hurry(&self) {
+        let now = rt::time::now();
+        self.creates.hurry(now);
+        self.fences.hurry(now);
+        self.deletes.hurry(now);
+    }
+
+    /// The chunk server renewed its registration for the first time.
+    pub(super) fn adopt(&self) {
+        if !self.adopted.replace(true) {
+            self.adoption.notify_all();
+        }
+    }
+
+    async fn adopted(&self) {
+        loop {
+            let adoption = self.adoption.notified();
+            if self.adopted.get() {
+                return;
+            }
+            adoption.await;
+        }
+    }
+
+    // Doing it.
+
+    /// Carries out orders until the connection or the reign ends.
+    pub(super) async fn work(self: Rc<Self>, reign: Rc<Reign>, told: Vec<FenceRecord>, untold: usize) {
+        let closed = self.connection.closed();
+        let lanes = [
+            rt::spawn(Rc::clone(&self).complete(Rc::clone(&reign), told, untold)),
+            rt::spawn(Rc::clone(&self).create_all(Rc::clone(&reign))),
+            rt::spawn(Rc::clone(&self).fence_all(Rc::clone(&reign))),
+            rt::spawn(Rc::clone(&self).delete_all(Rc::clone(&reign))),
+        ];
+        let reason = closed.await;
+        tracing::debug!("{} is not connected any more: {reason}", self.cs);
+        lanes.iter().for_each(rt::JoinHandle::abort);
+        reign.servers.borrow_mut().unlink(self.cs, self.session);
+    }
+
+    /// Confirms the registration once the chunk server has recorded all fences (C2). The first of them went with the
+    /// answer to the registration, the last `untold` follow here.
+    async fn complete(self: Rc<Self>, reign: Rc<Reign>, fences: Vec<FenceRecord>, untold: usize) {
+        // The first renewal shows that the new nonce is on its disk, and that what the answer told is recorded. Confirmed
+        // earlier, a crash would leave it with a nonce that counts as an old one (C10).
+        self.adopted().await;
+        let told = fences.len() - untold;
+        let mut rest = fences[told..].chunks(FENCES_MAX).peekable();
+        while let Some(batch) = rest.next() {
+            let items: Vec<_> = batch.iter().map(|fence| (FileId::from_raw(fence.file), Epoch::from_raw(fence.epoch))).collect();
+            loop {
+                match self.send_fences(&items, rest.peek().is_none()).await {
+                    Ok(results) if results.iter().all(is_ok) => break,
+                    Err(Undone::Cut) => return,
+                    Ok(_) | Err(Undone::Again) => rt::time::sleep(PAUSE).await,
+                }
+            }
+        }
+        let batches: Vec<&[FenceRecord]> =
+            if fences.is_empty() { vec![&[]] } else { fences.chunks(FENCES_MAX).collect() };
+        for batch in batches {
+            if !self.note_fences(&reign, batch.to_vec()).await {
+                return;
+            }
+        }
+    }
+
+    async fn create_all(self: Rc<Self>, reign: Rc<Reign>) {
+        loop {
+            let batch = self.creates.next(CHUNKS_MAX).await;
+            let items = batch.iter().map(|(_, item)| *item).collect();
+            let results = match self.send(&CreateChunks { items }).await {
+                Ok(reply) => reply.results,
+                Err(undone) => match self.later(undone, &self.creates, &batch).await {
+                    true => continue,
+                    false => return,
+                },
+            };
+            let now = rt::time::now();
+            let mut created = Vec::new();
+            for ((chunk, item), result) in batch.iter().zip(&results) {
+                if is_ok(result) {
+                    created.push(*chunk);
+                    self.creates.done(*chunk, *item);
+                } else {
+                    tracing::warn!("{} refuses to create chunk {:#x}: {}", self.cs, chunk.raw(), status_of(result));
+                    self.creates.put_off(*chunk, now + PAUSE);
+                    reign.creations.refused(*chunk, self.cs, now);
+                }
+            }
+            if created.is_empty() {
+                continue;
+            }
+            let chunks = created.iter().map(|chunk| chunk.raw()).collect();
+            let op = CommandOp::ChunkCreated(ChunkCreated { cs: self.cs.0, session: self.session, chunks });
+            let Some(answer) = reign.insist(op).await else { return };
+            if let Err(refusal) = answer {
+                tracing::warn!("{}: {refusal}", self.cs);
+                return self.give_up();
+            }
+            created.into_iter().for_each(|chunk| reign.creations.done(chunk, self.cs));
+        }
+    }
+
+    async fn fence_all(self: Rc<Self>, reign: Rc<Reign>) {
+        loop {
+            let batch = self.fences.next(FENCES_MAX).await;
+            let results = match self.send_fences(&batch, false).await {
+                Ok(results) => results,
+                Err(undone) => match self.later(undone, &self.fences, &batch).await {
+                    true => continue,
+                    false => return,
+                },
+            };
+            let mut recorded = Vec::new();
+            for ((file, epoch), result) in batch.iter().zip(&results) {
+                if is_ok(result) {
+                    recorded.push(FenceRecord { file: file.raw(), epoch: epoch.raw() });
+                    self.fences.done(*file, *epoch);
+                } else {
+                    tracing::warn!("{} does not fence file {:#x}: {}", self.cs, file.raw(), status_of(result));
+                    self.fences.put_off(*file, rt::time::now() + PAUSE);
+                }
+            }
+            // Not before the registration itself is known to be on its disk: this would confirm it.
+            self.adopted().await;
+            if !recorded.is_empty() && !self.note_fences(&reign, recorded).await {
+                return;
+            }
+        }
+    }
+
+    async fn delete_all(self: Rc<Self>, reign: Rc<Reign>) {
+        loop {
+            let batch = self.deletes.next(CHUNKS_MAX).await;
+            let item = |(chunk, version): &(ChunkId, Version)| DeleteItem { chunk_id: chunk.raw(), version: version.raw() };
+            let results = match self.send(&DeleteChunks { items: batch.iter().map(item).collect() }).await {
+                Ok(reply) => reply.results,
+                Err(undone) => match self.later(undone, &self.deletes, &batch).await {
+                    true => continue,
+                    false => return,
+                },
+            };
+            let mut chunks = Vec::new();
+            for ((chunk, version), result) in batch.iter().zip(&results) {
+                if is_ok(result) {
+                    chunks.push(chunk.raw());
+                    self.deletes.done(*chunk, *version);
+                } else {
+                    tracing::warn!("{} does not delete chunk {:#x}: {}", self.cs, chunk.raw(), status_of(result));
+                    self.deletes.put_off(*chunk, rt::time::now() + PAUSE);
+                }
+            }
+            if chunks.is_empty() {
+                continue;
+            }
+            let op = CommandOp::ChunksPurged(ChunksPurged { cs: self.cs.0, session: self.session, chunks });
+            match reign.insist(op).await {
+                Some(Ok(_)) => {}
+                Some(Err(refusal)) => {
+                    tracing::warn!("{}: {refusal}", self.cs);
+                    return self.give_up();
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Logs that fences are recorded; false if that is of no use any more.
+    async fn note_fences(&self, reign: &Reign, fences: Vec<FenceRecord>) -> bool {
+        let op = CommandOp::FencesRecorded(FencesRecorded { cs: self.cs.0, session: self.session, fences });
+        match reign.insist(op).await {
+            Some(Ok(_)) => true,
+            Some(Err(refusal)) => {
+                tracing::warn!("{}: {refusal}", self.cs);
+                self.give_up();
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// The registration is not the present one any more: whoever is at the other end registers again.
+    pub(super) fn give_up(&self) {
+        let connection = self.connection.clone();
+        rt::spawn(async move { connection.close().await });
+    }
+
+    async fn send_fences(&self, fences: &[(FileId, Epoch)], last: bool) -> Result<Vec<ItemResult>, Undone> {
+        let item = |(file, epoch): &(FileId, Epoch)| FenceItem { file_id: file.raw(), epoch: epoch.raw() };
+        let items = fences.iter().map(item).collect();
+        Ok(self.send(&Fence { items, last }).await?.results)
+    }
+
+    async fn send<R>(&self, request: &R) -> Result<wire::cs::ResultsReply, Undone>
+    where
+        R: wire::Call<Reply = wire::cs::ResultsReply>,
+    {
+        match self.connection.ask(request, rt::time::now() + ANSWER_TIME).await {
+            Ok(reply) => Ok(reply),
+            Err(AskError::Call(CallError::Disconnected(_))) => Err(Undone::Cut),
+            Err(error) => {
+                tracing::warn!("{} did not carry out {}: {error}", self.cs, R::OP);
+                Err(Undone::Again)
+            }
+        }
+    }
+
+    /// Puts a batch off that was not carried out; false if it never will be.
+    async fn later<K, V>(&self, undone: Undone, lane: &Lane<K, V>, batch: &[(K, V)]) -> bool
+    where
+        K: Copy + Ord,
+        V: Copy + PartialEq,
+    {
+        if let Undone::Cut = undone {
+            return false;
+        }
+        let until = rt::time::now() + PAUSE;
+        batch.iter().for_each(|(key, _)| lane.put_off(*key, until));
+        matches!(first(self.connection.closed(), rt::time::sleep(PAUSE)).await, First::Right(()))
+    }
+}
+
+fn status_of(result: &ItemResult) -> Status {
+    Status::from_code(u16::try_from(result.status).unwrap_or(u16::MAX))
+}
+
+fn is_ok(result: &ItemResult) -> bool {
+    status_of(result).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(nanos: u64) -> Instant {
+        Instant::from_nanos(nanos)
+    }
+
+    #[test]
+    fn what_failed_is_sent_again_later_and_does_not_hold_up_the_rest() {
+        let lane: Lane<u32, char> = Lane::default();
+        assert_eq!(lane.ready(10, at(5)), Err(None));
+        for (key, value) in [(1, 'a'), (2, 'b'), (3, 'c')] {
+            lane.add(key, value, at(5));
+        }
+        assert_eq!(lane.ready(2, at(5)), Ok(vec![(1, 'a'), (2, 'b')]));
+        lane.put_off(1, at(100));
+        lane.done(2, 'b');
+        assert_eq!(lane.ready(2, at(5)), Ok(vec![(3, 'c')]));
+        lane.done(3, 'c');
+        assert_eq!(lane.ready(2, at(99)), Err(Some(at(100))));
+        lane.hurry(at(50));
+        assert_eq!(lane.ready(2, at(50)), Ok(vec![(1, 'a')]));
+    }
+
+    #[test]
+    fn c2_a_fence_that_was_raised_meanwhile_is_not_done() {
+        let lane: Lane<u32, u64> = Lane::default();
+        lane.add(1, 7, at(5));
+        let sent = lane.ready(10, at(5)).unwrap();
+        lane.add(1, 8, at(6));
+        sent.into_iter().for_each(|(key, value)| lane.done(key, value));
+        assert_eq!(lane.ready(10, at(6)), Ok(vec![(1, 8)]));
+    }
+
+    #[test]
+    fn unknown_statuses_are_no_success() {
+        let result = |status| ItemResult { id: 1, status };
+        assert!(is_ok(&result(Status::Ok.code().into())));
+        assert!(!is_ok(&result(Status::NoSpace.code().into())));
+        assert!(!is_ok(&result(1 << 16)), "would be Ok if it were cut to 16 bits");
+    }
+}

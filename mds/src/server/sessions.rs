@@ -1,0 +1,259 @@
+//! Sessions of clients (C1): opening, renewing, closing, listing.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+use rt::time::Instant;
+use wire::hello::Empty;
+use wire::session::{
+    ClientInfo, CloseSession, IoStats, ListClients, ListClientsReply, OpenSession, OpenSessionReply,
+    RenewSession, RenewSessionReply, RevokedFile, SessionKey,
+};
+use wire::{MAX_BODY, Status};
+
+use super::asked::{Asked, Holder, token};
+use super::failure::Failure;
+use super::rates::{Rates, add};
+use super::reign::{Reign, unexpected};
+use super::watch::Watch;
+use crate::state::clients::Client;
+use crate::state::command::{self, CommandOp, LeaseMode};
+use crate::state::{ClientId, Epoch, FileId, Outcome, Refusal, Secret};
+
+/// Leases whose loss a client is told of, at most; it learns of others when it uses them.
+const LOST_MAX: usize = 1024;
+/// Clients in one listing.
+const LISTED_MAX: usize = 1000;
+/// Bytes of a listing, with room for what goes around it.
+const LISTED_BYTES: usize = MAX_BODY as usize - (64 << 10);
+
+/// What is known of a session besides the state.
+#[derive(Clone, Debug, Default)]
+struct Memory {
+    address: String,
+    rates: Rates,
+    /// Leases that were taken away, until the client shows that it knows.
+    lost: BTreeMap<FileId, Epoch>,
+}
+
+/// The sessions of this reign.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    pub(super) watch: Watch<ClientId>,
+    memory: BTreeMap<ClientId, Memory>,
+    /// I/O of all clients since the reign began.
+    total: IoStats,
+}
+
+impl Sessions {
+    /// The session is over.
+    pub(super) fn forget(&mut self, client: ClientId) {
+        self.watch.end(client);
+        self.memory.remove(&client);
+    }
+
+    /// A client's lease was taken away.
+    pub(super) fn note_lost(&mut self, client: ClientId, file: FileId, epoch: Epoch) {
+        let Some(memory) = self.memory.get_mut(&client) else { return };
+        if memory.lost.len() < LOST_MAX {
+            memory.lost.insert(file, epoch);
+        }
+    }
+
+    /// The client knows that it has no lease of this epoch, or has a newer one.
+    pub(super) fn note_known(&mut self, client: ClientId, file: FileId) {
+        if let Some(memory) = self.memory.get_mut(&client) {
+            memory.lost.remove(&file);
+        }
+    }
+
+    /// I/O of all clients: since the reign began, and per second.
+    pub(super) fn totals(&self, now: Instant) -> (IoStats, IoStats) {
+        let mut rate = IoStats::default();
+        self.memory.values().for_each(|memory| add(&mut rate, &memory.rates.per_second(now)));
+        (self.total, rate)
+    }
+
+    /// Notes a client's counters; says which leases it lost.
+    fn report(&mut self, client: ClientId, address: String, now: Instant, io: IoStats) -> Vec<RevokedFile> {
+        let memory = self.memory.entry(client).or_default();
+        let added = memory.rates.note(now, io);
+        memory.address = address;
+        add(&mut self.total, &added);
+        let lost = memory.lost.iter();
+        lost.map(|(file, epoch)| RevokedFile { file_id: file.raw(), epoch: epoch.raw() }).collect()
+    }
+
+    fn info(&self, client: &Client, now: Instant, now_ms: u64) -> ClientInfo {
+        let memory = self.memory.get(&client.id).cloned().unwrap_or_default();
+        let held = |mode| client.leases().filter(|(_, held)| *held == mode).count() as u32;
+        ClientInfo {
+            client_id: client.id.0.into(),
+            host_name: client.host.clone(),
+            address: memory.address,
+            kind: i32::try_from(client.kind).unwrap_or(0),
+            leases_read: held(LeaseMode::Shared),
+            leases_write: held(LeaseMode::Exclusive),
+            io: memory.rates.last(),
+            io_rate: memory.rates.per_second(now),
+            age_ms: now_ms.saturating_sub(client.opened_ms),
+            software: client.build.clone(),
+        }
+    }
+}
+
+impl Reign {
+    pub(super) async fn open_session(
+        &self,
+        call: OpenSession,
+        asked: &Asked,
+    ) -> Result<OpenSessionReply, Failure> {
+        wire::body::id16("client_uuid", &call.client_uuid)?;
+        let op = CommandOp::OpenSession(command::OpenSession {
+            client_uuid: call.client_uuid,
+            host: shortened(call.host_name),
+            stored_token: call.resume.and_then(|key| token(&key.token)).unwrap_or(Secret::NONE),
+            new_token: secret(),
+            build: shortened(call.software),
+            kind: u32::try_from(call.kind).unwrap_or(0),
+        });
+        let opened = match self.change(asked, asked.key(None), op).await?? {
+            Outcome::Session(opened) => opened,
+            other => return Err(unexpected(&other)),
+        };
+        let address = asked.connection.peer().address.to_string();
+        let mut sessions = self.sessions.borrow_mut();
+        sessions.memory.insert(ClientId(opened.client), Memory { address, ..Memory::default() });
+        Ok(OpenSessionReply {
+            session: SessionKey { client_id: opened.client.into(), token: opened.token.to_bytes().to_vec() },
+            term_ms: millis(self.lease_term()),
+        })
+    }
+
+    /// Renews a session (C1). The term counts for the client from when it sent this; here from now on, which is later.
+    pub(super) async fn renew_session(
+        &self,
+        call: RenewSession,
+        asked: &Asked,
+    ) -> Result<RenewSessionReply, Failure> {
+        let holder = Holder::of(&call.session)?;
+        self.confirm(asked).await?;
+        // Nothing is awaited from here on: what is found true stays so until the term is longer.
+        let session = self.read(|state| {
+            let client = state.authenticate(holder.client, holder.token)?;
+            Ok::<_, Refusal>(state.client(client).map_or(0, |client| client.session))
+        })?;
+        let (client, now, term) = (ClientId(holder.client), rt::time::now(), self.lease_term());
+        let mut sessions = self.sessions.borrow_mut();
+        if !sessions.watch.knows(client, session) {
+            // Opened just now: the effect that begins its term is still on its way.
+            sessions.watch.begin(client, session, now + term);
+            self.terms_changed.notify_all();
+        }
+        if !sessions.watch.renew(client, session, now + term) {
+            return Err(Failure::new(Status::SessionExpired, "the session was not renewed in time and is over"));
+        }
+        // `answered_below` needs no attention: the answers kept for a session are bounded by their number.
+        let address = asked.connection.peer().address.to_string();
+        let revoked = sessions.report(client, address, now, call.io);
+        Ok(RenewSessionReply { term_ms: millis(term), revoked })
+    }
+
+    /// Ends a session. One that is over already is as good as ended.
+    pub(super) async fn close_session(&self, call: CloseSession, asked: &Asked) -> Result<Empty, Failure> {
+        let Holder { client, token } = Holder::of(&call.session)?;
+        let op = CommandOp::CloseSession(command::CloseSession { client, token });
+        match self.change(asked, None, op).await? {
+            Ok(_) | Err(Refusal::NoSession(_)) => Ok(Empty {}),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    pub(super) async fn list_clients(
+        &self,
+        call: ListClients,
+        asked: &Asked,
+    ) -> Result<ListClientsReply, Failure> {
+        self.confirm(asked).await?;
+        let (clients, more) = self.clients_after(call.after, LISTED_BYTES);
+        Ok(ListClientsReply { clients, more })
+    }
+
+    /// Clients with a session and a higher id than `after`, as many as fit; and whether there are more.
+    pub(super) fn clients_after(&self, after: u64, bytes_max: usize) -> (Vec<ClientInfo>, bool) {
+        let (now, now_ms) = (rt::time::now(), rt::time::wall_clock_ms());
+        let sessions = self.sessions.borrow();
+        self.read(|state| {
+            let live = state.clients().filter(|client| client.is_live() && u64::from(client.id.0) > after);
+            let (mut listed, mut bytes) = (Vec::new(), 0);
+            for client in live {
+                let info = sessions.info(client, now, now_ms);
+                bytes += info.encoded_len() + 8;
+                if listed.len() == LISTED_MAX || bytes > bytes_max {
+                    return (listed, true);
+                }
+                listed.push(info);
+            }
+            (listed, false)
+        })
+    }
+}
+
+/// A token that cannot be guessed.
+fn secret() -> Secret {
+    loop {
+        let mut bytes = [0; 16];
+        rt::random::fill_secret(&mut bytes);
+        if let Some(drawn) = token(&bytes) {
+            return drawn;
+        }
+    }
+}
+
+/// A term as it travels.
+pub(super) fn millis(term: std::time::Duration) -> u32 {
+    u32::try_from(term.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Longest text about itself that a peer has the state keep, in bytes.
+const TEXT_MAX: usize = 255;
+
+/// A text of a peer, for people, no longer than it should be.
+pub(super) fn shortened(mut text: String) -> String {
+    if text.len() > TEXT_MAX {
+        let end = (0..=TEXT_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(shortened("short".into()), "short");
+        let long = "ä".repeat(200);
+        assert_eq!(shortened(long), "ä".repeat(127));
+    }
+
+    #[test]
+    fn what_was_lost_is_told_until_the_client_knows() {
+        let mut sessions = Sessions::default();
+        let (client, file) = (ClientId(2049), FileId::from_raw(7));
+        sessions.note_lost(client, file, Epoch::from_raw(3));
+        assert!(sessions.memory.is_empty(), "nobody to tell");
+        let now = Instant::from_nanos(5);
+        sessions.report(client, "a".into(), now, IoStats::default());
+        sessions.note_lost(client, file, Epoch::from_raw(3));
+        for _ in 0..2 {
+            let lost = sessions.report(client, "a".into(), now, IoStats::default());
+            assert_eq!(lost, [RevokedFile { file_id: 7, epoch: 3 }]);
+        }
+        sessions.note_known(client, file);
+        assert!(sessions.report(client, "a".into(), now, IoStats::default()).is_empty());
+        sessions.forget(client);
+        assert!(sessions.memory.is_empty());
+    }
+}

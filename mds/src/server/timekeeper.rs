@@ -1,0 +1,123 @@
+//! When terms are over: sessions expire, registrations lapse, chunk servers count as offline (C1, C2).
+//!
+//! A term that is over is renewed no more from that moment on; only then is the command proposed that says so.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::reign::Reign;
+use crate::state::command::{CommandOp, CsLapsed, CsState, CsStateChanged, ExpireSession, PurgeChunks};
+use crate::state::{ClientId, CsId, Parameter};
+
+/// A timer that is this late tells that the process was stopped, and nobody could renew.
+const LATE: Duration = Duration::from_secs(1);
+/// How often the delete list is looked through.
+const PURGE_PAUSE: Duration = Duration::from_secs(5);
+/// Chunks in one command.
+const PURGE_MAX: usize = 1024;
+
+impl Reign {
+    /// Runs for as long as the reign.
+    pub(super) async fn keep_time(self: Rc<Self>) {
+        loop {
+            let changed = self.terms_changed.notified();
+            let planned = self.next_end();
+            let waited = match planned {
+                Some(at) => rt::time::timeout_at(at, changed).await.is_err(),
+                None => {
+                    changed.await;
+                    false
+                }
+            };
+            let late = planned.filter(|_| waited).map_or(Duration::ZERO, |at| at.elapsed());
+            if late > LATE {
+                tracing::warn!("stopped for {} ms: all terms are longer by as much", late.as_millis());
+                self.sessions.borrow_mut().watch.delay(late);
+                let mut servers = self.servers.borrow_mut();
+                servers.watch.delay(late);
+                servers.offline.delay(late);
+            }
+            self.end_terms();
+        }
+    }
+
+    fn next_end(&self) -> Option<rt::time::Instant> {
+        let servers = self.servers.borrow();
+        let next = [self.sessions.borrow().watch.next(), servers.watch.next(), servers.offline.next()];
+        next.into_iter().flatten().min()
+    }
+
+    fn end_terms(self: &Rc<Self>) {
+        let now = rt::time::now();
+        let sessions = self.sessions.borrow_mut().watch.fire(now);
+        let (lapsed, offline) = {
+            let mut servers = self.servers.borrow_mut();
+            (servers.watch.fire(now), servers.offline.fire(now))
+        };
+        for (client, session) in sessions {
+            rt::spawn(Rc::clone(self).expire(client, session));
+        }
+        for (cs, session) in lapsed {
+            rt::spawn(Rc::clone(self).lapse(cs, session));
+        }
+        for (cs, session) in offline {
+            rt::spawn(Rc::clone(self).give_up(cs, session));
+        }
+    }
+
+    async fn expire(self: Rc<Self>, client: ClientId, session: u64) {
+        let op = CommandOp::ExpireSession(ExpireSession { client: client.0, session });
+        if let Some(answer) = self.insist(op).await {
+            // A refusal says that the session was closed or opened anew meanwhile.
+            tracing::info!("the session of {client} is over: {answer:?}");
+            self.sessions.borrow_mut().watch.end_this(client, session);
+        }
+    }
+
+    async fn lapse(self: Rc<Self>, cs: CsId, session: u64) {
+        tracing::warn!("{cs} has not renewed its registration");
+        let op = CommandOp::CsLapsed(CsLapsed { cs: cs.0, session });
+        let Some(answer) = self.insist(op).await else { return };
+        let offline = rt::time::now() + self.offline_after();
+        let mut servers = self.servers.borrow_mut();
+        servers.watch.end_this(cs, session);
+        servers.unlink(cs, session);
+        if answer.is_ok() && self.read(|state| state.server(cs).is_some_and(|server| server.is_lapsed())) {
+            servers.offline.begin(cs, session, offline);
+            self.terms_changed.notify_all();
+        }
+    }
+
+    async fn give_up(self: Rc<Self>, cs: CsId, session: u64) {
+        let lapsed = self.read(|state| {
+            state.server(cs).is_some_and(|server| server.is_lapsed() && server.state == CsState::Inactive)
+        });
+        if lapsed {
+            let state = CsState::Offline.into();
+            let _refused = self.insist(CommandOp::CsStateChanged(CsStateChanged { cs: cs.0, session, state })).await;
+        }
+        self.servers.borrow_mut().offline.end_this(cs, session);
+    }
+
+    /// Ends the quarantine of deleted chunks (C9).
+    pub(super) async fn end_quarantines(self: Rc<Self>) {
+        loop {
+            let over = self.read(|state| state.quarantine_over(rt::time::wall_clock_ms(), PURGE_MAX));
+            if over.is_empty() {
+                let short = self.read(|state| state.config(Parameter::QuarantineTout)).max(1);
+                rt::time::sleep(PURGE_PAUSE.min(Duration::from_secs(short))).await;
+                continue;
+            }
+            let chunks = over.into_iter().map(|chunk| chunk.raw()).collect();
+            match self.insist(CommandOp::PurgeChunks(PurgeChunks { chunks })).await {
+                Some(Ok(_)) => {}
+                // Its file's deletion was undone by nothing we know; look again.
+                Some(Err(refusal)) => {
+                    tracing::warn!("the quarantine of deleted chunks does not end: {refusal}");
+                    rt::time::sleep(PURGE_PAUSE).await;
+                }
+                None => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Tests of the metadata server from outside.
+
+mod raft_damage;
+mod raft_ledger;
+mod raft_member;
+mod raft_peers;
+mod raft_sim;
