@@ -59,7 +59,7 @@ pub(crate) struct Globals {
     #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400),
           help_heading = "Global options")]
     pub(crate) timeout: Option<u64>,
-    /// How much to log: error, warn, info, debug or trace [default: error, or info with --log-file]
+    /// How much to log: off, error, warn, info, debug or trace [default: error, or info with --log-file]
     #[arg(
         long,
         global = true,

@@ -78,15 +78,9 @@ pub(crate) enum Error {
     /// There is no executor.
     #[error(transparent)]
     Start(#[from] rt::StartError),
-    /// The log file cannot be opened.
-    #[error("cannot write the log file {path:?}: {error}")]
-    LogFile {
-        /// Its path.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        error: io::Error,
-    },
+    /// There is no log.
+    #[error(transparent)]
+    Log(#[from] link::daemon::LogError),
     /// A shrink that was not asked for.
     #[error(
         "{path} has {now} bytes; making it {wanted} bytes long destroys what lies behind: add --shrink if that is meant"

@@ -1,16 +1,14 @@
 //! The log of this program: what the layers below have to say, on standard error or in a file.
 
-use std::fs::File;
 use std::path::Path;
-use std::sync::Mutex;
 
-use tracing_subscriber::filter::LevelFilter;
-
-use crate::error::Error;
+use link::daemon::{LogError, init_logging};
 
 /// How much is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LogLevel {
+    /// Nothing.
+    Off,
     /// Failures.
     Error,
     /// And what may lead to one.
@@ -24,9 +22,10 @@ pub(crate) enum LogLevel {
 }
 
 impl LogLevel {
-    /// Its name, as the daemons take it.
+    /// Its name, as the daemons take it, too.
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Off => "off",
             Self::Error => "error",
             Self::Warn => "warn",
             Self::Info => "info",
@@ -34,32 +33,26 @@ impl LogLevel {
             Self::Trace => "trace",
         }
     }
-
-    fn filter(self) -> LevelFilter {
-        match self {
-            Self::Error => LevelFilter::ERROR,
-            Self::Warn => LevelFilter::WARN,
-            Self::Info => LevelFilter::INFO,
-            Self::Debug => LevelFilter::DEBUG,
-            Self::Trace => LevelFilter::TRACE,
-        }
-    }
 }
 
 /// Starts logging. Without a level, failures go to standard error, and all that happens goes to a file.
 ///
 /// # Errors
-/// [`Error::LogFile`].
-pub(crate) fn start(level: Option<LogLevel>, file: Option<&Path>) -> Result<(), Error> {
+/// [`LogError`].
+pub(crate) fn start(level: Option<LogLevel>, file: Option<&Path>) -> Result<(), LogError> {
     let usual = if file.is_some() { LogLevel::Info } else { LogLevel::Error };
-    let builder = tracing_subscriber::fmt().with_max_level(level.unwrap_or(usual).filter());
-    match file {
-        Some(path) => {
-            let opened = File::options().create(true).append(true).open(path);
-            let file = opened.map_err(|error| Error::LogFile { path: path.to_owned(), error })?;
-            builder.with_ansi(false).with_writer(Mutex::new(file)).init();
-        }
-        None => builder.with_writer(std::io::stderr).init(),
+    init_logging(level.unwrap_or(usual).name(), file)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn the_levels_are_those_of_the_daemons() {
+        let names: Vec<&str> = LogLevel::value_variants().iter().map(|level| level.name()).collect();
+        assert_eq!(names, link::daemon::LOG_LEVELS);
     }
-    Ok(())
 }

@@ -191,7 +191,9 @@ impl Tables {
                     Found::Nothing => {
                         self.free.borrow_mut().insert(slot, 0);
                     }
-                    Found::Lost(why) => tracing::error!("slot {slot} of {META_TABLE}: {why}; its replica is lost"),
+                    Found::Lost(why) => {
+                        tracing::error!("slot {slot} of {META_TABLE}: {why}; its replica is lost")
+                    }
                 }
                 all.push((slot, found));
             }
@@ -201,12 +203,13 @@ impl Tables {
 
     fn decode_header(&self, slot: u32, pair: &[u8]) -> Result<Found, TableError> {
         let copies = pair.as_chunks::<BLOCK>().0;
-        let decoded =
-            [ChunkHeader::decode(&copies[0], &self.store_uuid), ChunkHeader::decode(&copies[1], &self.store_uuid)];
-        if let Some(&Err(why @ (FormatError::Version { .. } | FormatError::Features { .. }))) =
-            decoded.iter().find(|copy| {
-                matches!(copy, Err(FormatError::Version { .. } | FormatError::Features { .. }))
-            })
+        let decoded = [
+            ChunkHeader::decode(&copies[0], &self.store_uuid),
+            ChunkHeader::decode(&copies[1], &self.store_uuid),
+        ];
+        if let Some(&Err(why @ (FormatError::Version { .. } | FormatError::Features { .. }))) = decoded
+            .iter()
+            .find(|copy| matches!(copy, Err(FormatError::Version { .. } | FormatError::Features { .. })))
         {
             return Err(TableError::Header { slot, why });
         }
@@ -334,7 +337,11 @@ impl Tables {
     ///
     /// # Errors
     /// [`TableError::Io`].
-    pub async fn copies(&self, slot: u32, page: u32) -> Result<[Result<CrcPage, FormatError>; 2], TableError> {
+    pub async fn copies(
+        &self,
+        slot: u32,
+        page: u32,
+    ) -> Result<[Result<CrcPage, FormatError>; 2], TableError> {
         let at = Place::CrcPage { slot, page, copy: 0 }.offset();
         let buf = read_or_zero(&self.crc, 2 * BLOCK, at).await.map_err(crc_io)?;
         let copies = buf.as_chunks::<BLOCK>().0;
@@ -380,7 +387,9 @@ impl Tables {
             let page = self.page(owner, block / CRCS_PER_PAGE).await?;
             let end = blocks.end.min((block / CRCS_PER_PAGE + 1) * CRCS_PER_PAGE);
             let page = page.page.borrow();
-            states.extend((block..end).map(|b| BlockState::from_raw(page.entries[(b % CRCS_PER_PAGE) as usize])));
+            states.extend(
+                (block..end).map(|b| BlockState::from_raw(page.entries[(b % CRCS_PER_PAGE) as usize])),
+            );
             block = end;
         }
         Ok(states)
@@ -397,7 +406,9 @@ impl Tables {
             page.used.set(true);
             let end = blocks.end.min((block / CRCS_PER_PAGE + 1) * CRCS_PER_PAGE);
             let page = page.page.borrow();
-            states.extend((block..end).map(|b| BlockState::from_raw(page.entries[(b % CRCS_PER_PAGE) as usize])));
+            states.extend(
+                (block..end).map(|b| BlockState::from_raw(page.entries[(b % CRCS_PER_PAGE) as usize])),
+            );
             block = end;
         }
         Some(states)

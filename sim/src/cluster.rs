@@ -9,7 +9,10 @@ use client::Servers;
 use cs_engine::engine::{self, CreateOptions, Engine, EngineOptions};
 use cs_engine::format::superblock::Superblock;
 use cs_engine::server::{Registrar, RegistrarOptions, Server};
-use link::{ClusterAuthority, ClusterId, Credentials, Endpoint, Keep, LocalHello, Master, Options, Roles, Security, ServerAddress};
+use link::{
+    ClusterAuthority, ClusterId, Credentials, Endpoint, Keep, LocalHello, Master, Options, Roles, Security,
+    ServerAddress,
+};
 use rt::net::{Address, Listener};
 use rt::sim::control::{self, Exit, Process};
 use rt::sim::{DiskOptions, HostId, HostOptions, ProcessId};
@@ -71,8 +74,7 @@ fn endpoint(credentials: &Credentials, role: Role, cs_id: u64) -> Endpoint {
 impl Cluster {
     /// Adds the hosts and makes the servers' directories.
     pub async fn make(operations: u64) -> Self {
-        let authority =
-            ClusterAuthority::create("sim", ClusterId::random()).expect("the name is good");
+        let authority = ClusterAuthority::create("sim", ClusterId::random()).expect("the name is good");
         let parts: Vec<Part> = std::iter::once(Part::Mds)
             .chain((0..CHUNK_SERVERS).map(Part::Cs))
             .chain((0..CLIENTS).map(Part::Client))
@@ -89,7 +91,8 @@ impl Cluster {
             let atomic_unit = if rt::random::below(2) == 0 { 512 } else { 4096 };
             let disk = DiskOptions { capacity: 4 << 30, atomic_unit, ..DiskOptions::default() };
             let host = control::add_host(HostOptions::new(&name).with_disk(disk));
-            let issued = authority.issue(&name, "0123456789abcdef0123456789abcdef", Roles::ALL).expect("a good name");
+            let issued =
+                authority.issue(&name, "0123456789abcdef0123456789abcdef", Roles::ALL).expect("a good name");
             hosts.push((part, host));
             credentials.push((part, issued));
             if let Part::Cs(n) = part {
@@ -126,7 +129,11 @@ impl Cluster {
     /// The host of a part.
     #[must_use]
     pub fn host(&self, part: Part) -> HostId {
-        self.hosts.iter().find(|(other, _)| *other == part).map(|(_, host)| *host).expect("every part has a host")
+        self.hosts
+            .iter()
+            .find(|(other, _)| *other == part)
+            .map(|(_, host)| *host)
+            .expect("every part has a host")
     }
 
     fn credentials(&self, part: Part) -> Credentials {
@@ -177,7 +184,8 @@ impl Cluster {
                 ));
                 let ip = control::host_ip(host);
                 let (stop, stopping) = (Rc::clone(&self.stop), Rc::clone(&self.stopping));
-                let process = control::start_process(host, "cs", run_cs(credentials, mds, ip, stop, stopping));
+                let process =
+                    control::start_process(host, "cs", run_cs(credentials, mds, ip, stop, stopping));
                 self.note(part, &process);
             }
             Part::Client(n) => {
@@ -289,7 +297,13 @@ async fn make_cs(number: usize, cluster: [u8; 16], block_atomic: bool) {
     engine::create(&options).await.unwrap_or_else(|error| panic!("making chunk server {number}: {error}"));
 }
 
-async fn run_cs(credentials: Credentials, mds: Address, ip: std::net::IpAddr, stop: Rc<Notify>, stopping: Rc<Cell<bool>>) {
+async fn run_cs(
+    credentials: Credentials,
+    mds: Address,
+    ip: std::net::IpAddr,
+    stop: Rc<Notify>,
+    stopping: Rc<Cell<bool>>,
+) {
     let dir = Path::new(CS_DIR);
     let lock = loop {
         match engine::lock_directory(dir).await {
@@ -308,7 +322,8 @@ async fn run_cs(credentials: Credentials, mds: Address, ip: std::net::IpAddr, st
     let endpoint = endpoint(&credentials, Role::Cs, engine.superblock().cs_id);
     let server = Server::new(Rc::clone(&engine), boot_id);
     let address = std::net::SocketAddr::new(ip, CS_PORT);
-    let listener = Listener::bind(&Address::Tcp(address)).unwrap_or_else(|error| panic!("port {CS_PORT}: {error}"));
+    let listener =
+        Listener::bind(&Address::Tcp(address)).unwrap_or_else(|error| panic!("port {CS_PORT}: {error}"));
     let serving = rt::spawn({
         let (endpoint, server) = (endpoint.clone(), Rc::clone(&server));
         async move { endpoint.serve(listener, server).await }
@@ -342,14 +357,17 @@ async fn run_cs(credentials: Credentials, mds: Address, ip: std::net::IpAddr, st
 }
 
 async fn make_mds(cluster: ClusterId, address: std::net::SocketAddr) {
-    crate::standin::server::create(Path::new(MDS_DIR), cluster.0, "sim", address)
+    mds::server::create(Path::new(MDS_DIR), cluster.0, "sim", address)
         .await
         .unwrap_or_else(|error| panic!("making the metadata server: {error}"));
 }
 
 async fn run_mds(credentials: Credentials, address: std::net::SocketAddr) {
-    let options = crate::standin::server::ServerOptions { security: Security::simulated(), ..crate::standin::server::ServerOptions::default() };
-    if let Err(error) = crate::standin::server::run_server(Path::new(MDS_DIR), credentials, address, options).await {
+    let options = mds::server::ServerOptions {
+        security: Security::simulated(),
+        ..mds::server::ServerOptions::default()
+    };
+    if let Err(error) = mds::server::run_server(Path::new(MDS_DIR), credentials, address, options).await {
         panic!("the metadata server: {error}");
     }
 }
@@ -376,7 +394,10 @@ async fn set_up(credentials: &Credentials, mds: ServerAddress) {
             },
             ..wire::namespace::Create::default()
         };
-        master.ask(&request, patience()).await.unwrap_or_else(|error| panic!("creating volume {volume}: {error}"));
+        master
+            .ask(&request, patience())
+            .await
+            .unwrap_or_else(|error| panic!("creating volume {volume}: {error}"));
     }
 }
 
@@ -395,7 +416,9 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
         let volume = workload::open(shared, &session, servers, &job).await;
         let sectors = VOLUME_BYTES / crate::oracle::SECTOR;
         for first in (0..sectors).step_by(512) {
-            if let Err(error) = workload::check_range(shared, &volume, number, first..(first + 512).min(sectors)).await {
+            if let Err(error) =
+                workload::check_range(shared, &volume, number, first..(first + 512).min(sectors)).await
+            {
                 shared.violation(format!("convergence: reading volume {number}: {error}"));
             }
         }
@@ -407,7 +430,9 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
             match volume.compare_members(index).await {
                 Ok(found) if found == client::Comparison::default() => {}
                 Ok(found) => {
-                    shared.violation(format!("C5: members of chunk {index} of volume {number} do not agree: {found:?}"));
+                    shared.violation(format!(
+                        "C5: members of chunk {index} of volume {number} do not agree: {found:?}"
+                    ));
                 }
                 Err(error) => shared.violation(format!("convergence: comparing volume {number}: {error}")),
             }

@@ -60,7 +60,9 @@ async fn one(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>) {
             let (a, b) = (some_host(cluster), some_host(cluster));
             if a != b {
                 control::partition(a, b);
-                after(cluster, Duration::from_millis(rt::random::below(15_000)), move |_| control::heal(a, b));
+                after(cluster, Duration::from_millis(rt::random::below(15_000)), move |_| {
+                    control::heal(a, b)
+                });
             }
         }
         14 => {
@@ -124,7 +126,8 @@ fn pause(cluster: &Rc<Cluster>, part: Part) {
         && control::pause(process)
     {
         // Mostly short, sometimes longer than any lease.
-        let pause = if rt::random::below(2) == 0 { rt::random::below(2_000) } else { rt::random::below(20_000) };
+        let pause =
+            if rt::random::below(2) == 0 { rt::random::below(2_000) } else { rt::random::below(20_000) };
         after(cluster, Duration::from_millis(pause), move |_| {
             control::resume(process);
         });
@@ -132,7 +135,8 @@ fn pause(cluster: &Rc<Cluster>, part: Part) {
 }
 
 fn power_cut(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>, parts: &[Part]) {
-    let hosts: Vec<HostId> = parts.iter().map(|&part| cluster.host(part)).filter(|&host| control::is_powered(host)).collect();
+    let hosts: Vec<HostId> =
+        parts.iter().map(|&part| cluster.host(part)).filter(|&host| control::is_powered(host)).collect();
     if hosts.is_empty() {
         return;
     }
@@ -189,7 +193,9 @@ fn damage(cluster: &Cluster) {
 fn fill(cluster: &Rc<Cluster>, n: usize) {
     let host = cluster.host(Part::Cs(n));
     control::occupy(host, CS_DIR, 4 << 30);
-    after(cluster, Duration::from_millis(rt::random::below(10_000)), move |_| control::occupy(host, CS_DIR, 0));
+    after(cluster, Duration::from_millis(rt::random::below(10_000)), move |_| {
+        control::occupy(host, CS_DIR, 0)
+    });
 }
 
 /// Ends every fault: the network heals, disks have room, everything has power and runs.

@@ -9,5 +9,4 @@ pub mod cluster;
 pub mod faults;
 pub mod oracle;
 pub mod run;
-pub mod standin;
 pub mod workload;

@@ -70,7 +70,9 @@ impl Oracle {
     pub fn acknowledge(&mut self, now: u64, id: WriteId) -> Result<(), Violation> {
         let Some(write) = self.writes.get_mut(&id) else { return Ok(()) };
         if let Some(ended) = write.ended {
-            return Err(Violation(format!("C1: write {id} acknowledged at {now}, but its lease ended at {ended}")));
+            return Err(Violation(format!(
+                "C1: write {id} acknowledged at {now}, but its lease ended at {ended}"
+            )));
         }
         write.ended = Some(now);
         write.acknowledged = Some(now);
@@ -118,7 +120,8 @@ impl Oracle {
                 0 => id,
                 1 => sector,
                 2 => volume,
-                n => (id ^ sector.rotate_left(17) ^ volume.rotate_left(40)).wrapping_mul(0x9E37_79B9_7F4A_7C15 + 2 * n as u64),
+                n => (id ^ sector.rotate_left(17) ^ volume.rotate_left(40))
+                    .wrapping_mul(0x9E37_79B9_7F4A_7C15 + 2 * n as u64),
             };
             word.copy_from_slice(&value.to_le_bytes());
         }
@@ -129,8 +132,16 @@ impl Oracle {
     ///
     /// # Errors
     /// [`Violation`].
-    pub fn check(&mut self, volume: u64, sector: u64, start: u64, now: u64, bytes: &[u8]) -> Result<(), Violation> {
-        let word = |index: usize| u64::from_le_bytes(bytes[index * 8..index * 8 + 8].try_into().unwrap_or([0; 8]));
+    pub fn check(
+        &mut self,
+        volume: u64,
+        sector: u64,
+        start: u64,
+        now: u64,
+        bytes: &[u8],
+    ) -> Result<(), Violation> {
+        let word =
+            |index: usize| u64::from_le_bytes(bytes[index * 8..index * 8 + 8].try_into().unwrap_or([0; 8]));
         let seen = if bytes.iter().all(|&byte| byte == 0) { None } else { Some(word(0)) };
         if let Some(id) = seen
             && bytes != Self::content(volume, sector, id)
@@ -145,11 +156,18 @@ impl Oracle {
         let candidates = self.candidates.get(&sector).cloned().unwrap_or_else(|| vec![0]);
         // A zero may come from the beginning or from any write of zeroes.
         let possible: Vec<WriteId> = match seen {
-            Some(id) => candidates.iter().copied().filter(|&candidate| candidate == id && !self.is_zero(candidate)).collect(),
+            Some(id) => candidates
+                .iter()
+                .copied()
+                .filter(|&candidate| candidate == id && !self.is_zero(candidate))
+                .collect(),
             None => candidates.iter().copied().filter(|&candidate| self.is_zero(candidate)).collect(),
         };
-        let alive: Vec<WriteId> =
-            possible.iter().copied().filter(|&id| self.overwritten_by(sector, id, &candidates, start).is_none()).collect();
+        let alive: Vec<WriteId> = possible
+            .iter()
+            .copied()
+            .filter(|&id| self.overwritten_by(sector, id, &candidates, start).is_none())
+            .collect();
         let Some(&newest) = alive.last() else {
             return Err(self.explain(volume, sector, start, now, seen, &possible, &candidates));
         };
@@ -166,7 +184,13 @@ impl Oracle {
     }
 
     /// A certain write after which `id` cannot show to a read that begins at `start`.
-    fn overwritten_by(&self, sector: u64, id: WriteId, candidates: &[WriteId], start: u64) -> Option<WriteId> {
+    fn overwritten_by(
+        &self,
+        sector: u64,
+        id: WriteId,
+        candidates: &[WriteId],
+        start: u64,
+    ) -> Option<WriteId> {
         let ended = if id == 0 { Some(0) } else { self.writes.get(&id)?.ended };
         let ended = ended?;
         if let Some(seen) = self.seen.get(&sector)

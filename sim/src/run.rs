@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use rt::sim::control;
 use rt::sim::{SimOptions, Simulation, TraceLines};
 
 use crate::cluster::{CLIENTS, Cluster};
@@ -106,6 +105,5 @@ async fn whole(operations: u64, count: usize) -> (u64, Vec<String>) {
             cluster.shared.violation(finding);
         }
     }
-    let _ = control::now();
     (cluster.shared.operations.get(), cluster.shared.violations.take())
 }

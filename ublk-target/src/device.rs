@@ -37,7 +37,12 @@ pub trait Device: 'static {
     fn write(&self, offset: u64, data: View) -> impl Future<Output = Result<(), DeviceError>>;
 
     /// Makes a range read as zeroes; with `punch` it may become a hole.
-    fn write_zeroes(&self, offset: u64, len: u64, punch: bool) -> impl Future<Output = Result<(), DeviceError>>;
+    fn write_zeroes(
+        &self,
+        offset: u64,
+        len: u64,
+        punch: bool,
+    ) -> impl Future<Output = Result<(), DeviceError>>;
 
     /// Gives a range back.
     fn discard(&self, offset: u64, len: u64) -> impl Future<Output = Result<(), DeviceError>>;

@@ -12,5 +12,6 @@ pub(super) fn is_block_atomic(dir: &Path) -> bool {
     // A partition has no queue of its own; its disk's is one level up.
     let queues = ["queue/physical_block_size", "../queue/physical_block_size"];
     let size = queues.iter().find_map(|queue| std::fs::read_to_string(Path::new(&node).join(queue)).ok());
-    size.and_then(|size| size.trim().parse::<u64>().ok()).is_some_and(|size| size >= crate::format::BLOCK as u64)
+    size.and_then(|size| size.trim().parse::<u64>().ok())
+        .is_some_and(|size| size >= crate::format::BLOCK as u64)
 }

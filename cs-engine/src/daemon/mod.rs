@@ -197,16 +197,20 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
 /// The endpoint of a chunk server on this host, and where the metadata servers are.
 async fn endpoint(dirs: &HostDirs, cluster: &str, cs_id: u64) -> Result<(Endpoint, Vec<Address>), Failure> {
     let path = dirs.credentials(cluster);
-    let credentials = Credentials::load(&path)
-        .await
-        .map_err(|error| Failure::Credentials { cluster: cluster.to_owned(), path, error })?;
+    let credentials = Credentials::load(&path).await.map_err(|error| Failure::Credentials {
+        cluster: cluster.to_owned(),
+        path,
+        error,
+    })?;
     let path = dirs.bs_list(cluster);
     let discovery = |text: String| Failure::Discovery { path: path.clone(), text };
     let bytes = rt::fs::read(&path).await.map_err(|error| discovery(error.to_string()))?;
-    let list = link::servers::parse_list(&String::from_utf8_lossy(&bytes)).map_err(|error| discovery(error.to_string()))?;
+    let list = link::servers::parse_list(&String::from_utf8_lossy(&bytes))
+        .map_err(|error| discovery(error.to_string()))?;
     let mut mds = Vec::new();
     for server in list {
-        let found = server.for_clients().await.map_err(|error| discovery(format!("{}: {error}", server.host)))?;
+        let found =
+            server.for_clients().await.map_err(|error| discovery(format!("{}: {error}", server.host)))?;
         mds.extend(found);
     }
     if mds.is_empty() {

@@ -118,7 +118,8 @@ fn local_address(mds: &[Address]) -> std::io::Result<IpAddr> {
     let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
     for address in mds {
         let Address::Tcp(address) = address else { continue };
-        let any: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+        let any: SocketAddr =
+            if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
         let probe = UdpSocket::bind(any).and_then(|socket| {
             socket.connect(address)?;
             socket.local_addr()

@@ -113,7 +113,9 @@ impl Chunk {
     pub(crate) fn mismatch(&self, block: u32) -> Refusal {
         match self.active.borrow().get(&(block / ACTIVE_BLOCKS)) {
             // An entry is of this run, or was compared with the content when it began.
-            Some(Mark { suspect: Some(_), .. }) if self.entry(block).is_none() => Refusal::Unsettled { block },
+            Some(Mark { suspect: Some(_), .. }) if self.entry(block).is_none() => {
+                Refusal::Unsettled { block }
+            }
             _ => Refusal::Corrupt { block },
         }
     }

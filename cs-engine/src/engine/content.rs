@@ -45,7 +45,8 @@ impl Engine {
     /// The parts of a write. Its range is locked.
     pub(super) async fn parts(self: &Rc<Self>, write: &Checked<'_>) -> Result<Vec<Part>, Refusal> {
         let request = write.request;
-        let (from, to) = (request.offset as usize % BLOCK, (request.offset as usize + request.len as usize) % BLOCK);
+        let (from, to) =
+            (request.offset as usize % BLOCK, (request.offset as usize + request.len as usize) % BLOCK);
         let whole = from == 0 && to == 0;
         match &request.kind {
             WriteKind::Zero if whole => {
@@ -58,16 +59,27 @@ impl Engine {
                     let chunk = write.chunk.id;
                     let stored = write.blocks.clone().zip(crcs);
                     let words = stored.map(|(block, crc)| BlockState::of_plain(*crc, chunk, block).to_raw());
-                    return Ok(split(write.blocks.clone(), payload, &words.collect::<Vec<_>>(), [true, true]));
+                    return Ok(split(
+                        write.blocks.clone(),
+                        payload,
+                        &words.collect::<Vec<_>>(),
+                        [true, true],
+                    ));
                 }
-                let (merged, words) = self.merge(write, write.blocks.clone(), from, to, Some(payload)).await?;
+                let (merged, words) =
+                    self.merge(write, write.blocks.clone(), from, to, Some(payload)).await?;
                 Ok(split(write.blocks.clone(), &merged, &words, [from == 0, to == 0]))
             }
         }
     }
 
     /// Zeroing parts of blocks merges them; whole blocks between them become holes.
-    async fn zero_parts(self: &Rc<Self>, write: &Checked<'_>, from: usize, to: usize) -> Result<Vec<Part>, Refusal> {
+    async fn zero_parts(
+        self: &Rc<Self>,
+        write: &Checked<'_>,
+        from: usize,
+        to: usize,
+    ) -> Result<Vec<Part>, Refusal> {
         let Range { start, end } = write.blocks;
         let mut parts = Vec::new();
         let mut merged = Vec::new();
@@ -195,7 +207,8 @@ mod tests {
     #[test]
     fn damage_is_found_in_its_block() {
         let payload = View::copy_of(&vec![7; 3 * BLOCK]);
-        let mut crcs = vec![crc32c(&payload[..BLOCK - 100]), crc32c(&payload[..BLOCK]), crc32c(&payload[..BLOCK])];
+        let mut crcs =
+            vec![crc32c(&payload[..BLOCK - 100]), crc32c(&payload[..BLOCK]), crc32c(&payload[..BLOCK])];
         crcs.push(crc32c(&payload[..100]));
         assert_eq!(verify(&payload, &crcs, 100, 40), Ok(()));
         crcs[2] ^= 1;

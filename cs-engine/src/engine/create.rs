@@ -81,7 +81,7 @@ pub async fn create(options: &CreateOptions) -> Result<(), CreateError> {
     };
     let meta_dir = superblock.journal_dir.as_deref().unwrap_or(dir).to_owned();
     for dir in [dir.as_path(), meta_dir.as_path()] {
-        fs::create_dir_all(dir).await.map_err(io(dir))?;
+        make_dir(dir).await.map_err(io(dir))?;
         let entries = fs::read_dir(dir).await.map_err(io(dir))?;
         if entries.iter().any(|entry| entry.name == SUPERBLOCK || entry.name == JOURNAL) {
             return Err(CreateError::Exists(dir.to_owned()));
@@ -113,9 +113,9 @@ pub async fn create(options: &CreateOptions) -> Result<(), CreateError> {
 /// (the empty directory of chunk files stays and may be used again).
 pub async fn remove_created(options: &CreateOptions) {
     let meta_dir = options.superblock.journal_dir.as_deref().unwrap_or(&options.dir);
-    let files = [(options.dir.as_path(), SUPERBLOCK)].into_iter().chain(
-        [JOURNAL, META_TABLE, CRC_TABLE].map(|name| (meta_dir, name)),
-    );
+    let files = [(options.dir.as_path(), SUPERBLOCK)]
+        .into_iter()
+        .chain([JOURNAL, META_TABLE, CRC_TABLE].map(|name| (meta_dir, name)));
     for (dir, name) in files {
         if let Err(error) = fs::remove_file(&dir.join(name)).await {
             tracing::warn!("cannot remove {} again: {error}", dir.join(name).display());
@@ -143,10 +143,22 @@ async fn make_files(options: &CreateOptions, meta_dir: &Path) -> io::Result<()> 
     let file = File::open(&path, OpenOptions::direct().create_new()).await?;
     super::manage::write_superblock(&file, superblock).await?;
     file.sync_all().await?;
-    fs::sync_dir(&options.dir).await?;
-    match options.dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => fs::sync_dir(parent).await,
-        _ => Ok(()),
-    }
+    fs::sync_dir(&options.dir).await
 }
 
+/// Makes a directory with those above it, durably.
+async fn make_dir(dir: &Path) -> io::Result<()> {
+    let mut missing = Vec::new();
+    for above in dir.ancestors().filter(|above| !above.as_os_str().is_empty()) {
+        if fs::exists(above).await? {
+            break;
+        }
+        missing.push(above);
+    }
+    fs::create_dir_all(dir).await?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        fs::sync_dir(parent.unwrap_or(Path::new("."))).await?;
+    }
+    Ok(())
+}

@@ -301,7 +301,9 @@ impl FileState {
         }
         let same = self.session.borrow().epoch == epoch;
         match self.resumed.get() {
-            Some((resumed, done)) if same && resumed == epoch => self.stable.get() >= done.saturating_add(SEQ_WINDOW),
+            Some((resumed, done)) if same && resumed == epoch => {
+                self.stable.get() >= done.saturating_add(SEQ_WINDOW)
+            }
             _ => false,
         }
     }
@@ -403,7 +405,11 @@ mod tests {
         assert_eq!(total.get(), 2, "stable by the time it was noted");
         file.advance(4, 1, 1);
         file.add_unstable(4, 1, at(9));
-        assert_eq!((total.get(), file.unstable_current.get()), (3, 1), "older ones stay until they are settled");
+        assert_eq!(
+            (total.get(), file.unstable_current.get()),
+            (3, 1),
+            "older ones stay until they are settled"
+        );
         file.clear_unstable(6, 3);
         assert_eq!(total.get(), 3);
         file.clear_unstable(5, 3);

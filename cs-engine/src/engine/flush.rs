@@ -73,10 +73,10 @@ impl Engine {
         }
         // What is incomplete now may miss this flush: the durable mark stops before it.
         let reach = self.journal.complete();
-        let commits: Vec<_> = files.into_iter().map(|file| rt::spawn(async move { file.commit().await })).collect();
-        let data = async {
-            if self.separate_journal { self.superblock_file.sync_data().await } else { Ok(()) }
-        };
+        let commits: Vec<_> =
+            files.into_iter().map(|file| rt::spawn(async move { file.commit().await })).collect();
+        let data =
+            async { if self.separate_journal { self.superblock_file.sync_data().await } else { Ok(()) } };
         let (journal, data) = both(self.journal.file().sync_data(), data).await;
         let mut result = journal.and(data);
         for commit in commits {

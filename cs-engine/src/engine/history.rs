@@ -70,8 +70,11 @@ impl History {
                     }
                 }
             }
-            let about_chunk = record.kind.is_write() || matches!(record.kind, RecordKind::Mark | RecordKind::Clear);
-            let Some(life) = life(record.chunk).filter(|life| about_chunk && found.lsn >= life.born) else { continue };
+            let about_chunk =
+                record.kind.is_write() || matches!(record.kind, RecordKind::Mark | RecordKind::Clear);
+            let Some(life) = life(record.chunk).filter(|life| about_chunk && found.lsn >= life.born) else {
+                continue;
+            };
             let chunk = history.chunks.entry(record.chunk).or_default();
             match record.kind {
                 RecordKind::Mark => chunk.mark(u64_of(&record.words), life, found.lsn),
@@ -105,7 +108,8 @@ impl ChunkHistory {
             self.marks.entry(extent).or_insert(found.lsn);
         }
         for index in 0..record.count {
-            let said = Said { entry: entry_of(record, found, index), in_place: record.kind == RecordKind::InPlace };
+            let said =
+                Said { entry: entry_of(record, found, index), in_place: record.kind == RecordKind::InPlace };
             self.blocks.entry(record.first + index).or_default().push(said);
         }
     }
@@ -173,7 +177,9 @@ pub(crate) async fn contents(file: &File, blocks: &[u32]) -> BTreeMap<u32, Conte
         let offset = u64::from(run[0]) * BLOCK as u64;
         let (result, buf) = file.read_exact_at(Buf::new(run.len() * BLOCK), offset).await;
         if result.is_ok() {
-            contents.extend(run.iter().zip(buf.chunks(BLOCK)).map(|(&b, bytes)| (b, Content::Plain(crc32c(bytes)))));
+            contents.extend(
+                run.iter().zip(buf.chunks(BLOCK)).map(|(&b, bytes)| (b, Content::Plain(crc32c(bytes)))),
+            );
             continue;
         }
         for &block in run {
@@ -225,7 +231,8 @@ mod tests {
 
     #[test]
     fn marks_are_cleared_unless_later_writes_rely_on_them() {
-        let before = [special(110, RecordKind::Mark, 0, &[0b1010, 0]), write(120, RecordKind::Zero, 600, &[], 3)];
+        let before =
+            [special(110, RecordKind::Mark, 0, &[0b1010, 0]), write(120, RecordKind::Zero, 600, &[], 3)];
         let marks = |more: &[Found]| {
             let records: Vec<Found> = before.iter().chain(more).cloned().collect();
             History::read(&records, life).chunks[&7].marks.keys().copied().collect::<Vec<_>>()
@@ -250,7 +257,8 @@ mod tests {
         let history = History::read(&records, life);
         let chunk = &history.chunks[&7];
         assert_eq!(chunk.in_doubt(), [5]);
-        let resolved = |content| resolve(7, 5, &chunk.blocks[&5], BlockState::Hole, Content::Plain(content), 0);
+        let resolved =
+            |content| resolve(7, 5, &chunk.blocks[&5], BlockState::Hole, Content::Plain(content), 0);
         let summary = |content| {
             let resolved = resolved(content);
             (resolved.survived, resolved.entry.map(|entry| entry.lsn), resolved.row)

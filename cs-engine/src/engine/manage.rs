@@ -51,7 +51,10 @@ impl Engine {
             && let Err(error) = self.store.remove(new.chunk).await
         {
             // It holds nothing; the next start takes it away.
-            tracing::warn!("chunk {:#x}: cannot remove the file of a chunk that was not made: {error}", new.chunk);
+            tracing::warn!(
+                "chunk {:#x}: cannot remove the file of a chunk that was not made: {error}",
+                new.chunk
+            );
         }
         made
     }
@@ -126,8 +129,11 @@ impl Engine {
             }
             _ => {}
         }
-        let header =
-            ChunkHeader { sequence: found.header.get().sequence + 1, state: SlotState::Free, ..found.header.get() };
+        let header = ChunkHeader {
+            sequence: found.header.get().sequence + 1,
+            state: SlotState::Free,
+            ..found.header.get()
+        };
         if let Err(error) = self.tables.write_header(found.slot, found.header_copy, &header).await {
             return Err(self.table_failed(&error));
         }

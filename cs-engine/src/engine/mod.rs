@@ -346,7 +346,8 @@ impl Engine {
 
     pub(crate) fn file_state(&self, file: u64) -> Rc<FileState> {
         let mut files = self.files.borrow_mut();
-        let state = files.entry(file).or_insert_with(|| Rc::new(FileState::new(file, Rc::clone(&self.unstable))));
+        let state =
+            files.entry(file).or_insert_with(|| Rc::new(FileState::new(file, Rc::clone(&self.unstable))));
         Rc::clone(state)
     }
 

@@ -134,8 +134,14 @@ impl Engine {
 
     /// Punches unless a request holds a part of the range, or data is to be moved there later: that has reserved the
     /// very space. A checkpoint must not wait for requests, which may wait for it.
-    async fn punch_free(&self, chunk: &Chunk, file: &ChunkFile, blocks: &Range<u32>) -> Result<bool, Refusal> {
-        let Some(_held) = at_once(chunk.ranges.exclusive(u64::from(blocks.start)..u64::from(blocks.end))) else {
+    async fn punch_free(
+        &self,
+        chunk: &Chunk,
+        file: &ChunkFile,
+        blocks: &Range<u32>,
+    ) -> Result<bool, Refusal> {
+        let Some(_held) = at_once(chunk.ranges.exclusive(u64::from(blocks.start)..u64::from(blocks.end)))
+        else {
             return Ok(false);
         };
         let reserved = |(_, entry): (u32, &Entry)| entry.place != Place::Nowhere;

@@ -33,7 +33,9 @@ pub enum OpenError {
     #[error("{0} holds no chunk server (there is no superblock); make one with `vstorage make-cs -r`")]
     NotThere(PathBuf),
     /// The superblock cannot be used.
-    #[error("the superblock in {dir} is unusable: {why}; the replicas on this disk must be rebuilt from others")]
+    #[error(
+        "the superblock in {dir} is unusable: {why}; the replicas on this disk must be rebuilt from others"
+    )]
     Superblock {
         /// The directory.
         dir: PathBuf,
@@ -45,7 +47,9 @@ pub enum OpenError {
     #[error("{0} is in use by another vstorage-csd; stop that one first")]
     InUse(PathBuf),
     /// It failed before.
-    #[error("{0} failed with a device error before and is out of service for good; replace the disk and remove the CS")]
+    #[error(
+        "{0} failed with a device error before and is out of service for good; replace the disk and remove the CS"
+    )]
     Failed(PathBuf),
     /// The journal's file is not there.
     #[error("the journal {0} is missing; mount its disk, or remove this CS and make a new one")]
@@ -87,7 +91,9 @@ pub async fn lock_directory(dir: &Path) -> Result<File, OpenError> {
     let io = |error| OpenError::Io { dir: dir.to_owned(), error };
     let file = match File::open(&dir.join(SUPERBLOCK), OpenOptions::direct()).await {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(OpenError::NotThere(dir.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(OpenError::NotThere(dir.to_owned()));
+        }
         Err(error) => return Err(io(error)),
     };
     if file.try_lock().await.map_err(io)? { Ok(file) } else { Err(OpenError::InUse(dir.to_owned())) }
@@ -147,7 +153,11 @@ impl Engine {
     ///
     /// # Errors
     /// [`OpenError`].
-    pub async fn open(dir: &Path, superblock_file: File, options: EngineOptions) -> Result<Rc<Self>, OpenError> {
+    pub async fn open(
+        dir: &Path,
+        superblock_file: File,
+        options: EngineOptions,
+    ) -> Result<Rc<Self>, OpenError> {
         let io = |error| OpenError::Io { dir: dir.to_owned(), error };
         let mut superblock = read_superblock(dir, &superblock_file).await?;
         if superblock.failed {
@@ -238,7 +248,11 @@ impl Engine {
             files.chunks.set(files.chunks.get() + 1);
             if let Some(other) = chunks.insert(chunk.id, chunk) {
                 let other: Rc<Chunk> = other;
-                tracing::error!("slots {} and {slot} both hold chunk {:#x}; run `vstorage-csd check`", other.slot, other.id);
+                tracing::error!(
+                    "slots {} and {slot} both hold chunk {:#x}; run `vstorage-csd check`",
+                    other.slot,
+                    other.id
+                );
             }
         }
         *self.chunks.borrow_mut() = chunks;
@@ -275,7 +289,10 @@ impl Engine {
                     fs::remove_file(&stray.path).await?;
                 }
                 _ => {
-                    tracing::warn!("{} belongs to no chunk here; run `vstorage-csd check`", stray.path.display());
+                    tracing::warn!(
+                        "{} belongs to no chunk here; run `vstorage-csd check`",
+                        stray.path.display()
+                    );
                 }
             }
         }
@@ -296,7 +313,9 @@ impl Engine {
             match self.checkpoint().await {
                 Ok(()) => self.record_stop().await,
                 // The journal keeps what could not be moved.
-                Err(refusal) => tracing::warn!(dir = %self.dir.display(), "not emptied at the stop: {refusal}"),
+                Err(refusal) => {
+                    tracing::warn!(dir = %self.dir.display(), "not emptied at the stop: {refusal}")
+                }
             }
         }
         self.end();

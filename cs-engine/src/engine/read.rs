@@ -68,7 +68,9 @@ impl Engine {
         let state = self.check_epoch(file, epoch)?;
         let end = u64::from(offset) + u64::from(len);
         if len == 0 || end > chunk.size || len as usize > MAX_DATA {
-            return Err(Refusal::Invalid("the range is not inside the chunk, or longer than one read may be"));
+            return Err(Refusal::Invalid(
+                "the range is not inside the chunk, or longer than one read may be",
+            ));
         }
         let _in_flight = state.enter(epoch);
         let blocks = offset / BLOCK as u32..end.div_ceil(BLOCK as u64) as u32;
@@ -90,7 +92,11 @@ impl Engine {
     }
 
     /// Whole blocks, verified; for merging parts.
-    pub(super) async fn read_blocks(self: &Rc<Self>, chunk: &Rc<Chunk>, blocks: Range<u32>) -> Result<Buf, Refusal> {
+    pub(super) async fn read_blocks(
+        self: &Rc<Self>,
+        chunk: &Rc<Chunk>,
+        blocks: Range<u32>,
+    ) -> Result<Buf, Refusal> {
         let _reader = Reader::enter(self);
         let states = self.states(chunk, blocks.clone()).await?;
         Ok(self.read_states(chunk, blocks, &states).await?.0)
@@ -191,7 +197,9 @@ fn runs(blocks: Range<u32>, states: &[(BlockState, Place)]) -> Vec<Run> {
         if let Some(last) = runs.last_mut() {
             let follows = match (last.place, place) {
                 (Place::File, Place::File) | (Place::Nowhere, Place::Nowhere) => true,
-                (Place::Journal(start), Place::Journal(at)) => at == start + last.blocks.len() as u64 * BLOCK as u64,
+                (Place::Journal(start), Place::Journal(at)) => {
+                    at == start + last.blocks.len() as u64 * BLOCK as u64
+                }
                 _ => false,
             };
             if follows {
@@ -211,7 +219,16 @@ mod tests {
     #[test]
     fn parts_of_blocks_have_checksums_of_their_own() {
         let data = View::copy_of(&(0..3 * BLOCK).map(|i| (i / 7) as u8).collect::<Vec<_>>());
-        for (from, len) in [(0usize, 4096usize), (0, 100), (100, 200), (100, 3996), (100, 4000), (0, 8192), (5, 8192), (0, 8200)] {
+        for (from, len) in [
+            (0usize, 4096usize),
+            (0, 100),
+            (100, 200),
+            (100, 3996),
+            (100, 4000),
+            (0, 8192),
+            (5, 8192),
+            (0, 8200),
+        ] {
             let blocks = (from + len).div_ceil(BLOCK);
             let whole: Vec<u32> = data.chunks(BLOCK).take(blocks).map(crc32c).collect();
             let reply = cut_out(data.slice(..blocks * BLOCK), whole, from, len);

@@ -8,9 +8,9 @@ use super::chunk::Chunk;
 use super::files::Unstable;
 use super::read::Reader;
 use super::{ACTIVE_BLOCKS, Engine, Refusal};
+use crate::format::BLOCK;
 use crate::format::block::BlockState;
 use crate::format::record::{Record, RecordKind};
-use crate::format::BLOCK;
 use crate::journal::Class;
 
 /// Blocks whose content may differ between members.
@@ -101,7 +101,8 @@ impl Engine {
             let writes = unstable.iter().filter(|(_, _, write)| write.blocks().contains(&block));
             let newest = writes.map(|&(epoch, seq, _)| (epoch, seq)).max().unwrap_or((0, 0));
             // The block map knows which write the content really is: a newer one may not have survived.
-            let (epoch, seq) = chunk.entry(block).map_or(newest, |entry| newest.min((entry.epoch, entry.seq)));
+            let (epoch, seq) =
+                chunk.entry(block).map_or(newest, |entry| newest.min((entry.epoch, entry.seq)));
             surveys.push(BlockSurvey { epoch, seq, content });
         }
         Ok(surveys)
@@ -117,11 +118,13 @@ impl Engine {
         match states[0].0 {
             BlockState::Hole => Ok(Surveyed::Hole),
             BlockState::Unknown => Ok(Surveyed::Unknown),
-            BlockState::Data(_) | BlockState::Unchecked => match self.read_states(chunk, blocks, &states).await {
-                Ok((_, crcs)) => Ok(Surveyed::Data(crcs[0])),
-                Err(Refusal::Corrupt { .. } | Refusal::Unsettled { .. }) => Ok(Surveyed::Unknown),
-                Err(refusal) => Err(refusal),
-            },
+            BlockState::Data(_) | BlockState::Unchecked => {
+                match self.read_states(chunk, blocks, &states).await {
+                    Ok((_, crcs)) => Ok(Surveyed::Data(crcs[0])),
+                    Err(Refusal::Corrupt { .. } | Refusal::Unsettled { .. }) => Ok(Surveyed::Unknown),
+                    Err(refusal) => Err(refusal),
+                }
+            }
         }
     }
 
@@ -153,7 +156,8 @@ impl Engine {
             verified => return verified,
         }
         let open = self.chunk_file(&chunk).await?;
-        let (result, buf) = open.file().read_exact_at(rt::buf::Buf::new(BLOCK), u64::from(block) * BLOCK as u64).await;
+        let (result, buf) =
+            open.file().read_exact_at(rt::buf::Buf::new(BLOCK), u64::from(block) * BLOCK as u64).await;
         result.map_err(|_| Refusal::Corrupt { block })?;
         Ok(buf)
     }

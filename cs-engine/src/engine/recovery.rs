@@ -201,10 +201,13 @@ mod tests {
         for durable in 0..12 {
             for content in 0..5 {
                 let candidates = [in_place(9, 3), in_place(7, 2), Candidate::Redo { lsn: 5 }];
-                let (decision, _) =
-                    decide(&candidates, BlockState::Data(crc(1)), Content::Plain(content), durable, |crc, plain| {
-                        crc.matches(plain, 1, 1)
-                    });
+                let (decision, _) = decide(
+                    &candidates,
+                    BlockState::Data(crc(1)),
+                    Content::Plain(content),
+                    durable,
+                    |crc, plain| crc.matches(plain, 1, 1),
+                );
                 let lsn = match decision {
                     Decision::Candidate(0) => 9,
                     Decision::Candidate(1) => 7,

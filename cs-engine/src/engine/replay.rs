@@ -87,7 +87,12 @@ impl Engine {
     }
 
     /// Decides every block of a chunk that the journal speaks of; whether an in-place write was lost.
-    async fn replay_chunk(self: &Rc<Self>, chunk: &Rc<Chunk>, history: &ChunkHistory, survived: &mut Survived) -> bool {
+    async fn replay_chunk(
+        self: &Rc<Self>,
+        chunk: &Rc<Chunk>,
+        history: &ChunkHistory,
+        survived: &mut Survived,
+    ) -> bool {
         let in_doubt = history.in_doubt();
         let in_place = history.blocks.values().flatten().any(|said| said.in_place);
         let file = if in_place { self.chunk_file(chunk).await.ok() } else { None };
@@ -118,8 +123,11 @@ impl Engine {
                 entries.extend(resolved.entry.map(|entry| (block, entry)));
             }
         }
-        let moved: Vec<u32> =
-            entries.iter().filter(|(_, e)| matches!(e.place, Place::Journal(_))).map(|(block, _)| *block).collect();
+        let moved: Vec<u32> = entries
+            .iter()
+            .filter(|(_, e)| matches!(e.place, Place::Journal(_)))
+            .map(|(block, _)| *block)
+            .collect();
         if !entries.is_empty() {
             self.note_entries(chunk, entries.into_iter());
         }

@@ -48,7 +48,9 @@ impl Engine {
         let mut appends = Vec::new();
         for record in records {
             let journal = Rc::clone(&self.journal);
-            appends.push(rt::spawn(async move { journal.append(Class::Checkpoint, record, None).await.map(drop) }));
+            appends.push(rt::spawn(async move {
+                journal.append(Class::Checkpoint, record, None).await.map(drop)
+            }));
         }
         let mut result = Ok(());
         for append in appends {
@@ -60,7 +62,8 @@ impl Engine {
     fn state_records(&self) -> Vec<Record> {
         let files = self.files.borrow();
         let mut records = file_records(files.values().map(|file| &**file));
-        let unstable: BTreeSet<(u64, u32)> = files.values().flat_map(|file| file.unstable_extents()).collect();
+        let unstable: BTreeSet<(u64, u32)> =
+            files.values().flat_map(|file| file.unstable_extents()).collect();
         drop(files);
         self.marked.borrow_mut().retain(|_, chunk| {
             self.retire_marks(chunk, &unstable);
@@ -181,7 +184,8 @@ mod tests {
         assert_eq!(count(RecordKind::Sessions), 2000usize.div_ceil(WORDS_MAX / 6));
         assert_eq!(count(RecordKind::Outcomes), 1);
         assert_eq!(count(RecordKind::Unstable), (4095usize * 5).div_ceil(WORDS_MAX));
-        let listed: usize = records.iter().filter(|r| r.kind == RecordKind::Unstable).map(|r| r.entries().count()).sum();
+        let listed: usize =
+            records.iter().filter(|r| r.kind == RecordKind::Unstable).map(|r| r.entries().count()).sum();
         assert_eq!(listed, 4095);
         for record in records {
             let mut bytes = vec![0; record.encoded_len()];

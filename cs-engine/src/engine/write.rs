@@ -248,7 +248,8 @@ impl Engine {
         let (appended, words, place) = match (part.content, file) {
             (PartContent::Data { payload, words }, Some(file)) => {
                 record.words.clone_from(&words);
-                let way = self.choose_way(chunk, &part.blocks, part.whole && request.settles.is_none()).await?;
+                let way =
+                    self.choose_way(chunk, &part.blocks, part.whole && request.settles.is_none()).await?;
                 let appended = match way {
                     Way::Journal => self.append_data(record, payload).await?,
                     Way::InPlace => self.write_in_place(record, payload, file, chunk, &part.blocks).await?,
@@ -338,7 +339,12 @@ impl Engine {
     }
 
     /// Chooses the way of data (DESIGN §4).
-    async fn choose_way(self: &Rc<Self>, chunk: &Rc<Chunk>, blocks: &Range<u32>, whole: bool) -> Result<Way, Refusal> {
+    async fn choose_way(
+        self: &Rc<Self>,
+        chunk: &Rc<Chunk>,
+        blocks: &Range<u32>,
+        whole: bool,
+    ) -> Result<Way, Refusal> {
         let journal_only = {
             let superblock = self.superblock.borrow();
             superblock.no_checksums || !superblock.block_atomic

@@ -49,7 +49,12 @@ impl JournalHeader {
         let mut block = [0; BLOCK];
         let mut encoder = Encoder::new(&mut block);
         encoder.put(&HEADER_MAGIC).u16(VERSION).u16(0).u32(0).u64(self.sequence).put(&self.store_uuid);
-        encoder.u64(self.generation).u64(self.ring_bytes).u64(self.tail).u64(self.durable).u32(self.tail_previous_crc);
+        encoder
+            .u64(self.generation)
+            .u64(self.ring_bytes)
+            .u64(self.tail)
+            .u64(self.durable)
+            .u32(self.tail_previous_crc);
         encoder.seal(HEADER_CRC_AT);
         block
     }
@@ -187,7 +192,10 @@ impl GroupHeader {
             generation: decoder.u64(),
             store_uuid: decoder.take(),
         };
-        if header.lsn != lsn || header.generation != journal.generation || header.store_uuid != journal.store_uuid {
+        if header.lsn != lsn
+            || header.generation != journal.generation
+            || header.store_uuid != journal.store_uuid
+        {
             return Err(ABSENT);
         }
         if features != 0 {

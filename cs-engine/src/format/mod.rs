@@ -31,7 +31,9 @@ pub enum FormatError {
         structure: &'static str,
     },
     /// Written by a later release.
-    #[error("{structure} has format version {found}; this release knows {known}: upgrade vstorage on this host")]
+    #[error(
+        "{structure} has format version {found}; this release knows {known}: upgrade vstorage on this host"
+    )]
     Version {
         /// What it is.
         structure: &'static str,

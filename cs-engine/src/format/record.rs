@@ -214,7 +214,8 @@ impl Record {
         if words > BLOCKS_MAX || bytes.len() < len {
             return Err(CHECKSUM);
         }
-        let stored = u32::from_le_bytes([bytes[CRC_AT], bytes[CRC_AT + 1], bytes[CRC_AT + 2], bytes[CRC_AT + 3]]);
+        let stored =
+            u32::from_le_bytes([bytes[CRC_AT], bytes[CRC_AT + 1], bytes[CRC_AT + 2], bytes[CRC_AT + 3]]);
         if Self::crc(&bytes[..len]) != stored || stored_lsn != lsn || usize::from(fixed) != FIXED {
             return Err(CHECKSUM);
         }
@@ -225,7 +226,8 @@ impl Record {
         let Some(kind) = RecordKind::from_raw(kind) else {
             return Err(FormatError::Features { structure: NAME, features: u32::from(kind) });
         };
-        let words = bytes[FIXED..len].as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        let words =
+            bytes[FIXED..len].as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
         let record = Self {
             kind,
             part: flags & FLAG_PART != 0,
@@ -248,7 +250,8 @@ impl Record {
 
     /// What holds for every record of its kind.
     fn check(&self) -> Result<(), FormatError> {
-        let inside = |first: u32, count: u32| first.checked_add(count).is_some_and(|end| end <= CHUNK_BLOCKS_MAX);
+        let inside =
+            |first: u32, count: u32| first.checked_add(count).is_some_and(|end| end <= CHUNK_BLOCKS_MAX);
         let listed = match self.kind.entry_words() {
             0 => self.words.is_empty(),
             1 if self.kind.is_write() => self.words.len() == self.count as usize,
@@ -332,7 +335,8 @@ mod tests {
             (list(RecordKind::Mark, &[1, 0, 0, 0]), range("list")),
             (Record { first: 16_384, count: 1, ..Record::new(RecordKind::Zero) }, range("block range")),
         ] {
-            let decoded = Record::decode(&encoded(&record), 4096).map(|(decoded, _)| assert_eq!(decoded, record));
+            let decoded =
+                Record::decode(&encoded(&record), 4096).map(|(decoded, _)| assert_eq!(decoded, record));
             assert_eq!(decoded, expected, "{record:?}");
         }
     }

@@ -193,7 +193,8 @@ impl Superblock {
     /// The first copy's error when no two copies agree.
     pub fn choose(copies: &[[u8; BLOCK]; COPIES]) -> Result<Self, FormatError> {
         let decoded: Vec<Self> = copies.iter().filter_map(|copy| Self::decode(copy).ok()).collect();
-        let agreed = decoded.iter().filter(|one| decoded.iter().filter(|other| other == one).count() >= QUORUM);
+        let agreed =
+            decoded.iter().filter(|one| decoded.iter().filter(|other| other == one).count() >= QUORUM);
         match agreed.max_by_key(|one| one.sequence) {
             Some(newest) => Ok(newest.clone()),
             None => Err(copies

@@ -106,7 +106,12 @@ impl ChunkHeader {
         let mut encoder = Encoder::new(&mut block);
         encoder.put(&META_MAGIC).u16(VERSION).u16(0).u32(0).put(store_uuid);
         encoder.u64(self.sequence).u64(self.chunk).u64(self.version).u64(self.file).u64(self.size);
-        encoder.u32(self.layout).u16(self.piece).u16(self.block_metadata).u64(self.key_id).u64(self.stripe_version);
+        encoder
+            .u32(self.layout)
+            .u16(self.piece)
+            .u16(self.block_metadata)
+            .u64(self.key_id)
+            .u64(self.stripe_version);
         encoder.u64(self.born).u8(u8::from(self.state == SlotState::Live));
         encoder.seal(CRC_AT);
         block

@@ -158,7 +158,13 @@ impl Journal {
     }
 
     /// Takes over a scanned journal.
-    pub fn start(file: Rc<File>, header: JournalHeader, copy: u8, incarnation: u64, at: Position) -> Rc<Self> {
+    pub fn start(
+        file: Rc<File>,
+        header: JournalHeader,
+        copy: u8,
+        incarnation: u64,
+        at: Position,
+    ) -> Rc<Self> {
         let journal = Rc::new(Self {
             file,
             header: Cell::new(header),
@@ -272,8 +278,15 @@ impl Journal {
         let (answer, receive) = oneshot();
         let pending = Pending { record, payload, answer };
         let len = pending.payload_len();
-        assert_eq!(pending.payload.as_ref().map_or(0, |view| view.len()), len, "a record's payload is its blocks");
-        assert!(GROUP_HEADER + pending.record.encoded_len() + BLOCK + len <= GROUP_MAX, "a record must fit a group");
+        assert_eq!(
+            pending.payload.as_ref().map_or(0, |view| view.len()),
+            len,
+            "a record's payload is its blocks"
+        );
+        assert!(
+            GROUP_HEADER + pending.record.encoded_len() + BLOCK + len <= GROUP_MAX,
+            "a record must fit a group"
+        );
         self.check_open()?;
         self.queues[class as usize].borrow_mut().push_back(pending);
         self.floors.work.notify_one();

@@ -29,7 +29,9 @@ pub enum ScanError {
     #[error("the journal belongs to another chunk server")]
     Foreign,
     /// It is not the one the superblock knows (C10).
-    #[error("the journal has generation {found}, the superblock says {expected}: one of them was restored or copied")]
+    #[error(
+        "the journal has generation {found}, the superblock says {expected}: one of them was restored or copied"
+    )]
     Generation {
         /// In the journal.
         found: u64,

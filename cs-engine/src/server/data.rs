@@ -2,9 +2,9 @@
 
 use link::{Request, Response};
 use wire::data::{
-    BlockState, BlockStatus, BlockStatusReply, BlockSurvey, ClearMarks, EntryKind, Flush, FlushReply, Read, ReadReply,
-    Run, RunKind, Settle, Survey, SurveyBlocks, SurveyBlocksReply, SurveyEntry, SurveyReply, Write, WriteKind,
-    WriteReply,
+    BlockState, BlockStatus, BlockStatusReply, BlockSurvey, ClearMarks, EntryKind, Flush, FlushReply, Read,
+    ReadReply, Run, RunKind, Settle, Survey, SurveyBlocks, SurveyBlocksReply, SurveyEntry, SurveyReply,
+    Write, WriteKind, WriteReply,
 };
 use wire::limits::MAX_SURVEY_ENTRIES;
 use wire::{Op, Status};
@@ -86,7 +86,8 @@ impl Server {
             .read(target.file, target.epoch, target.chunk, target.version, read.offset, read.len)
             .await?;
         let mut body = Vec::new();
-        ReadReply { offset: read.offset, len: read.len, zeroes: found.payload.is_none() }.encode(&found.crcs, &mut body);
+        ReadReply { offset: read.offset, len: read.len, zeroes: found.payload.is_none() }
+            .encode(&found.crcs, &mut body);
         let response = Response::ok(body);
         Ok(match found.payload {
             Some(payload) => response.with_payload(payload),
@@ -102,7 +103,8 @@ impl Server {
         }
         let target = read.target;
         let block = read.offset / BLOCK;
-        let data = self.engine.accept_block(target.file, target.epoch, target.chunk, target.version, block).await?;
+        let data =
+            self.engine.accept_block(target.file, target.epoch, target.chunk, target.version, block).await?;
         let crcs = [crate::format::crc32c(&data)];
         let mut body = Vec::new();
         ReadReply { offset: read.offset, len: read.len, zeroes: false }.encode(&crcs, &mut body);
@@ -111,7 +113,9 @@ impl Server {
 
     async fn flush(&self, request: &Request) -> Result<Response, Failure> {
         let flush = Flush::decode(&request.body)?;
-        self.engine.flush_file(flush.file, flush.epoch, flush.done, flush.stable, flush.settled_before).await?;
+        self.engine
+            .flush_file(flush.file, flush.epoch, flush.done, flush.stable, flush.settled_before)
+            .await?;
         let mut body = Vec::new();
         FlushReply { boot_id: self.boot_id }.encode(&mut body);
         Ok(Response::ok(body))
@@ -150,8 +154,11 @@ impl Server {
             epoch: doubt.epoch,
             seq: doubt.seq,
         });
-        let reply =
-            SurveyReply { total: doubts.len() as u32, mark_blocks: ACTIVE_BLOCKS, entries: entries.collect() };
+        let reply = SurveyReply {
+            total: doubts.len() as u32,
+            mark_blocks: ACTIVE_BLOCKS,
+            entries: entries.collect(),
+        };
         let mut body = Vec::new();
         reply.encode(&mut body);
         Ok(Response::ok(body))
@@ -165,8 +172,12 @@ impl Server {
             .survey(target.file, target.epoch, target.chunk, target.version, survey.first_block, survey.count)
             .await?;
         let blocks = found.into_iter().map(|block| match block.content {
-            Surveyed::Data(crc) => BlockSurvey { epoch: block.epoch, seq: block.seq, crc, state: BlockState::Match },
-            Surveyed::Hole => BlockSurvey { epoch: block.epoch, seq: block.seq, crc: 0, state: BlockState::Zero },
+            Surveyed::Data(crc) => {
+                BlockSurvey { epoch: block.epoch, seq: block.seq, crc, state: BlockState::Match }
+            }
+            Surveyed::Hole => {
+                BlockSurvey { epoch: block.epoch, seq: block.seq, crc: 0, state: BlockState::Zero }
+            }
             Surveyed::Unknown => BlockSurvey { epoch: 0, seq: 0, crc: 0, state: BlockState::Unmatched },
         });
         let reply = SurveyBlocksReply { first_block: survey.first_block, blocks: blocks.collect() };

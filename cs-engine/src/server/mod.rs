@@ -12,8 +12,8 @@ use wire::{ErrorBody, Op, Status};
 
 use crate::engine::{Engine, Refusal};
 
-pub use registration::{Joined, Registrar, RegistrarOptions, RegistrationError};
 pub(crate) use registration::Registration;
+pub use registration::{Joined, Registrar, RegistrarOptions, RegistrationError};
 
 /// Answers requests.
 #[derive(Debug)]

@@ -175,7 +175,8 @@ impl Registrar {
         let mut turn = 0;
         let mut hint: Option<Address> = None;
         loop {
-            let address = hint.take().unwrap_or_else(|| self.options.mds[turn % self.options.mds.len()].clone());
+            let address =
+                hint.take().unwrap_or_else(|| self.options.mds[turn % self.options.mds.len()].clone());
             match self.register_at(&address).await {
                 Ok((connection, reply)) => {
                     pause = PAUSE_MIN;
@@ -189,7 +190,10 @@ impl Registrar {
                     turn += 1;
                     hint = elsewhere;
                     if hint.is_none() {
-                        rt::time::sleep(pause + Duration::from_nanos(rt::random::below(pause.as_nanos() as u64))).await;
+                        rt::time::sleep(
+                            pause + Duration::from_nanos(rt::random::below(pause.as_nanos() as u64)),
+                        )
+                        .await;
                         pause = (pause * 2).min(PAUSE_MAX);
                     }
                 }

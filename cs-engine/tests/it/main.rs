@@ -4,3 +4,4 @@ mod basic;
 mod model;
 mod restarts;
 mod rig;
+mod simulated;

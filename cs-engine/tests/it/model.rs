@@ -93,7 +93,7 @@ impl Model {
         self.violation.borrow().clone()
     }
 
-    fn fail(&self, text: String) {
+    pub(crate) fn fail(&self, text: String) {
         self.violation.borrow_mut().get_or_insert(text);
     }
 
@@ -301,12 +301,15 @@ impl Model {
     async fn flush(&self, engine: &Rc<Engine>) {
         let (now, covers) = (self.tick(), self.done.get());
         let epoch = self.epoch.get();
-        if let Err(refusal) = engine.flush_file(FILE, epoch, covers, self.stable.get().min(covers), false).await {
+        if let Err(refusal) =
+            engine.flush_file(FILE, epoch, covers, self.stable.get().min(covers), false).await
+        {
             return self.fail(format!("a flush: {refusal}"));
         }
         for twin in self.chunks.borrow_mut().values_mut() {
             for versions in &mut twin.blocks {
-                let durable = versions.iter().rposition(|v| v.answered.is_some_and(|answered| answered <= now));
+                let durable =
+                    versions.iter().rposition(|v| v.answered.is_some_and(|answered| answered <= now));
                 versions.drain(..durable.unwrap_or(0));
             }
         }
@@ -319,14 +322,17 @@ impl Model {
         let Some(version) = self.chunks.borrow().get(&chunk).map(|twin| twin.version) else { return };
         let found = match engine.read(FILE, self.epoch.get(), chunk, version, offset, len).await {
             Ok(reply) => reply.payload.map_or_else(|| vec![0; len as usize], |payload| payload.to_vec()),
-            Err(refusal) => return self.fail(format!("reading {len} bytes at {offset} of chunk {chunk}: {refusal}")),
+            Err(refusal) => {
+                return self.fail(format!("reading {len} bytes at {offset} of chunk {chunk}: {refusal}"));
+            }
         };
         let chunks = self.chunks.borrow();
         for (index, byte) in found.into_iter().enumerate() {
             let at = offset as usize + index;
             let expected = chunks[&chunk].blocks[at / BLOCK].back().expect("never empty").content[at % BLOCK];
             if byte != expected {
-                return self.fail(format!("byte {at} of chunk {chunk} is {byte:#x} instead of {expected:#x}"));
+                return self
+                    .fail(format!("byte {at} of chunk {chunk} is {byte:#x} instead of {expected:#x}"));
             }
         }
     }
@@ -540,7 +546,8 @@ impl Model {
                 let from = if end == End::PowerCut { 0 } else { answered };
                 all.iter().skip(from).cloned().collect()
             };
-            let in_doubt = doubts.iter().any(|doubt| (doubt.first..doubt.first + doubt.count).contains(&block));
+            let in_doubt =
+                doubts.iter().any(|doubt| (doubt.first..doubt.first + doubt.count).contains(&block));
             let unsettled = read.is_err();
             let content: Rc<[u8]> = match read {
                 Ok(reply) => reply.payload.map_or_else(|| vec![0; BLOCK], |payload| payload.to_vec()).into(),
@@ -585,7 +592,9 @@ impl Model {
                 Surveyed::Data(crc) if !unsettled && crc == crc32c(&content) => {}
                 Surveyed::Hole if !unsettled && content.iter().all(|byte| *byte == 0) => {}
                 Surveyed::Unknown if unsettled => {}
-                other => return self.fail(format!("block {block} of chunk {chunk} is surveyed as {other:?}")),
+                other => {
+                    return self.fail(format!("block {block} of chunk {chunk} is surveyed as {other:?}"));
+                }
             }
             let settled = Version { answered: Some(self.tick()), ..found.clone() };
             self.chunks.borrow_mut().get_mut(&chunk).expect("it is there").blocks[block as usize] =

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cs_engine::engine::{
-    self, CreateOptions, Engine, EngineOptions, NewChunk, OpenError, ReadReply, Refusal, WriteKind, WriteReply,
-    WriteRequest,
+    self, CreateOptions, Engine, EngineOptions, NewChunk, OpenError, ReadReply, Refusal, WriteKind,
+    WriteReply, WriteRequest,
 };
 use cs_engine::format::journal::RING_MIN;
 use cs_engine::format::superblock::Superblock;
@@ -182,7 +182,12 @@ impl Client {
         self.request(chunk, offset, bytes.len() as u32, kind)
     }
 
-    pub(crate) async fn try_write(&self, chunk: u64, offset: u32, bytes: &[u8]) -> Result<WriteReply, Refusal> {
+    pub(crate) async fn try_write(
+        &self,
+        chunk: u64,
+        offset: u32,
+        bytes: &[u8],
+    ) -> Result<WriteReply, Refusal> {
         self.engine.write(self.data(chunk, offset, bytes)).await
     }
 
@@ -204,7 +209,8 @@ impl Client {
     }
 
     pub(crate) async fn try_read(&self, chunk: u64, offset: u32, len: u32) -> Result<Vec<u8>, Refusal> {
-        let reply = self.engine.read(self.file, self.epoch.get(), chunk, self.version.get(), offset, len).await?;
+        let reply =
+            self.engine.read(self.file, self.epoch.get(), chunk, self.version.get(), offset, len).await?;
         let ReadReply { payload, crcs: found } = reply;
         let Some(payload) = payload else { return Ok(vec![0; len as usize]) };
         assert_eq!(found, crcs(offset, &payload), "checksums of the answer");

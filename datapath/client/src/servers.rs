@@ -179,7 +179,9 @@ impl Servers {
             for text in &server.addresses {
                 match text.parse() {
                     Ok(address) => addresses.push(Address::Tcp(address)),
-                    Err(_) => tracing::warn!("chunk server {} has an unusable address: {text:?}", server.cs_id),
+                    Err(_) => {
+                        tracing::warn!("chunk server {} has an unusable address: {text:?}", server.cs_id)
+                    }
                 }
             }
             if !addresses.is_empty() {

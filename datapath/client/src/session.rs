@@ -60,7 +60,10 @@ pub struct Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("key", &self.key.borrow()).field("life", &self.life.get()).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("key", &self.key.borrow())
+            .field("life", &self.life.get())
+            .finish_non_exhaustive()
     }
 }
 
@@ -154,7 +157,10 @@ impl Session {
                     Ok(()) => break,
                     Err(error) => {
                         tracing::warn!("renewing the session failed: {error}");
-                        rt::time::sleep(Duration::from_millis(200) + Duration::from_millis(rt::random::below(200))).await;
+                        rt::time::sleep(
+                            Duration::from_millis(200) + Duration::from_millis(rt::random::below(200)),
+                        )
+                        .await;
                     }
                 }
             }
@@ -174,7 +180,9 @@ impl Session {
                 self.changed.notify_all();
                 Ok(())
             }
-            Err(AskError::Status { status, .. }) if status == Status::SessionExpired || status.action() == Action::Rejoin => {
+            Err(AskError::Status { status, .. })
+                if status == Status::SessionExpired || status.action() == Action::Rejoin =>
+            {
                 self.rejoin().await
             }
             Err(error) => Err(error),

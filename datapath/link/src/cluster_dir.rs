@@ -77,7 +77,7 @@ impl HostDirs {
         match fs::read(&path).await {
             Ok(bytes) => parse_host_id(&bytes).ok_or_else(|| {
                 let text = format!(
-                    "{} does not hold a host id (32 hexadecimal digits); write a new one as the guide shows",
+                    "{} does not hold a host id (16 to 32 hexadecimal digits); write a new one as the guide shows",
                     path.display()
                 );
                 io::Error::new(io::ErrorKind::InvalidData, text)
@@ -98,7 +98,8 @@ impl HostDirs {
 fn parse_host_id(bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(bytes).ok()?.trim();
     let digits: String = text.chars().filter(|c| *c != '-').collect();
-    (digits.len() == 32 && digits.chars().all(|c| c.is_ascii_hexdigit())).then(|| digits.to_ascii_lowercase())
+    ((16..=32).contains(&digits.len()) && digits.chars().all(|c| c.is_ascii_hexdigit()))
+        .then(|| digits.to_ascii_lowercase())
 }
 
 /// Why a cluster's name cannot be used.
@@ -214,6 +215,11 @@ mod tests {
         assert_eq!(
             parse_host_id(b"00112233-4455-6677-8899-AABBCCDDEEFF\n").as_deref(),
             Some("00112233445566778899aabbccddeeff")
+        );
+        assert_eq!(
+            parse_host_id(b"0123456789abcdef\n").as_deref(),
+            Some("0123456789abcdef"),
+            "as the guide makes it"
         );
         assert_eq!(parse_host_id(b"short"), None);
     }

@@ -25,7 +25,9 @@ pub(super) enum Failure {
     #[error("metadata servers cannot be added to a cluster yet: make a new cluster with -I")]
     NotInit,
     /// Not an address.
-    #[error("{text:?} is no address of a metadata server: {error}; give ADDRESS or ADDRESS:PORT, such as 10.30.100.101:2510")]
+    #[error(
+        "{text:?} is no address of a metadata server: {error}; give ADDRESS or ADDRESS:PORT, such as 10.30.100.101:2510"
+    )]
     Address {
         /// What was given.
         text: String,

@@ -64,7 +64,11 @@ pub(super) async fn make(plan: Plan) -> Result<(), Failure> {
     match build(&plan, &dirs, address, &mut made).await {
         Ok(()) => {
             let Plan { cluster, dir, .. } = &plan;
-            let _unread = writeln!(io::stdout(), "MDS#{FIRST_MDS_ID} made in {} for the new cluster {cluster:?}", dir.display());
+            let _unread = writeln!(
+                io::stdout(),
+                "MDS#{FIRST_MDS_ID} made in {} for the new cluster {cluster:?}",
+                dir.display()
+            );
             Ok(())
         }
         Err(failure) => {
@@ -95,7 +99,9 @@ async fn check_dir(dir: &Path) -> Result<(), Failure> {
             _ => Ok(()),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(Failure::NotADirectory(dir.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            Err(Failure::NotADirectory(dir.to_owned()))
+        }
         Err(error) => Err(Failure::io("read", dir)(error)),
     }
 }
@@ -156,7 +162,10 @@ async fn build(plan: &Plan, dirs: &HostDirs, address: SocketAddr, made: &mut Mad
 
     made.dir(dir, true)?;
     server::create(dir, authority.cluster().0, cluster, address).await?;
-    authority.save(&dir.join(AUTHORITY_FILE)).await.map_err(Failure::io("write", dir.join(AUTHORITY_FILE)))?;
+    authority
+        .save(&dir.join(AUTHORITY_FILE))
+        .await
+        .map_err(Failure::io("write", dir.join(AUTHORITY_FILE)))?;
     if let Some(verifier) = verifier.transpose()? {
         write(&dir.join(PASSWORD_FILE), &format!("{verifier}\n")).await?;
     }
@@ -230,7 +239,10 @@ impl Made {
                     continue;
                 }
                 let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-                note(&path, if is_dir { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) });
+                note(
+                    &path,
+                    if is_dir { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) },
+                );
             }
         }
         self.files.iter().for_each(|file| note(file, std::fs::remove_file(file)));

@@ -32,8 +32,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make a new cluster and its first metadata server.
-    #[command(after_help = "Examples:\n  vstorage-mdsd make -c stor1 -I -a 10.30.100.101 -r /vstorage/stor1-mds -p\n  \
-                            vstorage-mdsd make -c stor1 -I -a 10.30.100.101:4110 -r /vstorage/stor1-mds")]
+    #[command(
+        after_help = "Examples:\n  vstorage-mdsd make -c stor1 -I -a 10.30.100.101 -r /vstorage/stor1-mds -p\n  \
+                            vstorage-mdsd make -c stor1 -I -a 10.30.100.101:4110 -r /vstorage/stor1-mds"
+    )]
     Make(MakeArgs),
     /// Run a metadata server until SIGTERM.
     #[command(after_help = "Example:\n  vstorage-mdsd run -c stor1 -r /vstorage/stor1-mds")]

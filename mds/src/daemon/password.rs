@@ -3,7 +3,7 @@
 //! Nobody asks for it yet. What stands in the file is an Argon2id hash as a PHC string; the exchange that will prove the
 //! password without showing it brings a form of its own.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 
 use argon2::password_hash::{PasswordHasher, SaltString};
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
@@ -100,7 +100,10 @@ mod tests {
         assert!(matches!(line(b""), Err(PasswordError::Missing)));
         assert!(matches!(line(b"\n"), Err(PasswordError::TooShort)));
         assert!(matches!(line(b"1234567\n"), Err(PasswordError::TooShort)));
-        assert!(matches!(line("äöüß".as_bytes()), Err(PasswordError::TooShort)), "four characters in eight bytes");
+        assert!(
+            matches!(line("äöüß".as_bytes()), Err(PasswordError::TooShort)),
+            "four characters in eight bytes"
+        );
         assert!(matches!(line(b"1234567\xff\n"), Err(PasswordError::NotText)));
         assert!(matches!(line(&[b'x'; PASSWORD_MAX + 1]), Err(PasswordError::TooLong)));
     }

@@ -154,8 +154,11 @@ async fn make_dirs(path: &Path) -> Result<(), OpenError> {
 
 async fn lock(dir: &Path, create: bool) -> Result<File, OpenError> {
     let path = dir.join("lock");
-    let options =
-        if create { OpenOptions::read().create() } else { OpenOptions { write: true, ..OpenOptions::read() } };
+    let options = if create {
+        OpenOptions::read().create()
+    } else {
+        OpenOptions { write: true, ..OpenOptions::read() }
+    };
     let file = match File::open(&path, options).await {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(OpenError::NotCreated(dir.to_owned()));

@@ -128,7 +128,8 @@ mod tests {
     fn sessions_are_read_with_care() {
         let key = |client_id, token: &[u8]| Holder::of(&SessionKey { client_id, token: token.to_vec() });
         assert_eq!(key(2049, &HOLDER.token.to_bytes()).ok(), Some(HOLDER));
-        for bad in [key(0, &[1; 16]), key(1 << 32, &[1; 16]), key(5, &[1; 15]), key(5, &[0; 16]), key(5, &[])] {
+        for bad in [key(0, &[1; 16]), key(1 << 32, &[1; 16]), key(5, &[1; 15]), key(5, &[0; 16]), key(5, &[])]
+        {
             assert_eq!(bad.unwrap_err().status(), Status::SessionExpired);
         }
     }

@@ -13,7 +13,8 @@ pub(crate) fn change(attrs: &WireAttrs) -> Result<AttrChange, Failure> {
         (Some(normal), minimum) => Some(ReplicaChange { normal, minimum }),
         (None, None) => None,
         (None, Some(_)) => {
-            let text = "a minimum of replicas needs their normal number beside it: use replicas=NORMAL:MINIMUM";
+            let text =
+                "a minimum of replicas needs their normal number beside it: use replicas=NORMAL:MINIMUM";
             return Err(Failure::new(Status::Invalid, text));
         }
     };

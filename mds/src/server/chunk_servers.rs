@@ -7,8 +7,8 @@ use std::time::Duration;
 use rt::time::Instant;
 use wire::cluster::{Event, Severity};
 use wire::cs::{
-    FLAGS_FAILED, FenceItem, Heartbeat, HeartbeatReply, RegisterCs, RegisterCsReply, ReplicaReport, ReplicaState,
-    ReportChunks, flag_letters,
+    FLAGS_FAILED, FenceItem, Heartbeat, HeartbeatReply, RegisterCs, RegisterCsReply, ReplicaReport,
+    ReplicaState, ReportChunks, flag_letters,
 };
 use wire::hello::Empty;
 use wire::{BodyError, Status};
@@ -132,7 +132,8 @@ impl Reign {
         if call.flags & FLAGS_FAILED != 0 {
             return Err(failed(call.flags));
         }
-        if self.read(|state| state.servers().any(|known| known.uuid.0[..] == call.cs_uuid && is_stale(known))) {
+        if self.read(|state| state.servers().any(|known| known.uuid.0[..] == call.cs_uuid && is_stale(known)))
+        {
             return Err(stale());
         }
         let term = self.cs_term();
@@ -199,7 +200,8 @@ impl Reign {
         self.confirm(asked).await?;
         // Nothing is awaited until the term is longer.
         let known = self.read(|state| {
-            let server = state.server(cs).filter(|server| server.session == call.session && !server.is_lapsed())?;
+            let server =
+                state.server(cs).filter(|server| server.session == call.session && !server.is_lapsed())?;
             Some((is_worth_an_entry(server, &call), is_stale(server)))
         });
         let (worth, is_stale) = known.ok_or_else(Failure::not_registered)?;
@@ -232,8 +234,13 @@ impl Reign {
 
     /// Logs what a heartbeat says, as far as it is worth an entry.
     fn report(self: &Rc<Self>, cs: CsId, call: &Heartbeat, worth: bool) {
-        let events: Vec<_> =
-            call.events.iter().map(told).chain(call.differences.iter().filter_map(found)).take(REPORTED_MAX).collect();
+        let events: Vec<_> = call
+            .events
+            .iter()
+            .map(told)
+            .chain(call.differences.iter().filter_map(found))
+            .take(REPORTED_MAX)
+            .collect();
         if events.is_empty() && !worth {
             return;
         }
@@ -258,7 +265,10 @@ impl Reign {
         self.confirm(asked).await?;
         let known = self.read(|state| {
             let cs = CsId(u32::try_from(call.cs_id).ok()?);
-            state.server(cs).filter(|server| server.session == call.session && !server.is_lapsed()).map(|_| ())
+            state
+                .server(cs)
+                .filter(|server| server.session == call.session && !server.is_lapsed())
+                .map(|_| ())
         });
         known.map(|()| Empty {}).ok_or_else(Failure::not_registered)
     }
@@ -269,8 +279,10 @@ fn registration(call: &RegisterCs, term_ms: u32) -> Result<command::RegisterCs, 
     wire::body::id16("cs_uuid", &call.cs_uuid)?;
     wire::body::id16("boot_id", &call.boot_id)?;
     let claimed_id = u32::try_from(call.cs_id).map_err(|_| Refusal::UnknownCs(u32::MAX))?;
-    let (journal_path, journal_bytes) =
-        call.journal.as_ref().map_or((String::new(), 0), |journal| (journal.path.clone(), journal.size_bytes));
+    let (journal_path, journal_bytes) = call
+        .journal
+        .as_ref()
+        .map_or((String::new(), 0), |journal| (journal.path.clone(), journal.size_bytes));
     Ok(command::RegisterCs {
         cs_uuid: call.cs_uuid.clone(),
         claimed_id,

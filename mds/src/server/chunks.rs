@@ -42,8 +42,12 @@ impl Reign {
             return Err(Refusal::TooMany(many).into());
         }
         let beyond = || Failure::new(Status::Invalid, "a position lies beyond the end of every file");
-        let indices: Vec<u32> =
-            call.indices.iter().map(|index| u32::try_from(*index)).collect::<Result<_, _>>().map_err(|_| beyond())?;
+        let indices: Vec<u32> = call
+            .indices
+            .iter()
+            .map(|index| u32::try_from(*index))
+            .collect::<Result<_, _>>()
+            .map_err(|_| beyond())?;
         self.confirm(asked).await?;
         self.read(|state| check_lease(state, &holder, file, call.epoch, Some(LeaseMode::Exclusive)))?;
         let listener = self.waiting.listen(file);

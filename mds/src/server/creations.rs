@@ -103,7 +103,8 @@ impl Reign {
 
     fn is_creating(&self, chunk: ChunkId, cs: CsId, attempt: Attempt) -> bool {
         self.read(|state| {
-            let entry = state.tree().file(attempt.file).ok().and_then(|file| file.chunks().get(attempt.index));
+            let entry =
+                state.tree().file(attempt.file).ok().and_then(|file| file.chunks().get(attempt.index));
             let member = entry.filter(|entry| entry.id() == chunk).and_then(|entry| entry.members().on(cs));
             member.is_some_and(|member| member.state == MemberState::Creating)
         })
@@ -139,7 +140,9 @@ mod tests {
         let start = Instant::from_nanos(0);
         creations.begin(CHUNK, CsId(1025), FILE, 0, start);
         creations.begin(CHUNK, CsId(1026), FILE, 0, start + Duration::from_secs(1));
-        let due = |creations: &Creations| creations.next().map(|(_, cs, attempt)| (cs.0, attempt.due.since(start).as_millis()));
+        let due = |creations: &Creations| {
+            creations.next().map(|(_, cs, attempt)| (cs.0, attempt.due.since(start).as_millis()))
+        };
         assert_eq!(due(&creations), Some((1025, 3000)));
         creations.refused(CHUNK, CsId(1026), start + Duration::from_secs(2));
         assert_eq!(due(&creations), Some((1026, 2000)));

@@ -113,7 +113,9 @@ impl From<Refusal> for Failure {
         match refusal {
             Refusal::WrongEpoch(wrong) => failure.detail(wrong.current),
             Refusal::InUse(held) => failure.detail(held.by.first().copied().unwrap_or(0).into()),
-            Refusal::SessionTaken(_) | Refusal::CsTwice(_) | Refusal::NoPlace(_) => failure.after_ms(LATER_MS),
+            Refusal::SessionTaken(_) | Refusal::CsTwice(_) | Refusal::NoPlace(_) => {
+                failure.after_ms(LATER_MS)
+            }
             _ => failure,
         }
     }

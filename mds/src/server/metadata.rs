@@ -111,7 +111,8 @@ impl Machine for Metadata {
     /// If the command was written by a later version. Skipping it would make this server differ from its peers for
     /// ever, and nothing after it may be applied either, so it is better to stop.
     fn apply(&mut self, number: u64, command: &[u8]) -> Answer {
-        let command = Command::decode_log(command).unwrap_or_else(|error| panic!("command {number}: {error}"));
+        let command =
+            Command::decode_log(command).unwrap_or_else(|error| panic!("command {number}: {error}"));
         let applied = self.0.state.borrow_mut().apply(number, &command);
         for event in &applied.events {
             tracing::info!(id = event.id, code = event.name(), "{}", event.message());
@@ -163,7 +164,8 @@ mod tests {
         assert!(metadata.0.effects.borrow().is_empty());
         metadata.collect(true);
         metadata.apply(3, &session(2)).unwrap();
-        assert!(matches!(metadata.0.effects.borrow()[..], [Effect::WatchClient { .. }]), "{:?}", metadata.0.effects);
+        let effects: Vec<Effect> = metadata.0.effects.borrow().iter().cloned().collect();
+        assert!(matches!(effects[..], [Effect::WatchClient { .. }]), "{effects:?}");
         metadata.collect(false);
         assert!(metadata.0.effects.borrow().is_empty());
     }

@@ -250,7 +250,8 @@ impl Server {
     async fn begin_reign(&self, metadata: &Metadata, served: &Rc<Served>, options: &Rc<ServerOptions>) {
         loop {
             let begun =
-                Reign::begin(self.consensus.clone(), metadata.clone(), Rc::clone(served), Rc::clone(options)).await;
+                Reign::begin(self.consensus.clone(), metadata.clone(), Rc::clone(served), Rc::clone(options))
+                    .await;
             match begun {
                 Ok(reign) => {
                     self.reign.replace(Some(reign));
@@ -275,7 +276,12 @@ impl Server {
 ///
 /// # Errors
 /// [`ServerError`]. The caller removes what there is of the directory then.
-pub async fn create(dir: &Path, cluster: [u8; 16], name: &str, address: SocketAddr) -> Result<(), ServerError> {
+pub async fn create(
+    dir: &Path,
+    cluster: [u8; 16],
+    name: &str,
+    address: SocketAddr,
+) -> Result<(), ServerError> {
     let options = raft::Options::default();
     Consensus::<Metadata>::create(dir, FIRST_MDS_ID, &address.to_string(), options.log).await?;
     let consensus = Consensus::open(dir, Metadata::new(), options, Rc::new(NoPeers)).await?;

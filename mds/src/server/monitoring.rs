@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use prost::Message;
+use wire::MAX_BODY;
 use wire::cluster::{
-    ChunkCounts, ClusterHealth, ClusterStat, ClusterStatReply, ConfigEntry, CsInfo, Event, GetConfig, GetConfigReply,
-    GetEvents, GetEventsReply, ListServices, ListServicesReply, MdsInfo, ServiceStatus, SetConfig, Severity, Space,
+    ChunkCounts, ClusterHealth, ClusterStat, ClusterStatReply, ConfigEntry, CsInfo, Event, GetConfig,
+    GetConfigReply, GetEvents, GetEventsReply, ListServices, ListServicesReply, MdsInfo, ServiceStatus,
+    SetConfig, Severity, Space,
 };
 use wire::cs::FLAGS_FAILED;
 use wire::hello::Empty;
 use wire::limits::MAX_LISTED;
-use wire::MAX_BODY;
 
 use super::asked::Asked;
 use super::failure::Failure;
@@ -35,10 +36,17 @@ impl Reign {
             key: setting.spec.name.to_owned(),
             value: setting.value.to_string(),
             default: setting.spec.default.to_string(),
-            description: format!("{} ({} to {} {})", setting.spec.about, setting.spec.min, setting.spec.max, setting.spec.unit),
+            description: format!(
+                "{} ({} to {} {})",
+                setting.spec.about, setting.spec.min, setting.spec.max, setting.spec.unit
+            ),
         };
         let entries = self.read(|state| {
-            state.settings().filter(|setting| setting.spec.name.starts_with(&call.prefix)).map(entry).collect()
+            state
+                .settings()
+                .filter(|setting| setting.spec.name.starts_with(&call.prefix))
+                .map(entry)
+                .collect()
         });
         Ok(GetConfigReply { entries })
     }
@@ -64,7 +72,11 @@ impl Reign {
         Ok(ListServicesReply { mds: vec![self.mds_info()], cs: self.cs_infos(&unique) })
     }
 
-    pub(super) async fn cluster_stat(&self, _: ClusterStat, asked: &Asked) -> Result<ClusterStatReply, Failure> {
+    pub(super) async fn cluster_stat(
+        &self,
+        _: ClusterStat,
+        asked: &Asked,
+    ) -> Result<ClusterStatReply, Failure> {
         self.confirm(asked).await?;
         let (summary, unique) = self.read(|state| (state.summary(), unique_replicas(state)));
         let (name, uuid) = self.read(|state| {
@@ -293,47 +305,69 @@ fn millis(time: std::time::Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::Command;
-    use crate::state::command::{InitCluster, LeaderElected};
+    use crate::state::command::{InitCluster, RegisterCs, ReportedEvent, ReportedSeverity};
+    use crate::state::{Command, REPORTED_MAX, Secret};
 
-    fn state_with(events: u64) -> State {
+    /// A state with at least this many events, as long as events can be. Gives how many there are, too.
+    fn state_with(events: u64) -> (State, u64) {
         let mut state = State::new();
-        let init = InitCluster { uuid: vec![1; 16], name: "stor1".into() };
-        let mut apply = |number, op| state.apply(number, &Command::internal(number, op)).outcome.unwrap();
-        apply(1, CommandOp::InitCluster(init));
-        for number in 2..=events {
-            apply(number, CommandOp::LeaderElected(LeaderElected { mds_id: 1, address: "a".repeat(400) }));
+        let mut number = 0;
+        let mut apply = |state: &mut State, op| {
+            number += 1;
+            state.apply(number, &Command::internal(number, op)).outcome.unwrap()
+        };
+        apply(&mut state, CommandOp::InitCluster(InitCluster { uuid: vec![1; 16], name: "stor1".into() }));
+        let register = RegisterCs {
+            cs_uuid: vec![2; 16],
+            new_nonce: Secret { high: 1, low: 1 },
+            boot_id: vec![3; 16],
+            ..RegisterCs::default()
+        };
+        apply(&mut state, CommandOp::RegisterCs(register));
+        let (cs, session) = state.servers().map(|server| (server.id.0, server.session)).next().unwrap();
+        let long = ReportedEvent {
+            severity: ReportedSeverity::Info.into(),
+            code: "cs.test".into(),
+            message: "m".repeat(1024),
+        };
+        let report =
+            command::CsReport { cs, session, events: vec![long; REPORTED_MAX], ..Default::default() };
+        while state.events().last_id() < events {
+            apply(&mut state, CommandOp::CsReport(report.clone()));
         }
-        state
+        let last = state.events().last_id();
+        (state, last)
     }
 
     #[test]
     fn events_come_in_pages_from_either_end() {
-        let state = state_with(100);
+        let (state, last) = state_with(100);
         let ids = |after, most, newest| -> Vec<u64> {
             events(&state, after, most, newest).events.iter().map(|event| event.id).collect()
         };
         assert_eq!(ids(0, 3, false), [1, 2, 3]);
-        assert_eq!(ids(98, 3, false), [99, 100]);
-        assert_eq!(ids(0, 3, true), [98, 99, 100]);
-        assert_eq!(ids(99, 3, true), [100]);
-        assert_eq!(ids(100, 3, true), [0; 0]);
+        assert_eq!(ids(last - 2, 3, false), [last - 1, last]);
+        assert_eq!(ids(0, 3, true), [last - 2, last - 1, last]);
+        assert_eq!(ids(last - 1, 3, true), [last]);
+        assert_eq!(ids(last, 3, true), [0; 0]);
         assert_eq!(ids(u64::MAX, 3, false), [0; 0]);
-        assert_eq!(events(&state, 0, 3, false).last_id, 100);
+        assert_eq!(events(&state, 0, 3, false).last_id, last);
         let first = &events(&state, 0, 1, false).events[0];
         assert_eq!((first.code.as_str(), first.sys.as_str()), ("mds.cluster_created", "MDS"));
+        let reported = &events(&state, 0, 1, true).events[0];
+        assert_eq!((reported.code.as_str(), reported.severity()), ("cs.test", Severity::Info));
     }
 
     #[test]
     fn an_answer_never_outgrows_its_frame() {
-        let state = state_with(5000);
+        let (state, last) = state_with(5000);
         for newest in [false, true] {
             let reply = events(&state, 0, MAX_LISTED, newest);
             assert!(wire::encode_body(&reply).is_ok(), "{} events", reply.events.len());
-            assert!(reply.events.len() > 1000);
+            assert!(reply.events.len() > 800);
             let ids: Vec<u64> = reply.events.iter().map(|event| event.id).collect();
             assert!(ids.windows(2).all(|pair| pair[0] + 1 == pair[1]));
-            assert_eq!(ids[if newest { ids.len() - 1 } else { 0 }], if newest { 5000 } else { 1 });
+            assert_eq!(ids[if newest { ids.len() - 1 } else { 0 }], if newest { last } else { 1 });
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Names, sizes and attributes.
 
 use wire::hello::Empty;
-use wire::namespace::{
-    Create, Entry, FileKind, FileRef, FileReply, GetAttr, GetAttrReply, List, ListReply, Remove, Rename, Resize,
-    SetAttr, SetAttrReply, Stat,
-};
 use wire::limits::MAX_LISTED;
+use wire::namespace::{
+    Create, Entry, FileKind, FileRef, FileReply, GetAttr, GetAttrReply, List, ListReply, Remove, Rename,
+    Resize, SetAttr, SetAttrReply, Stat,
+};
 use wire::{BodyError, Status};
 
 use super::asked::Asked;
@@ -32,7 +32,9 @@ impl Reign {
             FileKind::Directory if call.size > 0 => {
                 return Err(Failure::new(Status::Invalid, "a directory has no size"));
             }
-            FileKind::Directory => CommandOp::MakeDir(MakeDir { path: call.path.clone(), parents: false, mode }),
+            FileKind::Directory => {
+                CommandOp::MakeDir(MakeDir { path: call.path.clone(), parents: false, mode })
+            }
             FileKind::Unspecified => return Err(BodyError::Missing { field: "kind" }.into()),
         };
         let id = match self.change(asked, asked.key(None), op).await?? {

@@ -231,7 +231,10 @@ impl CsLink {
         let told = fences.len() - untold;
         let mut rest = fences[told..].chunks(FENCES_MAX).peekable();
         while let Some(batch) = rest.next() {
-            let items: Vec<_> = batch.iter().map(|fence| (FileId::from_raw(fence.file), Epoch::from_raw(fence.epoch))).collect();
+            let items: Vec<_> = batch
+                .iter()
+                .map(|fence| (FileId::from_raw(fence.file), Epoch::from_raw(fence.epoch)))
+                .collect();
             loop {
                 match self.send_fences(&items, rest.peek().is_none()).await {
                     Ok(results) if results.iter().all(is_ok) => break,
@@ -267,7 +270,12 @@ impl CsLink {
                     created.push(*chunk);
                     self.creates.done(*chunk, *item);
                 } else {
-                    tracing::warn!("{} refuses to create chunk {:#x}: {}", self.cs, chunk.raw(), status_of(result));
+                    tracing::warn!(
+                        "{} refuses to create chunk {:#x}: {}",
+                        self.cs,
+                        chunk.raw(),
+                        status_of(result)
+                    );
                     self.creates.put_off(*chunk, now + PAUSE);
                     reign.creations.refused(*chunk, self.cs, now);
                 }
@@ -302,7 +310,12 @@ impl CsLink {
                     recorded.push(FenceRecord { file: file.raw(), epoch: epoch.raw() });
                     self.fences.done(*file, *epoch);
                 } else {
-                    tracing::warn!("{} does not fence file {:#x}: {}", self.cs, file.raw(), status_of(result));
+                    tracing::warn!(
+                        "{} does not fence file {:#x}: {}",
+                        self.cs,
+                        file.raw(),
+                        status_of(result)
+                    );
                     self.fences.put_off(*file, rt::time::now() + PAUSE);
                 }
             }
@@ -317,7 +330,10 @@ impl CsLink {
     async fn delete_all(self: Rc<Self>, reign: Rc<Reign>) {
         loop {
             let batch = self.deletes.next(CHUNKS_MAX).await;
-            let item = |(chunk, version): &(ChunkId, Version)| DeleteItem { chunk_id: chunk.raw(), version: version.raw() };
+            let item = |(chunk, version): &(ChunkId, Version)| DeleteItem {
+                chunk_id: chunk.raw(),
+                version: version.raw(),
+            };
             let results = match self.send(&DeleteChunks { items: batch.iter().map(item).collect() }).await {
                 Ok(reply) => reply.results,
                 Err(undone) => match self.later(undone, &self.deletes, &batch).await {
@@ -331,7 +347,12 @@ impl CsLink {
                     chunks.push(chunk.raw());
                     self.deletes.done(*chunk, *version);
                 } else {
-                    tracing::warn!("{} does not delete chunk {:#x}: {}", self.cs, chunk.raw(), status_of(result));
+                    tracing::warn!(
+                        "{} does not delete chunk {:#x}: {}",
+                        self.cs,
+                        chunk.raw(),
+                        status_of(result)
+                    );
                     self.deletes.put_off(*chunk, rt::time::now() + PAUSE);
                 }
             }

@@ -52,7 +52,8 @@ impl Rates {
         if now.since(*to) > SPAN || millis == 0 {
             return IoStats::default();
         }
-        let rate = |count: u64| u64::try_from(u128::from(count) * 1000 / u128::from(millis)).unwrap_or(u64::MAX);
+        let rate =
+            |count: u64| u64::try_from(u128::from(count) * 1000 / u128::from(millis)).unwrap_or(u64::MAX);
         let added = difference(first, last);
         IoStats {
             read_bytes: rate(added.read_bytes),

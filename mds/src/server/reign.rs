@@ -164,7 +164,9 @@ impl Reign {
     pub(crate) async fn confirm(&self, asked: &Asked) -> Result<(), Failure> {
         match rt::time::timeout_at(asked.answer_by(), self.consensus.read_barrier()).await {
             Ok(confirmed) => confirmed?,
-            Err(_) => return Err(Failure::busy("the metadata servers do not agree in time on who is the master")),
+            Err(_) => {
+                return Err(Failure::busy("the metadata servers do not agree in time on who is the master"));
+            }
         }
         if self.is_over() { Err(Self::not_master()) } else { Ok(()) }
     }
@@ -258,8 +260,12 @@ impl Reign {
                 }
                 self.servers.borrow().order(cs, |link| link.create(self, file, &chunks));
             }
-            Effect::Fence { cs, file, epoch } => self.servers.borrow().order(cs, |link| link.fence(file, epoch)),
-            Effect::DeleteChunks { cs, chunks } => self.servers.borrow().order(cs, |link| link.delete(&chunks)),
+            Effect::Fence { cs, file, epoch } => {
+                self.servers.borrow().order(cs, |link| link.fence(file, epoch))
+            }
+            Effect::DeleteChunks { cs, chunks } => {
+                self.servers.borrow().order(cs, |link| link.delete(&chunks))
+            }
             Effect::WatchClient { client, session } => {
                 self.sessions.borrow_mut().watch.begin(client, session, now + self.lease_term());
                 self.terms_changed.notify_all();
@@ -271,7 +277,9 @@ impl Reign {
                 self.terms_changed.notify_all();
             }
             Effect::UnwatchClient { client } => self.sessions.borrow_mut().forget(client),
-            Effect::LeaseLost { client, file, epoch } => self.sessions.borrow_mut().note_lost(client, file, epoch),
+            Effect::LeaseLost { client, file, epoch } => {
+                self.sessions.borrow_mut().note_lost(client, file, epoch)
+            }
             Effect::LeaseFree { file } | Effect::ChunkUsable { file, .. } => self.waiting.wake(file),
             // Its connection to that chunk server has told it.
             Effect::Reopen { client, file } => {

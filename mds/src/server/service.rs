@@ -54,7 +54,9 @@ impl Server {
         let op = request.known_op().ok_or_else(|| unsupported(&request))?;
         let role = connection.peer().role;
         match op.group() {
-            Group::Connection | Group::Data | Group::Reconcile | Group::Command => return Err(unsupported(&request)),
+            Group::Connection | Group::Data | Group::Reconcile | Group::Command => {
+                return Err(unsupported(&request));
+            }
             group if !may_ask(role, group) => {
                 let text = format!("{op} is not for peers of the role {}", link::identity::role_name(role));
                 return Err(Failure::new(Status::Forbidden, text));

@@ -151,7 +151,10 @@ impl Reign {
             self.terms_changed.notify_all();
         }
         if !sessions.watch.renew(client, session, now + term) {
-            return Err(Failure::new(Status::SessionExpired, "the session was not renewed in time and is over"));
+            return Err(Failure::new(
+                Status::SessionExpired,
+                "the session was not renewed in time and is over",
+            ));
         }
         // `answered_below` needs no attention: the answers kept for a session are bounded by their number.
         let address = asked.connection.peer().address.to_string();

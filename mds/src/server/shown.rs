@@ -113,7 +113,8 @@ fn chunk(entry: &ChunkEntry, minimum: usize) -> ChunkMap {
 
 /// Where the chunk servers of these chunks are.
 fn servers_of(state: &State, chunks: &[ChunkMap]) -> Vec<CsAddress> {
-    let ids: BTreeSet<u64> = chunks.iter().flat_map(|chunk| &chunk.members).map(|member| member.cs_id).collect();
+    let ids: BTreeSet<u64> =
+        chunks.iter().flat_map(|chunk| &chunk.members).map(|member| member.cs_id).collect();
     let found = ids.into_iter().filter_map(|id| state.server(CsId(u32::try_from(id).ok()?)));
     let shown = found.map(|server| CsAddress {
         cs_id: server.id.0.into(),

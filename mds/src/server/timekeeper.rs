@@ -94,7 +94,8 @@ impl Reign {
         });
         if lapsed {
             let state = CsState::Offline.into();
-            let _refused = self.insist(CommandOp::CsStateChanged(CsStateChanged { cs: cs.0, session, state })).await;
+            let _refused =
+                self.insist(CommandOp::CsStateChanged(CsStateChanged { cs: cs.0, session, state })).await;
         }
         self.servers.borrow_mut().offline.end_this(cs, session);
     }

@@ -42,7 +42,10 @@ impl Carrier {
                     Call::Snapshot => target.install_snapshot(&body).await,
                 };
                 drop(target);
-                answer.map_err(|error: RpcError| PeerError::Refused { node: peer.node, reason: error.to_string() })
+                answer.map_err(|error: RpcError| PeerError::Refused {
+                    node: peer.node,
+                    reason: error.to_string(),
+                })
             };
             let late = PeerError::TimedOut { node: peer.node, after: within };
             rt::time::timeout(within, work).await.unwrap_or(Err(late))
@@ -108,7 +111,13 @@ impl Cluster {
 
     async fn leader(&self) -> u64 {
         loop {
-            let leader = self.table.0.borrow().iter().find(|(_, group)| group.role().is_leader()).map(|(node, _)| *node);
+            let leader = self
+                .table
+                .0
+                .borrow()
+                .iter()
+                .find(|(_, group)| group.role().is_leader())
+                .map(|(node, _)| *node);
             match leader {
                 Some(node) => return node,
                 None => control::advance(Duration::from_millis(50)).await,
@@ -176,7 +185,10 @@ async fn three_members() {
     cluster.equal(count as usize).await;
     cluster.group(1).read_barrier().await.expect("a majority agrees");
     let refused = cluster.group(2).propose(b"here".to_vec()).await.unwrap_err();
-    assert!(matches!(&refused, ProposeError::NotLeader { leader: Some(leader) } if leader.node == 1), "{refused}");
+    assert!(
+        matches!(&refused, ProposeError::NotLeader { leader: Some(leader) } if leader.node == 1),
+        "{refused}"
+    );
 
     // The leader loses power: another one takes over, with a higher term, and has everything.
     cluster.power_off(1);

@@ -125,7 +125,9 @@ where
 
 fn add_host(rng: &mut Rng) -> HostId {
     let atomic_unit = if rng.below(2) == 0 { 512 } else { 4096 };
-    control::add_host(HostOptions::new("mds").with_disk(DiskOptions { atomic_unit, ..DiskOptions::default() }))
+    control::add_host(
+        HostOptions::new("mds").with_disk(DiskOptions { atomic_unit, ..DiskOptions::default() }),
+    )
 }
 
 /// Creates a member; a creation that is interrupted is begun again elsewhere.
@@ -191,8 +193,12 @@ fn answered_proposals_survive_kills_and_power_cuts() {
         hits.into_iter().for_each(|(name, count)| *coverage.entry(name).or_default() += count);
     }
     assert!(total > 20_000, "only {total} proposals were answered in all");
-    for name in ["host.power-cut", "process.kill", "crash.write-lost", "crash.write-torn", "crash.name-lost"] {
-        assert!(FAULTS.contains(&name) && coverage.get(name).is_some_and(|count| *count > 0), "{name}: {coverage:?}");
+    for name in ["host.power-cut", "process.kill", "crash.write-lost", "crash.write-torn", "crash.name-lost"]
+    {
+        assert!(
+            FAULTS.contains(&name) && coverage.get(name).is_some_and(|count| *count > 0),
+            "{name}: {coverage:?}"
+        );
     }
     for name in ["mds.log-torn-tail", "mds.log-new-segment", "mds.snapshot-written"] {
         assert!(coverage.get(name).is_some_and(|count| *count > 0), "{name}: {coverage:?}");
@@ -367,7 +373,10 @@ fn a_fresh_directory_on_a_full_disk_is_refused_in_words() {
         on(host, async {
             let error = Group::create(Path::new("/mds"), 1, "a:1", tiny().log).await.unwrap_err();
             assert!(error.to_string().starts_with("cannot make a log segment in /mds"), "{error}");
-            assert!(matches!(open(Path::new("/mds"), tiny()).await, Err(StartError::Open(OpenError::NotCreated(_)))));
+            assert!(matches!(
+                open(Path::new("/mds"), tiny()).await,
+                Err(StartError::Open(OpenError::NotCreated(_)))
+            ));
         })
         .await;
         control::occupy(host, "/", 0);

@@ -134,7 +134,11 @@ pub(super) async fn run<D: Device, E: Exports>(
     tracing::debug!(client = id, structured = session.structured, "ready");
     let connection = Rc::new(Connection {
         id,
-        budget: Budget::new(surroundings.requests_max.into(), surroundings.bytes_max, &surroundings.server_bytes),
+        budget: Budget::new(
+            surroundings.requests_max.into(),
+            surroundings.bytes_max,
+            &surroundings.server_bytes,
+        ),
         device,
         session,
         surroundings,

@@ -2,12 +2,12 @@
 
 use rt::buf::View;
 
+use super::MAX_EXTENTS;
 use super::block_status::{BlockStatus, ExtentState, Room};
 use super::connection::{Connection, Job};
 use super::gather::{ReadData, Reply};
 use super::session::MetaContext;
 use super::transmission::{Errno, Request};
-use super::MAX_EXTENTS;
 use crate::device::{Device, DeviceError};
 
 /// Longest range of one request to the device, in bytes; ranges are cut at multiples of it. A client may trim 4 GiB

@@ -240,7 +240,11 @@ impl Cursor<'_> {
     fn next(&mut self, max: usize) -> Option<(usize, Option<View>)> {
         let (len, data) = match self.current.take() {
             Some(current) => current,
-            None => self.parts.by_ref().map(|(len, data)| (*len as usize, data.clone())).find(|(len, _)| *len > 0)?,
+            None => self
+                .parts
+                .by_ref()
+                .map(|(len, data)| (*len as usize, data.clone()))
+                .find(|(len, _)| *len > 0)?,
         };
         if len <= max {
             return Some((len, data));

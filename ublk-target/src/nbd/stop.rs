@@ -37,7 +37,10 @@ impl Stop {
 
 /// Runs `work` until it is ready or `end` is, which wins a draw; `None` if it ended so. `end` may be used again
 /// until it has ended something.
-pub(super) async fn unless<E: Future<Output = ()>, F: Future>(mut end: Pin<&mut E>, work: F) -> Option<F::Output> {
+pub(super) async fn unless<E: Future<Output = ()>, F: Future>(
+    mut end: Pin<&mut E>,
+    work: F,
+) -> Option<F::Output> {
     let mut work = std::pin::pin!(work);
     poll_fn(|cx| {
         if end.as_mut().poll(cx).is_ready() {

@@ -37,7 +37,10 @@ fn a_client_that_does_not_read_its_replies_is_read_no_further() {
         let sent = stuff(&mut stalled, &requests).await;
         assert!(sent < requests.len(), "50 000 reads of 1 MiB were accepted");
         let served = server.control.diary.borrow().iter().filter(|entry| !entry.ended).count();
-        assert!(served < 32, "{served} reads of 1 MiB were carried out for 8 MiB of room and some in the socket");
+        assert!(
+            served < 32,
+            "{served} reads of 1 MiB were carried out for 8 MiB of room and some in the socket"
+        );
         assert!(server.control.peak.get().1 <= 8 << 20);
         // Others are served as if nothing were.
         let started = rt::time::now();
@@ -96,13 +99,15 @@ fn floods_of_requests_leave_the_receive_buffers_to_others() {
 #[test]
 fn all_connections_together_have_a_limit() {
     run(async {
-        let options = ServeOptions { bytes_max: 4 << 20, bytes_total_max: 6 << 20, ..ServeOptions::default() };
+        let options =
+            ServeOptions { bytes_max: 4 << 20, bytes_total_max: 6 << 20, ..ServeOptions::default() };
         let server = Server::start(64 * MIB, options).await;
         server.control.shut_below.set(u64::MAX);
         let mut clients = Vec::new();
         for _ in 0..4 {
             let mut client = server.client().await;
-            let batch: Vec<u8> = (0..8).flat_map(|at| request(wire::CMD_READ, 0, at, at * MIB, 1 << 20)).collect();
+            let batch: Vec<u8> =
+                (0..8).flat_map(|at| request(wire::CMD_READ, 0, at, at * MIB, 1 << 20)).collect();
             client.send(&batch).await;
             clients.push(client);
         }

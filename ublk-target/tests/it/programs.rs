@@ -38,11 +38,8 @@ fn qemu_img_and_nbdinfo_describe_the_export() {
         return;
     }
     run(async {
-        let options = ServeOptions {
-            name: "vol".into(),
-            description: "a volume".into(),
-            ..ServeOptions::default()
-        };
+        let options =
+            ServeOptions { name: "vol".into(), description: "a volume".into(), ..ServeOptions::default() };
         let server = Server::start(64 * MIB, options).await;
         let info = succeed("qemu-img", &["info", "--output=json", &server.uri()]).await;
         assert!(info.contains("\"virtual-size\": 67108864"), "{info}");
@@ -83,7 +80,11 @@ fn an_image_goes_in_and_comes_out_unchanged_with_qemu() {
         let (image, back) = (server.path("image"), server.path("back"));
         let expected = make_image(&image, size);
         let uri = server.uri();
-        succeed("qemu-img", &["convert", "-n", "-W", "-m", "8", "-f", "raw", "-O", "raw", text(&image), &uri]).await;
+        succeed(
+            "qemu-img",
+            &["convert", "-n", "-W", "-m", "8", "-f", "raw", "-O", "raw", text(&image), &uri],
+        )
+        .await;
         assert!(std::fs::read(server.file()).unwrap() == expected, "the device holds the image");
         succeed("qemu-img", &["compare", "-f", "raw", "-F", "raw", text(&image), &uri]).await;
         succeed("qemu-img", &["convert", "-f", "raw", "-O", "raw", &uri, text(&back)]).await;

@@ -23,7 +23,8 @@ fn what_is_written_is_read_back_whole_and_in_parts() {
             assert_eq!(flags & wire::FLAG_CAN_MULTI_CONN, wire::FLAG_CAN_MULTI_CONN);
             assert_eq!(flags & wire::FLAG_SEND_DF != 0, structured);
             // Sizes on both sides of what is copied and what is received directly, aligned or not.
-            let sizes = [1, 511, 4096, 5000, 16_383, 16_384, 16_385, 65_536, 1 << 20, (1 << 20) + 7, 32 << 20];
+            let sizes =
+                [1, 511, 4096, 5000, 16_383, 16_384, 16_385, 65_536, 1 << 20, (1 << 20) + 7, 32 << 20];
             for (at, len) in sizes.into_iter().enumerate() {
                 let data = pattern(len, at as u8);
                 let offset = at as u64 * 100_003;
@@ -69,7 +70,8 @@ fn holes_are_sent_as_holes_and_reported() {
         let mut client = server.client().await;
         client.write(0, 8 * MIB, &pattern(1 << 20, 1)).await;
         let answer = client.ask(wire::CMD_READ, 0, 7 * MIB, 3 << 20).await;
-        let shape: Vec<_> = answer.content.iter().map(|(at, data, is_data)| (*at, data.len(), *is_data)).collect();
+        let shape: Vec<_> =
+            answer.content.iter().map(|(at, data, is_data)| (*at, data.len(), *is_data)).collect();
         assert_eq!(shape, [(7 * MIB, 1 << 20, false), (8 * MIB, 1 << 20, true), (9 * MIB, 1 << 20, false)]);
         // One chunk if the client asks for that.
         let whole = client.ask(wire::CMD_READ, wire::CMD_FLAG_DF, 7 * MIB, 3 << 20).await;

@@ -56,7 +56,9 @@ fn daemons(dir: &Path) -> Vec<i32> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     let mut found = Vec::new();
     for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
         let command = std::fs::read(entry.path().join("comm")).unwrap_or_default();
         let ours = command.starts_with(b"vstorage-");
@@ -94,20 +96,23 @@ fn free_ports() -> Result<u16, Error> {
 impl Cluster {
     /// Makes and starts the cluster.
     pub(super) fn make(workspace: &Workspace, dir: &Path) -> Result<Self, Error> {
-        std::fs::create_dir_all(dir.join("etc")).map_err(|source| Error::Read { path: dir.to_owned(), source })?;
-        let cluster =
-            Self { dir: dir.to_owned(), binaries: binaries(workspace), export: None, keep: false };
+        std::fs::create_dir_all(dir.join("etc"))
+            .map_err(|source| Error::Read { path: dir.to_owned(), source })?;
+        let cluster = Self { dir: dir.to_owned(), binaries: binaries(workspace), export: None, keep: false };
         let address = format!("127.0.0.1:{}", free_ports()?);
         let mds = dir.join("mds");
-        let mut make = cluster.command(&["make-mds", "-I", "-a", &address, "-r", &mds.display().to_string(), "-p"]);
+        let mut make =
+            cluster.command(&["make-mds", "-I", "-a", &address, "-r", &mds.display().to_string(), "-p"]);
         make.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = make.spawn().map_err(|source| Error::Spawn { program: "vstorage make-mds".into(), source })?;
+        let mut child =
+            make.spawn().map_err(|source| Error::Spawn { program: "vstorage make-mds".into(), source })?;
         if let Some(mut stdin) = child.stdin.take() {
             // A command that ended before it read the password says why itself.
             let _ended = writeln!(stdin, "{PASSWORD}");
         }
-        let output =
-            child.wait_with_output().map_err(|source| Error::Wait { program: "vstorage make-mds".into(), source })?;
+        let output = child
+            .wait_with_output()
+            .map_err(|source| Error::Wait { program: "vstorage make-mds".into(), source })?;
         if !output.status.success() {
             return Err(failed(format!("vstorage make-mds: {}", String::from_utf8_lossy(&output.stderr))));
         }
@@ -204,7 +209,11 @@ impl Cluster {
     pub(super) fn kill_all(&mut self) -> Result<(), Error> {
         let daemons = daemons(&self.dir);
         if daemons.len() < SERVERS + 2 {
-            return Err(failed(format!("found {} daemons to kill instead of {}", daemons.len(), SERVERS + 2)));
+            return Err(failed(format!(
+                "found {} daemons to kill instead of {}",
+                daemons.len(),
+                SERVERS + 2
+            )));
         }
         for pid in daemons {
             kill(pid);

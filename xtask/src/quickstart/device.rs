@@ -91,7 +91,8 @@ impl BlockDevice {
     }
 
     pub(super) fn make_file_system(&self) -> Result<(), Error> {
-        tool("mkfs.ext4", &["-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", &self.path]).map(drop)
+        tool("mkfs.ext4", &["-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", &self.path])
+            .map(drop)
     }
 
     /// Replays the journal and checks everything.
@@ -172,9 +173,8 @@ impl Drop for BlockDevice {
 }
 
 fn which(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
-    })
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
 /// Removes mounts and devices that an interrupted run has left below `dir`.

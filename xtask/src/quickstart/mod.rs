@@ -53,7 +53,19 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<Outcome, Error> 
     step("building release binaries (some minutes the first time)");
     let building = Stopwatch::start();
     let mut build = workspace.cargo();
-    build.args(["build", "--release", "--bins", "-p", "control-cli", "-p", "mds", "-p", "cs-engine", "-p", "ublk-target"]);
+    build.args([
+        "build",
+        "--release",
+        "--bins",
+        "-p",
+        "control-cli",
+        "-p",
+        "mds",
+        "-p",
+        "cs-engine",
+        "-p",
+        "ublk-target",
+    ]);
     let limits = process::Limits { total: std::time::Duration::from_secs(3600), silence: None };
     process::succeed(&mut build, limits, process::echo)?;
     report.row("build", "release binaries", building.elapsed());
@@ -127,7 +139,11 @@ fn use_cluster(
     device.check_file_system()?;
     device.mount()?;
     let compared = tree::compare(&copied, &device.mount_point().join("lib"))?;
-    report.row("compare", &format!("{compared} files, all checksums equal; e2fsck clean"), comparing.elapsed());
+    report.row(
+        "compare",
+        &format!("{compared} files, all checksums equal; e2fsck clean"),
+        comparing.elapsed(),
+    );
     if args.keep {
         device.keep();
         cluster.keep();

@@ -25,7 +25,9 @@ impl Report {
     }
 
     pub(super) fn print(&self) {
-        let width = |column: fn(&(String, String, Duration)) -> usize| self.rows.iter().map(column).max().unwrap_or(0);
+        let width = |column: fn(&(String, String, Duration)) -> usize| {
+            self.rows.iter().map(column).max().unwrap_or(0)
+        };
         let (first, second) = (width(|row| row.0.len()), width(|row| row.1.len()));
         println!("\n{:first$}  {:second$}  TIME", "STEP", "RESULT");
         for (what, result, took) in &self.rows {

@@ -68,7 +68,8 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<Copied, Error> {
         let below = path.strip_prefix(from).map_err(|_| failed("a file outside its own tree"))?;
         let target = to.join(below);
         if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent).map_err(|source| Error::Read { path: parent.to_owned(), source })?;
+            std::fs::create_dir_all(parent)
+                .map_err(|source| Error::Read { path: parent.to_owned(), source })?;
         }
         let (sum, bytes) = checksum(path)?;
         std::fs::copy(path, &target).map_err(|source| Error::Read { path: target, source })?;

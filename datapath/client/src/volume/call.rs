@@ -23,7 +23,8 @@ pub(crate) struct Message {
 
 impl Message {
     fn call(&self) -> Call {
-        let call = Call::new(self.op, self.body.clone(), rt::time::now() + ATTEMPT).expecting(self.reply_bytes);
+        let call =
+            Call::new(self.op, self.body.clone(), rt::time::now() + ATTEMPT).expecting(self.reply_bytes);
         match &self.payload {
             Some(payload) => call.with_payload(payload.clone()),
             None => call,
@@ -56,7 +57,11 @@ impl Inner {
                 None => until_broken(lease, server.connected()).await?,
             };
             if !lease.same_boot(server.id(), live.boot_id) {
-                tracing::warn!("chunk server {} has rebooted: file {} needs a new epoch", server.id(), self.file_id);
+                tracing::warn!(
+                    "chunk server {} has rebooted: file {} needs a new epoch",
+                    server.id(),
+                    self.file_id
+                );
                 lease.break_off();
                 return Err(Stop::Broken);
             }
@@ -76,7 +81,9 @@ impl Inner {
                     tracing::debug!("chunk server {}: {reason}", server.id());
                     until_broken(lease, server.changed_from(live.serial)).await?;
                 }
-                Err(CallError::Unreachable(error)) => tracing::debug!("chunk server {}: {error}", server.id()),
+                Err(CallError::Unreachable(error)) => {
+                    tracing::debug!("chunk server {}: {error}", server.id())
+                }
                 Err(error @ CallError::TooLarge(_)) => {
                     return Err(VolumeError::Refused { cs: server.id(), text: error.to_string() }.into());
                 }
@@ -96,7 +103,9 @@ impl Inner {
                 lease.break_off();
                 Some(Err(Stop::Broken))
             }
-            Action::GiveUp => Some(Err(VolumeError::Refused { cs: server.id(), text: format!("{status}: {text}") }.into())),
+            Action::GiveUp => {
+                Some(Err(VolumeError::Refused { cs: server.id(), text: format!("{status}: {text}") }.into()))
+            }
             Action::FlushFirst
             | Action::RefreshMap
             | Action::Settle
@@ -106,7 +115,13 @@ impl Inner {
     }
 
     /// What a refusal by a member means for a write or another request that every member must carry out.
-    pub(crate) fn member_refused(&self, lease: &Lease, chunk: &Chunk, server: &Server, refused: &Refused) -> Stop {
+    pub(crate) fn member_refused(
+        &self,
+        lease: &Lease,
+        chunk: &Chunk,
+        server: &Server,
+        refused: &Refused,
+    ) -> Stop {
         tracing::error!(
             "chunk {} of file {} on chunk server {}: {}: {}",
             chunk.index,

@@ -48,11 +48,18 @@ impl Volume {
         let lease = Rc::clone(&inner.lease.borrow());
         let servers: BTreeSet<u64> = {
             let chunks = lease.chunks.borrow();
-            chunks.values().flatten().flat_map(|chunk| chunk.members.iter().map(|server| server.id())).collect()
+            chunks
+                .values()
+                .flatten()
+                .flat_map(|chunk| chunk.members.iter().map(|server| server.id()))
+                .collect()
         };
         let upto = lease.window.borrow().done();
-        let plan =
-            FlushPlan { servers: servers.into_iter().map(|server| (server, 0)).collect(), covers: upto, upto };
+        let plan = FlushPlan {
+            servers: servers.into_iter().map(|server| (server, 0)).collect(),
+            covers: upto,
+            upto,
+        };
         // Marks that stay cost the next client a comparison, nothing more.
         if let Err(stop) = inner.flush_servers(&lease, &plan).await {
             tracing::debug!("telling the chunk servers that all is stable: {stop:?}");
@@ -80,13 +87,19 @@ impl Inner {
 
     async fn flush_servers(&self, lease: &Rc<Lease>, plan: &FlushPlan) -> Result<(), Stop> {
         let flushes = plan.servers.iter().map(|&(server, _)| {
-            let future: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(self.flush_server(lease, server, plan.upto));
+            let future: Pin<Box<dyn Future<Output = _> + '_>> =
+                Box::pin(self.flush_server(lease, server, plan.upto));
             future
         });
         all(flushes).await.map(drop)
     }
 
-    pub(crate) async fn flush_server(&self, lease: &Rc<Lease>, server: u64, upto_seq: u64) -> Result<(), Stop> {
+    pub(crate) async fn flush_server(
+        &self,
+        lease: &Rc<Lease>,
+        server: u64,
+        upto_seq: u64,
+    ) -> Result<(), Stop> {
         let server = self.servers.get(server);
         let message = {
             let window = lease.window.borrow();
@@ -114,7 +127,12 @@ impl Inner {
             }
             Err(failed) => {
                 // The server's device failed: its replicas are lost, the others may still have everything.
-                tracing::error!("chunk server {} cannot flush: {}: {}", server.id(), failed.status, failed.text);
+                tracing::error!(
+                    "chunk server {} cannot flush: {}: {}",
+                    server.id(),
+                    failed.status,
+                    failed.text
+                );
                 lease.break_off();
                 Err(Stop::Broken)
             }

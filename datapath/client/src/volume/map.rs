@@ -97,7 +97,10 @@ impl Inner {
     /// Forgets what is known of a chunk whose map has changed.
     pub(crate) fn forget_chunk(&self, lease: &Lease, chunk: &Chunk) {
         let mut chunks = lease.chunks.borrow_mut();
-        if chunks.get(&chunk.index).is_some_and(|known| known.as_ref().is_some_and(|known| known.version == chunk.version)) {
+        if chunks
+            .get(&chunk.index)
+            .is_some_and(|known| known.as_ref().is_some_and(|known| known.version == chunk.version))
+        {
             chunks.remove(&chunk.index);
         }
     }

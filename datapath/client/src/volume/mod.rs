@@ -223,7 +223,10 @@ impl Volume {
             clean: flushed.is_ok() && lease.is_all_settled(),
         };
         if let Err(error) = inner.session.master().ask(&request, rt::time::now() + ASK).await {
-            tracing::warn!("giving the lease of file {} back failed: {error}; it ends with the session", inner.file_id);
+            tracing::warn!(
+                "giving the lease of file {} back failed: {error}; it ends with the session",
+                inner.file_id
+            );
         }
         flushed
     }
@@ -337,7 +340,9 @@ impl Inner {
             let chunks = old.chunks.borrow();
             let Some(Some(chunk)) = chunks.get(index) else { continue };
             let rebooted = |server: &Rc<crate::servers::Server>| {
-                server.live().is_some_and(|live| boots.get(&server.id()).is_some_and(|boot| *boot != live.boot_id))
+                server
+                    .live()
+                    .is_some_and(|live| boots.get(&server.id()).is_some_and(|boot| *boot != live.boot_id))
             };
             if chunk.members.iter().all(rebooted) && !self.writes_lost.replace(true) {
                 tracing::error!(

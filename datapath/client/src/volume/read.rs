@@ -98,7 +98,12 @@ impl Volume {
     ///
     /// # Errors
     /// [`VolumeError`].
-    pub async fn block_status(&self, offset: u64, len: u64, runs_max: usize) -> Result<Vec<Run>, VolumeError> {
+    pub async fn block_status(
+        &self,
+        offset: u64,
+        len: u64,
+        runs_max: usize,
+    ) -> Result<Vec<Run>, VolumeError> {
         self.check_range(offset, len)?;
         let inner = &self.inner;
         let mut runs: Vec<Run> = Vec::new();
@@ -149,7 +154,10 @@ impl Volume {
         let volume = self.clone();
         rt::spawn(async move {
             if let Err(error) = volume.mend_block(index, block).await {
-                tracing::warn!("file {}: repairing block {block} of chunk {index}: {error}", volume.inner.file_id);
+                tracing::warn!(
+                    "file {}: repairing block {block} of chunk {index}: {error}",
+                    volume.inner.file_id
+                );
             }
         });
     }
@@ -172,7 +180,10 @@ impl Volume {
             };
             match outcome.await {
                 Ok(()) => {
-                    tracing::warn!("file {}: block {block} of chunk {index} was damaged and is repaired", inner.file_id);
+                    tracing::warn!(
+                        "file {}: block {block} of chunk {index} was damaged and is repaired",
+                        inner.file_id
+                    );
                     return Ok(());
                 }
                 Err(Stop::Broken) => {}
@@ -240,7 +251,12 @@ impl Inner {
         part: Part,
     ) -> Result<Result<Found, Vec<u32>>, Stop> {
         let request = Read {
-            target: Target { file: self.file_id, epoch: lease.epoch, chunk: chunk.id, version: chunk.version },
+            target: Target {
+                file: self.file_id,
+                epoch: lease.epoch,
+                chunk: chunk.id,
+                version: chunk.version,
+            },
             offset: part.offset,
             len: part.len,
             unsettled: false,
@@ -248,13 +264,19 @@ impl Inner {
         let mut body = Vec::new();
         request.encode(&mut body);
         let message = Message { op: Op::Read, body, payload: None, reply_bytes: part.len as usize };
-        let blocks = || (part.offset / BLOCK as u32..(part.offset + part.len).div_ceil(BLOCK as u32)).collect();
+        let blocks =
+            || (part.offset / BLOCK as u32..(part.offset + part.len).div_ceil(BLOCK as u32)).collect();
         // Damage on the way shows once; damage at rest shows again.
         for _ in 0..2 {
             let reply = match self.request(lease, server, &message).await? {
                 Ok(reply) => reply,
                 Err(refused) => {
-                    tracing::warn!("reading from chunk server {}: {}: {}", server.id(), refused.status, refused.text);
+                    tracing::warn!(
+                        "reading from chunk server {}: {}: {}",
+                        server.id(),
+                        refused.status,
+                        refused.text
+                    );
                     if refused.status == wire::Status::StaleVersion {
                         self.forget_chunk(lease, chunk);
                     }
@@ -276,11 +298,18 @@ impl Inner {
         Ok(Err(blocks()))
     }
 
-    async fn status_of(&self, lease: &Rc<Lease>, index: u64, offset: u32, len: u32) -> Result<Vec<Run>, Stop> {
+    async fn status_of(
+        &self,
+        lease: &Rc<Lease>,
+        index: u64,
+        offset: u32,
+        len: u32,
+    ) -> Result<Vec<Run>, Stop> {
         let Some(chunk) = self.chunk(lease, index, false).await? else {
             return Ok(vec![Run { len: u64::from(len), data: false }]);
         };
-        let target = Target { file: self.file_id, epoch: lease.epoch, chunk: chunk.id, version: chunk.version };
+        let target =
+            Target { file: self.file_id, epoch: lease.epoch, chunk: chunk.id, version: chunk.version };
         let server = Rc::clone(&chunk.members[chunk.preferred.get() % chunk.members.len()]);
         let request = BlockStatus { target, offset, len };
         let mut body = Vec::new();
@@ -289,11 +318,12 @@ impl Inner {
         let refused = |text: String| VolumeError::Refused { cs: server.id(), text };
         match self.request(lease, &server, &message).await? {
             Ok(reply) => {
-                let reply = BlockStatusReply::decode(&reply.body).map_err(|error| refused(error.to_string()))?;
-                let runs = reply.runs.iter().map(|run| Run {
-                    len: u64::from(run.blocks) * BLOCK,
-                    data: run.kind == RunKind::Data,
-                });
+                let reply =
+                    BlockStatusReply::decode(&reply.body).map_err(|error| refused(error.to_string()))?;
+                let runs = reply
+                    .runs
+                    .iter()
+                    .map(|run| Run { len: u64::from(run.blocks) * BLOCK, data: run.kind == RunKind::Data });
                 Ok(runs.collect())
             }
             // Not knowing is answered by the safe side: there may be data.

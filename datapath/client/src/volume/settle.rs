@@ -9,8 +9,8 @@ use rt::buf::{Buf, View};
 use rt::time::Instant;
 use wire::Op;
 use wire::data::{
-    BlockState, BlockSurvey, ClearMarks, Read, ReadReply, Settle, Survey, SurveyBlocks, SurveyBlocksReply, SurveyReply,
-    Target, Write, WriteKind,
+    BlockState, BlockSurvey, ClearMarks, Read, ReadReply, Settle, Survey, SurveyBlocks, SurveyBlocksReply,
+    SurveyReply, Target, Write, WriteKind,
 };
 use wire::lease::ReconcileDone;
 
@@ -131,7 +131,8 @@ impl Inner {
             let chunks = inner.size.get().div_ceil(inner.chunk_size);
             for first in (0..chunks).step_by(SETTLED_AT_ONCE as usize) {
                 let some = (first..(first + SETTLED_AT_ONCE).min(chunks)).map(|index| {
-                    let future: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(inner.chunk(&lease, index, false));
+                    let future: Pin<Box<dyn Future<Output = _> + '_>> =
+                        Box::pin(inner.chunk(&lease, index, false));
                     future
                 });
                 if let Err(stop) = all(some).await {
@@ -164,7 +165,8 @@ impl Inner {
         // Agreed content may still be volatile everywhere: it is flushed before it is served.
         let upto = lease.window.borrow().done();
         all(chunk.members.iter().map(|server| {
-            let future: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(self.flush_server(lease, server.id(), upto));
+            let future: Pin<Box<dyn Future<Output = _> + '_>> =
+                Box::pin(self.flush_server(lease, server.id(), upto));
             future
         }))
         .await?;
@@ -175,10 +177,15 @@ impl Inner {
         };
         let mut body = Vec::new();
         clear.encode(&mut body);
-        self.tell_all(lease, chunk, &Message { op: Op::ClearMarks, body, payload: None, reply_bytes: 0 }).await?;
+        self.tell_all(lease, chunk, &Message { op: Op::ClearMarks, body, payload: None, reply_bytes: 0 })
+            .await?;
         self.report_settled(lease, chunk).await?;
         if copied > 0 {
-            tracing::warn!("file {}: {copied} blocks of chunk {} differed and are settled", self.file_id, chunk.index);
+            tracing::warn!(
+                "file {}: {copied} blocks of chunk {} differed and are settled",
+                self.file_id,
+                chunk.index
+            );
         }
         chunk.settled.set(true);
         Ok(())
@@ -204,7 +211,8 @@ impl Inner {
 
     async fn tell_all(&self, lease: &Rc<Lease>, chunk: &Chunk, message: &Message) -> Result<(), Stop> {
         all(chunk.members.iter().map(|server| {
-            let future: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(self.demand(lease, chunk, server, message));
+            let future: Pin<Box<dyn Future<Output = _> + '_>> =
+                Box::pin(self.demand(lease, chunk, server, message));
             future
         }))
         .await
@@ -232,7 +240,12 @@ impl Inner {
         Ok(runs)
     }
 
-    async fn survey(&self, lease: &Rc<Lease>, chunk: &Chunk, server: &Rc<Server>) -> Result<Vec<(u32, u32)>, Stop> {
+    async fn survey(
+        &self,
+        lease: &Rc<Lease>,
+        chunk: &Chunk,
+        server: &Rc<Server>,
+    ) -> Result<Vec<(u32, u32)>, Stop> {
         let mut found = Vec::new();
         loop {
             let request = Survey { target: self.target(lease, chunk), skip: found.len() as u32 };
@@ -240,7 +253,8 @@ impl Inner {
             request.encode(&mut body);
             let message = Message { op: Op::Survey, body, payload: None, reply_bytes: 0 };
             let reply = self.demand(lease, chunk, server, &message).await?;
-            let reply = SurveyReply::decode(&reply.body).map_err(|error| bad_answer(server, &error.to_string()))?;
+            let reply =
+                SurveyReply::decode(&reply.body).map_err(|error| bad_answer(server, &error.to_string()))?;
             found.extend(reply.entries.iter().map(|entry| (entry.first_block, entry.blocks)));
             if reply.entries.is_empty() || found.len() as u64 >= u64::from(reply.total) {
                 return Ok(found);
@@ -296,15 +310,16 @@ impl Inner {
         let message = Message { op: Op::SurveyBlocks, body, payload: None, reply_bytes: 0 };
         all(chunk.members.iter().map(|server| {
             let (message, request) = (&message, &request);
-            let future: Pin<Box<dyn Future<Output = Result<Vec<BlockSurvey>, Stop>> + '_>> = Box::pin(async move {
-                let reply = self.demand(lease, chunk, server, message).await?;
-                let decoded = SurveyBlocksReply::decode(&reply.body);
-                let reply = decoded.map_err(|error| bad_answer(server, &error.to_string()))?;
-                if !reply.answers(request) {
-                    return Err(bad_answer(server, "a survey of other blocks"));
-                }
-                Ok(reply.blocks)
-            });
+            let future: Pin<Box<dyn Future<Output = Result<Vec<BlockSurvey>, Stop>> + '_>> =
+                Box::pin(async move {
+                    let reply = self.demand(lease, chunk, server, message).await?;
+                    let decoded = SurveyBlocksReply::decode(&reply.body);
+                    let reply = decoded.map_err(|error| bad_answer(server, &error.to_string()))?;
+                    if !reply.answers(request) {
+                        return Err(bad_answer(server, "a survey of other blocks"));
+                    }
+                    Ok(reply.blocks)
+                });
             future
         }))
         .await

@@ -151,7 +151,10 @@ impl Inner {
                 }
                 Err(refused) if refused.status == Status::NeedFlush => self.flush_under(lease).await?,
                 Err(refused) if refused.status == Status::ChecksumMismatch => {
-                    tracing::warn!("chunk server {}: data was damaged on the way; sending it again", server.id());
+                    tracing::warn!(
+                        "chunk server {}: data was damaged on the way; sending it again",
+                        server.id()
+                    );
                 }
                 Err(refused) => return Err(self.member_refused(lease, chunk, server, &refused)),
             }
@@ -161,7 +164,12 @@ impl Inner {
     fn write_message(&self, lease: &Lease, chunk: &Chunk, part: &Part, seq: u64) -> Message {
         let window = lease.window.borrow();
         let write = Write {
-            target: Target { file: self.file_id, epoch: lease.epoch, chunk: chunk.id, version: chunk.version },
+            target: Target {
+                file: self.file_id,
+                epoch: lease.epoch,
+                chunk: chunk.id,
+                version: chunk.version,
+            },
             seq,
             done: window.done().min(seq),
             stable: window.stable().min(window.done().min(seq)),
@@ -186,7 +194,13 @@ impl Inner {
 
     /// Replaces a damaged block everywhere by the good content found on another member (C8). The caller holds the
     /// range for itself.
-    pub(crate) async fn repair(&self, lease: &Rc<Lease>, index: u64, block: u32, content: Buf) -> Result<(), Stop> {
+    pub(crate) async fn repair(
+        &self,
+        lease: &Rc<Lease>,
+        index: u64,
+        block: u32,
+        content: Buf,
+    ) -> Result<(), Stop> {
         let offset = block * BLOCK as u32;
         let mut crcs = Vec::new();
         wire::crc::block_crcs(offset.into(), &content, &mut crcs);

@@ -101,7 +101,14 @@ fn read_samples() -> Vec<Sample> {
 }
 
 fn flush_samples() -> [Sample; 2] {
-    let flush = Flush { file: TARGET.file, epoch: TARGET.epoch, upto_seq: 1235, done: 1230, stable: 1100, settled_before: false };
+    let flush = Flush {
+        file: TARGET.file,
+        epoch: TARGET.epoch,
+        upto_seq: 1235,
+        done: 1230,
+        stable: 1100,
+        settled_before: false,
+    };
     let reply = FlushReply { boot_id: *b"0123456789abcdef" };
     [
         Sample::request("flush.request", Op::Flush, encoded(|out| flush.encode(out)), &[], move |_, body| {
