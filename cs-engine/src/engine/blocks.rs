@@ -32,7 +32,7 @@ pub struct Entry {
 
 /// The newest entry per block.
 #[derive(Clone, Debug, Default)]
-pub struct BlockMap {
+pub(crate) struct BlockMap {
     entries: BTreeMap<u32, Entry>,
 }
 
@@ -51,10 +51,6 @@ impl BlockMap {
 
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     pub(crate) fn range(&self, blocks: std::ops::Range<u32>) -> impl Iterator<Item = (u32, &Entry)> {

@@ -75,7 +75,6 @@ impl Engine {
     ///
     /// # Errors
     /// [`Refusal`].
-    #[expect(clippy::too_many_arguments, reason = "they are the fields of the request")]
     pub async fn survey(
         self: &Rc<Self>,
         file: u64,

@@ -118,6 +118,13 @@ impl Engine {
                 let said = &history.blocks[&block];
                 let resolved = resolve(chunk.id, block, said, base, content, self.journal.durable());
                 note_row(chunk, block, resolved.row);
+                if block == 190 && chunk.id == 1 {
+                    tracing::trace!(
+                        "TMP replay block {block}: {said:?} base {base:?} content {content:?} durable {} -> {:?}",
+                        self.journal.durable(),
+                        resolved
+                    );
+                }
                 lost |= !matches!(resolved.row, Row::InPlaceNewest | Row::Redo);
                 survived.insert((chunk.id, block), resolved.survived);
                 entries.extend(resolved.entry.map(|entry| (block, entry)));

@@ -115,10 +115,10 @@ impl Superblock {
     pub fn encode(&self) -> [u8; BLOCK] {
         let mut block = [0; BLOCK];
         let mut encoder = Encoder::new(&mut block);
-        let flags = u32::from(self.no_checksums) * FLAG_NO_CHECKSUMS
-            | u32::from(self.ssd_journal) * FLAG_SSD_JOURNAL
-            | u32::from(self.block_atomic) * FLAG_BLOCK_ATOMIC
-            | u32::from(self.failed) * FLAG_FAILED;
+        let flags = (u32::from(self.no_checksums) * FLAG_NO_CHECKSUMS)
+            | (u32::from(self.ssd_journal) * FLAG_SSD_JOURNAL)
+            | (u32::from(self.block_atomic) * FLAG_BLOCK_ATOMIC)
+            | (u32::from(self.failed) * FLAG_FAILED);
         encoder.put(&MAGIC).u16(VERSION).u16(0).u32(0);
         encoder.u64(self.sequence).put(&self.cluster).put(&self.cs_uuid).u64(self.cs_id);
         encoder.put(&self.store_uuid).u64(self.journal_generation).put(&self.nonce).put(&self.nonce_offered);

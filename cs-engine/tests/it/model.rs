@@ -24,7 +24,7 @@ const CHUNKS: u64 = 3;
 const RECENT: usize = 8;
 
 /// How a life ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum End {
     /// In order.
     Stopped,
@@ -46,6 +46,8 @@ struct Version {
 #[derive(Debug)]
 struct Twin {
     version: u64,
+    /// Writes of epochs up to this one are settled.
+    cleared: u64,
     /// Oldest first; never empty.
     blocks: Vec<VecDeque<Version>>,
 }
@@ -64,6 +66,10 @@ pub(crate) struct Model {
     recent: RefCell<VecDeque<WriteRequest>>,
     done: Cell<u64>,
     stable: Cell<u64>,
+    /// The last watermark of each epoch.
+    stable_of: RefCell<BTreeMap<u64, u64>>,
+    /// The worst end of a life since which nobody has looked at everything.
+    unseen: Cell<Option<End>>,
     violation: RefCell<Option<String>>,
     /// What a lost request may have done: a chunk whose deletion was not answered.
     deleting: RefCell<BTreeSet<u64>>,
@@ -83,6 +89,8 @@ impl Model {
             recent: RefCell::default(),
             done: Cell::new(1),
             stable: Cell::new(1),
+            stable_of: RefCell::default(),
+            unseen: Cell::new(None),
             violation: RefCell::default(),
             deleting: RefCell::default(),
             steps: Cell::new(0),
@@ -163,7 +171,7 @@ impl Model {
                 let zero: Rc<[u8]> = vec![0; BLOCK].into();
                 let version0 = Version { answered: Some(0), epoch: 0, seq: 0, content: zero };
                 let blocks = (0..BLOCKS).map(|_| VecDeque::from([version0.clone()])).collect();
-                self.chunks.borrow_mut().insert(chunk, Twin { version, blocks });
+                self.chunks.borrow_mut().insert(chunk, Twin { version, cleared: 0, blocks });
             }
             Err(Refusal::NoSpace) => {}
             Err(refusal) => self.fail(format!("making chunk {chunk}: {refusal}")),
@@ -442,6 +450,8 @@ impl Model {
     /// Looks at everything after a restart, settles what is in doubt, and goes on in the same or in a new epoch.
     pub(crate) async fn resume(self: &Rc<Self>, engine: &Rc<Engine>, end: End) {
         self.busy.borrow_mut().clear();
+        let end = self.unseen.get().map_or(end, |unseen| unseen.max(end));
+        self.unseen.set(Some(end));
         self.find_chunks(engine).await;
         let resumes = end != End::PowerCut && self.below(3) > 0;
         if !resumes {
@@ -449,7 +459,14 @@ impl Model {
             if let Err(refusal) = engine.fence(FILE, epoch).await {
                 return self.fail(format!("a fence: {refusal}"));
             }
+            self.stable_of.borrow_mut().insert(self.epoch.get(), self.stable.get());
             self.epoch.set(epoch);
+            // What is still open belongs to the old epoch and is given up.
+            self.open.borrow_mut().clear();
+            self.recent.borrow_mut().clear();
+            self.next.set(1);
+            self.done.set(1);
+            self.stable.set(1);
         }
         let chunks: Vec<u64> = self.chunks.borrow().keys().copied().collect();
         for chunk in chunks {
@@ -462,21 +479,23 @@ impl Model {
                 self.clear(engine, chunk).await;
             }
         }
-        let open = std::mem::take(&mut *self.open.borrow_mut());
-        if resumes {
-            // What was not answered is sent again under its old number.
-            for (seq, mut request) in open {
-                self.open.borrow_mut().insert(seq, request.clone());
-                request.done = self.done.get().min(seq);
-                request.stable = self.stable.get().min(request.done);
-                self.carry_out(engine, request).await;
-            }
-        } else {
-            self.recent.borrow_mut().clear();
-            self.next.set(1);
-            self.done.set(1);
-            self.stable.set(1);
+        self.unseen.set(None);
+        // What was not answered is sent again under its old number.
+        let open: Vec<WriteRequest> = self.open.borrow().values().cloned().collect();
+        for mut request in open {
+            request.done = self.done.get().min(request.seq);
+            request.stable = self.stable.get().min(request.done);
+            self.carry_out(engine, request).await;
         }
+    }
+
+    /// Whether a version is of a write that nobody knows to be stable everywhere.
+    fn is_unstable(&self, chunk: u64, version: &Version) -> bool {
+        let cleared = self.chunks.borrow()[&chunk].cleared;
+        let current = version.epoch == self.epoch.get();
+        let ended = self.stable_of.borrow().get(&version.epoch).copied().unwrap_or(0);
+        let stable = if current { self.stable.get() } else { ended };
+        version.seq > 0 && version.epoch > cleared && version.seq >= stable
     }
 
     /// A chunk whose deletion or making was not answered is there or not; every other one is.
@@ -571,8 +590,7 @@ impl Model {
                     self.describe(&content, chunk, block)
                 ));
             };
-            let current = found.epoch == epoch || (!resumes && found.epoch + 1 == epoch);
-            let unstable = current && found.seq >= self.stable.get();
+            let unstable = self.is_unstable(chunk, found);
             let same = versions.iter().filter(|version| version.content == content).count();
             if unstable && same == 1 && !in_doubt {
                 return self.fail(format!(
@@ -658,6 +676,7 @@ impl Model {
         if let Err(refusal) = cleared {
             return self.fail(format!("clearing chunk {chunk}: {refusal}"));
         }
+        self.chunks.borrow_mut().get_mut(&chunk).expect("it is there").cleared = epoch - 1;
         let left = self.doubts(engine, chunk);
         if !left.is_empty() {
             self.fail(format!("chunk {chunk} is cleared and has doubts: {left:?}"));

@@ -52,7 +52,11 @@ pub(crate) fn superblock() -> Superblock {
 pub(crate) fn log() {
     if std::env::var_os("VSTORAGE_LOG").is_some() {
         // Another test has done it already.
-        let _done = tracing_subscriber::fmt().with_test_writer().try_init();
+        let _done = tracing_subscriber::fmt()
+            .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+            .with_ansi(false)
+            .with_test_writer()
+            .try_init();
     }
 }
 

@@ -54,6 +54,7 @@ struct Outcome {
 }
 
 fn simulate(plan: &Plan) -> Outcome {
+    crate::rig::log();
     let mut options = SimOptions::new(plan.seed);
     options.planted.clone_from(&plan.planted);
     options.time_max = Duration::from_secs(600);
@@ -164,6 +165,13 @@ fn run_seeds(seeds: std::ops::Range<u64>) -> Coverage {
 fn crashes_lose_nothing_that_was_flushed() {
     let coverage = run_seeds(0..if quick() { 60 } else { 300 });
     println!("{coverage:#?}");
+}
+
+#[test]
+#[ignore = "one seed, given by VSTORAGE_SEED"]
+fn one_seed() {
+    let seed = std::env::var("VSTORAGE_SEED").expect("VSTORAGE_SEED").parse().expect("a number");
+    run_seeds(seed..seed + 1);
 }
 
 #[test]

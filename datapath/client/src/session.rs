@@ -99,6 +99,19 @@ impl Session {
         self.key.borrow().clone()
     }
 
+    /// Waits until the key is another one than `known`, and gives it: the session had to be opened anew. Whoever stores
+    /// the key to take the leases over later (C1) must store it again.
+    pub async fn key_changed(&self, known: &SessionKey) -> SessionKey {
+        loop {
+            let changed = self.changed.notified();
+            let key = self.key();
+            if key != *known {
+                return key;
+            }
+            changed.await;
+        }
+    }
+
     /// The way to the metadata servers.
     #[must_use]
     pub fn master(&self) -> &Rc<Master> {

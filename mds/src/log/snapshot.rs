@@ -390,7 +390,7 @@ async fn load(dir: &Directory, path: &Path, index: u64) -> Result<(SnapshotMeta,
         let wanted = (total - state.len()).min(PIECE);
         let len = (PIECE_HEADER + wanted).next_multiple_of(BLOCK);
         let piece = read(&file, at, len).await.map_err(OpenError::io("read", path))?;
-        let mut head = vec![0; 8];
+        let mut head = [0; 8];
         head[..4].copy_from_slice(&(number as u32).to_le_bytes());
         head[4..].copy_from_slice(&(wanted as u32).to_le_bytes());
         let sum = crc(&piece[4..PIECE_HEADER + wanted]).to_le_bytes();

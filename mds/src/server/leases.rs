@@ -34,6 +34,7 @@ struct Wish {
 
 /// What to do next for somebody who opens a file.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "made once per request and taken apart at once")]
 enum Step {
     /// Put this to the log: it will be granted, or start a fence.
     Ask(CommandOp),

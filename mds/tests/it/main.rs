@@ -5,3 +5,5 @@ mod raft_ledger;
 mod raft_member;
 mod raft_peers;
 mod raft_sim;
+mod server_names;
+mod server_world;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use mds::log::{BLOCK, Corruption, Directory, Log, LogOptions, OpenError, Payload};
+use mds::log::{BLOCK, Batch, Corruption, Directory, Entry, Log, LogId, LogOptions, OpenError, Payload};
 use mds::raft::StartError;
 
 use crate::raft_ledger::{
@@ -110,6 +110,51 @@ fn a_log_with_a_torn_tail_goes_on() {
         assert!(group.recovery().torn.is_none());
         check_lines(&group, LINES + 20);
     });
+}
+
+/// An entry whose record takes exactly so many bytes.
+fn entry(index: u64, record: usize) -> Entry {
+    let overhead = 64 + 1 + 4 + Batch::OVERHEAD;
+    let command = vec![index as u8; record - overhead];
+    Entry { id: LogId { term: 1, node: 1, index }, payload: Payload::Commands(Batch::of([&command[..]])) }
+}
+
+/// Opens a log, appends, and gives the indices and first bytes of what is there then.
+fn append(dir: &Path, entries: Vec<Entry>) -> Vec<(u64, usize)> {
+    let dir = dir.to_owned();
+    on_ring(async move {
+        let directory = Rc::new(Directory::open(&dir).await.expect("locked"));
+        let (log, _) = Log::open(directory, without_snapshots().log).await.expect("opened");
+        if !entries.is_empty() {
+            log.append(entries).await.expect("appended");
+        }
+        let entries = log.read(1..u64::MAX, usize::MAX).await.expect("readable");
+        let len = |entry: &Entry| match &entry.payload {
+            Payload::Commands(batch) => batch.as_bytes().len(),
+            _ => 0,
+        };
+        entries.iter().map(|entry| (entry.id.index, len(entry))).collect()
+    })
+}
+
+#[test]
+fn what_was_torn_never_comes_back() {
+    let dir = directory();
+    let at = dir.path().to_owned();
+    on_ring({
+        let at = at.clone();
+        async move { create(&at, without_snapshots()).await }
+    });
+    // One group of two blocks, with a record at the beginning of each; the first block is lost.
+    append(&at, vec![entry(1, BLOCK), entry(2, 200)]);
+    let path = segment(&at);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[2 * BLOCK..3 * BLOCK].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    // Another entry takes the place of the first; the second one would fit behind it.
+    let after = append(&at, vec![entry(1, 300)]);
+    assert_eq!(after, [(1, 300 - 65)]);
+    assert_eq!(append(&at, Vec::new()), after);
 }
 
 #[test]

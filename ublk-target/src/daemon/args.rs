@@ -118,7 +118,11 @@ impl Nbd {
         ServeOptions {
             name: self.name.clone(),
             // A path of the greatest length fills the protocol's field by itself.
-            description: if description.len() <= crate::nbd::MAX_STRING { description } else { String::new() },
+            description: if description.len() <= crate::nbd::MAX_STRING {
+                description
+            } else {
+                String::new()
+            },
             read_only: self.read_only,
             ..ServeOptions::default()
         }
@@ -213,7 +217,9 @@ pub(super) enum SocketPathError {
     #[error("give the path of a file")]
     NoName,
     /// The kernel takes no longer one.
-    #[error("the path of a socket has at most {SOCKET_PATH_MAX} bytes, {0:?} has more; choose a shorter one, such as /run/NAME.sock")]
+    #[error(
+        "the path of a socket has at most {SOCKET_PATH_MAX} bytes, {0:?} has more; choose a shorter one, such as /run/NAME.sock"
+    )]
     TooLong(PathBuf),
 }
 
@@ -278,7 +284,8 @@ mod tests {
 
     #[test]
     fn arguments_are_checked() {
-        let good = nbd(&["-c", "s", "--socket", "/run/x", "--read-only", "--log-level", "off", "//vm1/"]).unwrap();
+        let good =
+            nbd(&["-c", "s", "--socket", "/run/x", "--read-only", "--log-level", "off", "//vm1/"]).unwrap();
         assert_eq!(good.path.as_str(), "/vm1");
         assert_eq!((good.socket_mode, good.wait()), (0o600, Duration::from_secs(90)));
         assert!(good.serve_options().read_only);

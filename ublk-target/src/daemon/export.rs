@@ -1,26 +1,26 @@
 //! `nbd`: from the command line to the orderly stop.
 
-use std::future::Future;
 use std::io::Write;
-use std::pin::pin;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use client::{OpenOptions, Servers, Session, SessionOptions, Volume};
-use link::cluster_dir::HostDirs;
-use link::servers::parse_list;
-use link::{Change, Credentials, CredentialsError, Endpoint, Expect, Keep, LocalHello, Master, Options, ServerAddress};
+use link::{Change, Endpoint, Expect, Keep, Master};
 use rt::net::Listener;
 use rt::signal::StopSignals;
 use wire::hello::Role;
 use wire::session::ClientKind;
 
 use super::args::Nbd;
+use super::cluster::Cluster;
 use super::failure::Failure;
+use super::signals::Signals;
 use super::socket::{self, Claim};
 use super::state::{self, Lock, SessionFile, StateDir, Stored};
 use super::uri;
 use crate::nbd::{Served, serve};
+use crate::stop::Leash;
 
 /// How long the last flush and giving the lease back may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,79 +31,24 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// [`Failure`].
 pub(super) async fn run(nbd: Nbd) -> Result<(), Failure> {
     let signals = StopSignals::listen().map_err(Failure::system("cannot listen for SIGTERM"))?;
-    let signals = Rc::new(Signals::start(signals));
+    let signals = Signals::start(signals);
     let cluster = Cluster::load(&nbd).await?;
-    let started = match signals.unless_stopped(Export::open(&nbd, cluster)).await {
-        Some(started) => started?,
+    match signals.unless_stopped(Export::open(&nbd, cluster)).await {
+        Some(export) => export?.serve(&nbd, &signals).await,
         None => {
             tracing::info!("stopped before the volume was open");
-            return Ok(());
+            Ok(())
         }
-    };
-    started.serve(&nbd, &signals).await
-}
-
-/// What this host knows of the cluster.
-struct Cluster {
-    dirs: HostDirs,
-    endpoint: Endpoint,
-    servers: Vec<ServerAddress>,
-}
-
-impl Cluster {
-    /// Reads it, and changes nothing.
-    async fn load(nbd: &Nbd) -> Result<Self, Failure> {
-        let dirs = HostDirs::from_environment();
-        let cluster = nbd.cluster.as_str();
-        let path = dirs.credentials(cluster);
-        let credentials = match Credentials::load(&path).await {
-            Ok(credentials) => credentials,
-            Err(CredentialsError::Read(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Failure::NoCredentials { cluster: cluster.to_owned(), path });
-            }
-            Err(CredentialsError::Read(error)) => return Err(Failure::Unreadable { path, error }),
-            Err(error) => return Err(Failure::Credentials { path, error }),
-        };
-        if credentials.cluster_name() != cluster {
-            let found = credentials.cluster_name().to_owned();
-            return Err(Failure::OtherCluster { path, found, wanted: cluster.to_owned() });
-        }
-        if let Err(error) = credentials.check_validity() {
-            return Err(Failure::Credentials { path, error });
-        }
-        let boot_id = rt::node::boot_id().map_err(Failure::system("cannot read the boot id"))?;
-        let hello = LocalHello::new(Role::Client, boot_id);
-        let endpoint =
-            Endpoint::new(credentials, hello, Options::default()).map_err(|error| Failure::Tls { path, error })?;
-        let servers = Self::list(&dirs, cluster).await?;
-        Ok(Self { dirs, endpoint, servers })
-    }
-
-    async fn list(dirs: &HostDirs, cluster: &str) -> Result<Vec<ServerAddress>, Failure> {
-        let path = dirs.bs_list(cluster);
-        let bytes = match rt::fs::read(&path).await {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Failure::NoList { cluster: cluster.to_owned(), path });
-            }
-            Err(error) => return Err(Failure::Unreadable { path, error }),
-        };
-        let servers = parse_list(&String::from_utf8_lossy(&bytes));
-        let servers = servers.map_err(|error| Failure::BadList { path: path.clone(), error })?;
-        if servers.is_empty() { Err(Failure::EmptyList(path)) } else { Ok(servers) }
     }
 }
 
 /// A volume that is open, and the sockets it will be served on.
 struct Export {
     volume: Volume,
-    session: Rc<Session>,
-    /// Stores the session's key whenever it changes.
-    keeper: Option<(rt::JoinHandle<()>, SessionFile)>,
+    session: Membership,
     endpoint: Endpoint,
-    listeners: Vec<Listener>,
-    uris: Vec<String>,
-    _claim: Option<Claim>,
+    sockets: Sockets,
+    /// Of the one writer.
     _lock: Option<Lock>,
 }
 
@@ -111,111 +56,74 @@ impl Export {
     /// Takes the places to listen at, then the lease.
     async fn open(nbd: &Nbd, cluster: Cluster) -> Result<Self, Failure> {
         let Cluster { dirs, endpoint, servers } = cluster;
+        let (name, path) = (nbd.cluster.as_str(), nbd.path.as_str());
         let state = StateDir::open(&dirs.run).await?;
-        let (cluster_name, path) = (nbd.cluster.as_str(), nbd.path.as_str());
-        let mut sockets = Sockets::default();
-        sockets.open(nbd, &state).await?;
-        let (lock, file) = if nbd.read_only {
-            (None, None)
-        } else {
-            let what = format!("{path} of cluster '{cluster_name}'");
-            let lock = state.lock(&state::volume_name(cluster_name, path), &what).await?;
-            (Some(lock), Some(state.session(cluster_name, path)))
+        let sockets = Sockets::open(nbd, &state).await?;
+        let lock = match nbd.read_only {
+            true => None,
+            false => {
+                let what = format!("{path} of cluster '{name}'");
+                Some(state.lock(&state::volume_name(name, path), &what).await?)
+            }
         };
-        let list = dirs.bs_list(cluster_name);
-        let keep = Keep::new(Expect::role(Role::Mds)).observed(|change| match change {
-            Change::Up(connection) => tracing::info!("connected to the metadata server at {}", connection.peer().address),
-            Change::Down(reason) => tracing::warn!("lost the metadata server: {reason}"),
-            Change::Failed(error) => tracing::warn!("cannot connect to a metadata server: {error}"),
-        });
+        let file = (!nbd.read_only).then(|| state.session(name, path));
+        let keep = Keep::new(Expect::role(Role::Mds)).observed(report);
         let master = Rc::new(Master::new(&endpoint, servers, keep));
-        let (session, keeper) = Self::begin(nbd, master, file)
-            .await?
-            .map_err(|error| Failure::session(nbd, list.clone(), error))?;
+        let list = dirs.bs_list(name);
+        let session = Membership::begin(nbd, master, file, &list).await?;
         let servers = Servers::new(endpoint.clone());
         let options = OpenOptions { write: !nbd.read_only, patience: nbd.wait() };
-        let volume = match Volume::open(&session, &servers, path, &options).await {
-            Ok(volume) => volume,
+        match Volume::open(&session.session, &servers, path, &options).await {
+            Ok(volume) => Ok(Self { volume, session, endpoint, sockets, _lock: lock }),
             Err(error) => {
-                let failure = Failure::open(nbd, list, error);
-                // Nothing is held by it; left alone it would end by itself.
-                end_session(&session, keeper).await;
-                return Err(failure);
+                session.end().await;
+                Err(Failure::open(nbd, list, error))
             }
-        };
-        let Sockets { listeners, uris, claim } = sockets;
-        Ok(Self { volume, session, keeper, endpoint, listeners, uris, _claim: claim, _lock: lock })
-    }
-
-    /// Opens the session, as the client that an earlier daemon for the same volume was (C1).
-    async fn begin(
-        nbd: &Nbd,
-        master: Rc<Master>,
-        file: Option<SessionFile>,
-    ) -> Result<Result<(Rc<Session>, Option<(rt::JoinHandle<()>, SessionFile)>), link::AskError>, Failure> {
-        let stored = match &file {
-            Some(file) => file.load().await?,
-            None => None,
-        };
-        let client_uuid = stored.as_ref().map_or_else(new_uuid, |stored| stored.client_uuid);
-        let options = SessionOptions {
-            client_uuid,
-            kind: ClientKind::Nbd,
-            resume: stored.map(|stored| stored.key),
-            patience: nbd.wait(),
-        };
-        let session = match Session::open(master, options).await {
-            Ok(session) => session,
-            Err(error) => return Ok(Err(error)),
-        };
-        let Some(file) = file else { return Ok(Ok((session, None))) };
-        let mut stored = Stored { client_uuid, key: session.key() };
-        // Before the lease is taken, so that it can be taken over.
-        file.save(&stored).await?;
-        let theirs = file.clone();
-        let watched = Rc::clone(&session);
-        let keeper = rt::spawn(async move {
-            loop {
-                stored.key = watched.key_changed(&stored.key).await;
-                if let Err(error) = theirs.save(&stored).await {
-                    tracing::error!("a restarted daemon will have to wait for the lease to end: {error}");
-                }
-            }
-        });
-        Ok(Ok((session, Some((keeper, file)))))
+        }
     }
 
     /// Serves clients until told to stop; then closes everything in order.
-    async fn serve(self, nbd: &Nbd, signals: &Rc<Signals>) -> Result<(), Failure> {
-        let Self { volume, session, keeper, endpoint, listeners, uris, .. } = self;
+    async fn serve(self, nbd: &Nbd, signals: &Signals) -> Result<(), Failure> {
+        let Self { volume, session, endpoint, sockets, _lock } = self;
+        let Sockets { listeners, uris, _claim } = sockets;
         if let Some(address) = nbd.listen.filter(|listen| !listen.ip().is_loopback()) {
-            let warning = format!("warning: NBD has neither passwords nor encryption, and {address} is not the loopback");
-            tracing::warn!("{warning}");
-            eprintln!("{warning}");
+            eprintln!(
+                "vstorage-ublkd: warning: {address} can be reached from other machines; whoever reaches it can use the \
+                 volume, since NBD has neither passwords nor encryption"
+            );
         }
         let serving = serve(listeners, Rc::new(volume.clone()), nbd.serve_options(), signals.stopped());
         let ready = format!("ready: {} (size {})", uris.join(" "), volume.size());
         tracing::info!("{ready}");
-        // Whoever started us may have stopped listening.
         let mut out = std::io::stdout();
+        // Whoever started us may have stopped listening.
         let _unheard = writeln!(out, "{ready}").and_then(|()| out.flush());
-        let served = serving.await.unwrap_or_else(|error| unreachable!("the name was checked before: {error}"));
+        let served = match serving.await {
+            Ok(served) => served,
+            Err(error) => unreachable!("name and description have been checked: {error}"),
+        };
         tracing::info!("stopping; {} clients were served", served.connections);
-        let path = nbd.path.as_str().to_owned();
+        let path = nbd.path.as_str();
         let closing = async {
-            let outcome = close(&volume, served, &path).await;
-            end_session(&session, keeper).await;
+            close(&volume, served, path).await?;
+            session.end().await;
             endpoint.close().await;
-            outcome
-        };
-        let outcome = match signals.unless_stopped_again(closing).await {
-            Some(outcome) => outcome,
-            None => Err(Failure::Impatient { path }),
-        };
-        if outcome.is_ok() {
             tracing::info!("stopped in order");
+            Ok(())
+        };
+        let closed = signals.unless_stopped_again(closing).await;
+        closed.unwrap_or_else(|| Err(Failure::Impatient { path: path.to_owned() }))
+    }
+}
+
+/// Tells the log what becomes of the connection to the metadata servers.
+fn report(change: &Change) {
+    match change {
+        Change::Up(connection) => {
+            tracing::info!("connected to the metadata server at {}", connection.peer().address)
         }
-        outcome
+        Change::Down(reason) => tracing::warn!("lost the metadata server: {reason}"),
+        Change::Failed(error) => tracing::warn!("cannot connect to a metadata server: {error}"),
     }
 }
 
@@ -229,4 +137,94 @@ async fn close(volume: &Volume, served: Served, path: &str) -> Result<(), Failur
         Ok(closed) => closed.map_err(|error| Failure::Close { path: path.to_owned(), error }),
         Err(_) => Err(unfinished()),
     }
+}
+
+/// The sockets of the command line.
+struct Sockets {
+    listeners: Vec<Listener>,
+    uris: Vec<String>,
+    _claim: Option<Claim>,
+}
+
+impl Sockets {
+    async fn open(nbd: &Nbd, state: &StateDir) -> Result<Self, Failure> {
+        let mut sockets = Self { listeners: Vec::new(), uris: Vec::new(), _claim: None };
+        if let Some(path) = &nbd.socket {
+            let (listener, claim) = socket::listen_unix(state, path.as_path(), nbd.socket_mode).await?;
+            sockets.listeners.push(listener);
+            sockets.uris.push(uri::unix(path.as_path(), &nbd.name));
+            sockets._claim = Some(claim);
+        }
+        if let Some(address) = nbd.listen {
+            let (listener, bound) = socket::listen_tcp(address)?;
+            sockets.listeners.push(listener);
+            sockets.uris.push(uri::tcp(bound, &nbd.name));
+        }
+        Ok(sockets)
+    }
+}
+
+/// The session, and where its key is kept.
+struct Membership {
+    session: Rc<Session>,
+    kept: Option<(Leash<()>, SessionFile)>,
+}
+
+impl Membership {
+    /// Opens the session: with `file`, as the client that an earlier daemon for the same volume was (C1).
+    async fn begin(
+        nbd: &Nbd,
+        master: Rc<Master>,
+        file: Option<SessionFile>,
+        list: &Path,
+    ) -> Result<Self, Failure> {
+        let stored = match &file {
+            Some(file) => file.load().await?,
+            None => None,
+        };
+        let client_uuid = stored.as_ref().map_or_else(new_uuid, |stored| stored.client_uuid);
+        let options = SessionOptions {
+            client_uuid,
+            kind: ClientKind::Nbd,
+            resume: stored.map(|stored| stored.key),
+            patience: nbd.wait(),
+        };
+        let session = Session::open(master, options).await;
+        let session = session.map_err(|error| Failure::session(nbd, list.clone(), error))?;
+        let Some(file) = file else { return Ok(Self { session, kept: None }) };
+        let stored = Stored { client_uuid, key: session.key() };
+        // Before there is a lease, so that there is none that could not be taken over.
+        file.save(&stored).await?;
+        let keeper = Leash(rt::spawn(keep(Rc::clone(&session), file.clone(), stored)));
+        Ok(Self { session, kept: Some((keeper, file)) })
+    }
+
+    /// Ends the session in order.
+    async fn end(self) {
+        let file = self.kept.map(|(keeper, file)| {
+            drop(keeper);
+            file
+        });
+        match (self.session.close().await, file) {
+            (Ok(()), Some(file)) => file.remove().await,
+            (Ok(()), None) => {}
+            (Err(error), _) => tracing::warn!("the session ends by itself, it could not be closed: {error}"),
+        }
+    }
+}
+
+/// Stores the key of the session whenever it changes.
+async fn keep(session: Rc<Session>, file: SessionFile, mut stored: Stored) {
+    loop {
+        stored.key = session.key_changed(&stored.key).await;
+        if let Err(error) = file.save(&stored).await {
+            tracing::error!("a restarted daemon will have to wait until the lease has ended: {error}");
+        }
+    }
+}
+
+fn new_uuid() -> [u8; 16] {
+    let mut uuid = [0; 16];
+    rt::random::fill_secret(&mut uuid);
+    uuid
 }

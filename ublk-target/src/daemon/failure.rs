@@ -188,7 +188,9 @@ pub(super) enum Failure {
         unfinished: usize,
     },
     /// A second signal.
-    #[error("{path} was not closed in order: stopped by a second signal; what clients had flushed before is kept")]
+    #[error(
+        "{path} was not closed in order: stopped by a second signal; what clients had flushed before is kept"
+    )]
     Impatient {
         /// The volume's path.
         path: String,

@@ -142,7 +142,7 @@ pub(super) struct Stored {
 }
 
 /// A file with a session.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SessionFile {
     path: PathBuf,
     cluster: String,
@@ -218,7 +218,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect::<Option<_>>()?;
+    let digits: Vec<u8> =
+        text.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect::<Option<_>>()?;
     let pairs = digits.chunks_exact(2);
     pairs.remainder().is_empty().then(|| pairs.map(|pair| pair[0] << 4 | pair[1]).collect())
 }
@@ -244,7 +245,8 @@ mod tests {
             assert_eq!(file.load().await.unwrap(), None);
             file.save(&stored()).await.unwrap();
             let path = dir.path().join("ublkd/stor1+a+vm1.session");
-            let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+            let mode =
+                std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
             assert_eq!(mode & 0o777, 0o600);
             assert_eq!(file.load().await.unwrap(), Some(stored()));
             let text = std::fs::read_to_string(&path).unwrap();

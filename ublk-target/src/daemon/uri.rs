@@ -20,7 +20,9 @@ fn escaped(bytes: &[u8]) -> String {
     let mut out = String::new();
     for &byte in bytes {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => out.push(byte as char),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                out.push(byte as char)
+            }
             // Writing to a string cannot fail.
             other => drop(write!(out, "%{other:02X}")),
         }

@@ -26,11 +26,11 @@ use super::incoming::Incoming;
 use super::negotiation::{Negotiation, NegotiationError, Next};
 use super::outbox::Outbox;
 use super::session::Session;
-use super::stop::{Stop, unless};
 use super::transmission::{Answer, BadMagic, Refused, Request, RequestHeader};
 use super::wire;
 use super::workers::{Seat, Workers};
 use crate::device::Device;
+use crate::stop::{Leash, Stop, unless};
 
 /// Why a connection was given up.
 #[derive(Debug, thiserror::Error)]
@@ -97,15 +97,6 @@ pub(super) struct Connection<D> {
     budget: Budget,
     workers: Workers<Job>,
     outbox: Outbox,
-}
-
-/// Aborts a task that is not needed any more.
-struct Leash<T>(rt::JoinHandle<T>);
-
-impl<T> Drop for Leash<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// Serves one client to its end.

@@ -26,7 +26,6 @@ mod outbox;
 mod reply;
 mod server;
 mod session;
-mod stop;
 mod transmission;
 pub mod wire;
 mod workers;

@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,8 +13,8 @@ use rt::sync::{Notify, Semaphore};
 
 use super::connection::{self, ConnectionError, Farewell, Surroundings};
 use super::export::{Export, ExportError, ExportFlags, Exports};
-use super::stop::{Stop, unless};
 use crate::device::Device;
+use crate::stop::{Leash, Stop};
 
 /// Pause after a connection could not be accepted, which is so when descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -138,76 +137,91 @@ impl Clients {
     }
 }
 
-/// Serves `device` on `listener` until `stop` is ready: then accepts nobody and reads no further requests, finishes
+/// What the tasks of a server share.
+struct Server<D> {
+    options: Rc<ServeOptions>,
+    device: Rc<D>,
+    surroundings: Rc<Surroundings>,
+    clients: Rc<Clients>,
+}
+
+/// Serves `device` on `listeners` until `stop` is ready: then accepts nobody and reads no further requests, finishes
 /// what is under way, and closes the connections. Flushing and closing the device is left to the caller.
 ///
 /// # Errors
 /// [`ExportError`] when name or description do not fit the protocol, before anything else.
 pub async fn serve<D: Device>(
-    mut listener: Listener,
+    listeners: Vec<Listener>,
     device: Rc<D>,
     options: ServeOptions,
     stop: impl Future<Output = ()>,
 ) -> Result<Served, ExportError> {
     options.check()?;
-    let options = Rc::new(options);
-    let surroundings = Rc::new(Surroundings {
+    let surroundings = Surroundings {
         stop: Stop::default(),
         handshake_timeout: options.handshake_timeout,
         requests_max: options.requests_max.max(1),
         bytes_max: options.bytes_max.max(1),
         server_bytes: Semaphore::new(options.bytes_total_max.max(1)),
         requests: Cell::new(0),
+    };
+    let server = Rc::new(Server {
+        options: Rc::new(options),
+        device,
+        surroundings: Rc::new(surroundings),
+        clients: Rc::default(),
     });
-    let clients = Rc::new(Clients::default());
-    let mut stop = pin!(stop);
-    while let Some(accepted) = unless(stop.as_mut(), listener.accept()).await {
-        match accepted {
-            Ok((reader, writer, from)) => {
-                if clients.tasks.borrow().len() >= options.connections_max as usize {
-                    tracing::warn!(%from, "refused: {} clients are connected already", options.connections_max);
-                    continue;
-                }
-                let offer = Offer { options: Rc::clone(&options), device: Rc::clone(&device) };
-                admit(&clients, &surroundings, offer, (reader, writer), &from);
-            }
-            Err(error) => {
-                tracing::warn!("cannot accept a connection: {error}");
-                if unless(stop.as_mut(), rt::time::sleep(ACCEPT_PAUSE)).await.is_none() {
-                    break;
+    let accept = |listener| Leash(rt::spawn(Rc::clone(&server).accept(listener)));
+    let accepting: Vec<_> = listeners.into_iter().map(accept).collect();
+    stop.await;
+    drop(accepting);
+    Ok(server.finish().await)
+}
+
+impl<D: Device> Server<D> {
+    /// Takes connections for ever.
+    async fn accept(self: Rc<Self>, mut listener: Listener) {
+        loop {
+            match listener.accept().await {
+                Ok((reader, writer, from)) => self.admit((reader, writer), &from),
+                Err(error) => {
+                    tracing::warn!("cannot accept a connection: {error}");
+                    rt::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
-    drop(listener);
-    surroundings.stop.set();
-    if rt::time::timeout(options.stop_timeout, clients.all_gone()).await.is_err() {
-        let left = std::mem::take(&mut *clients.tasks.borrow_mut());
-        tracing::warn!("{} clients did not end in time", left.len());
-        left.values().for_each(rt::JoinHandle::abort);
-    }
-    Ok(Served { connections: clients.count.get(), unfinished: surroundings.requests.get() })
-}
 
-/// Starts the task of a connection.
-fn admit<D: Device>(
-    clients: &Rc<Clients>,
-    surroundings: &Rc<Surroundings>,
-    offer: Offer<D>,
-    socket: (Reader, Writer),
-    from: &Address,
-) {
-    let id = clients.count.get();
-    clients.count.set(id + 1);
-    tracing::debug!(client = id, %from, "connected");
-    let (theirs, surroundings) = (Rc::clone(clients), Rc::clone(surroundings));
-    let device = Rc::clone(&offer.device);
-    let task = rt::spawn(async move {
-        note(id, &connection::run(id, surroundings, device, offer, socket).await);
-        theirs.tasks.borrow_mut().remove(&id);
-        theirs.gone.notify_all();
-    });
-    clients.tasks.borrow_mut().insert(id, task);
+    /// Starts the task of a connection.
+    fn admit(&self, socket: (Reader, Writer), from: &Address) {
+        let clients = Rc::clone(&self.clients);
+        if clients.tasks.borrow().len() >= self.options.connections_max as usize {
+            return tracing::warn!(%from, "refused: {} clients are connected already", self.options.connections_max);
+        }
+        let id = clients.count.get();
+        clients.count.set(id + 1);
+        tracing::debug!(client = id, %from, "connected");
+        let (surroundings, device) = (Rc::clone(&self.surroundings), Rc::clone(&self.device));
+        let offer = Offer { options: Rc::clone(&self.options), device: Rc::clone(&self.device) };
+        let theirs = Rc::clone(&clients);
+        let task = rt::spawn(async move {
+            note(id, &connection::run(id, surroundings, device, offer, socket).await);
+            theirs.tasks.borrow_mut().remove(&id);
+            theirs.gone.notify_all();
+        });
+        clients.tasks.borrow_mut().insert(id, task);
+    }
+
+    /// Waits for what is under way.
+    async fn finish(&self) -> Served {
+        self.surroundings.stop.set();
+        if rt::time::timeout(self.options.stop_timeout, self.clients.all_gone()).await.is_err() {
+            let left = std::mem::take(&mut *self.clients.tasks.borrow_mut());
+            tracing::warn!("{} clients did not end in time", left.len());
+            left.values().for_each(rt::JoinHandle::abort);
+        }
+        Served { connections: self.clients.count.get(), unfinished: self.surroundings.requests.get() }
+    }
 }
 
 /// Tells the log how a connection ended. That a client vanishes is its own affair.

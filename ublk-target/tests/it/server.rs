@@ -58,7 +58,7 @@ impl Server {
                 // A test that fails drops the other end.
                 let _failing = stopped.await;
             };
-            serve(listener, Rc::new(device), options, wait).await.expect("a valid name")
+            serve(vec![listener], Rc::new(device), options, wait).await.expect("a valid name")
         });
         Self { control, address, dir, stop: Some(stop), task }
     }

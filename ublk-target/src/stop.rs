@@ -1,4 +1,4 @@
-//! A request to stop that many tasks see.
+//! Ending things: a request to stop that many tasks see, and tasks that end with their owner.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -9,25 +9,25 @@ use rt::sync::Notify;
 
 /// Set once, never cleared.
 #[derive(Debug, Default)]
-pub(super) struct Stop {
+pub(crate) struct Stop {
     set: Cell<bool>,
     changed: Notify,
 }
 
 impl Stop {
     /// Asks everybody to stop.
-    pub(super) fn set(&self) {
+    pub(crate) fn set(&self) {
         self.set.set(true);
         self.changed.notify_all();
     }
 
     /// Whether it is time to stop.
-    pub(super) fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.set.get()
     }
 
     /// Waits until it is time to stop.
-    pub(super) async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         let changed = self.changed.notified();
         if !self.set.get() {
             changed.await;
@@ -37,7 +37,7 @@ impl Stop {
 
 /// Runs `work` until it is ready or `end` is, which wins a draw; `None` if it ended so. `end` may be used again
 /// until it has ended something.
-pub(super) async fn unless<E: Future<Output = ()>, F: Future>(
+pub(crate) async fn unless<E: Future<Output = ()>, F: Future>(
     mut end: Pin<&mut E>,
     work: F,
 ) -> Option<F::Output> {
@@ -49,4 +49,14 @@ pub(super) async fn unless<E: Future<Output = ()>, F: Future>(
         work.as_mut().poll(cx).map(Some)
     })
     .await
+}
+
+/// Aborts its task when dropped.
+#[derive(Debug)]
+pub(crate) struct Leash<T>(pub(crate) rt::JoinHandle<T>);
+
+impl<T> Drop for Leash<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
