@@ -195,7 +195,7 @@ impl Context {
         self.globals.timeout.map_or(SERVICE_PATIENCE, Duration::from_secs)
     }
 
-    /// What a daemon that takes our place is told besides its own arguments: only what we were told ourselves.
+    /// What a daemon that takes our place is told of its log besides its own arguments: what we were told ourselves.
     pub(crate) fn pass_logging(&self, command: &mut std::process::Command) {
         if let Some(level) = self.globals.log_level {
             command.args(["--log-level", level.name()]);
@@ -203,6 +203,14 @@ impl Context {
         if let Some(file) = &self.globals.log_file {
             command.arg("--log-file").arg(file);
         }
+    }
+
+    /// As [`Context::pass_logging`], for what makes something and ends: on a terminal its result counts, not its log.
+    pub(crate) fn pass_quiet_logging(&self, command: &mut std::process::Command) {
+        if self.globals.log_level.is_none() && self.globals.log_file.is_none() {
+            command.args(["--log-level", LogLevel::Warn.name()]);
+        }
+        self.pass_logging(command);
     }
 }
 

@@ -107,7 +107,7 @@ impl MakeCs {
         if self.no_checksums {
             command.arg("-S");
         }
-        context.pass_logging(&mut command);
+        context.pass_quiet_logging(&mut command);
         let status = program::run(command)?;
         if !status.success() {
             // A signal has no code.

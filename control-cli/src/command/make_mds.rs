@@ -55,7 +55,7 @@ impl MakeMds {
         let cluster = context.cluster()?;
         let mut command = Command::new(Daemon::Mds.find()?);
         command.args(["make", "-c", &cluster.name, "-I", "-a", &self.address.to_string(), "-r"]).arg(dir);
-        context.pass_logging(&mut command);
+        context.pass_quiet_logging(&mut command);
         if self.password {
             command.arg("-p").stdin(Password::ask_new()?.into_pipe()?);
         }

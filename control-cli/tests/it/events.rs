@@ -58,7 +58,7 @@ fn an_empty_log_is_a_title_or_an_empty_list() {
     run(async {
         let mds = FakeMds::start().await;
         mds.say::<GetEvents>(&GetEventsReply::default());
-        assert_eq!(mds.vstorage(&["get-event"]).await.done(), "TIME (UTC)  SYS  SEV  MESSAGE\n");
+        assert_eq!(mds.vstorage(&["get-event"]).await.done(), "TIME (UTC)         SYS  SEV  MESSAGE\n");
         assert_eq!(mds.vstorage(&["get-event", "--json"]).await.done(), "[]\n");
     });
 }

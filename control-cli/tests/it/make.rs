@@ -26,7 +26,8 @@ fn the_first_metadata_server_is_made_by_its_daemon() {
     host.install("vstorage-mdsd", WITNESS);
     let args = ["-c", "stor1", "make-mds", "-I", "-a", "10.30.100.101", "-r", "/vstorage/stor1-mds", "-p"];
     host.run_with_input(&args, "pass wörd\nmore\n").done();
-    let given = "make\n-c\nstor1\n-I\n-a\n10.30.100.101:2510\n-r\n/vstorage/stor1-mds\n-p\n";
+    let given =
+        "make\n-c\nstor1\n-I\n-a\n10.30.100.101:2510\n-r\n/vstorage/stor1-mds\n--log-level\nwarn\n-p\n";
     assert_eq!(host.read("args"), given);
     assert_eq!(host.read("input"), "pass wörd\n");
     assert!(!host.read("env").contains("wörd"));
@@ -162,7 +163,7 @@ fn a_chunk_server_is_made_and_missing_redundancy_is_told() {
         };
         let first = make().await;
         assert_eq!(first.done(), "made\n");
-        let given = "make\n-c\nstor1\n-r\n/vstorage/stor1-cs2\n-t\n1\n-a\n10.0.0.1:3000\n-j\n/ssd/cs2\n-s\n30720\n-T\nssd\n-S\n";
+        let given = "make\n-c\nstor1\n-r\n/vstorage/stor1-cs2\n-t\n1\n-a\n10.0.0.1:3000\n-j\n/ssd/cs2\n-s\n30720\n-T\nssd\n-S\n--log-level\nwarn\n";
         assert_eq!(mds.host.read("args"), given);
         let warning = "warning: files in cluster 'stor1' ask for 3 replicas (at least 2) on different disks, \
                        and there is room on 2 disks only";

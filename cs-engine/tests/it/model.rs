@@ -68,6 +68,8 @@ pub(crate) struct Model {
     stable: Cell<u64>,
     /// The last watermark of each epoch.
     stable_of: RefCell<BTreeMap<u64, u64>>,
+    /// Blocks that were unsettled and whose settled content may still be volatile.
+    shaky: RefCell<BTreeSet<(u64, u32)>>,
     /// The worst end of a life since which nobody has looked at everything.
     unseen: Cell<Option<End>>,
     violation: RefCell<Option<String>>,
@@ -90,6 +92,7 @@ impl Model {
             done: Cell::new(1),
             stable: Cell::new(1),
             stable_of: RefCell::default(),
+            shaky: RefCell::default(),
             unseen: Cell::new(None),
             violation: RefCell::default(),
             deleting: RefCell::default(),
@@ -165,6 +168,7 @@ impl Model {
     }
 
     async fn create(&self, engine: &Rc<Engine>, chunk: u64, version: u64) {
+        tracing::trace!("TMP create {chunk} {version}");
         let size = u64::from(BLOCKS) * BLOCK as u64;
         match engine.create_chunk(NewChunk { chunk, version, file: FILE, size }).await {
             Ok(()) => {
@@ -398,6 +402,7 @@ impl Model {
 
     /// Deletes a chunk and, mostly, makes it again with a higher version.
     async fn recreate(&self, engine: &Rc<Engine>, chunk: u64) {
+        tracing::trace!("TMP recreate {chunk}");
         let Some(_held) = self.hold(chunk, 0..BLOCKS) else { return };
         let Some(version) = self.chunks.borrow().get(&chunk).map(|twin| twin.version) else { return };
         self.deleting.borrow_mut().insert(chunk);
@@ -449,6 +454,7 @@ fn blocks_of(offset: u32, len: u32) -> Range<u32> {
 impl Model {
     /// Looks at everything after a restart, settles what is in doubt, and goes on in the same or in a new epoch.
     pub(crate) async fn resume(self: &Rc<Self>, engine: &Rc<Engine>, end: End) {
+        tracing::trace!("TMP resume after {end:?}");
         self.busy.borrow_mut().clear();
         let end = self.unseen.get().map_or(end, |unseen| unseen.max(end));
         self.unseen.set(Some(end));
@@ -570,7 +576,10 @@ impl Model {
             let unsettled = read.is_err();
             let content: Rc<[u8]> = match read {
                 Ok(reply) => reply.payload.map_or_else(|| vec![0; BLOCK], |payload| payload.to_vec()).into(),
-                Err(Refusal::Unsettled { .. }) if versions.len() > 1 && in_doubt => {
+                Err(Refusal::Unsettled { .. })
+                    if in_doubt && (versions.len() > 1 || self.shaky.borrow().contains(&(chunk, block))) =>
+                {
+                    self.shaky.borrow_mut().insert((chunk, block));
                     match self.accept(engine, chunk, block, resumes).await {
                         Some(content) => content,
                         None => return,
@@ -614,7 +623,11 @@ impl Model {
                     return self.fail(format!("block {block} of chunk {chunk} is surveyed as {other:?}"));
                 }
             }
-            let settled = Version { answered: Some(self.tick()), ..found.clone() };
+            let mut settled = Version { answered: Some(self.tick()), ..found.clone() };
+            if unsettled {
+                // Taken without its number.
+                (settled.epoch, settled.seq) = (0, 0);
+            }
             self.chunks.borrow_mut().get_mut(&chunk).expect("it is there").blocks[block as usize] =
                 VecDeque::from([settled]);
         }
@@ -677,6 +690,7 @@ impl Model {
             return self.fail(format!("clearing chunk {chunk}: {refusal}"));
         }
         self.chunks.borrow_mut().get_mut(&chunk).expect("it is there").cleared = epoch - 1;
+        self.shaky.borrow_mut().retain(|(of, _)| *of != chunk);
         let left = self.doubts(engine, chunk);
         if !left.is_empty() {
             self.fail(format!("chunk {chunk} is cleared and has doubts: {left:?}"));

@@ -365,18 +365,14 @@ impl FakeCs {
     pub(crate) async fn join(self: &Rc<Self>) {
         let reply = self.register(self.nonce.get(), self.nonce.get() + 1).await.expect("registered");
         assert!(!reply.stale);
-        let mut term = Duration::from_millis(reply.term_ms.into());
         let cs = Rc::clone(self);
         let beating = rt::spawn(async move {
             // The first at once: the tests have little time.
-            let mut pause = Duration::ZERO;
             loop {
-                rt::time::sleep(pause).await;
                 match cs.heartbeat().await {
-                    Ok(reply) => term = Duration::from_millis(reply.term_ms.into()),
+                    Ok(reply) => rt::time::sleep(Duration::from_millis(reply.term_ms.into()) / 6).await,
                     Err(error) => break eprintln!("CS#{}: {error}", cs.id.get()),
                 }
-                pause = term / 6;
             }
         });
         self.beating.replace(Some(beating));

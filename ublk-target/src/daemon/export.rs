@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use client::{OpenOptions, Servers, Session, SessionOptions, Volume};
-use link::{Change, Endpoint, Expect, Keep, Master};
+use link::{Endpoint, Expect, Keep, Master};
 use rt::net::Listener;
 use rt::signal::StopSignals;
 use wire::hello::Role;
@@ -67,8 +67,7 @@ impl Export {
             }
         };
         let file = (!nbd.read_only).then(|| state.session(name, path));
-        let keep = Keep::new(Expect::role(Role::Mds)).observed(report);
-        let master = Rc::new(Master::new(&endpoint, servers, keep));
+        let master = Rc::new(Master::new(&endpoint, servers, Keep::new(Expect::role(Role::Mds))));
         let list = dirs.bs_list(name);
         let session = Membership::begin(nbd, master, file, &list).await?;
         let servers = Servers::new(endpoint.clone());
@@ -116,17 +115,6 @@ impl Export {
     }
 }
 
-/// Tells the log what becomes of the connection to the metadata servers.
-fn report(change: &Change) {
-    match change {
-        Change::Up(connection) => {
-            tracing::info!("connected to the metadata server at {}", connection.peer().address)
-        }
-        Change::Down(reason) => tracing::warn!("lost the metadata server: {reason}"),
-        Change::Failed(error) => tracing::warn!("cannot connect to a metadata server: {error}"),
-    }
-}
-
 /// Flushes and gives the lease back.
 async fn close(volume: &Volume, served: Served, path: &str) -> Result<(), Failure> {
     let unfinished = || Failure::Unfinished { path: path.to_owned(), unfinished: served.unfinished };
@@ -156,7 +144,7 @@ impl Sockets {
             sockets._claim = Some(claim);
         }
         if let Some(address) = nbd.listen {
-            let (listener, bound) = socket::listen_tcp(address)?;
+            let (listener, bound) = socket::listen_tcp(address).await?;
             sockets.listeners.push(listener);
             sockets.uris.push(uri::tcp(bound, &nbd.name));
         }
@@ -190,7 +178,7 @@ impl Membership {
             patience: nbd.wait(),
         };
         let session = Session::open(master, options).await;
-        let session = session.map_err(|error| Failure::session(nbd, list.clone(), error))?;
+        let session = session.map_err(|error| Failure::session(nbd, list.to_owned(), error))?;
         let Some(file) = file else { return Ok(Self { session, kept: None }) };
         let stored = Stored { client_uuid, key: session.key() };
         // Before there is a lease, so that there is none that could not be taken over.

@@ -11,8 +11,12 @@ use rustix::fs::Mode;
 
 use super::state::{self, Lock, StateDir, StateError};
 
-/// How long a server may take to accept the connection by which we find out whether it lives.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a server may take to greet, which tells that it lives.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the kernel may take to clear up after a server that was killed, before its place counts as taken.
+const DEATH_PATIENCE: Duration = Duration::from_secs(3);
+/// Pause between two looks.
+const DEATH_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why the daemon cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -91,8 +95,7 @@ pub(super) async fn listen_unix(
     let before = rustix::process::umask(Mode::from_raw_mode(!mode & 0o777));
     let bound = Listener::bind(&Address::Unix(path.to_owned()));
     rustix::process::umask(before);
-    let claim = Claim { path: path.to_owned(), _lock: lock };
-    Ok((bound.map_err(fail)?, claim))
+    Ok((bound.map_err(fail)?, Claim { path: path.to_owned(), _lock: lock }))
 }
 
 /// Whether there is a dead socket in the way; an error if anything else is.
@@ -112,13 +115,46 @@ async fn is_free(path: &Path) -> Result<bool, SocketError> {
     if !found.file_type().is_socket() {
         return Err(SocketError::Foreign(path.to_owned()));
     }
-    let address = Address::Unix(path.to_owned());
-    match rt::time::timeout(PROBE_TIMEOUT, rt::net::connect(&address)).await {
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(true),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Ok(Err(error)) => Err(fail(error)),
-        // A server too busy to accept is one, too.
-        Ok(Ok(_)) | Err(_) => Err(SocketError::Live(path.to_owned())),
+    let deadline = rt::time::now() + DEATH_PATIENCE;
+    loop {
+        match probe(path).await.map_err(fail)? {
+            Probe::Gone => return Ok(false),
+            Probe::Dead => return Ok(true),
+            Probe::Dying if rt::time::now() < deadline => rt::time::sleep(DEATH_PAUSE).await,
+            Probe::Dying | Probe::Live => return Err(SocketError::Live(path.to_owned())),
+        }
+    }
+}
+
+/// What a socket looks like to a client.
+enum Probe {
+    /// It has vanished.
+    Gone,
+    /// Nobody listens.
+    Dead,
+    /// It takes connections only to drop them, as the kernel does while it clears up after a server that was killed.
+    Dying,
+    /// Somebody listens.
+    Live,
+}
+
+async fn probe(path: &Path) -> io::Result<Probe> {
+    let talk = async {
+        let (mut reader, writer) = rt::net::connect(&Address::Unix(path.to_owned())).await?;
+        let greeting = reader.recv().await;
+        drop(writer);
+        Ok::<_, io::Error>(match greeting {
+            Ok(Some(_)) => Probe::Live,
+            Ok(None) | Err(_) => Probe::Dying,
+        })
+    };
+    match rt::time::timeout(PROBE_TIMEOUT, talk).await {
+        Ok(Ok(seen)) => Ok(seen),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Probe::Dead),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(Probe::Gone),
+        Ok(Err(error)) => Err(error),
+        // Too busy to accept, or waiting for the client to speak first.
+        Err(_) => Ok(Probe::Live),
     }
 }
 
@@ -126,13 +162,21 @@ async fn is_free(path: &Path) -> Result<bool, SocketError> {
 ///
 /// # Errors
 /// [`SocketError`].
-pub(super) fn listen_tcp(address: SocketAddr) -> Result<(Listener, SocketAddr), SocketError> {
+pub(super) async fn listen_tcp(address: SocketAddr) -> Result<(Listener, SocketAddr), SocketError> {
     let fail = |error: io::Error| match error.kind() {
         io::ErrorKind::AddrInUse => SocketError::PortInUse(address),
         io::ErrorKind::AddrNotAvailable => SocketError::NotOurs(address),
         _ => SocketError::Listen { address, error },
     };
-    let listener = Listener::bind(&Address::Tcp(address)).map_err(fail)?;
+    let deadline = rt::time::now() + DEATH_PATIENCE;
+    let listener = loop {
+        match Listener::bind(&Address::Tcp(address)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && rt::time::now() < deadline => {
+                rt::time::sleep(DEATH_PAUSE).await;
+            }
+            bound => break bound.map_err(fail)?,
+        }
+    };
     match listener.local_address().map_err(fail)? {
         Address::Tcp(bound) => Ok((listener, bound)),
         Address::Unix(_) => unreachable!("a TCP socket has a TCP address"),

@@ -48,7 +48,11 @@ impl Daemon {
             BufReader::new(out).read_line(&mut line).map(|_| line)
         });
         let line = rt::time::timeout(Duration::from_secs(30), line).await.expect("ready in time");
-        line.expect("a thread").expect("text").trim_end().to_owned()
+        let line = line.expect("a thread").expect("text");
+        if line.is_empty() {
+            panic!("{:?}", Self(self.0.take()).ended().await);
+        }
+        line.trim_end().to_owned()
     }
 
     fn signal(&mut self, signal: Signal) {

@@ -343,6 +343,11 @@ impl Model {
         let (cs, session) = (self.servers[n].disk.claimed_id, self.servers[n].session);
         let op = match b % 3 {
             0 => CommandOp::CsStateChanged(CsStateChanged { cs, session, state: i32::from(b / 3 % 5) }),
+            1 => {
+                let (total_bytes, free_bytes) = (1 << 40, 1 << (33 + b % 8));
+                let report = CsReport { cs, session, total_bytes, free_bytes, ..Default::default() };
+                CommandOp::CsReport(report)
+            }
             _ => CommandOp::CsLapsed(CsLapsed { cs, session }),
         };
         let _ = self.run(op);

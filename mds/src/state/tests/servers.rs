@@ -213,6 +213,7 @@ fn full_disks_are_announced_by_steps() {
     assert!(report(&mut world, 79, "").is_empty());
     assert!(report(&mut world, 82, "")[0].message().starts_with("80 %"));
     assert!(report(&mut world, 84, "").is_empty());
+    assert!(State::decode_snapshot(&world.state.encode_snapshot()) == Ok(world.state.clone()));
     assert!(report(&mut world, 95, "")[0].message().starts_with("95 %"));
     assert!(report(&mut world, 50, "").is_empty());
     assert!(report(&mut world, 81, "")[0].message().starts_with("80 %"));

@@ -1,0 +1,263 @@
+//! Chunks: placement, creation, replacement, maps, reconciling, deletion (C5, C9).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use wire::Status;
+use wire::cluster::{ClusterStat, GetEvents, SetConfig};
+use wire::lease::{GetMap, MapReply, MemberState, OpenMode, ReconcileDone, ReportMember};
+use wire::namespace::{FileRef, Remove, Stat};
+
+use super::server_world::{World, file, refused, soon, test, until, within};
+
+fn members(map: &MapReply) -> Vec<BTreeSet<u64>> {
+    map.chunks.iter().map(|chunk| chunk.members.iter().map(|member| member.cs_id).collect()).collect()
+}
+
+#[test]
+fn c9_chunks_are_created_on_all_before_they_are_given_out() {
+    test(async {
+        let world = World::calm().await;
+        let servers = world.chunk_servers(3).await;
+        let client = world.client(1).await;
+        let id = file(&client.connection, "/f", 100).await;
+        let open = client.open("/f", OpenMode::Write).await.expect("open");
+        assert_eq!(open.map.next_index, 16, "the rest of the file is not answered");
+        let map = client.allocate(&open, &[3, 50], soon()).await.expect("allocated");
+        assert_eq!(map.chunks.iter().map(|chunk| chunk.index).collect::<Vec<_>>(), [3, 50]);
+        assert_eq!(members(&map), [BTreeSet::from([1025, 1026, 1027]), BTreeSet::from([1025, 1026, 1027])]);
+        for chunk in &map.chunks {
+            assert!(chunk.members.iter().all(|member| member.state() == MemberState::Member));
+            assert!(!chunk.needs_reconcile && !chunk.blocked && chunk.version > 0);
+            for cs in &servers {
+                let held = cs.chunks.borrow()[&chunk.chunk_id];
+                assert_eq!((held.version, held.file_id, held.size_bytes), (chunk.version, id, 64 << 10));
+                assert_eq!(held.epoch, open.epoch, "born fenced (C2)");
+            }
+        }
+        assert_eq!(map.servers.len(), 3);
+        assert_eq!((map.servers[0].addresses[0].as_str(), map.servers[0].boot_id.len()), ("127.0.0.1:3001", 16));
+        // Again: the same.
+        assert_eq!(client.allocate(&open, &[3, 50], soon()).await.expect("there"), map);
+        let get = GetMap { file_id: id, epoch: open.epoch, first_index: 0, count: 100 };
+        let whole = client.ask(&get).await.expect("the map");
+        assert_eq!((whole.chunks, whole.next_index), (map.chunks.clone(), 0));
+        let page = client.ask(&GetMap { first_index: 4, count: 10, ..get }).await.expect("the map");
+        assert!(page.chunks.is_empty() && page.servers.is_empty());
+        let info = client.ask(&Stat { file: Some(FileRef::Id(id)) }).await.expect("there").info;
+        assert_eq!((info.chunks, info.allocated_bytes), (2, 2 * (64 << 10)));
+        let stat = client.ask(&ClusterStat {}).await.expect("the state");
+        assert_eq!((stat.fs_chunks, stat.fs_replicas, stat.chunks.healthy), (2, 6, 2));
+        world.stop().await;
+        world.run().await;
+        let tool = world.tool().await;
+        let get = GetMap { first_index: 0, count: 100, ..get };
+        assert_eq!(tool.ask(&get, soon()).await.expect("the map").chunks, map.chunks, "a restart loses nothing");
+        world.stop().await;
+    });
+}
+
+#[test]
+fn a_chunk_server_that_refuses_is_replaced() {
+    test(async {
+        let world = World::calm().await;
+        let servers = world.chunk_servers(4).await;
+        servers[1].create_status.set(Status::NoSpace);
+        let client = world.client(1).await;
+        file(&client.connection, "/f", 32).await;
+        let open = client.open("/f", OpenMode::Write).await.expect("open");
+        let indices: Vec<u64> = (0..32).collect();
+        let map = client.allocate(&open, &indices, soon()).await.expect("allocated");
+        assert!(members(&map).iter().all(|members| *members == BTreeSet::from([1025, 1027, 1028])));
+        // Where it may have been created all the same, it is deleted.
+        let set = SetConfig { key: "mds.wd.quarantine_tout".into(), value: Some("0".into()) };
+        client.ask(&set).await.expect("set");
+        until("what was given up is deleted", || !servers[1].deleted.borrow().is_empty()).await;
+        world.stop().await;
+    });
+}
+
+#[test]
+fn a_chunk_server_that_stays_away_is_replaced() {
+    test(async {
+        let world = World::calm().await;
+        let servers = world.chunk_servers(4).await;
+        servers[2].stalled.set(true);
+        let client = world.client(1).await;
+        file(&client.connection, "/f", 8).await;
+        let open = client.open("/f", OpenMode::Write).await.expect("open");
+        let began = rt::time::now();
+        let indices: Vec<u64> = (0..8).collect();
+        let map = client.allocate(&open, &indices, soon()).await.expect("allocated");
+        assert!(members(&map).iter().all(|members| *members == BTreeSet::from([1025, 1026, 1028])));
+        assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+        world.stop().await;
+    });
+}
+
+#[test]
+fn an_allocation_waits_within_its_deadline() {
+    test(async {
+        let world = World::calm().await;
+        let servers = world.chunk_servers(3).await;
+        servers[0].stalled.set(true);
+        let client = world.client(1).await;
+        let id = file(&client.connection, "/f", 1).await;
+        let open = client.open("/f", OpenMode::Write).await.expect("open");
+        let began = rt::time::now();
+        assert_eq!(refused(client.allocate(&open, &[0], within(600)).await).0, Status::Retry);
+        assert!(began.elapsed() < Duration::from_millis(600), "the answer came in time: {:?}", began.elapsed());
+        // A chunk in the making is a hole to everybody.
+        let get = GetMap { file_id: id, epoch: open.epoch, first_index: 0, count: 1 };
+        assert!(client.ask(&get).await.expect("the map").chunks.is_empty());
+        servers[0].go_on();
+        let map = client.allocate(&open, &[0], soon()).await.expect("allocated");
+        assert_eq!(map.chunks.len(), 1);
+        world.stop().await;
+    });
+}
+
+#[test]
+fn without_room_nothing_is_allocated_and_the_sender_is_slowed() {
+    test(async {
+        let world = World::calm().await;
+        world.chunk_servers(2).await;
+        let client = world.client(1).await;
+        file(&client.connection, "/f", 1).await;
+        let open = client.open("/f", OpenMode::Write).await.expect("open");
+        let began = rt::time::now();
+        let (status, error) = refused(client.allocate(&open, &[0], soon()).await);
+        assert_eq!(status, Status::NoSpace);
+        assert!(error.message.contains("cannot place 3 replicas") && error.retry_after_ms > 0, "{error:?}");
+        assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
+        let events = client.ask(&GetEvents::default()).await.expect("events").events;
+        assert!(events.iter().any(|event| event.code == "mds.alloc_failed"), "{events:?}");
+        world.stop().await;
+    });
+}
+
+#[test]
+fn work_that_a_restart_interrupted_goes_on() {
+    test(async {
+        let world = World::calm().await;
+        let servers = world.chunk_servers(3).await;
+        let client = world.client(1).await;
+        file(&client.connection, "/f", 2).await;
+        let open = client.open("/f", OpenMode::Write).await.expect("open");
+        client.allocate(&open, &[1], soon()).await.expect("allocated");
+        servers[0].stalled.set(true);
+        assert_eq!(refused(client.allocate(&open, &[0], within(300)).await).0, Status::Retry);
+        world.stop().await;
+        for cs in &servers {
+            cs.fall_silent();
+            cs.stalled.set(false);
+        }
+        world.run().await;
+        for cs in &servers {
+            cs.join().await;
+        }
+        let again = super::server_world::Client { connection: world.connect(wire::hello::Role::Client).await, ..client };
+        let map = again.allocate(&open, &[0], soon()).await.expect("allocated");
+        assert_eq!(map.chunks.len(), 1);
+        for cs in &servers {
+            assert!(cs.chunks.borrow().contains_key(&map.chunks[0].chunk_id));
+        }
+        world.stop().await;
+    });
+}
+
+#[test]
+fn c5_chunks_are_reconciled_one_by_one() {
+    test(async {
+        let world = World::calm().await;
+        world.chunk_servers(3).await;
+        let client = world.client(1).await;
+        let id = file(&client.connection, "/f", 2).await;
+        let open = client.open("/f", OpenMode::Write).await.expect("open");
+        client.allocate(&open, &[0, 1], soon()).await.expect("allocated");
+        client.release(&open, false).await.expect("released");
+        let open = client.open("/f", OpenMode::Write).await.expect("open");
+        assert!(open.needs_reconcile);
+        let done = |chunk: &wire::lease::ChunkMap, version| ReconcileDone {
+            session: client.session.clone(),
+            file_id: id,
+            epoch: open.epoch,
+            chunk_id: chunk.chunk_id,
+            version,
+        };
+        let [first, second] = &open.map.chunks[..] else { panic!("two chunks") };
+        let (status, error) = refused(client.ask(&done(first, first.version + 1)).await);
+        assert_eq!((status, error.detail), (Status::StaleVersion, first.version));
+        for _ in 0..2 {
+            client.ask(&done(first, first.version)).await.expect("done");
+        }
+        let get = GetMap { file_id: id, epoch: open.epoch, first_index: 0, count: 2 };
+        let map = client.ask(&get).await.expect("the map");
+        assert_eq!(map.chunks.iter().map(|chunk| chunk.needs_reconcile).collect::<Vec<_>>(), [false, true]);
+        client.ask(&done(second, second.version)).await.expect("done");
+        client.release(&open, true).await.expect("released");
+        assert!(!client.open("/f", OpenMode::Write).await.expect("open").needs_reconcile);
+        world.stop().await;
+    });
+}
+
+#[test]
+fn reports_about_replicas_become_events_once() {
+    test(async {
+        let world = World::calm().await;
+        world.chunk_servers(3).await;
+        let client = world.client(1).await;
+        let id = file(&client.connection, "/f", 1).await;
+        let open = client.open("/f", OpenMode::Write).await.expect("open");
+        let map = client.allocate(&open, &[0], soon()).await.expect("allocated");
+        let chunk = &map.chunks[0];
+        let report = |status: Status, cs_id| ReportMember {
+            session: client.session.clone(),
+            file_id: id,
+            epoch: open.epoch,
+            chunk_id: chunk.chunk_id,
+            version: chunk.version,
+            cs_id,
+            status: status.code().into(),
+        };
+        for _ in 0..3 {
+            let now = client.ask(&report(Status::Corrupt, 1025)).await.expect("the map");
+            assert_eq!(now.chunks, map.chunks);
+        }
+        client.ask(&report(Status::Timeout, 1026)).await.expect("nothing grave");
+        client.ask(&report(Status::Corrupt, 99)).await.expect("nobody's");
+        let events = client.ask(&GetEvents::default()).await.expect("events").events;
+        let told: Vec<_> = events.iter().filter(|event| event.code == "cs.replica_failed").collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].message.contains("CS#1025") && !told[0].message.contains("times"), "{told:?}");
+        let unknown = ReportMember { chunk_id: 7, ..report(Status::Corrupt, 1025) };
+        assert_eq!(refused(client.ask(&unknown).await).0, Status::StaleVersion);
+        world.stop().await;
+    });
+}
+
+#[test]
+fn c9_removed_chunks_are_deleted_after_their_quarantine() {
+    test(async {
+        let world = World::calm().await;
+        let servers = world.chunk_servers(3).await;
+        let client = world.client(1).await;
+        file(&client.connection, "/f", 4).await;
+        let open = client.open("/f", OpenMode::Write).await.expect("open");
+        client.allocate(&open, &[0, 1, 2, 3], soon()).await.expect("allocated");
+        client.release(&open, true).await.expect("released");
+        client.ask(&Remove { path: "/f".into(), recursive: false }).await.expect("removed");
+        let deleting = async || client.ask(&ClusterStat {}).await.expect("the state").chunks.deleting;
+        assert_eq!(deleting().await, 4);
+        rt::time::sleep(Duration::from_millis(300)).await;
+        assert!(servers.iter().all(|cs| cs.deleted.borrow().is_empty()), "still in quarantine");
+        let set = SetConfig { key: "mds.wd.quarantine_tout".into(), value: Some("0".into()) };
+        client.ask(&set).await.expect("set");
+        until("all are deleted", || servers.iter().all(|cs| cs.chunks.borrow().is_empty())).await;
+        let deadline = soon();
+        while deleting().await > 0 {
+            assert!(rt::time::now() < deadline);
+        }
+        world.stop().await;
+    });
+}
