@@ -183,7 +183,8 @@ impl Mds {
         let hello =
             LocalHello { software: env!("CARGO_PKG_VERSION").into(), ..LocalHello::new(Role::Tool, boot_id) };
         let mut options = Options::default();
-        options.connect_timeout = options.connect_timeout.min(timeout);
+        // So that an attempt ends, and can be told of, before the time is up.
+        options.connect_timeout = options.connect_timeout.min(timeout * 3 / 4);
         let endpoint = Endpoint::new(credentials, hello, options)
             .map_err(|error| ClusterError::Tls { path: cluster.dirs.credentials(&cluster.name), error })?;
         let attempts = Rc::new(Attempts::default());

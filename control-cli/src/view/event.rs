@@ -47,8 +47,12 @@ impl From<&Event> for EventView {
 
 impl Row for EventView {
     // The title is as wide as a time: rows are also drawn one by one, below it.
-    const COLUMNS: &'static [Column] =
-        &[Column::text("TIME (UTC)       "), Column::text("SYS"), Column::text("SEV"), Column::text("MESSAGE")];
+    const COLUMNS: &'static [Column] = &[
+        Column::text("TIME (UTC)       "),
+        Column::text("SYS"),
+        Column::text("SEV"),
+        Column::text("MESSAGE"),
+    ];
 
     fn cells(&self) -> Vec<String> {
         // Of one width in every row.

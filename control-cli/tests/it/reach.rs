@@ -25,6 +25,22 @@ fn an_address_where_nobody_listens_is_named() {
 }
 
 #[test]
+fn a_program_that_says_nothing_is_named() {
+    run(async {
+        let mds = FakeMds::start().await;
+        let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = mute.local_addr().unwrap().port();
+        mds.host.write_list("stor1", &format!("127.0.0.1:{}\n", port - 1));
+        let ended = mds.vstorage(&["--timeout", "1", "ls"]).await;
+        let text = ended.failed(1);
+        assert!(
+            text.contains(&format!("127.0.0.1:{port}: cannot connect: no answer within 750 ms")),
+            "{text}"
+        );
+    });
+}
+
+#[test]
 fn a_foreign_cluster_is_refused_at_once() {
     run(async {
         let mds = FakeMds::start_of(&authority());

@@ -118,7 +118,7 @@ impl Engine {
                 let said = &history.blocks[&block];
                 let resolved = resolve(chunk.id, block, said, base, content, self.journal.durable());
                 note_row(chunk, block, resolved.row);
-                if block == 18 && chunk.id == 2 {
+                if resolved.row == Row::DurableLost {
                     tracing::trace!(
                         "TMP replay block {block}: {said:?} base {base:?} content {content:?} durable {} -> {:?}",
                         self.journal.durable(),

@@ -4,4 +4,3 @@ mod basic;
 mod model;
 mod restarts;
 mod rig;
-mod simulated;

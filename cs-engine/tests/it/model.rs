@@ -112,6 +112,11 @@ impl Model {
         self.rng.borrow_mut().below(bound)
     }
 
+    /// Notes how a life ended.
+    pub(crate) fn ended(&self, end: End) {
+        self.unseen.set(Some(self.unseen.get().map_or(end, |unseen| unseen.max(end))));
+    }
+
     fn tick(&self) -> u64 {
         self.moment.set(self.moment.get() + 1);
         self.moment.get()
@@ -453,11 +458,10 @@ fn blocks_of(offset: u32, len: u32) -> Range<u32> {
 /// What is found when the server is back.
 impl Model {
     /// Looks at everything after a restart, settles what is in doubt, and goes on in the same or in a new epoch.
-    pub(crate) async fn resume(self: &Rc<Self>, engine: &Rc<Engine>, end: End) {
-        tracing::trace!("TMP resume after {end:?}");
+    pub(crate) async fn resume(self: &Rc<Self>, engine: &Rc<Engine>) {
+        tracing::trace!("TMP resume after {:?}, stable {}", self.unseen.get(), self.stable.get());
+        let Some(end) = self.unseen.get() else { return };
         self.busy.borrow_mut().clear();
-        let end = self.unseen.get().map_or(end, |unseen| unseen.max(end));
-        self.unseen.set(Some(end));
         self.find_chunks(engine).await;
         let resumes = end != End::PowerCut && self.below(3) > 0;
         if !resumes {
@@ -624,8 +628,8 @@ impl Model {
                 }
             }
             let mut settled = Version { answered: Some(self.tick()), ..found.clone() };
-            if unsettled {
-                // Taken without its number.
+            if unsettled || same > 1 {
+                // Taken without its number, or nobody can tell which of several writes it is.
                 (settled.epoch, settled.seq) = (0, 0);
             }
             self.chunks.borrow_mut().get_mut(&chunk).expect("it is there").blocks[block as usize] =

@@ -18,15 +18,12 @@ fn random_lives(seed: u64, lives: u64, steps: u64) {
     rig.options.pages_max = 16;
     // The model holds counted memory of one thread, but no executor: it lives on between the lives.
     let model = Model::new(seed);
-    let mut end = End::Stopped;
     for life in 0..lives {
         let next = if rng.one_in(4) { End::Stopped } else { End::Killed };
         let workers = 1 + rng.below(8) as usize;
         let theirs = Rc::clone(&model);
         rig.life(async move |engine| {
-            if life > 0 {
-                theirs.resume(&engine, end).await;
-            }
+            theirs.resume(&engine).await;
             if next == End::Stopped {
                 theirs.work(&engine, workers, steps).await;
                 engine.stop().await;
@@ -48,7 +45,7 @@ fn random_lives(seed: u64, lives: u64, steps: u64) {
         if let Some(violation) = model.violation() {
             panic!("seed {seed}, life {life}: {violation}");
         }
-        end = next;
+        model.ended(next);
     }
 }
 

@@ -114,8 +114,11 @@ impl Machine for Metadata {
         let command =
             Command::decode_log(command).unwrap_or_else(|error| panic!("command {number}: {error}"));
         let applied = self.0.state.borrow_mut().apply(number, &command);
-        for event in &applied.events {
-            tracing::info!(id = event.id, code = event.name(), "{}", event.message());
+        if self.0.collecting.get() {
+            // Only those of its own reign: what is applied again at a start happened long ago.
+            for event in &applied.events {
+                tracing::info!(id = event.id, code = event.name(), "{}", event.message());
+            }
         }
         self.gather(applied.effects);
         self.0.applied.notify_all();

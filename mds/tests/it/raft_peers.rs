@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mds::raft::{Consensus, Options, Peer, PeerAnswer, PeerError, PeerTransport, ProposeError, RpcError};
+use rt::random::Rng;
 use rt::sim::control::{self, PeerView, Process};
 use rt::sim::{HostId, HostOptions, SimOptions, Simulation};
 
@@ -155,8 +156,9 @@ impl Cluster {
     }
 }
 
-async fn three_members() {
-    let hosts = (1..=3).map(|node| (node, control::add_host(HostOptions::new(&format!("mds{node}")))));
+/// A group of one with a log that does not reach back to the beginning any more, and members that wait to be added.
+async fn founded(members: u64) -> (Cluster, u64) {
+    let hosts = (1..=members).map(|node| (node, control::add_host(HostOptions::new(&format!("mds{node}")))));
     let mut cluster = Cluster { hosts: hosts.collect(), table: Rc::default(), processes: BTreeMap::new() };
     for (node, host) in cluster.hosts.clone() {
         let made = control::start_process(host, "make-mds", async move {
@@ -168,12 +170,16 @@ async fn three_members() {
         made.wait().await.returned().expect("created");
         cluster.start(node).await;
     }
-    // The log does not reach back to the beginning any more: newcomers get a snapshot.
     let mut count = 0;
     while count < 180 {
         count += 1;
         assert_eq!(cluster.propose(format!("alone {count}")).await, count);
     }
+    (cluster, count)
+}
+
+async fn three_members() {
+    let (mut cluster, mut count) = founded(3).await;
     for node in [2, 3] {
         cluster.group(1).add_member(node, &format!("mds{node}:2510")).await.expect("added");
     }
@@ -224,5 +230,28 @@ async fn three_members() {
 fn a_group_of_three_goes_on_without_one() {
     for seed in 0..10 {
         Simulation::new(SimOptions::new(seed)).run(three_members()).unwrap();
+    }
+}
+
+/// A newcomer loses power while it takes over a snapshot, again and again.
+async fn troubled_newcomer(seed: u64) {
+    let mut rng = Rng::from_seed(seed);
+    let (mut cluster, count) = founded(2).await;
+    let master = cluster.group(1);
+    let adding = rt::spawn(async move { master.add_member(2, "mds2:2510").await });
+    for _ in 0..5 {
+        control::advance(Duration::from_micros(rng.below(12_000))).await;
+        cluster.power_off(2);
+        control::power_on(cluster.hosts[&2]);
+        cluster.start(2).await;
+    }
+    adding.await.expect("not aborted").expect("added");
+    cluster.equal(count as usize).await;
+}
+
+#[test]
+fn a_snapshot_that_was_not_stored_replaces_nothing() {
+    for seed in 0..60 {
+        Simulation::new(SimOptions::new(seed)).run(troubled_newcomer(seed)).unwrap();
     }
 }

@@ -36,7 +36,10 @@ fn c9_chunks_are_created_on_all_before_they_are_given_out() {
             }
         }
         assert_eq!(map.servers.len(), 3);
-        assert_eq!((map.servers[0].addresses[0].as_str(), map.servers[0].boot_id.len()), ("127.0.0.1:3001", 16));
+        assert_eq!(
+            (map.servers[0].addresses[0].as_str(), map.servers[0].boot_id.len()),
+            ("127.0.0.1:3001", 16)
+        );
         // Again: the same.
         assert_eq!(client.allocate(&open, &[3, 50], soon()).await.expect("there"), map);
         let get = GetMap { file_id: id, epoch: open.epoch, first_index: 0, count: 100 };
@@ -52,7 +55,11 @@ fn c9_chunks_are_created_on_all_before_they_are_given_out() {
         world.run().await;
         let tool = world.tool().await;
         let get = GetMap { first_index: 0, count: 100, ..get };
-        assert_eq!(tool.ask(&get, soon()).await.expect("the map").chunks, map.chunks, "a restart loses nothing");
+        assert_eq!(
+            tool.ask(&get, soon()).await.expect("the map").chunks,
+            map.chunks,
+            "a restart loses nothing"
+        );
         world.stop().await;
     });
 }
@@ -106,7 +113,11 @@ fn an_allocation_waits_within_its_deadline() {
         let open = client.open("/f", OpenMode::Write).await.expect("open");
         let began = rt::time::now();
         assert_eq!(refused(client.allocate(&open, &[0], within(600)).await).0, Status::Retry);
-        assert!(began.elapsed() < Duration::from_millis(600), "the answer came in time: {:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_millis(600),
+            "the answer came in time: {:?}",
+            began.elapsed()
+        );
         // A chunk in the making is a hole to everybody.
         let get = GetMap { file_id: id, epoch: open.epoch, first_index: 0, count: 1 };
         assert!(client.ask(&get).await.expect("the map").chunks.is_empty());
@@ -156,7 +167,10 @@ fn work_that_a_restart_interrupted_goes_on() {
         for cs in &servers {
             cs.join().await;
         }
-        let again = super::server_world::Client { connection: world.connect(wire::hello::Role::Client).await, ..client };
+        let again = super::server_world::Client {
+            connection: world.connect(wire::hello::Role::Client).await,
+            ..client
+        };
         let map = again.allocate(&open, &[0], soon()).await.expect("allocated");
         assert_eq!(map.chunks.len(), 1);
         for cs in &servers {

@@ -19,7 +19,8 @@ fn settings_are_read_and_changed() {
         let get = |prefix: &str| GetConfig { prefix: prefix.into() };
         let all = tool.ask(&get(""), soon()).await.expect("read").entries;
         assert!(all.len() > 5 && all.windows(2).all(|pair| pair[0].key < pair[1].key));
-        let set = |key: &str, value: Option<&str>| SetConfig { key: key.into(), value: value.map(str::to_owned) };
+        let set =
+            |key: &str, value: Option<&str>| SetConfig { key: key.into(), value: value.map(str::to_owned) };
         tool.ask(&set("gen.lease_term", Some("30")), soon()).await.expect("set");
         let entries = tool.ask(&get("gen.lease"), soon()).await.expect("read").entries;
         assert_eq!(entries.len(), 1);
@@ -75,7 +76,10 @@ fn events_are_followed_as_they_come() {
         tool.ask(&set, soon()).await.expect("set");
         let came = waiting.await.expect("it ends").expect("events").events;
         assert_eq!(came.len(), 1);
-        assert_eq!((came[0].id, came[0].code.as_str(), came[0].sys.as_str()), (last + 1, "mds.config_changed", "MDS"));
+        assert_eq!(
+            (came[0].id, came[0].code.as_str(), came[0].sys.as_str()),
+            (last + 1, "mds.config_changed", "MDS")
+        );
         assert!(came[0].message.contains("31") && came[0].message.contains("node"), "{came:?}");
         assert!(came[0].time_ms > 1_700_000_000_000);
         let newest = GetEvents { limit: 2, newest: true, ..GetEvents::default() };

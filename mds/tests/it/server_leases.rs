@@ -25,17 +25,27 @@ fn c1_one_writer_and_everybody_else_is_told_who() {
         assert_eq!((open.attrs.replicas, open.map.chunks.len(), open.map.next_index), (Some(3), 0, 0));
         for mode in [OpenMode::Write, OpenMode::Read] {
             let (status, error) = refused(two.open("/f", mode).await);
-            assert_eq!((status, error.hint.as_str(), error.detail), (Status::LeaseHeld, "host1", one.session.client_id));
+            assert_eq!(
+                (status, error.hint.as_str(), error.detail),
+                (Status::LeaseHeld, "host1", one.session.client_id)
+            );
             assert!(error.message.contains("host1"), "{error:?}");
         }
         let info = one.ask(&Stat { file: Some(FileRef::Path("/f".into())) }).await.expect("there").info;
-        assert_eq!((info.writer.map(|writer| writer.client_id), info.epoch), (Some(one.session.client_id), open.epoch));
+        assert_eq!(
+            (info.writer.map(|writer| writer.client_id), info.epoch),
+            (Some(one.session.client_id), open.epoch)
+        );
         one.release(&open, true).await.expect("released");
         one.release(&open, true).await.expect("again, as after a lost answer");
         let next = two.open("/f", OpenMode::Write).await.expect("open");
         assert!(next.epoch > open.epoch && !next.needs_reconcile);
         one.release(&open, true).await.expect("a late copy");
-        assert_eq!(refused(one.open("/f", OpenMode::Write).await).0, Status::LeaseHeld, "it ends no lease of another");
+        assert_eq!(
+            refused(one.open("/f", OpenMode::Write).await).0,
+            Status::LeaseHeld,
+            "it ends no lease of another"
+        );
         world.stop().await;
     });
 }
@@ -182,7 +192,8 @@ fn a_later_attempt_takes_the_place_of_one_that_waits() {
         let open = one.open("/f", OpenMode::Write).await.expect("open");
         one.allocate(&open, &[0], soon()).await.expect("allocated");
         servers[0].stalled.set(true);
-        let (connection, request) = (one.connection.clone(), one.open_request("/f", OpenMode::Write, open.epoch));
+        let (connection, request) =
+            (one.connection.clone(), one.open_request("/f", OpenMode::Write, open.epoch));
         let first = rt::spawn({
             let (connection, request) = (connection.clone(), request.clone());
             async move { connection.ask(&request, soon()).await }
@@ -208,10 +219,10 @@ fn c1_leases_can_be_taken_away() {
         assert_eq!(two.ask(&by_path).await.expect("nothing left").revoked, 0);
         for _ in 0..2 {
             let lost = one.renew().await.expect("the session lives on").revoked;
-            assert_eq!(lost.iter().map(|file| (file.file_id, file.epoch)).collect::<Vec<_>>(), [(
-                open.file_id,
-                open.epoch
-            )]);
+            assert_eq!(
+                lost.iter().map(|file| (file.file_id, file.epoch)).collect::<Vec<_>>(),
+                [(open.file_id, open.epoch)]
+            );
         }
         one.release(&open, false).await.expect("it knows now");
         assert!(one.renew().await.expect("renewed").revoked.is_empty());
@@ -264,7 +275,10 @@ fn sessions_are_listed_and_closed() {
         let list = two.ask(&ListClients::default()).await.expect("listed");
         assert_eq!(list.clients.len(), 2);
         let first = &list.clients[0];
-        assert_eq!((first.client_id, first.host_name.as_str(), first.kind()), (2049, "host1", ClientKind::Nbd));
+        assert_eq!(
+            (first.client_id, first.host_name.as_str(), first.kind()),
+            (2049, "host1", ClientKind::Nbd)
+        );
         assert_eq!((first.leases_write, first.leases_read, first.io.write_ops), (1, 1, 1));
         assert!(first.address.starts_with("127."), "{first:?}");
         assert_eq!(two.ask(&ListClients { after: 2049 }).await.expect("listed").clients.len(), 1);

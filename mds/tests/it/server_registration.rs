@@ -47,7 +47,10 @@ fn new_chunk_servers_get_ids_and_are_listed() {
         let cs = &list.cs[1];
         assert_eq!((cs.cs_id, cs.host_id.as_str(), cs.host_name.as_str()), (1026, "host2", "host2.test"));
         assert_eq!((cs.status(), cs.path.as_str()), (ServiceStatus::Active, "/cs2"));
-        assert_eq!((cs.total_bytes, cs.free_bytes, cs.flags), (100 << 30, 90 << 30, wire::cs::FLAG_CHECKSUMS));
+        assert_eq!(
+            (cs.total_bytes, cs.free_bytes, cs.flags),
+            (100 << 30, 90 << 30, wire::cs::FLAG_CHECKSUMS)
+        );
         assert_eq!(cs.addresses, ["127.0.0.1:3002"]);
         world.stop().await;
     });
@@ -170,7 +173,11 @@ fn c2_a_lapsed_chunk_server_gets_the_fences_it_missed_before_it_serves() {
         let began = rt::time::now();
         let again = client.open("/f", OpenMode::Write).await.expect("open again");
         assert!(again.epoch > open.epoch && again.needs_reconcile);
-        assert!(began.elapsed().as_millis() >= 200, "not before the absent one has lapsed: {:?}", began.elapsed());
+        assert!(
+            began.elapsed().as_millis() >= 200,
+            "not before the absent one has lapsed: {:?}",
+            began.elapsed()
+        );
         for cs in &servers[1..] {
             assert_eq!(cs.fences.borrow().get(&id), Some(&again.epoch));
         }
@@ -227,7 +234,8 @@ fn heartbeats_bring_space_and_events() {
             assert!(rt::time::now() < deadline);
         }
         let connection = cs.connection.borrow().clone().expect("connected");
-        let event = Event { code: "cs.hot".into(), severity: 3, message: "it burns".into(), ..Event::default() };
+        let event =
+            Event { code: "cs.hot".into(), severity: 3, message: "it burns".into(), ..Event::default() };
         let heartbeat = wire::cs::Heartbeat {
             cs_id: cs.id.get(),
             session: cs.session.get(),
@@ -302,7 +310,11 @@ fn a_stalled_chunk_server_delays_nobody_else() {
         file(&client.connection, "/g", 1).await;
         let other = client.open("/g", OpenMode::Write).await.expect("open");
         assert!(other.epoch > 0);
-        assert!(servers.iter().all(|cs| cs.id.get() == slow.id.get() || cs.fences.borrow().get(&id) > Some(&open.epoch)));
+        assert!(
+            servers
+                .iter()
+                .all(|cs| cs.id.get() == slow.id.get() || cs.fences.borrow().get(&id) > Some(&open.epoch))
+        );
         slow.go_on();
         let again = client.open("/f", OpenMode::Write).await.expect("open again");
         assert!(again.epoch > open.epoch);

@@ -12,9 +12,9 @@ use rustix::fs::Mode;
 use super::state::{self, Lock, StateDir, StateError};
 
 /// How long a server may take to greet, which tells that it lives.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 /// How long the kernel may take to clear up after a server that was killed, before its place counts as taken.
-const DEATH_PATIENCE: Duration = Duration::from_secs(3);
+const DEATH_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause between two looks.
 const DEATH_PAUSE: Duration = Duration::from_millis(10);
 

@@ -13,7 +13,7 @@ use rt::fs::{self, File, OpenOptions};
 use wire::session::SessionKey;
 
 /// How long to wait for a lock: the last operation of a daemon that was killed may still be under way (C10).
-const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause between two attempts.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Longest file name made of a path; longer ones are cut and told apart by a hash.

@@ -15,6 +15,7 @@ use ublk_target::nbd::wire;
 use crate::cluster::{CLUSTER, Did, Host, SIZE};
 use crate::raw::Raw;
 use crate::server::run;
+use crate::tools::quick;
 
 /// A daemon under test; killed if the test fails.
 struct Daemon(Option<Child>);
@@ -193,6 +194,18 @@ fn places_that_are_taken_are_left_alone() {
         let nowhere = host.path("missing/x.sock");
         let message = Daemon::refuses(&host, &["--socket", text(&nowhere), "/vm1"], 1).await;
         says(&message, &["missing", "make this directory first"]);
+    });
+}
+
+#[test]
+fn addresses_that_cannot_be_had_are_explained() {
+    if quick() {
+        // A port in use is tried for a while, since a daemon that was killed keeps it for a moment.
+        return;
+    }
+    run(async {
+        let host = Host::new().await;
+        host.list("127.0.0.1:1\n");
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap().to_string();
         let message = Daemon::refuses(&host, &["--listen", &address, "/vm1"], 1).await;

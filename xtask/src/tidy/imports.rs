@@ -121,9 +121,11 @@ pub(super) fn check_formats(source: &Source, findings: &mut Vec<Finding>) {
     } else {
         return;
     };
-    let mut in_use = false;
+    let (mut in_use, mut seen) = (false, 0);
     for (at, word) in source.words() {
-        in_use = (in_use && !source.code[..at].trim_end().ends_with(';')) || word == "use";
+        // A statement ends at its semicolon, whatever comes next: a word or an attribute.
+        in_use = (in_use && !source.code[seen..at].contains(';')) || word == "use";
+        seen = at;
         let heads_path = source.code[at + word.len()..].trim_start().starts_with("::");
         if forbidden.contains(&word) && (in_use || heads_path) {
             let text = format!(

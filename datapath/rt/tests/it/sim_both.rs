@@ -41,8 +41,8 @@ where
         let program = program.clone();
         let simulated = world(seed, async move {
             let run = async move {
-                rt::fs::create_dir_all(Path::new("/work/dir")).await.unwrap();
-                program(PathBuf::from("/work/dir")).await
+                rt::fs::create_dir_all(Path::new("/somewhere/dir")).await.unwrap();
+                program(PathBuf::from("/somewhere/dir")).await
             };
             on(host(), run).await
         });

@@ -1,3 +1,5 @@
+//! Tests of how leases are asked for.
+
 use super::*;
 use crate::state::Command;
 use crate::state::Secret;

@@ -1,3 +1,5 @@
+//! Tests of gathering what belongs together.
+
 use rt::random::Rng;
 
 use super::*;
