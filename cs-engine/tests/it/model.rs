@@ -167,7 +167,7 @@ impl Model {
         if self.chunks.borrow().contains_key(&chunk) {
             return Some(chunk);
         }
-        let Some(_busy) = self.hold(chunk, 0..BLOCKS) else { return None };
+        let _busy = self.hold(chunk, 0..BLOCKS)?;
         self.create(engine, chunk, 1).await;
         None
     }

@@ -269,7 +269,7 @@ impl<D: Device> Connection<D> {
         weight: u64,
     ) -> Step<Hold> {
         let wait = async {
-            //incoming.pause().await?;
+            incoming.pause().await?;
             Ok::<_, io::Error>(self.budget.take(weight).await)
         };
         Ok(unless(stop, wait).await.ok_or(Leave::Farewell(Farewell::Stopping))??)
