@@ -163,6 +163,7 @@ mod tests {
         let data = BlockState::Data(crc(1));
         let c = |index| Decision::Candidate(index);
         let plain = Content::Plain;
+        #[allow(clippy::type_complexity, reason = "a table")]
         #[rustfmt::skip]
         let rows: &[(&[Candidate], BlockState, Content, u64, Decision, Row)] = &[
             (&[in_place(9, 3)],                 data, plain(3), 0, c(0), Row::InPlaceNewest),
