@@ -57,7 +57,7 @@ fn main() -> ExitCode {
                 }
                 match report.violations.first() {
                     None => println!(
-                        "seed {seed} ok: {} operations, {} steps, {:.1} s of virtual time, trace {:016x}",
+                        "seed {seed} ok ({} operations, {} steps, {:.1} s of virtual time, trace {:016x})",
                         report.operations,
                         report.steps,
                         report.elapsed.as_secs_f64(),

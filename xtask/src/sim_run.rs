@@ -1,7 +1,7 @@
 //! `cargo xtask sim`: seeds of the simulator over all cores, or the replay of one.
 //!
 //! The simulator's binary is asked in two ways. `--first S --seeds N` prints one line per seed in ascending order,
-//! `seed S ok …` or `seed S FAILED: reason`, and exits with 1 if any failed. `--seed S --trace` prints the trace of
+//! `seed S ok (…)` or `seed S FAILED: reason`, and exits with 1 if any failed. `--seed S --trace` prints the trace of
 //! one. Other lines of a range run are passed on.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn lines_about_seeds_are_told_from_others() {
-        assert_eq!(parse("seed 7 ok 2100 ops"), Some((7, Verdict::Ok)));
+        assert_eq!(parse("seed 7 ok (2100 operations)"), Some((7, Verdict::Ok)));
         assert_eq!(parse("seed 7 ok"), Some((7, Verdict::Ok)));
         assert_eq!(parse("seed 7 FAILED: C4: lost"), Some((7, Verdict::Failed("C4: lost".into()))));
         assert_eq!(parse("seed 7 okay"), None);

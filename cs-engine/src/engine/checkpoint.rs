@@ -93,7 +93,6 @@ impl Engine {
             self.fail("a write of the journal's header", &error);
             return Err(Refusal::DeviceFailed);
         }
-        tracing::trace!("TMP checkpoint done, tail {tail}");
         // Whatever recovery found lost lies before the tail now.
         self.journal.hold_durable(false);
         self.count(|counters| counters.checkpoints += 1);

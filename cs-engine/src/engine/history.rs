@@ -29,7 +29,8 @@ impl Said {
     fn candidate(&self) -> Candidate {
         match (self.in_place, self.entry.state) {
             (true, BlockState::Data(crc)) => Candidate::InPlace { lsn: self.entry.lsn, crc },
-            _ => Candidate::Redo { lsn: self.entry.lsn },
+            (_, BlockState::Data(crc)) => Candidate::Redo { lsn: self.entry.lsn, crc: Some(crc) },
+            _ => Candidate::Redo { lsn: self.entry.lsn, crc: None },
         }
     }
 }
@@ -265,6 +266,7 @@ mod tests {
         };
         assert_eq!(summary(3), (108, Some(108), Row::InPlaceNewest));
         assert_eq!(summary(2), (104, Some(104), Row::InPlaceOlder));
-        assert_eq!(summary(9), (100, Some(100), Row::RedoUnder));
+        assert_eq!(summary(1), (100, Some(100), Row::RedoUnder));
+        assert_eq!(summary(9), (0, Some(108), Row::Torn));
     }
 }

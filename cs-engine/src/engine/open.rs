@@ -173,12 +173,6 @@ impl Engine {
         super::manage::write_superblock(&superblock_file, &superblock).await.map_err(io)?;
 
         let Scanned { header, copy, records, position, clean, .. } = scanned;
-        tracing::trace!(
-            "TMP open: {header:?} next {} durable {} records {:?}",
-            position.next,
-            position.durable,
-            records.iter().map(|f| (f.lsn, f.record.kind, f.record.seq)).collect::<Vec<_>>()
-        );
         let journal = Journal::start(Rc::new(journal_file), header, copy, superblock.incarnation, position);
         let engine = Rc::new(Self::new(dir, superblock, superblock_file, journal, tables, options));
         engine.adopt_chunks(slots);

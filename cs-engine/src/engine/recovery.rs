@@ -1,18 +1,19 @@
 //! What became of a block in a crash: a decision, not a procedure.
 //!
 //! The journal tells, newest first, what a block may have become since the last checkpoint; the table tells what it
-//! was; the file tells what is there. [`decide`] puts the three together.
+//! was; the file tells what is there. [`decide`] puts the three together. What is chosen must be proved by the
+//! content, unless the journal holds the newest content itself: the mark of what is durable lags on disk, and a
+//! later write whose record was lost may have gone over one that was flushed.
 //!
 //! | row | newest candidates | the file's content | decision |
 //! |---|---|---|---|
 //! | [`Row::InPlaceNewest`] | in place | matches it | that write |
 //! | [`Row::InPlaceOlder`] | in place, not durable | matches an older in-place write | the older write: the newer was never flushed |
 //! | [`Row::Redo`] | in the journal | not looked at | redo it |
-//! | [`Row::RedoUnder`] | in place, not durable, over one in the journal | matches no in-place write | redo the older one |
+//! | [`Row::RedoUnder`] | in place, not durable, over one in the journal | matches that one | redo it: a checkpoint had moved it |
 //! | [`Row::Base`] | in place, none durable | matches the table | as before |
-//! | [`Row::BaseHole`] | in place, none durable | matches none; the table says hole | a hole, as before |
-//! | [`Row::BaseUnchecked`] | in place, none durable | the table keeps no checksum | as it is |
-//! | [`Row::DurableLost`] | in place and durable | matches nothing as new | unknown: the device lost a flushed write |
+//! | [`Row::BaseHole`] | in place, none durable | is zero; the table says hole | a hole, as before |
+//! | [`Row::Overwritten`] | in place and durable | matches nothing as new | unknown: of a later write whose record was lost, or the device lost a flushed write |
 //! | [`Row::Torn`] | in place, none durable | matches nothing | unknown: settle it with the other members (C5) |
 //! | [`Row::Unreadable`] | in place | cannot be read | unknown |
 
@@ -32,8 +33,13 @@ pub enum Candidate {
     Redo {
         /// LSN of the record.
         lsn: u64,
+        /// Checksum of the content; `None` for a hole.
+        crc: Option<StoredCrc>,
     },
 }
+
+/// Plain CRC32C of a block of zeroes.
+pub const ZEROES: u32 = 0x98F9_4189;
 
 /// Which line of the table applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,23 +51,21 @@ pub enum Row {
     RedoUnder,
     Base,
     BaseHole,
-    BaseUnchecked,
-    DurableLost,
+    Overwritten,
     Torn,
     Unreadable,
 }
 
 impl Row {
     /// Every row.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 9] = [
         Self::InPlaceNewest,
         Self::InPlaceOlder,
         Self::Redo,
         Self::RedoUnder,
         Self::Base,
         Self::BaseHole,
-        Self::BaseUnchecked,
-        Self::DurableLost,
+        Self::Overwritten,
         Self::Torn,
         Self::Unreadable,
     ];
@@ -76,8 +80,7 @@ impl Row {
             Self::RedoUnder => "recovery.redo_under",
             Self::Base => "recovery.base",
             Self::BaseHole => "recovery.base_hole",
-            Self::BaseUnchecked => "recovery.base_unchecked",
-            Self::DurableLost => "recovery.durable_lost",
+            Self::Overwritten => "recovery.overwritten",
             Self::Torn => "recovery.torn",
             Self::Unreadable => "recovery.unreadable",
         }
@@ -120,27 +123,28 @@ pub fn decide(
     durable: u64,
     matches: impl Fn(StoredCrc, u32) -> bool,
 ) -> (Decision, Row) {
+    if let Some(Candidate::Redo { .. }) = candidates.first() {
+        return (Decision::Candidate(0), Row::Redo);
+    }
+    let Content::Plain(plain) = content else { return (Decision::Unknown, Row::Unreadable) };
     for (index, candidate) in candidates.iter().enumerate() {
-        match (*candidate, content) {
-            (Candidate::Redo { .. }, _) => {
-                let row = if index == 0 { Row::Redo } else { Row::RedoUnder };
-                return (Decision::Candidate(index), row);
+        match *candidate {
+            Candidate::Redo { crc, .. } if crc.map_or(plain == ZEROES, |crc| matches(crc, plain)) => {
+                return (Decision::Candidate(index), Row::RedoUnder);
             }
-            (Candidate::InPlace { crc, .. }, Content::Plain(plain)) if matches(crc, plain) => {
+            // What lies below it is older still.
+            Candidate::Redo { .. } => return (Decision::Unknown, Row::Torn),
+            Candidate::InPlace { crc, .. } if matches(crc, plain) => {
                 let row = if index == 0 { Row::InPlaceNewest } else { Row::InPlaceOlder };
                 return (Decision::Candidate(index), row);
             }
-            (Candidate::InPlace { lsn, .. }, Content::Plain(_)) if lsn < durable => {
-                return (Decision::Unknown, Row::DurableLost);
-            }
-            (Candidate::InPlace { .. }, Content::Plain(_)) => {}
-            (Candidate::InPlace { .. }, Content::Unreadable) => return (Decision::Unknown, Row::Unreadable),
+            Candidate::InPlace { lsn, .. } if lsn < durable => return (Decision::Unknown, Row::Overwritten),
+            Candidate::InPlace { .. } => {}
         }
     }
-    match (base, content) {
-        (BlockState::Hole, _) => (Decision::Base, Row::BaseHole),
-        (BlockState::Unchecked, _) => (Decision::Base, Row::BaseUnchecked),
-        (BlockState::Data(crc), Content::Plain(plain)) if matches(crc, plain) => (Decision::Base, Row::Base),
+    match base {
+        BlockState::Hole if plain == ZEROES => (Decision::Base, Row::BaseHole),
+        BlockState::Data(crc) if matches(crc, plain) => (Decision::Base, Row::Base),
         _ => (Decision::Unknown, Row::Torn),
     }
 }
@@ -159,33 +163,42 @@ mod tests {
 
     #[test]
     fn every_row_of_the_table() {
-        let redo = Candidate::Redo { lsn: 5 };
+        let redo = Candidate::Redo { lsn: 5, crc: Some(crc(7)) };
+        let hole = Candidate::Redo { lsn: 5, crc: None };
         let data = BlockState::Data(crc(1));
         let c = |index| Decision::Candidate(index);
+        let unknown = Decision::Unknown;
         let plain = Content::Plain;
-        #[allow(clippy::type_complexity, reason = "a table")]
         #[rustfmt::skip]
         let rows: &[(&[Candidate], BlockState, Content, u64, Decision, Row)] = &[
             (&[in_place(9, 3)],                 data, plain(3), 0, c(0), Row::InPlaceNewest),
             (&[in_place(9, 3)],                 data, plain(3), 99, c(0), Row::InPlaceNewest),
             (&[in_place(9, 3), in_place(7, 2)], data, plain(2), 0, c(1), Row::InPlaceOlder),
             (&[in_place(9, 3), in_place(7, 2)], data, plain(2), 9, c(1), Row::InPlaceOlder),
-            (&[in_place(9, 3), in_place(7, 2)], data, plain(2), 10, Decision::Unknown, Row::DurableLost),
-            (&[in_place(9, 3), in_place(7, 2)], data, plain(1), 8, Decision::Unknown, Row::DurableLost),
-            (&[redo],                           data, plain(7), 0, c(0), Row::Redo),
+            (&[in_place(9, 3), in_place(7, 2)], data, plain(2), 10, unknown, Row::Overwritten),
+            (&[in_place(9, 3), in_place(7, 2)], data, plain(1), 8, unknown, Row::Overwritten),
+            (&[redo],                           data, plain(8), 0, c(0), Row::Redo),
+            (&[hole],                           data, plain(8), 0, c(0), Row::Redo),
             (&[redo, in_place(3, 3)],           data, Content::Unreadable, 99, c(0), Row::Redo),
             (&[in_place(9, 3), redo],           data, plain(7), 0, c(1), Row::RedoUnder),
-            (&[in_place(9, 3), redo],           data, plain(7), 10, Decision::Unknown, Row::DurableLost),
+            (&[in_place(9, 3), redo],           data, plain(7), 10, unknown, Row::Overwritten),
+            // The write at 9 may have been flushed, and gone over by one without a record.
+            (&[in_place(9, 3), redo],           data, plain(8), 0, unknown, Row::Torn),
+            (&[in_place(9, 3), redo],           data, plain(1), 0, unknown, Row::Torn),
+            (&[in_place(9, 3), hole],           data, plain(ZEROES), 0, c(1), Row::RedoUnder),
+            (&[in_place(9, 3), hole],           data, plain(8), 0, unknown, Row::Torn),
             (&[in_place(9, 3)],                 data, plain(1), 0, Decision::Base, Row::Base),
-            (&[in_place(9, 3)],                 data, plain(1), 10, Decision::Unknown, Row::DurableLost),
-            (&[in_place(9, 3)],                 BlockState::Hole, plain(8), 0, Decision::Base, Row::BaseHole),
-            (&[in_place(9, 3)],                 BlockState::Hole, plain(8), 10, Decision::Unknown, Row::DurableLost),
-            (&[in_place(9, 3)],                 BlockState::Unchecked, plain(8), 0, Decision::Base, Row::BaseUnchecked),
-            (&[in_place(9, 3)],                 data, plain(8), 0, Decision::Unknown, Row::Torn),
-            (&[in_place(9, 3)],                 BlockState::Unknown, plain(8), 0, Decision::Unknown, Row::Torn),
+            (&[in_place(9, 3)],                 data, plain(1), 10, unknown, Row::Overwritten),
+            (&[in_place(9, 3)],                 BlockState::Hole, plain(ZEROES), 0, Decision::Base, Row::BaseHole),
+            (&[in_place(9, 3)],                 BlockState::Hole, plain(8), 0, unknown, Row::Torn),
+            (&[in_place(9, 3)],                 BlockState::Hole, plain(ZEROES), 10, unknown, Row::Overwritten),
+            // Without checksums nothing is written in place.
+            (&[in_place(9, 3)],                 BlockState::Unchecked, plain(8), 0, unknown, Row::Torn),
+            (&[in_place(9, 3)],                 data, plain(8), 0, unknown, Row::Torn),
+            (&[in_place(9, 3)],                 BlockState::Unknown, plain(8), 0, unknown, Row::Torn),
             (&[in_place(9, 3)],                 BlockState::Unknown, plain(3), 0, c(0), Row::InPlaceNewest),
-            (&[in_place(9, 3)],                 data, Content::Unreadable, 0, Decision::Unknown, Row::Unreadable),
-            (&[in_place(9, 3), redo],           data, Content::Unreadable, 0, Decision::Unknown, Row::Unreadable),
+            (&[in_place(9, 3)],                 data, Content::Unreadable, 0, unknown, Row::Unreadable),
+            (&[in_place(9, 3), redo],           data, Content::Unreadable, 0, unknown, Row::Unreadable),
         ];
         let mut seen = std::collections::BTreeSet::new();
         for (number, (candidates, base, content, durable, decision, row)) in rows.iter().enumerate() {
@@ -196,12 +209,18 @@ mod tests {
         assert_eq!(seen.len(), Row::ALL.len(), "a row of the table has no line here");
     }
 
+    #[test]
+    fn zeroes_have_this_checksum() {
+        assert_eq!(crate::format::crc32c(&[0; crate::format::BLOCK]), ZEROES);
+    }
+
     /// Whatever happens, a decision is never older than the newest durable record.
     #[test]
     fn nothing_durable_is_rolled_back() {
         for durable in 0..12 {
             for content in 0..5 {
-                let candidates = [in_place(9, 3), in_place(7, 2), Candidate::Redo { lsn: 5 }];
+                let redo = Candidate::Redo { lsn: 5, crc: Some(crc(4)) };
+                let candidates = [in_place(9, 3), in_place(7, 2), redo];
                 let (decision, _) = decide(
                     &candidates,
                     BlockState::Data(crc(1)),

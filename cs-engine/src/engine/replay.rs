@@ -118,13 +118,6 @@ impl Engine {
                 let said = &history.blocks[&block];
                 let resolved = resolve(chunk.id, block, said, base, content, self.journal.durable());
                 note_row(chunk, block, resolved.row);
-                if resolved.row == Row::DurableLost {
-                    tracing::trace!(
-                        "TMP replay block {block}: {said:?} base {base:?} content {content:?} durable {} -> {:?}",
-                        self.journal.durable(),
-                        resolved
-                    );
-                }
                 lost |= !matches!(resolved.row, Row::InPlaceNewest | Row::Redo);
                 survived.insert((chunk.id, block), resolved.survived);
                 entries.extend(resolved.entry.map(|entry| (block, entry)));
@@ -219,7 +212,7 @@ impl Engine {
 
 fn note_row(chunk: &Chunk, block: u32, row: Row) {
     rt::sim::hit(row.name());
-    if let Row::DurableLost | Row::Torn | Row::Unreadable = row {
+    if let Row::Overwritten | Row::Torn | Row::Unreadable = row {
         tracing::warn!("chunk {:#x}, block {block}: {row:?}; the other members must settle it", chunk.id);
     }
 }

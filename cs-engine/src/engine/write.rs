@@ -260,13 +260,6 @@ impl Engine {
             _ => (self.append(Class::Urgent, record, None).await?, Vec::new(), None),
         };
         self.mark(chunk, &part.blocks, appended.lsn);
-        tracing::trace!(
-            "TMP write {epoch}/{seq} chunk {} blocks {:?} {place:?} lsn {} durable {}",
-            chunk.id,
-            part.blocks,
-            appended.lsn,
-            self.journal.durable()
-        );
         let entries = part.blocks.clone().enumerate().map(|(index, block)| {
             let (state, place) = match place {
                 None => (BlockState::Hole, Place::Nowhere),

@@ -239,7 +239,6 @@ impl Scan<'_> {
     /// Decides whether the walk ended at a torn tail or at damage.
     async fn check_end(&mut self, why: FormatError) -> Result<(), ScanError> {
         let end = self.next;
-        tracing::trace!("TMP end at {end}: {why}");
         let mut durable = self.durable;
         if let FormatError::Version { .. } | FormatError::Features { .. } = why {
             return Err(ScanError::Header(why));
@@ -251,7 +250,6 @@ impl Scan<'_> {
         while lsn < limit {
             let bytes = self.bytes(lsn, BLOCK).await?;
             if let Ok(group) = GroupHeader::decode(bytes, &header, lsn) {
-                tracing::trace!("TMP beyond: {group:?}");
                 durable = durable.max(group.durable);
             }
             lsn += BLOCK as u64;

@@ -56,6 +56,8 @@ struct Twin {
 #[derive(Debug)]
 pub(crate) struct Model {
     rng: RefCell<Rng>,
+    /// Mostly small writes over each other, with many checkpoints in between: what goes in place.
+    overwrites: bool,
     moment: Cell<u64>,
     chunks: RefCell<BTreeMap<u64, Twin>>,
     /// Blocks that a request is busy with, by chunk.
@@ -82,6 +84,7 @@ impl Model {
     pub(crate) fn new(seed: u64) -> Rc<Self> {
         Rc::new(Self {
             rng: RefCell::new(Rng::from_seed(seed)),
+            overwrites: seed.is_multiple_of(2),
             moment: Cell::new(0),
             chunks: RefCell::default(),
             busy: RefCell::default(),
@@ -153,12 +156,17 @@ impl Model {
             80..88 => self.flush(engine).await,
             88..92 => self.duplicate(engine).await,
             92..94 => self.stale(engine, chunk).await,
-            94..96 => match engine.checkpoint().await {
-                Ok(()) | Err(Refusal::NoSpace) => {}
-                Err(refusal) => self.fail(format!("a checkpoint: {refusal}")),
-            },
+            94..96 => self.checkpoint(engine).await,
             96 => self.recreate(engine, chunk).await,
+            97 if self.overwrites => self.checkpoint(engine).await,
             _ => rt::time::sleep(std::time::Duration::from_micros(self.below(2000))).await,
+        }
+    }
+
+    async fn checkpoint(&self, engine: &Rc<Engine>) {
+        match engine.checkpoint().await {
+            Ok(()) | Err(Refusal::NoSpace) => {}
+            Err(refusal) => self.fail(format!("a checkpoint: {refusal}")),
         }
     }
 
@@ -167,13 +175,12 @@ impl Model {
         if self.chunks.borrow().contains_key(&chunk) {
             return Some(chunk);
         }
-        let _busy = self.hold(chunk, 0..BLOCKS)?;
+        let Some(_busy) = self.hold(chunk, 0..BLOCKS) else { return None };
         self.create(engine, chunk, 1).await;
         None
     }
 
     async fn create(&self, engine: &Rc<Engine>, chunk: u64, version: u64) {
-        tracing::trace!("TMP create {chunk} {version}");
         let size = u64::from(BLOCKS) * BLOCK as u64;
         match engine.create_chunk(NewChunk { chunk, version, file: FILE, size }).await {
             Ok(()) => {
@@ -200,6 +207,9 @@ impl Model {
     /// A random range in bytes: small or large, aligned or not, often where others were.
     fn pick_range(&self) -> (u32, u32) {
         let block = BLOCK as u32;
+        if self.overwrites && self.below(8) > 0 {
+            return (self.below(4) as u32 * 60 * block, block * (1 + self.below(2) as u32));
+        }
         let (blocks, aligned) = match self.below(20) {
             0..8 => (1, true),
             8..12 => (1 + self.below(2) as u32, false),
@@ -407,7 +417,6 @@ impl Model {
 
     /// Deletes a chunk and, mostly, makes it again with a higher version.
     async fn recreate(&self, engine: &Rc<Engine>, chunk: u64) {
-        tracing::trace!("TMP recreate {chunk}");
         let Some(_held) = self.hold(chunk, 0..BLOCKS) else { return };
         let Some(version) = self.chunks.borrow().get(&chunk).map(|twin| twin.version) else { return };
         self.deleting.borrow_mut().insert(chunk);
@@ -459,7 +468,6 @@ fn blocks_of(offset: u32, len: u32) -> Range<u32> {
 impl Model {
     /// Looks at everything after a restart, settles what is in doubt, and goes on in the same or in a new epoch.
     pub(crate) async fn resume(self: &Rc<Self>, engine: &Rc<Engine>) {
-        tracing::trace!("TMP resume after {:?}, stable {}", self.unseen.get(), self.stable.get());
         let Some(end) = self.unseen.get() else { return };
         self.busy.borrow_mut().clear();
         self.find_chunks(engine).await;

@@ -11,4 +11,5 @@ mod server_daemon;
 mod server_leases;
 mod server_names;
 mod server_registration;
+mod server_sim;
 mod server_world;

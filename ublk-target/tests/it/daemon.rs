@@ -411,3 +411,33 @@ fn a_public_address_comes_with_a_warning() {
         );
     });
 }
+
+/// A line of `/proc/PID/status` as a number.
+fn status_of(child: &Child, name: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it runs");
+    let line =
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("a known line");
+    line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+}
+
+#[test]
+fn an_idle_daemon_sleeps_and_is_small() {
+    run(async {
+        let host = Host::new().await;
+        let _mds = host.start_mds();
+        let socket = host.path("x.sock");
+        let mut daemon = Daemon::start(&host, &["--socket", text(&socket), "/vm1"]);
+        daemon.ready().await;
+        let mut client = Raw::connect(&Address::Unix(socket)).await;
+        client.handshake(true).await;
+        assert_eq!(client.read(0, 4096).await, [0; 4096]);
+        let before = status_of(daemon.child(), "voluntary_ctxt_switches");
+        rt::time::sleep(Duration::from_millis(700)).await;
+        let woken = status_of(daemon.child(), "voluntary_ctxt_switches") - before;
+        assert!(woken < 20, "woken {woken} times in 700 ms with nothing to do");
+        let resident = status_of(daemon.child(), "VmRSS");
+        assert!(resident < 64 << 10, "{resident} KiB resident");
+        daemon.signal(Signal::TERM);
+        assert_eq!(daemon.ended().await.status.code(), Some(0));
+    });
+}

@@ -159,6 +159,81 @@ fn many_connections_share_few_receive_buffers() {
     });
 }
 
+/// Both ends of a connection: what this side receives on, what the other sends on.
+async fn pair() -> (net::Reader, net::Writer) {
+    let mut listener = Listener::bind(&Address::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+    let (reader, mut ours) = net::connect(&listener.local_address().unwrap()).await.unwrap();
+    let (mut theirs, writer, _) = listener.accept().await.unwrap();
+    // The halves not wanted stay open until the executor ends.
+    rt::spawn(async move {
+        std::future::pending::<()>().await;
+        ours.shutdown();
+        theirs.recv().await.unwrap();
+    });
+    (reader, writer)
+}
+
+/// Lets what has been sent arrive.
+async fn settle() {
+    rt::time::sleep(Duration::from_millis(20)).await;
+}
+
+#[test]
+fn a_payload_may_have_arrived_almost_whole_before_it_is_asked_for() {
+    run(async {
+        let (mut reader, mut writer) = pair().await;
+        writer.send_all(View::copy_of(b"a small message")).await.unwrap();
+        assert_eq!(&reader.recv().await.unwrap().unwrap()[..], b"a small message");
+        let data = pattern(20_000, 1).freeze();
+        // Large when it is asked for, small once what is here has been taken.
+        writer.send_all(data.slice(..10_000)).await.unwrap();
+        settle().await;
+        let rest = data.slice(10_000..);
+        rt::spawn(async move {
+            settle().await;
+            writer.send_all(rest).await.unwrap();
+        });
+        let (result, back) = reader.recv_exact(Buf::new(20_000), 0).await;
+        result.unwrap();
+        assert_eq!(&back[..], &data[..]);
+    });
+}
+
+#[test]
+fn a_paused_reader_loses_nothing_and_keeps_no_shared_memory() {
+    let options = ExecutorOptions { recv_buffers: 2, ..ExecutorOptions::default() };
+    Executor::start(&options).unwrap().run(async {
+        let data = pattern(50_000, 1).freeze();
+        let mut paused = Vec::new();
+        for _ in 0..4 {
+            let (mut reader, mut writer) = pair().await;
+            writer.send_all(data.slice(..10_000)).await.unwrap();
+            let mut part = reader.recv().await.unwrap().unwrap();
+            part.advance(1);
+            settle().await;
+            reader.pause(Some(part)).await.unwrap();
+            reader.pause(None).await.unwrap();
+            writer.send_all(data.slice(10_000..)).await.unwrap();
+            writer.shutdown();
+            paused.push(reader);
+        }
+        // All buffers are there for others.
+        let (mut reader, mut writer) = pair().await;
+        writer.send_all(data.clone()).await.unwrap();
+        let mut received = Vec::new();
+        while received.len() < data.len() {
+            received.extend_from_slice(&reader.recv().await.unwrap().unwrap());
+        }
+        assert_eq!(received, data[..]);
+        for mut reader in paused {
+            let (result, back) = reader.recv_exact(Buf::new(data.len() - 1), 0).await;
+            result.unwrap();
+            assert_eq!(back[..], data[1..]);
+            assert!(reader.recv().await.unwrap().is_none());
+        }
+    });
+}
+
 #[test]
 fn a_dropped_receive_does_not_free_its_buffer_early() {
     run(async {
