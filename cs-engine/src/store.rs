@@ -27,6 +27,8 @@ pub struct ChunkFile {
     blocks: u32,
     /// Allocation units known to be allocated since the file was opened.
     allocated: RefCell<BTreeSet<u32>>,
+    /// Counts the beginnings and ends of punches.
+    punches: Cell<u64>,
     /// Counts the changes of extents that only an `fdatasync` of this very file commits...
     changes: Cell<u64>,
     /// ...and how many of them one has.
@@ -46,11 +48,14 @@ impl ChunkFile {
     /// `StorageFull`, or those of the device.
     pub async fn allocate(&self, blocks: Range<u32>) -> io::Result<()> {
         for unit in blocks.start / ALLOCATION_BLOCKS..blocks.end.div_ceil(ALLOCATION_BLOCKS) {
+            let punches = self.punches.get();
             if self.allocated.borrow().contains(&unit) {
                 continue;
             }
             let whole = unit * ALLOCATION_BLOCKS..((unit + 1) * ALLOCATION_BLOCKS).min(self.blocks);
             match self.reserve(&whole).await {
+                // A punch of other blocks of the unit may have come later than the reservation.
+                Ok(()) if self.punches.get() != punches => {}
                 Ok(()) => {
                     self.allocated.borrow_mut().insert(unit);
                 }
@@ -97,9 +102,11 @@ impl ChunkFile {
     /// Those of the device.
     pub async fn punch(&self, blocks: Range<u32>) -> io::Result<()> {
         let (offset, len) = bytes_of(&blocks);
+        self.punches.set(self.punches.get() + 1);
         self.forget_allocated(&blocks);
         let result = self.file.allocate(Allocation::Punch, offset, len).await;
         // Again: another block of the same unit may have been allocated meanwhile, and the unit with it.
+        self.punches.set(self.punches.get() + 1);
         self.forget_allocated(&blocks);
         self.set_uncommitted();
         result
@@ -208,12 +215,12 @@ impl Store {
     }
 
     /// First step of a deletion: takes the file's name away, so that what is left after a crash can be told from the
-    /// file of a chunk whose header was lost.
+    /// file of a chunk whose header was lost. It stays open: until the deletion is durable a crash may bring the chunk
+    /// back, and a flush that is answered meanwhile speaks for it too.
     ///
     /// # Errors
     /// Those of the file system, but not that it is gone.
     pub async fn retire(&self, chunk: u64) -> io::Result<()> {
-        self.close(chunk);
         let path = self.path(chunk);
         match fs::rename(&path, &self.path_deleted(chunk)).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -305,6 +312,7 @@ impl Store {
             blocks: (size / BLOCK as u64) as u32,
             allocated: RefCell::default(),
             changes: Cell::new(0),
+            punches: Cell::new(0),
             committed: Cell::new(0),
             used: Cell::new(true),
         });

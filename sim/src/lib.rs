@@ -7,6 +7,7 @@
 
 pub mod cluster;
 pub mod faults;
+pub mod log;
 pub mod oracle;
 pub mod run;
 pub mod workload;

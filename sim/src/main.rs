@@ -40,6 +40,9 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let (first, count) = cli.seed.map_or((cli.first, cli.seeds), |seed| (seed, 1));
+    if cli.trace {
+        sim::log::into_trace();
+    }
     let mut failed = 0;
     let mut coverage: BTreeMap<&'static str, u64> = BTreeMap::new();
     for seed in first..first.saturating_add(count) {
