@@ -1,7 +1,9 @@
 //! The chunk server: chunks on one disk behind a write journal.
 //!
-//! [`format`] says what is on the disk, [`journal`], [`tables`] and [`store`] keep it, [`engine`] is what requests meet.
+//! [`format`] says what is on the disk, [`journal`], [`tables`] and [`store`] keep it, [`engine`] is what requests meet; [`check`] walks a
+//! stopped server.
 
+pub mod check;
 pub mod daemon;
 pub mod engine;
 pub mod format;

@@ -28,6 +28,30 @@ impl Deadline {
     }
 }
 
+/// Time since a moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch {
+    from: Instant,
+}
+
+impl Stopwatch {
+    /// From now on.
+    pub fn start() -> Self {
+        Self { from: now() }
+    }
+
+    /// What has passed since.
+    pub fn elapsed(&self) -> Duration {
+        now().saturating_duration_since(self.from)
+    }
+}
+
+/// Waits for `time` to pass, where that alone is the point: a quantity is measured over it.
+pub fn let_pass(time: Duration) {
+    let none = poll_until(time, || None::<()>);
+    debug_assert!(none.is_none(), "there is nothing to wait for");
+}
+
 #[allow(clippy::disallowed_methods, reason = "bounds waiting for a real kernel; nothing here is simulated")]
 fn now() -> Instant {
     Instant::now()

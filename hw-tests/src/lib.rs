@@ -3,20 +3,24 @@
 //! - [`forgetting_disk`]: a block device whose unflushed writes a power cut takes, for real processes on a real ext4;
 //! - [`ram_medium`]: an ext4 on a disk of memory, for benches and long runs;
 //! - [`process`]: child daemons, awaited by what they print, ended rudely;
-//! - [`oracle`]: judges what a block holds after a crash;
+//! - [`cluster`]: whole clusters of real daemons on this machine, on plain directories or disks that forget;
+//! - [`oracle`]: judges what a block holds after a crash; [`load`]: a load through [`nbd`] under its eyes;
 //! - [`machine`]: whether this machine can run all that, and whether a test may be skipped.
 //!
 //! Needs root, FUSE and loop devices in the kernel, and the Debian packages `e2fsprogs`, `mount` (also `losetup`) and
 //! `util-linux` (`setpriv`). `libfuse` and `fusermount` are not needed.
 
+pub mod cluster;
 pub mod deadline;
 pub mod direct_file;
 pub mod ext4;
 pub mod forgetting_disk;
 mod leftovers;
+pub mod load;
 pub mod loop_device;
 pub mod machine;
 mod mounts;
+pub mod nbd;
 pub mod oracle;
 pub mod process;
 pub mod ram_medium;

@@ -216,6 +216,18 @@ impl Oracle {
         self.unflushed.insert(completed, (block, id));
     }
 
+    /// As [`completed`](Self::completed), for a write that is durable when it is acknowledged (FUA).
+    ///
+    /// # Panics
+    /// As [`completed`](Self::completed).
+    pub fn completed_durably(&mut self, block: u64, id: u64) {
+        self.completed(block, id);
+        self.unflushed.remove(&self.clock);
+        if let Some(history) = self.blocks.get_mut(&block) {
+            history.flushed(id);
+        }
+    }
+
     /// A flush is about to be issued.
     pub fn flush_started(&mut self) -> FlushToken {
         FlushToken { started: self.tick() }

@@ -68,6 +68,19 @@ impl DaemonSpec {
         self
     }
 
+    /// The same, started by another program that takes these words before the program's own.
+    #[must_use]
+    pub fn under(mut self, starter: &[&str]) -> Self {
+        if let Some((first, words)) = starter.split_first() {
+            let program = std::mem::replace(&mut self.program, first.into());
+            let own = std::mem::take(&mut self.args);
+            self.args.extend(words.iter().map(OsString::from));
+            self.args.push(program);
+            self.args.extend(own);
+        }
+        self
+    }
+
     /// Starts the daemon. The same description can be started again.
     ///
     /// # Errors

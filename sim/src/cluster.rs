@@ -15,7 +15,7 @@ use link::{
 };
 use rt::net::{Address, Listener};
 use rt::sim::control::{self, Exit, Process};
-use rt::sim::{DiskOptions, HostId, HostOptions, ProcessId};
+use rt::sim::{DiskOptions, FaultRates, HostId, HostOptions, ProcessId};
 use rt::sync::Notify;
 use wire::hello::Role;
 
@@ -89,7 +89,10 @@ impl Cluster {
             };
             // Half of the disks tear blocks in a power cut; there everything goes through the journal.
             let atomic_unit = if rt::random::below(2) == 0 { 512 } else { 4096 };
-            let disk = DiskOptions { capacity: 4 << 30, atomic_unit, ..DiskOptions::default() };
+            // Nothing may depend on an operation being carried out whole, or soon.
+            let rates = FaultRates { short_read: 10, short_write: 10, stall: 20, ..FaultRates::default() };
+            let stall = Duration::from_millis(300);
+            let disk = DiskOptions { capacity: 4 << 30, atomic_unit, rates, stall, ..DiskOptions::default() };
             let host = control::add_host(HostOptions::new(&name).with_disk(disk));
             let issued =
                 authority.issue(&name, "0123456789abcdef0123456789abcdef", Roles::ALL).expect("a good name");
@@ -106,6 +109,7 @@ impl Cluster {
             .map(|n| Job {
                 client: n,
                 volume: n,
+                volumes: CLIENTS,
                 size: VOLUME_BYTES,
                 depth,
                 operations: operations / CLIENTS as u64,
@@ -239,6 +243,17 @@ impl Cluster {
                     return findings;
                 }
                 rt::time::sleep(Duration::from_millis(100)).await;
+            }
+            let check = control::start_process(self.host(Part::Cs(n)), "check", async {
+                cs_engine::check::run(Path::new(CS_DIR), &mut |_| {}).await
+            });
+            match check.wait().await {
+                Exit::Returned(Ok(report)) if report.is_clean() => {}
+                // It hit what nobody reads while the server runs.
+                Exit::Returned(Ok(_)) if n == 0 && self.shared.misdirected.get() => {}
+                Exit::Returned(Ok(report)) => findings.push(format!("chunk server {n}: {report}")),
+                Exit::Returned(Err(error)) => findings.push(format!("chunk server {n}: {error}")),
+                Exit::Killed => findings.push(format!("the check of chunk server {n} was killed")),
             }
         }
         findings
@@ -412,7 +427,14 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
         .await
         .unwrap_or_else(|error| panic!("a session for the verification: {error}"));
     for number in 0..CLIENTS {
-        let job = Job { client: CLIENTS, volume: number, size: VOLUME_BYTES, depth, operations: 0 };
+        let job = Job {
+            client: CLIENTS,
+            volume: number,
+            volumes: CLIENTS,
+            size: VOLUME_BYTES,
+            depth,
+            operations: 0,
+        };
         let volume = workload::open(shared, &session, servers, &job).await;
         let sectors = VOLUME_BYTES / crate::oracle::SECTOR;
         for first in (0..sectors).step_by(512) {

@@ -15,6 +15,14 @@ pub async fn strike(cluster: &Rc<Cluster>, count: usize) {
     let cuts = Rc::new(RefCell::new(vec![None; CHUNK_SERVERS]));
     for _ in 0..count {
         rt::time::sleep(Duration::from_millis(50 + rt::random::below(1500))).await;
+        for _ in 0..rt::random::below(200) {
+            // Most faults hurt most in the middle of a change.
+            if cluster.shared.changing.get() > 0 {
+                rt::time::sleep(Duration::from_micros(rt::random::below(300))).await;
+                break;
+            }
+            rt::time::sleep(Duration::from_micros(100)).await;
+        }
         one(cluster, &cuts).await;
         if rt::random::below(3) == 0 {
             // Sometimes two at once.
@@ -40,7 +48,7 @@ fn some_host(cluster: &Cluster) -> HostId {
 }
 
 async fn one(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>) {
-    match rt::random::below(20) {
+    match rt::random::below(22) {
         0..5 => kill(cluster, some_part()),
         5..7 => pause(cluster, some_part()),
         7..10 => {
@@ -84,6 +92,7 @@ async fn one(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>) {
         }
         17 => damage(cluster),
         18 => fill(cluster, some_cs()),
+        19..21 => isolate(cluster),
         _ => {
             let jump = rt::random::below(7_200_000) as i64 - 3_600_000;
             control::shift_wall_clock(some_host(cluster), jump);
@@ -178,15 +187,42 @@ fn damage(cluster: &Cluster) {
         return;
     }
     let (path, len) = &files[rt::random::below(files.len() as u64) as usize];
-    let offset = rt::random::below(*len);
-    match rt::random::below(3) {
+    let kind = match rt::random::below(6) {
         0 => {
             // A hole has no bits to flip.
-            let _flipped = control::rot(host, path, offset);
+            let flips = |_: &u64| control::rot(host, path, rt::random::below(*len)).unwrap_or(false);
+            let _tried = (0..64).find(flips);
+            return;
         }
-        1 => control::disk_fault(host, path, DiskFault::new(DiskFaultKind::CorruptRead).on(path)),
-        _ => control::disk_fault(host, path, DiskFault::new(DiskFaultKind::MisdirectedWrite).on(path)),
+        1 => DiskFaultKind::CorruptRead,
+        2 => DiskFaultKind::ReadError,
+        3 => DiskFaultKind::LostWrite,
+        4 => DiskFaultKind::BitRot,
+        _ => {
+            cluster.shared.misdirected.set(true);
+            DiskFaultKind::MisdirectedWrite
+        }
+    };
+    control::disk_fault(host, path, DiskFault::new(kind).on(path));
+}
+
+/// Keeps a client from everybody, or slows it down, about as long as its lease lasts: what it has sent comes after
+/// another client has got its volume (C2).
+fn isolate(cluster: &Rc<Cluster>) {
+    let part = Part::Client(rt::random::below(CLIENTS as u64) as usize);
+    let host = cluster.host(part);
+    let others: Vec<HostId> = parts().map(|part| cluster.host(part)).filter(|&other| other != host).collect();
+    let lasting = Duration::from_millis(8_000 + rt::random::below(6_000));
+    if rt::random::below(2) == 0 {
+        for &other in &others {
+            control::delay(host, other, lasting, lasting);
+        }
+        return;
     }
+    for &other in &others {
+        control::partition(host, other);
+    }
+    after(cluster, lasting, move |_| others.iter().for_each(|&other| control::heal(host, other)));
 }
 
 /// Fills a disk for a while.

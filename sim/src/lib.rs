@@ -6,6 +6,7 @@
 //! (convergence), every sector is read once more, the members are compared, and the disks are checked.
 
 pub mod cluster;
+pub mod coverage;
 pub mod faults;
 pub mod log;
 pub mod oracle;

@@ -32,7 +32,7 @@ struct Cli {
     /// Faults per run.
     #[arg(long, default_value_t = 12)]
     faults: usize,
-    /// Print what was hit how often at the end.
+    /// Print at the end which faults and other rare things were met how often, and which faults must be.
     #[arg(long)]
     coverage: bool,
 }
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
                     ),
                     Some(violation) => {
                         failed += 1;
-                        println!("seed {seed} FAILED: {violation}");
+                        println!("seed {seed} FAILED: {}", violation.trim().replace('\n', "; "));
                     }
                 }
             }
@@ -84,8 +84,15 @@ fn main() -> ExitCode {
         }
     }
     if cli.coverage {
-        for (name, hits) in coverage {
-            println!("hit {name}: {hits}");
+        for name in sim::coverage::required() {
+            coverage.entry(name).or_insert(0);
+            println!("must be met {name}");
+        }
+        for name in sim::coverage::rows() {
+            coverage.entry(name).or_insert(0);
+        }
+        for (name, times) in coverage {
+            println!("met {name} {times}");
         }
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -7,7 +7,7 @@
 //!
 //! A read that began at `start` may return the value of a write unless a certain write was issued after that one had
 //! ended and was acknowledged before `start`. Once a value was seen, writes that had ended before it was issued
-//! never show again.
+//! never show again, and neither do later ones that had ended before the read began and did not show.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +20,7 @@ pub type WriteId = u64;
 /// One write.
 #[derive(Clone, Debug)]
 struct Write {
+    sectors: std::ops::Range<u64>,
     issued: u64,
     ended: Option<u64>,
     certain: bool,
@@ -54,11 +55,18 @@ impl Oracle {
     pub fn issue(&mut self, now: u64, sectors: std::ops::Range<u64>, zero: bool) -> WriteId {
         let id = self.next;
         self.next += 1;
-        for sector in sectors {
+        for sector in sectors.clone() {
             self.candidates.entry(sector).or_insert_with(|| vec![0]).push(id);
         }
-        let write =
-            Write { issued: now, ended: None, certain: false, durable: false, acknowledged: None, zero };
+        let write = Write {
+            sectors,
+            issued: now,
+            ended: None,
+            certain: false,
+            durable: false,
+            acknowledged: None,
+            zero,
+        };
         self.writes.insert(id, write);
         id
     }
@@ -80,11 +88,15 @@ impl Oracle {
         Ok(())
     }
 
-    /// Everything begun by a client that is gone has taken effect by now or never will.
-    pub fn fence(&mut self, now: u64) {
-        for write in self.writes.values_mut() {
-            write.ended.get_or_insert(now);
-        }
+    /// Everything begun by a client that is gone has taken effect by now or never will. Gives the sectors in question:
+    /// whoever reads them knows which.
+    pub fn fence(&mut self, now: u64) -> Vec<std::ops::Range<u64>> {
+        let open = self.writes.values_mut().filter(|write| write.ended.is_none());
+        open.map(|write| {
+            write.ended = Some(now);
+            write.sectors.clone()
+        })
+        .collect()
     }
 
     /// A flush that began at `start` has succeeded: what was acknowledged before is durable.
@@ -176,7 +188,22 @@ impl Oracle {
             let seen = self.seen.entry(sector).or_insert(newest);
             *seen = (*seen).max(newest);
         }
+        self.bury(sector, start, &alive, &possible);
         Ok(())
+    }
+
+    /// Forgets writes that had ended before a read began and that it should have shown, had they taken effect.
+    fn bury(&mut self, sector: u64, start: u64, alive: &[WriteId], possible: &[WriteId]) {
+        let writes = &self.writes;
+        let issued = |id: &WriteId| writes.get(id).map_or(0, |write| write.issued);
+        let newest = alive.iter().map(issued).max().unwrap_or(0);
+        let gone = |id: &WriteId| {
+            let ended = writes.get(id).and_then(|write| write.ended);
+            !possible.contains(id) && issued(id) > newest && ended.is_some_and(|ended| ended <= start)
+        };
+        if let Some(candidates) = self.candidates.get_mut(&sector) {
+            candidates.retain(|id| !gone(id));
+        }
     }
 
     fn is_zero(&self, id: WriteId) -> bool {

@@ -24,8 +24,30 @@ pub struct Shared {
     pub epochs: RefCell<Vec<u64>>,
     /// Session keys kept across restarts of clients.
     pub keys: RefCell<Vec<Option<SessionKey>>>,
+    /// The volume each client has open, or had when it was killed: it is kept for that client.
+    pub open: RefCell<Vec<Option<usize>>>,
     /// Set once faults are over.
     pub calm: Cell<bool>,
+    /// A write of the first chunk server may have landed anywhere on its disk.
+    pub misdirected: Cell<bool>,
+    /// Changes under way: what a fault is most likely to hurt.
+    pub changing: Cell<usize>,
+}
+
+/// A change under way, counted until it is dropped.
+struct Changing<'a>(&'a Shared);
+
+impl<'a> Changing<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        shared.changing.set(shared.changing.get() + 1);
+        Self(shared)
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.0.changing.set(self.0.changing.get() - 1);
+    }
 }
 
 impl Shared {
@@ -36,6 +58,7 @@ impl Shared {
             oracles: RefCell::new(vec![Oracle::new(); volumes]),
             epochs: RefCell::new(vec![0; volumes]),
             keys: RefCell::new(vec![None; clients]),
+            open: RefCell::new(vec![None; clients]),
             ..Self::default()
         })
     }
@@ -58,8 +81,10 @@ impl Shared {
 pub struct Job {
     /// Number of the client.
     pub client: usize,
-    /// Number of the volume.
+    /// Number of the volume it works on, most of the time.
     pub volume: usize,
+    /// How many volumes there are.
+    pub volumes: usize,
     /// Bytes of the volume.
     pub size: u64,
     /// Operations side by side.
@@ -68,6 +93,8 @@ pub struct Job {
     pub operations: u64,
 }
 
+/// Operations of a client on a volume before it lets another client have it.
+const ROUND: u64 = 150;
 /// Average pause of a worker between two operations, in microseconds: the work shall last as long as the faults.
 const THINK_US: u64 = 30_000;
 
@@ -100,19 +127,32 @@ pub async fn run(shared: Rc<Shared>, master: Rc<Master>, servers: Rc<Servers>, j
         }
     };
     shared.keys.borrow_mut()[job.client] = Some(session.key());
-    let left = Rc::new(Cell::new(job.operations));
-    while left.get() > 0 {
+    let mut left = job.operations;
+    while left > 0 {
+        let mut job = job.clone();
+        if let Some(kept) = shared.open.borrow()[job.client] {
+            job.volume = kept;
+        } else if rt::random::below(3) == 0 {
+            job.volume = rt::random::below(job.volumes as u64) as usize;
+        }
+        shared.open.borrow_mut()[job.client] = Some(job.volume);
         let volume = open(&shared, &session, &servers, &job).await;
+        let round = left.min(1 + rt::random::below(2 * ROUND));
+        let budget = Rc::new(Cell::new(round));
         let workers: Vec<_> = (0..job.depth)
-            .map(|_| rt::spawn(work(Rc::clone(&shared), volume.clone(), job.clone(), Rc::clone(&left))))
+            .map(|_| rt::spawn(work(Rc::clone(&shared), volume.clone(), job.clone(), Rc::clone(&budget))))
             .collect();
         for worker in workers {
             // A worker ends when its volume is lost; the next round opens it again.
             let _ended = worker.await;
         }
+        left -= round - budget.get();
         let closing = now();
         match volume.close().await {
-            Ok(()) => shared.oracles.borrow_mut()[job.volume].flushed(closing),
+            Ok(()) => {
+                shared.oracles.borrow_mut()[job.volume].flushed(closing);
+                shared.open.borrow_mut()[job.client] = None;
+            }
             Err(error) => rt::sim::trace(|| format!("close: {error}")),
         }
     }
@@ -127,16 +167,17 @@ pub async fn open(shared: &Shared, session: &Rc<Session>, servers: &Rc<Servers>,
     loop {
         match Volume::open(session, servers, &path(job.volume), &options).await {
             Ok(volume) => {
-                let mut epochs = shared.epochs.borrow_mut();
-                if volume.epoch() <= epochs[job.volume] {
-                    shared.violation(format!(
-                        "C1: epoch {:#x} granted after {:#x}",
-                        volume.epoch(),
-                        epochs[job.volume]
-                    ));
+                let before = std::mem::replace(&mut shared.epochs.borrow_mut()[job.volume], volume.epoch());
+                if volume.epoch() <= before {
+                    shared.violation(format!("C1: epoch {:#x} granted after {before:#x}", volume.epoch()));
                 }
-                epochs[job.volume] = volume.epoch();
-                shared.oracles.borrow_mut()[job.volume].fence(now());
+                let doubtful = shared.oracles.borrow_mut()[job.volume].fence(now());
+                // What an earlier holder left unanswered has happened or not, once and for all (C2).
+                for sectors in doubtful {
+                    if let Err(error) = check_range(shared, &volume, job.volume, sectors).await {
+                        rt::sim::trace(|| format!("reading after opening: {error}"));
+                    }
+                }
                 return volume;
             }
             Err(error) => {
@@ -150,7 +191,10 @@ pub async fn open(shared: &Shared, session: &Rc<Session>, servers: &Rc<Servers>,
 async fn work(shared: Rc<Shared>, volume: Volume, job: Job, left: Rc<Cell<u64>>) {
     while left.get() > 0 {
         left.set(left.get() - 1);
-        rt::time::sleep(Duration::from_micros(rt::random::below(2 * THINK_US))).await;
+        // Half of the time one comes right after the other.
+        if rt::random::below(2) == 0 {
+            rt::time::sleep(Duration::from_micros(rt::random::below(4 * THINK_US))).await;
+        }
         let outcome = match rt::random::below(100) {
             0..45 => write(&shared, &volume, &job).await,
             45..80 => read(&shared, &volume, &job).await,
@@ -187,6 +231,7 @@ fn range(job: &Job) -> std::ops::Range<u64> {
 async fn write(shared: &Shared, volume: &Volume, job: &Job) -> Result<(), VolumeError> {
     let sectors = range(job);
     let id = shared.oracles.borrow_mut()[job.volume].issue(now(), sectors.clone(), false);
+    let _changing = Changing::begin(shared);
     let mut data = Buf::new((sectors.end - sectors.start) as usize * SECTOR as usize);
     for (bytes, sector) in data.chunks_mut(SECTOR as usize).zip(sectors.clone()) {
         bytes.copy_from_slice(&Oracle::content(job.volume as u64, sector, id));
@@ -200,6 +245,7 @@ async fn write(shared: &Shared, volume: &Volume, job: &Job) -> Result<(), Volume
 async fn zero(shared: &Shared, volume: &Volume, job: &Job) -> Result<(), VolumeError> {
     let sectors = range(job);
     let id = shared.oracles.borrow_mut()[job.volume].issue(now(), sectors.clone(), true);
+    let _changing = Changing::begin(shared);
     let punch = rt::random::below(2) == 0;
     volume.write_zeroes(sectors.start * SECTOR, (sectors.end - sectors.start) * SECTOR, punch).await?;
     let outcome = shared.oracles.borrow_mut()[job.volume].acknowledge(now(), id);

@@ -1,8 +1,8 @@
 //! `cargo xtask sim`: seeds of the simulator over all cores, or the replay of one.
 //!
 //! The simulator's binary is asked in two ways. `--first S --seeds N` prints one line per seed in ascending order,
-//! `seed S ok (…)` or `seed S FAILED: reason`, and exits with 1 if any failed. `--seed S --trace` prints the trace of
-//! one. Other lines of a range run are passed on.
+//! `seed S ok (…)` or `seed S FAILED: reason`, and exits with 1 if any failed; with `--coverage` then `met NAME TIMES` and
+//! `must be met NAME`. `--seed S --trace` prints the trace of one. Other lines of a range run are passed on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -88,6 +88,32 @@ pub(crate) struct Report {
     pub(crate) ok: u64,
     /// The others, each with its reason.
     pub(crate) failures: BTreeMap<u64, String>,
+    /// How often each fault and each other rare thing was met.
+    pub(crate) met: BTreeMap<String, u64>,
+    /// What a larger set of seeds has to meet.
+    pub(crate) must_meet: BTreeSet<String>,
+}
+
+impl Report {
+    /// What should have been met and was not.
+    pub(crate) fn never_met(&self) -> Vec<&str> {
+        let met = |name: &&String| self.met.get(*name).is_some_and(|&times| times > 0);
+        self.must_meet.iter().filter(|name| !met(name)).map(String::as_str).collect()
+    }
+
+    /// Takes a line about coverage, if it is one.
+    fn cover(&mut self, line: &str) -> bool {
+        if let Some(name) = line.strip_prefix("must be met ") {
+            self.must_meet.insert(name.to_owned());
+            return true;
+        }
+        let Some((name, times)) = line.strip_prefix("met ").and_then(|rest| rest.rsplit_once(' ')) else {
+            return false;
+        };
+        let Ok(times) = times.parse::<u64>() else { return false };
+        *self.met.entry(name.to_owned()).or_insert(0) += times;
+        true
+    }
 }
 
 /// What a worker tells.
@@ -138,6 +164,12 @@ pub(crate) fn run_seeds(simulator: &Simulator, seeds: Seeds, time_left: Duration
     let workers = thread::available_parallelism().map_or(1, |cores| cores.get());
     let clock = Stopwatch::start();
     let report = collect(simulator, seeds, workers, Limits { total: time_left, silence: Some(SEED_MAX) })?;
+    if !report.met.is_empty() {
+        println!("{:32} {:>10}", "met", "times");
+        for (name, times) in &report.met {
+            println!("{name:32} {times:>10}");
+        }
+    }
     println!("sim: {} seeds in {}, {} failed", seeds.count, Shown(clock.elapsed()), report.failures.len());
     for (seed, reason) in &report.failures {
         println!("seed {seed} FAILED: {reason}\n    replay: cargo xtask sim --seed {seed} --trace");
@@ -165,6 +197,7 @@ fn collect(simulator: &Simulator, seeds: Seeds, workers: usize, limits: Limits) 
                     println!("seed {seed} FAILED: {reason}");
                     report.failures.insert(seed, reason);
                 }
+                Ok(Told::Other(line)) if report.cover(&line) => {}
                 Ok(Told::Other(line)) => println!("{line}"),
                 Ok(Told::Broken(error)) => broken = Some(error),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -214,7 +247,8 @@ fn run_batch(
         let mut any_failed = false;
         let mut command = Command::new(&simulator.program);
         command.args(&simulator.leading);
-        command.args(["--first", &first.to_string(), "--seeds", &(batch.end() - first).to_string()]);
+        let count = batch.end() - first;
+        command.args(["--first", &first.to_string(), "--seeds", &count.to_string(), "--coverage"]);
         let left = Limits { total: limits.total.saturating_sub(clock.elapsed()), ..limits };
         let ended = process::stream(&mut command, left, |line| match parse(line) {
             Some((seed, verdict)) => {
@@ -304,7 +338,16 @@ mod tests {
             [ $seed = $((end - 1)) ] && [ -n \"$bad\" ] && exit 1";
         let report = run(body, 3, 40, SEED_MAX).unwrap();
         let failures = BTreeMap::from([(13, "C1: two writers".to_owned())]);
-        assert_eq!(report, Report { ok: 39, failures });
+        assert_eq!(report, Report { ok: 39, failures, ..Report::default() });
+    }
+
+    #[test]
+    fn coverage_is_summed_over_all_processes() {
+        let body =
+            "echo seed $seed ok; echo must be met net.cut; echo must be met disk.full; echo met net.cut 2";
+        let report = run(body, 1, 20, SEED_MAX).unwrap();
+        assert_eq!(report.met, BTreeMap::from([("net.cut".to_owned(), 40)]));
+        assert_eq!(report.never_met(), ["disk.full"]);
     }
 
     #[test]

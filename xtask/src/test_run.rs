@@ -12,6 +12,7 @@
 mod tally;
 
 use std::env;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::Outcome;
@@ -30,6 +31,12 @@ const TOTAL_MAX: Duration = Duration::from_secs(25 * 60);
 const QUICK_MAX: Duration = Duration::from_secs(2 * 60);
 /// The simulator's seeds.
 const SIM_MAX: Duration = Duration::from_secs(4 * 60);
+/// The end-to-end tests, with the building of what is not built yet.
+const E2E_MAX: Duration = Duration::from_secs(5 * 60);
+/// Silence of an end-to-end test after which it counts as hanging; its own waits are shorter.
+const E2E_SILENCE_MAX: Duration = Duration::from_secs(150);
+/// The programs that they run, by packages.
+const E2E_PACKAGES: [&str; 5] = ["control-cli", "mds", "cs-engine", "ublk-target", "hw-tests"];
 /// When a stage that hangs is killed, counted from the start of the run: late enough that a run over its budget
 /// mostly ends and can say by how much.
 const HARD_STOP: Duration = Duration::from_secs(35 * 60);
@@ -68,6 +75,8 @@ enum StageError {
     Ignored(Vec<String>),
     #[error("{0} seeds failed, listed above")]
     Seeds(usize),
+    #[error("no seed met {}: the simulator tests less than it says", .0.join(", "))]
+    NeverMet(Vec<String>),
 }
 
 /// How a stage ended, apart from failing.
@@ -107,6 +116,7 @@ fn stages(quick: bool) -> Vec<Stage> {
     ];
     if !quick {
         stages.insert(0, stage("packages", install_packages));
+        stages.push(Stage { budget: Some(E2E_MAX), ..stage("e2e", e2e) });
     }
     stages
 }
@@ -265,10 +275,31 @@ fn sim(run: &mut Run) -> StageResult {
     let simulator = sim_run::build(run.workspace, name)?;
     let count = if run.quick { SEEDS_QUICK } else { SEEDS };
     let report = sim_run::run_seeds(&simulator, Seeds::new(1, count)?, run.limits().total)?;
+    let never_met = report.never_met();
     match report.failures.len() {
-        0 => Ok(Done::Passed),
+        0 if run.quick || never_met.is_empty() => Ok(Done::Passed),
+        0 => Err(StageError::NeverMet(never_met.into_iter().map(str::to_owned).collect())),
         failed => Err(StageError::Seeds(failed)),
     }
+}
+
+/// Real daemons, killed, cut off from their power and lied to; see `hw-tests/src/bin/e2e`.
+fn e2e(run: &mut Run) -> StageResult {
+    let mut build = vec!["build", "--profile", "ci", "--bins"];
+    build.extend(E2E_PACKAGES.iter().flat_map(|package| ["-p", package]));
+    run.cargo(&build)?;
+    let mut command = Command::new(run.workspace.target_directory.join("ci").join("e2e"));
+    if run.in_ci {
+        command.env("VSTORAGE_REQUIRE_ALL", "1");
+    }
+    let limits = Limits { silence: Some(E2E_SILENCE_MAX), ..run.limits() };
+    let before = run.tally.results;
+    let tally = &mut run.tally;
+    process::succeed(&mut command, limits, |line| {
+        println!("{line}");
+        tally.count(line);
+    })?;
+    if run.tally.results == before { Err(StageError::NothingCounted) } else { Ok(Done::Passed) }
 }
 
 #[cfg(test)]
@@ -333,9 +364,9 @@ mod tests_of_stages {
     }
 
     #[test]
-    fn a_quick_run_leaves_out_packages_alone() {
+    fn a_quick_run_leaves_out_packages_and_real_clusters() {
         let names = |quick| stages(quick).iter().map(|stage| stage.name).collect::<Vec<_>>();
-        assert_eq!(names(false), ["packages", "fmt", "tidy", "clippy", "build", "tests", "sim"]);
+        assert_eq!(names(false), ["packages", "fmt", "tidy", "clippy", "build", "tests", "sim", "e2e"]);
         assert_eq!(names(true), ["fmt", "tidy", "clippy", "build", "tests", "sim"]);
     }
 }

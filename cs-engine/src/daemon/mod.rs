@@ -1,5 +1,6 @@
 //! `vstorage-csd`: make a chunk server, run it, check it.
 
+mod check;
 mod device;
 mod make;
 mod run;
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use link::cluster_dir::{BadClusterName, HostDirs, check_cluster_name};
-use link::{Credentials, CredentialsError, Endpoint, LocalHello, Options};
+use link::{ClusterId, Credentials, CredentialsError, Endpoint, LocalHello, Options};
 use rt::net::Address;
 use rt::{Executor, ExecutorOptions, StartError};
 use wire::hello::Role;
@@ -40,6 +41,11 @@ enum Command {
     /// Run a chunk server until SIGTERM.
     #[command(after_help = "Example:\n  vstorage-csd run -c stor1 -r /vstorage/stor1-cs")]
     Run(RunArgs),
+    /// Report every inconsistency of a stopped chunk server; changes nothing.
+    ///
+    /// Exit code: 0 nothing found, 1 findings, 2 it could not be checked.
+    #[command(after_help = "Example:\n  vstorage-csd check /vstorage/stor1-cs")]
+    Check(CheckArgs),
 }
 
 #[derive(Debug, Args)]
@@ -83,6 +89,15 @@ struct RunArgs {
     cache: usize,
 }
 
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// Directory of the chunk server.
+    repository: PathBuf,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 /// Why a sub-command failed; the text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -112,14 +127,22 @@ pub(crate) enum Failure {
         text: String,
     },
     /// Another cluster's server.
-    #[error("{} belongs to cluster {found:?}, not to {expected:?}", .dir.display())]
+    #[error(
+        "{} belongs to cluster {found:?} with id {found_id}, and the credentials for {expected:?} on this host are of \
+         cluster id {expected_id}; name the right cluster with -c, or copy its credentials here",
+        .dir.display()
+    )]
     OtherCluster {
         /// The directory.
         dir: PathBuf,
         /// In the superblock.
         found: String,
+        /// Its id there.
+        found_id: ClusterId,
         /// On the command line.
         expected: String,
+        /// Its id in the credentials.
+        expected_id: ClusterId,
     },
     /// The connection layer.
     #[error("cannot use the credentials: {0}")]
@@ -167,8 +190,10 @@ pub fn main() -> ExitCode {
         eprintln!("vstorage-csd: {error}");
         return ExitCode::from(2);
     }
+    // A check may end at any moment.
+    let checks = matches!(cli.command, Command::Check(_));
     // Before any thread starts: they inherit it.
-    if let Err(error) = rt::signal::block_stop_signals() {
+    if !checks && let Err(error) = rt::signal::block_stop_signals() {
         eprintln!("vstorage-csd: cannot hold back SIGTERM: {error}");
         return ExitCode::FAILURE;
     }
@@ -176,7 +201,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("vstorage-csd: {failure}");
-            ExitCode::FAILURE
+            if checks { ExitCode::from(check::NOT_CHECKED) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -191,6 +216,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             check_cluster_name(&args.cluster)?;
             Executor::start(&ExecutorOptions::default())?.run(run::run(args))
         }
+        Command::Check(args) => Executor::start(&ExecutorOptions::default())?.run(check::check(args)),
     }
 }
 

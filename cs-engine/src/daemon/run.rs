@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use link::ClusterId;
 use link::cluster_dir::HostDirs;
 use rt::net::{Address, Listener};
 use rt::signal::StopSignals;
@@ -27,8 +28,11 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let lock = lock(&dir).await?;
     let superblock = engine::read_superblock(&dir, &lock).await?;
     let (endpoint, mds) = endpoint(&dirs, &args.cluster, superblock.cs_id).await?;
-    if superblock.cluster != endpoint.credentials().identity().cluster.0 {
-        return Err(Failure::OtherCluster { dir, found: superblock.cluster_name, expected: args.cluster });
+    let expected_id = endpoint.credentials().identity().cluster;
+    let found_id = ClusterId(superblock.cluster);
+    if found_id != expected_id {
+        let (found, expected) = (superblock.cluster_name, args.cluster);
+        return Err(Failure::OtherCluster { dir, found, found_id, expected, expected_id });
     }
     let options = EngineOptions { pages_max: args.cache << 8, ..EngineOptions::default() };
     let engine = Engine::open(&dir, lock, options).await?;
@@ -48,7 +52,7 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         endpoint.clone(),
         RegistrarOptions { mds, addresses: vec![reachable.to_string()], host_id, path: dir.clone() },
     );
-    let registering = rt::spawn(async move { registrar.run().await });
+    let mut registering = rt::spawn(async move { registrar.run().await });
     let ready = rt::spawn({
         let server = Rc::clone(&server);
         async move {
@@ -56,7 +60,9 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
             println!("ready: CS#{} at {reachable}", server.engine().superblock().cs_id);
         }
     });
-    let outcome = until_stopped(&mut stop, registering).await;
+    let outcome = until_stopped(&mut stop, &mut registering).await;
+    // First, so that a server that is leaving does not register again.
+    registering.abort();
     ready.abort();
     serving.abort();
     endpoint.close().await;
@@ -67,7 +73,7 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
 /// Waits for a request to stop, or for the registrar to give up.
 async fn until_stopped(
     stop: &mut StopSignals,
-    registering: rt::JoinHandle<Result<(), crate::server::RegistrationError>>,
+    registering: &mut rt::JoinHandle<Result<(), crate::server::RegistrationError>>,
 ) -> Result<ExitCode, Failure> {
     let mut signal = std::pin::pin!(stop.next());
     let mut registering = std::pin::pin!(registering);

@@ -235,7 +235,9 @@ impl FileState {
         let key = (epoch, seq, write.chunk, write.first);
         let mut unstable = self.unstable.borrow_mut();
         let was_empty = unstable.is_empty();
-        if unstable.insert(key, write).is_none() {
+        // Of one write after a crash first some blocks may have been listed, then all: those count.
+        let count = unstable.get(&key).map_or(0, |known| known.count).max(write.count);
+        if unstable.insert(key, Unstable { count, ..write }).is_none() {
             self.totals.writes.set(self.totals.writes.get() + 1);
             self.totals.files.set(self.totals.files.get() + usize::from(was_empty));
             self.unstable_current.set(self.unstable_current.get() + usize::from(epoch == current));

@@ -15,7 +15,7 @@ const NOTE_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Flushing {
     waiting: Vec<OneSender<Result<(), Refusal>>>,
     running: bool,
-    /// Everything below had been written when the last successful round began.
+    /// Everything below was complete when the last successful round began.
     reached: Option<u64>,
 }
 
@@ -66,9 +66,8 @@ impl Engine {
             return Ok(());
         }
         let files = self.store.uncommitted();
-        let written = self.journal.written();
-        if files.is_empty() && self.flushing.borrow().reached == Some(written) {
-            // Whatever has been answered has a record, and there is no new one.
+        if files.is_empty() && self.flushing.borrow().reached == Some(self.journal.written()) {
+            // Whatever has been answered has a record; there is no new one, and none was under way then.
             return Ok(());
         }
         // What is incomplete now may miss this flush: the durable mark stops before it.
@@ -85,7 +84,7 @@ impl Engine {
         match result {
             Ok(()) => {
                 self.journal.set_durable(reach);
-                self.flushing.borrow_mut().reached = Some(written);
+                self.flushing.borrow_mut().reached = Some(reach);
                 self.flushed.notify_one();
                 self.count(|counters| counters.flushes += 1);
                 Ok(())

@@ -31,7 +31,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Refusal::StaleVersion`] when it is here with another version; [`Refusal::NoSpace`].
-    pub async fn create_chunk(&self, new: NewChunk) -> Result<(), Refusal> {
+    pub async fn create_chunk(self: &Rc<Self>, new: NewChunk) -> Result<(), Refusal> {
         let _request = self.begin()?;
         if new.size == 0 || new.size > CHUNK_MAX || !new.size.is_multiple_of(BLOCK as u64) {
             return Err(Refusal::Invalid("the chunk size"));
@@ -59,7 +59,11 @@ impl Engine {
         made
     }
 
-    async fn make_chunk(&self, new: NewChunk) -> Result<(), Refusal> {
+    async fn make_chunk(self: &Rc<Self>, new: NewChunk) -> Result<(), Refusal> {
+        // No record of this life lies before, and none ever will: what is written by now is durable before the header
+        // is, so that no crash takes the journal back behind it.
+        let born = self.journal.written();
+        self.flush().await?;
         self.store.create(new.chunk, new.size).await.map_err(|error| {
             if error.kind() == std::io::ErrorKind::StorageFull {
                 return Refusal::NoSpace;
@@ -90,8 +94,7 @@ impl Engine {
             block_metadata: 4,
             key_id: 0,
             stripe_version: 0,
-            // No record of this life lies before.
-            born: self.journal.next(),
+            born,
         };
         if let Err(error) = self.tables.write_header(slot, 1, &header).await {
             return Err(self.table_failed(&error));

@@ -7,7 +7,8 @@
 //!
 //! **Invariant:** nothing is answered before its record is written. **Invariant:** no chunk file is touched where the
 //! table says data unless the extent's mark is durable (C5). **Invariant:** a block with content in
-//! the journal that no checkpoint has moved is never written in place. **Invariant:** a checkpoint waits for no lock
+//! the journal that no checkpoint has moved is never written in place. **Invariant:** nothing is written in place over
+//! a hole where the file holds anything but zeroes. **Invariant:** a checkpoint waits for no lock
 //! that a request holds, because requests wait for checkpoints.
 //!
 //! A request that has begun runs to its end: its future must not be dropped before (a task of its own does that), or the
@@ -57,7 +58,7 @@ pub use write::{WriteKind, WriteReply, WriteRequest};
 
 /// Most bytes that one write or read moves.
 pub const MAX_DATA: usize = 4 << 20;
-/// Aligned writes below this many bytes go through the journal when their extent is not active yet.
+/// Aligned writes below this many bytes go through the journal when their extent is not active yet, or over holes.
 pub const JOURNAL_MAX: u32 = 128 << 10;
 /// Blocks of one active extent (1 MiB): the unit of marks (C5), and the most one record of a write covers.
 pub const ACTIVE_BLOCKS: u32 = 256;
@@ -368,8 +369,11 @@ impl Engine {
     pub(crate) fn check_epoch(&self, file: u64, epoch: u64) -> Result<Rc<FileState>, Refusal> {
         let state = self.file_state(file);
         let fence = state.fence();
-        if epoch < fence && !rt::sim::planted("epoch-ignored") {
-            return Err(Refusal::StaleEpoch { epoch, fence });
+        if epoch < fence {
+            rt::sim::hit("engine.stale-epoch");
+            if !rt::sim::planted("epoch-ignored") {
+                return Err(Refusal::StaleEpoch { epoch, fence });
+            }
         }
         Ok(state)
     }

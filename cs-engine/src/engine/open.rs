@@ -55,7 +55,9 @@ pub enum OpenError {
     #[error("the journal {0} is missing; mount its disk, or remove this CS and make a new one")]
     JournalMissing(PathBuf),
     /// The journal cannot be used.
-    #[error("the journal {path} cannot be used: {error}")]
+    #[error(
+        "the journal {path} cannot be used: {error}; put the journal of this CS back, or remove this CS and make a new one"
+    )]
     Journal {
         /// Its file.
         path: PathBuf,
@@ -73,7 +75,7 @@ pub enum OpenError {
         error: TableError,
     },
     /// The file system.
-    #[error("cannot open {dir}: {error}")]
+    #[error("cannot open {dir}: {error}{}", what_to_do(error))]
     Io {
         /// The directory.
         dir: PathBuf,
@@ -81,6 +83,14 @@ pub enum OpenError {
         #[source]
         error: io::Error,
     },
+}
+
+fn what_to_do(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => "; remount its file system read-write",
+        io::ErrorKind::PermissionDenied => "; run as root, or as the owner of the directory",
+        _ => "",
+    }
 }
 
 /// Takes the directory's lock: the open superblock file holds it.
@@ -168,11 +178,12 @@ impl Engine {
         let (tables, slots) = Tables::open(&meta_dir, superblock.store_uuid, options.pages_max, true)
             .await
             .map_err(|error| OpenError::Tables { dir: meta_dir, error })?;
+        let clean = scanned.stopped && scanned.incarnation == superblock.incarnation;
         superblock.incarnation = superblock.incarnation.max(scanned.incarnation) + 1;
         superblock.sequence += 1;
         super::manage::write_superblock(&superblock_file, &superblock).await.map_err(io)?;
 
-        let Scanned { header, copy, records, position, clean, .. } = scanned;
+        let Scanned { header, copy, records, position, .. } = scanned;
         let journal = Journal::start(Rc::new(journal_file), header, copy, superblock.incarnation, position);
         let engine = Rc::new(Self::new(dir, superblock, superblock_file, journal, tables, options));
         engine.adopt_chunks(slots);

@@ -169,6 +169,7 @@ mod tests {
         let c = |index| Decision::Candidate(index);
         let unknown = Decision::Unknown;
         let plain = Content::Plain;
+        #[expect(clippy::type_complexity, reason = "a table")]
         #[rustfmt::skip]
         let rows: &[(&[Candidate], BlockState, Content, u64, Decision, Row)] = &[
             (&[in_place(9, 3)],                 data, plain(3), 0, c(0), Row::InPlaceNewest),

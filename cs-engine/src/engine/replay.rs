@@ -6,8 +6,8 @@ use std::rc::Rc;
 use super::Engine;
 use super::blocks::Place;
 use super::chunk::{Chunk, Mark};
-use super::files::Unstable;
-use super::history::{ChunkHistory, History, Life, contents, resolve};
+use super::files::{FileState, Unstable};
+use super::history::{ChunkHistory, History, Life, Said, contents, resolve};
 use super::recovery::{Content, Row};
 use crate::format::block::BlockState;
 use crate::format::record::{Record, RecordKind, u64_of};
@@ -15,8 +15,15 @@ use crate::format::table::CRCS_PER_PAGE;
 use crate::journal::scan::Found;
 use crate::store::ChunkFile;
 
-/// LSN of the newest record of each block that survived, 0 for none.
-type Survived = BTreeMap<(u64, u32), u64>;
+/// What the crash left of writes.
+#[derive(Debug, Default)]
+struct Fate {
+    /// LSN of the newest record of each block (chunk, block) that survived, 0 for none.
+    survived: BTreeMap<(u64, u32), u64>,
+    /// Writes (epoch, sequence number) of which a block (chunk, block) is lost.
+    lost: BTreeSet<(u64, u32, u64, u64)>,
+}
+
 /// A write: file, epoch, sequence number.
 type Write = (u64, u64, u64);
 
@@ -31,18 +38,18 @@ impl Engine {
             chunks.get(&chunk).map(|chunk| Life { born: chunk.header.get().born, blocks: chunk.blocks() })
         };
         let history = History::read(&records, life);
-        let mut survived = Survived::new();
+        let mut fate = Fate::default();
         let mut lost = false;
         for (id, history) in &history.chunks {
             let chunk = self.chunks.borrow().get(id).map(Rc::clone);
             let Some(chunk) = chunk else { continue };
             self.adopt_marks(&chunk, history, clean);
-            lost |= self.replay_chunk(&chunk, history, &mut survived).await;
+            lost |= self.replay_chunk(&chunk, history, &mut fate).await;
         }
         let mut undone = BTreeSet::new();
         for found in &records {
             if life(found.record.chunk).is_none_or(|life| found.lsn >= life.born) {
-                self.replay_outcome(found, &survived, &mut undone);
+                self.replay_outcome(found, &fate, &mut undone);
             }
         }
         self.records.set(records.len());
@@ -91,7 +98,7 @@ impl Engine {
         self: &Rc<Self>,
         chunk: &Rc<Chunk>,
         history: &ChunkHistory,
-        survived: &mut Survived,
+        fate: &mut Fate,
     ) -> bool {
         let in_doubt = history.in_doubt();
         let in_place = history.blocks.values().flatten().any(|said| said.in_place);
@@ -119,7 +126,7 @@ impl Engine {
                 let resolved = resolve(chunk.id, block, said, base, content, self.journal.durable());
                 note_row(chunk, block, resolved.row);
                 lost |= !matches!(resolved.row, Row::InPlaceNewest | Row::Redo);
-                survived.insert((chunk.id, block), resolved.survived);
+                fate.note(chunk.id, block, said, resolved.survived);
                 entries.extend(resolved.entry.map(|entry| (block, entry)));
             }
         }
@@ -159,7 +166,7 @@ impl Engine {
 
     /// A write counts as carried out only if its data survived; what survived of it is not yet stable. In the order
     /// of the journal, because a write may have been sent again.
-    fn replay_outcome(&self, found: &Found, survived: &Survived, undone: &mut BTreeSet<Write>) {
+    fn replay_outcome(&self, found: &Found, fate: &Fate, undone: &mut BTreeSet<Write>) {
         let record = &found.record;
         match record.kind {
             RecordKind::Outcomes if !rt::sim::planted("dedup-lost") => {
@@ -177,26 +184,26 @@ impl Engine {
                     let write = Unstable { chunk: u64_of(entry), first: entry[3], count: entry[4] };
                     let born = self.chunks.borrow().get(&write.chunk).map(|chunk| chunk.header.get().born);
                     if born.is_some_and(|born| found.lsn >= born) {
-                        state.add_unstable(record.epoch, record.seq + u64::from(entry[2]), write);
+                        let (epoch, seq) = (record.epoch, record.seq + u64::from(entry[2]));
+                        let left = |block: &u32| !fate.lost.contains(&(write.chunk, *block, epoch, seq));
+                        let blocks: Vec<u32> = write.blocks().filter(left).collect();
+                        list_unstable(&state, epoch, seq, write.chunk, &blocks);
                     }
                 }
             }
             RecordKind::Clear => self.file_state(record.file).clear_unstable(record.chunk, record.epoch),
-            kind if kind.is_write() => self.replay_write(found, survived, undone),
+            kind if kind.is_write() => self.replay_write(found, fate, undone),
             _ => {}
         }
     }
 
-    fn replay_write(&self, found: &Found, survived: &Survived, undone: &mut BTreeSet<Write>) {
+    fn replay_write(&self, found: &Found, fate: &Fate, undone: &mut BTreeSet<Write>) {
         let record = &found.record;
         let state = self.file_state(record.file);
         let blocks: Vec<u32> = (record.first..record.first + record.count)
-            .filter(|block| survived.get(&(record.chunk, *block)).is_some_and(|&lsn| lsn >= found.lsn))
+            .filter(|block| fate.survived.get(&(record.chunk, *block)).is_some_and(|&lsn| lsn >= found.lsn))
             .collect();
-        for run in blocks.chunk_by(|a, b| a + 1 == *b) {
-            let write = Unstable { chunk: record.chunk, first: run[0], count: run.len() as u32 };
-            state.add_unstable(record.epoch, record.seq, write);
-        }
+        list_unstable(&state, record.epoch, record.seq, record.chunk, &blocks);
         let write = (record.file, record.epoch, record.seq);
         if blocks.len() < record.count as usize {
             undone.insert(write);
@@ -207,6 +214,26 @@ impl Engine {
                 state.done(record.epoch, record.seq);
             }
         }
+    }
+}
+
+impl Fate {
+    fn note(&mut self, chunk: u64, block: u32, said: &[Said], survived: u64) {
+        self.survived.insert((chunk, block), survived);
+        let write = |said: &Said| (chunk, block, said.entry.epoch, said.entry.seq);
+        let (left, lost): (Vec<_>, Vec<_>) = said.iter().partition(|said| said.entry.lsn <= survived);
+        self.lost.extend(lost.iter().copied().map(write));
+        // The same content may have been written twice, by its writer and by a reconciler.
+        for said in left {
+            self.lost.remove(&write(said));
+        }
+    }
+}
+
+/// Lists blocks of a write, in ascending order, as not yet stable.
+fn list_unstable(file: &FileState, epoch: u64, seq: u64, chunk: u64, blocks: &[u32]) {
+    for run in blocks.chunk_by(|a, b| a + 1 == *b) {
+        file.add_unstable(epoch, seq, Unstable { chunk, first: run[0], count: run.len() as u32 });
     }
 }
 

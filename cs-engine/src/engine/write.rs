@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use rt::buf::View;
+use rt::buf::{Buf, View};
 
 use super::blocks::{Entry, Place};
 use super::chunk::{Chunk, extents};
@@ -14,9 +14,9 @@ use super::files::{Admission, FileState, Unstable};
 use super::join::{Boxed, all, both};
 use super::state::mark_record;
 use super::{BLOCK_MAP_MAX, Engine, JOURNAL_MAX, MAX_DATA, RECORDS_MAX, Refusal, SEQ_WINDOW};
-use crate::format::BLOCK;
 use crate::format::block::BlockState;
 use crate::format::record::{Record, RecordKind};
+use crate::format::{BLOCK, crc32c};
 use crate::journal::{Appended, Class};
 use crate::store::ChunkFile;
 
@@ -248,8 +248,8 @@ impl Engine {
         let (appended, words, place) = match (part.content, file) {
             (PartContent::Data { payload, words }, Some(file)) => {
                 record.words.clone_from(&words);
-                let way =
-                    self.choose_way(chunk, &part.blocks, part.whole && request.settles.is_none()).await?;
+                let whole = part.whole && request.settles.is_none();
+                let way = self.choose_way(chunk, file, &part.blocks, whole).await?;
                 let appended = match way {
                     Way::Journal => self.append_data(record, payload).await?,
                     Way::InPlace => self.write_in_place(record, payload, file, chunk, &part.blocks).await?,
@@ -342,6 +342,7 @@ impl Engine {
     async fn choose_way(
         self: &Rc<Self>,
         chunk: &Rc<Chunk>,
+        file: &ChunkFile,
         blocks: &Range<u32>,
         whole: bool,
     ) -> Result<Way, Refusal> {
@@ -352,22 +353,46 @@ impl Engine {
         if !whole || journal_only || chunk.has_content_to_move(blocks) {
             return Ok(Way::Journal);
         }
-        if chunk.is_active(blocks, self.journal.durable()) {
-            return Ok(Way::InPlace);
-        }
-        if (blocks.len() * BLOCK) < JOURNAL_MAX as usize {
+        let active = chunk.is_active(blocks, self.journal.durable());
+        let large = blocks.len() * BLOCK >= JOURNAL_MAX as usize;
+        if !active && !large {
             return Ok(Way::Journal);
         }
-        // First touch: where the table says hole, whatever a crash leaves in the file reads as zero.
-        let states = self.states(chunk, blocks.clone()).await?;
-        if states.iter().any(|(state, place)| *state != BlockState::Hole || *place != Place::File) {
+        let states = match self.states(chunk, blocks.clone()).await {
+            // A damaged page of the table; whoever reads the old content is told of it.
+            Err(Refusal::Corrupt { .. }) => return Ok(Way::Journal),
+            states => states?,
+        };
+        let is_hole = |(state, _): &(BlockState, Place)| *state == BlockState::Hole;
+        if states.iter().any(is_hole) && !(large && self.holes_are_zero(file, blocks, &states).await) {
+            return Ok(Way::Journal);
+        }
+        // Over holes no mark is needed: without a record, whatever a crash leaves in the file reads as zero.
+        if !active && !states.iter().all(is_hole) {
             self.activate(chunk, blocks).await?;
         }
         Ok(Way::InPlace)
     }
 
+    /// Whether the file holds zeroes where there are holes. It may not: after a crash, or where a checkpoint could not
+    /// punch. In such a place recovery could not tell a hole from a lost write in place, and a chunk's only member
+    /// would bring back what was there before.
+    async fn holes_are_zero(
+        &self,
+        file: &ChunkFile,
+        blocks: &Range<u32>,
+        states: &[(BlockState, Place)],
+    ) -> bool {
+        let offset = u64::from(blocks.start) * BLOCK as u64;
+        let (result, buf) = file.file().read_exact_at(Buf::new(blocks.len() * BLOCK), offset).await;
+        let is_zero = |block: &[u8]| block.iter().all(|byte| *byte == 0);
+        let mut held = states.iter().zip(buf.chunks(BLOCK));
+        result.is_ok() && held.all(|((state, _), bytes)| *state != BlockState::Hole || is_zero(bytes))
+    }
+
     /// Marks the extents under `blocks` durably, so that data may touch them (C5).
     async fn activate(self: &Rc<Self>, chunk: &Rc<Chunk>, blocks: &Range<u32>) -> Result<(), Refusal> {
+        rt::sim::hit("engine.extent-marked");
         let mark = mark_record(chunk, extents(blocks));
         let appended = self.append(Class::Normal, mark, None).await?;
         self.mark(chunk, blocks, appended.lsn);
@@ -392,6 +417,7 @@ impl Engine {
         record.kind = RecordKind::InPlace;
         let payload = if payload.is_aligned() { payload } else { View::copy_of(&payload) };
         let offset = u64::from(blocks.start) * BLOCK as u64;
+        let kept = payload.clone();
         let data = file.file().write_all_at(payload, offset);
         let (written, appended) = both(data, self.append(Class::Normal, record, None)).await;
         // In any case: the data may lie in extents that were never written before.
@@ -403,10 +429,14 @@ impl Engine {
             return Err(Refusal::DeviceFailed);
         }
         if appended.is_err() {
-            // New data without its record: whatever the block is taken for would be wrong until it is written again.
-            let (lsn, state, place) = (self.journal.written(), BlockState::Unknown, Place::File);
-            let unknown = Entry { lsn, epoch: 0, seq: 0, state, place };
-            self.note_entries(chunk, blocks.clone().map(|block| (block, unknown)));
+            // No room for the record of data that is there: a refused write may leave it so. It counts for nobody's
+            // write, and after a crash the mark says that the block is in doubt.
+            let lsn = self.journal.written();
+            let entries = blocks.clone().zip(kept.chunks(BLOCK)).map(|(block, bytes)| {
+                let state = BlockState::of_plain(crc32c(bytes), chunk.id, block);
+                (block, Entry { lsn, epoch: 0, seq: 0, state, place: Place::File })
+            });
+            self.note_entries(chunk, entries);
         }
         appended
     }

@@ -17,6 +17,9 @@ pub const RING_MIN: u64 = 8 << 20;
 
 const _: () = assert!(RING_MIN >= 4 * GROUP_MAX as u64);
 
+/// Highest LSN: what is added to one never overflows. A disk that takes 10 GB a second gets there in 14 years.
+pub const LSN_MAX: u64 = 1 << 62;
+
 const HEADER_MAGIC: [u8; 8] = *b"VSTORCJ\n";
 const GROUP_MAGIC: [u8; 8] = *b"VSTORGR\n";
 const VERSION: u16 = 1;
@@ -69,12 +72,13 @@ impl JournalHeader {
         if decoder.take() != HEADER_MAGIC {
             return Err(FormatError::Magic { structure: NAME });
         }
+        // Before the version: a flipped bit must not pass for a later release.
+        if !decoder.sealed(HEADER_CRC_AT) {
+            return Err(FormatError::Checksum { structure: NAME });
+        }
         let found = decoder.u16();
         if found != VERSION {
             return Err(FormatError::Version { structure: NAME, found, known: VERSION });
-        }
-        if !decoder.sealed(HEADER_CRC_AT) {
-            return Err(FormatError::Checksum { structure: NAME });
         }
         decoder.u16();
         let features = decoder.u32();
@@ -93,7 +97,7 @@ impl JournalHeader {
         if header.ring_bytes < RING_MIN || !header.ring_bytes.is_multiple_of(BLOCK as u64) {
             return Err(FormatError::Range { structure: NAME, field: "ring size" });
         }
-        if !header.tail.is_multiple_of(BLOCK as u64) {
+        if !header.tail.is_multiple_of(BLOCK as u64) || header.tail > LSN_MAX {
             return Err(FormatError::Range { structure: NAME, field: "tail" });
         }
         Ok(header)
@@ -132,8 +136,11 @@ pub struct GroupHeader {
 }
 
 impl GroupHeader {
-    /// Writes the header; gives its CRC, which the next group repeats.
-    pub(crate) fn encode(&self, bytes: &mut [u8]) -> u32 {
+    /// Writes the header into the first [`GROUP_HEADER`] bytes; gives its CRC, which the next group repeats.
+    ///
+    /// # Panics
+    /// When there are fewer bytes.
+    pub fn encode(&self, bytes: &mut [u8]) -> u32 {
         let bytes = &mut bytes[..GROUP_HEADER];
         let mut encoder = Encoder::new(bytes);
         encoder.put(&GROUP_MAGIC).u16(VERSION).u16(GROUP_HEADER as u16).u32(0);

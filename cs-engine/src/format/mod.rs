@@ -7,6 +7,7 @@
 //! version and CRC; only then is there a value of its type.
 
 pub mod block;
+pub mod fuzz;
 pub mod journal;
 pub mod record;
 pub mod superblock;

@@ -5,6 +5,7 @@
 //! behind its fixed part.
 
 use super::block::BlockState;
+use super::journal::GROUP_MAX;
 use super::{CHUNK_BLOCKS_MAX, Decoder, Encoder, FormatError, crc32c};
 
 /// Bytes before the words.
@@ -173,7 +174,10 @@ impl Record {
     }
 
     /// Writes the record into `bytes`, which has exactly its length.
-    pub(crate) fn encode(&self, lsn: u64, bytes: &mut [u8]) {
+    ///
+    /// # Panics
+    /// When it has not, or when there are 2^32 words.
+    pub fn encode(&self, lsn: u64, bytes: &mut [u8]) {
         let words = u32::try_from(self.words.len()).expect("at most one word per block");
         let (fixed, list) = bytes.split_at_mut(FIXED);
         let mut encoder = Encoder::new(fixed);
@@ -262,6 +266,9 @@ impl Record {
             RecordKind::Unstable => self.entries().all(|entry| inside(entry[3], entry[4])),
             _ => inside(self.first, self.count),
         };
+        if self.payload as usize * super::BLOCK > GROUP_MAX {
+            return Err(FormatError::Range { structure: NAME, field: "payload" });
+        }
         match (listed, ranges) {
             (false, _) => Err(FormatError::Range { structure: NAME, field: "list" }),
             (_, false) => Err(FormatError::Range { structure: NAME, field: "block range" }),
@@ -334,6 +341,7 @@ mod tests {
             (list(RecordKind::Mark, &[1, 0]), Ok(())),
             (list(RecordKind::Mark, &[1, 0, 0, 0]), range("list")),
             (Record { first: 16_384, count: 1, ..Record::new(RecordKind::Zero) }, range("block range")),
+            (Record { payload: 513, ..Record::new(RecordKind::Data) }, range("payload")),
         ] {
             let decoded =
                 Record::decode(&encoded(&record), 4096).map(|(decoded, _)| assert_eq!(decoded, record));

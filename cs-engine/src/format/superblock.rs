@@ -135,18 +135,19 @@ impl Superblock {
     /// Checks and reads one copy.
     ///
     /// # Errors
-    /// [`FormatError`], most basic first: magic, version, checksum, features, ranges.
+    /// [`FormatError`], most basic first: magic, checksum, version, features, ranges.
     pub fn decode(block: &[u8; BLOCK]) -> Result<Self, FormatError> {
         let mut decoder = Decoder::new(block);
         if decoder.take() != MAGIC {
             return Err(FormatError::Magic { structure: NAME });
         }
+        // Before the version: a flipped bit must not pass for a later release.
+        if !decoder.sealed(CRC_AT) {
+            return Err(FormatError::Checksum { structure: NAME });
+        }
         let found = decoder.u16();
         if found != VERSION {
             return Err(FormatError::Version { structure: NAME, found, known: VERSION });
-        }
-        if !decoder.sealed(CRC_AT) {
-            return Err(FormatError::Checksum { structure: NAME });
         }
         decoder.u16();
         let features = decoder.u32() & !FEATURES_KNOWN;

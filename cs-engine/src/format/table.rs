@@ -120,7 +120,7 @@ impl ChunkHeader {
     /// Checks and reads one copy.
     ///
     /// # Errors
-    /// [`FormatError`]; `Magic` also for a copy never written.
+    /// [`FormatError`]; `Magic` for a copy that was never written.
     pub fn decode(block: &[u8; BLOCK], store_uuid: &[u8; 16]) -> Result<Self, FormatError> {
         const NAME: &str = "chunk header";
         let mut decoder =
@@ -163,14 +163,21 @@ fn open_page<'a>(
 ) -> Result<Decoder<'a>, FormatError> {
     let mut decoder = Decoder::new(block);
     if decoder.take() != magic {
-        return Err(FormatError::Magic { structure });
+        // A copy that was never written is empty; anything else in its place is damage.
+        let blank = block.iter().all(|&byte| byte == 0);
+        return Err(if blank {
+            FormatError::Magic { structure }
+        } else {
+            FormatError::Checksum { structure }
+        });
+    }
+    // Before the version: a flipped bit must not pass for a later release.
+    if !sealed(block) {
+        return Err(FormatError::Checksum { structure });
     }
     let found = decoder.u16();
     if found != VERSION {
         return Err(FormatError::Version { structure, found, known: VERSION });
-    }
-    if !sealed(block) {
-        return Err(FormatError::Checksum { structure });
     }
     decoder.u16();
     let features = decoder.u32();
@@ -183,10 +190,10 @@ fn open_page<'a>(
     Ok(decoder)
 }
 
-const PAGE_CRC_AT: usize = HEADER - 4;
+pub(super) const PAGE_CRC_AT: usize = HEADER - 4;
 
 /// Of everything but the CRC itself.
-fn page_crc(block: &[u8; BLOCK]) -> u32 {
+pub(super) fn page_crc(block: &[u8; BLOCK]) -> u32 {
     super::crc32c(&block[..PAGE_CRC_AT]) ^ super::crc32c(&block[HEADER..]).rotate_left(1)
 }
 
@@ -234,7 +241,7 @@ impl CrcPage {
     /// Checks and reads one copy.
     ///
     /// # Errors
-    /// [`FormatError`]; `Magic` also for a copy never written.
+    /// [`FormatError`]; `Magic` for a copy that was never written.
     pub fn decode(block: &[u8; BLOCK], store_uuid: &[u8; 16]) -> Result<Self, FormatError> {
         const NAME: &str = "checksum page";
         let mut decoder = open_page(block, CRC_MAGIC, page_is_sealed, store_uuid, NAME)?;

@@ -74,8 +74,9 @@ pub struct Scanned {
     pub position: Position,
     /// Highest incarnation seen.
     pub incarnation: u64,
-    /// The last run was stopped in order and nothing came after.
-    pub clean: bool,
+    /// The last record says that a run was stopped in order. Whether that was the last run the incarnation tells: of
+    /// a later one the records may be lost.
+    pub stopped: bool,
 }
 
 /// Reads the header.
@@ -124,7 +125,7 @@ pub async fn scan(file: &File, store_uuid: &[u8; 16], generation: u64) -> Result
     };
     let why = scan.walk().await?;
     scan.check_end(why).await?;
-    let clean = scan.records.last().is_some_and(|found| found.record.kind == RecordKind::Stopped);
+    let stopped = scan.records.last().is_some_and(|found| found.record.kind == RecordKind::Stopped);
     Ok(Scanned {
         header,
         copy,
@@ -136,7 +137,7 @@ pub async fn scan(file: &File, store_uuid: &[u8; 16], generation: u64) -> Result
             starts: scan.starts,
         },
         incarnation: scan.incarnation,
-        clean,
+        stopped,
     })
 }
 

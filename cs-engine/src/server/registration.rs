@@ -307,9 +307,10 @@ impl Registrar {
     /// Renews until that fails; says why.
     async fn renew(&self, connection: &Connection, reply: &RegisterCsReply) -> String {
         let mut term = Duration::from_millis(u64::from(reply.term_ms));
+        // The first at once: it tells the metadata server that the fences are in force.
+        let mut pause = Duration::ZERO;
         loop {
-            let pause = rt::time::timeout(term / 6, connection.closed()).await;
-            if let Ok(reason) = pause {
+            if let Ok(reason) = rt::time::timeout(pause, connection.closed()).await {
                 return reason.to_string();
             }
             if self.server.registration().has_lapsed() {
@@ -323,6 +324,7 @@ impl Registrar {
             match connection.ask(&heartbeat, sent + PATIENCE.min(term / 3)).await {
                 Ok(reply) => {
                     term = Duration::from_millis(u64::from(reply.term_ms));
+                    pause = term / 6;
                     self.server.registration().renewed(sent, term);
                 }
                 Err(error) => return error.to_string(),

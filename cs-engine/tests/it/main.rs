@@ -1,6 +1,10 @@
 //! The engine on the real executor and on simulated disks.
 
 mod basic;
+mod check;
+mod fixtures;
 mod model;
 mod restarts;
 mod rig;
+mod simulated;
+mod single;

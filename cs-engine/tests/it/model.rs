@@ -34,6 +34,19 @@ pub(crate) enum End {
     PowerCut,
 }
 
+/// What sort of work a seed does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    /// Writes of every size, everywhere.
+    Mixed,
+    /// Mostly small writes over each other: what goes in place.
+    Overwrites,
+    /// The same few blocks again and again, with many checkpoints in between: what recovery has to think about.
+    Tight,
+    /// Large writes into extents that are quiet: what has to mark them first.
+    Large,
+}
+
 #[derive(Clone, Debug)]
 struct Version {
     /// Moment of the answer.
@@ -46,7 +59,9 @@ struct Version {
 #[derive(Debug)]
 struct Twin {
     version: u64,
-    /// Writes of epochs up to this one are settled.
+    /// Writes of epochs up to this one may be settled: the answer to that is missing...
+    clearing: u64,
+    /// ...and up to this one they are.
     cleared: u64,
     /// Oldest first; never empty.
     blocks: Vec<VecDeque<Version>>,
@@ -56,8 +71,7 @@ struct Twin {
 #[derive(Debug)]
 pub(crate) struct Model {
     rng: RefCell<Rng>,
-    /// Mostly small writes over each other, with many checkpoints in between: what goes in place.
-    overwrites: bool,
+    style: Style,
     moment: Cell<u64>,
     chunks: RefCell<BTreeMap<u64, Twin>>,
     /// Blocks that a request is busy with, by chunk.
@@ -77,6 +91,13 @@ pub(crate) struct Model {
     violation: RefCell<Option<String>>,
     /// What a lost request may have done: a chunk whose deletion was not answered.
     deleting: RefCell<BTreeSet<u64>>,
+    /// The server knows the epoch: it has answered its fence or a write, and has had a chunk of the file ever since.
+    fenced: Cell<bool>,
+    /// An epoch has begun to which the server was not yet brought.
+    fencing: Cell<bool>,
+    /// The last version of each chunk: no version of a chunk comes twice (C9).
+    versions: RefCell<BTreeMap<u64, u64>>,
+    working: Cell<bool>,
     pub(crate) steps: Cell<u64>,
 }
 
@@ -84,7 +105,12 @@ impl Model {
     pub(crate) fn new(seed: u64) -> Rc<Self> {
         Rc::new(Self {
             rng: RefCell::new(Rng::from_seed(seed)),
-            overwrites: seed.is_multiple_of(2),
+            style: match seed % 4 {
+                0 => Style::Overwrites,
+                1 => Style::Large,
+                2 => Style::Tight,
+                _ => Style::Mixed,
+            },
             moment: Cell::new(0),
             chunks: RefCell::default(),
             busy: RefCell::default(),
@@ -99,6 +125,10 @@ impl Model {
             unseen: Cell::new(None),
             violation: RefCell::default(),
             deleting: RefCell::default(),
+            fenced: Cell::new(false),
+            fencing: Cell::new(false),
+            versions: RefCell::default(),
+            working: Cell::new(false),
             steps: Cell::new(0),
         })
     }
@@ -115,8 +145,14 @@ impl Model {
         self.rng.borrow_mut().below(bound)
     }
 
+    /// Whether somebody has begun to work in this life.
+    pub(crate) fn is_working(&self) -> bool {
+        self.working.get()
+    }
+
     /// Notes how a life ended.
     pub(crate) fn ended(&self, end: End) {
+        self.working.set(false);
         self.unseen.set(Some(self.unseen.get().map_or(end, |unseen| unseen.max(end))));
     }
 
@@ -127,7 +163,9 @@ impl Model {
 
     /// Lets `workers` do random things at once until `steps` are done or something is wrong.
     pub(crate) async fn work(self: &Rc<Self>, engine: &Rc<Engine>, workers: usize, steps: u64) {
+        self.working.set(true);
         let end = self.steps.get() + steps;
+        let workers = if self.style == Style::Large { workers.min(2) } else { workers };
         let tasks: Vec<_> = (0..workers)
             .map(|_| {
                 let (model, engine) = (Rc::clone(self), Rc::clone(engine));
@@ -150,17 +188,26 @@ impl Model {
         rt::yield_now().await;
         let Some(chunk) = self.pick_chunk(engine).await else { return };
         match self.below(100) {
+            0..8 if self.style == Style::Tight => self.checkpoint(engine).await,
+            0..10 if self.style == Style::Large => self.quieten(engine).await,
             0..58 => self.write(engine, chunk, false).await,
             58..66 => self.write(engine, chunk, true).await,
             66..80 => self.read(engine, chunk).await,
-            80..88 => self.flush(engine).await,
+            80..88 if self.style != Style::Large => self.flush(engine).await,
             88..92 => self.duplicate(engine).await,
             92..94 => self.stale(engine, chunk).await,
             94..96 => self.checkpoint(engine).await,
             96 => self.recreate(engine, chunk).await,
-            97 if self.overwrites => self.checkpoint(engine).await,
+            97 if self.style != Style::Mixed => self.checkpoint(engine).await,
             _ => rt::time::sleep(std::time::Duration::from_micros(self.below(2000))).await,
         }
+    }
+
+    /// Leaves no extent active: all is stable, the server is told so, and a checkpoint forgets the marks.
+    async fn quieten(&self, engine: &Rc<Engine>) {
+        self.flush(engine).await;
+        self.flush(engine).await;
+        self.checkpoint(engine).await;
     }
 
     async fn checkpoint(&self, engine: &Rc<Engine>) {
@@ -171,23 +218,29 @@ impl Model {
     }
 
     async fn pick_chunk(&self, engine: &Rc<Engine>) -> Option<u64> {
-        let chunk = 1 + self.below(CHUNKS);
+        let chunk = 1 + self.below(if self.style == Style::Tight { 1 } else { CHUNKS });
         if self.chunks.borrow().contains_key(&chunk) {
             return Some(chunk);
         }
-        let Some(_busy) = self.hold(chunk, 0..BLOCKS) else { return None };
-        self.create(engine, chunk, 1).await;
+        let _busy = self.hold(chunk, 0..BLOCKS)?;
+        self.create(engine, chunk).await;
         None
     }
 
-    async fn create(&self, engine: &Rc<Engine>, chunk: u64, version: u64) {
+    async fn create(&self, engine: &Rc<Engine>, chunk: u64) {
+        let version = {
+            let mut versions = self.versions.borrow_mut();
+            let last = versions.entry(chunk).or_insert(0);
+            *last += 1;
+            *last
+        };
         let size = u64::from(BLOCKS) * BLOCK as u64;
         match engine.create_chunk(NewChunk { chunk, version, file: FILE, size }).await {
             Ok(()) => {
                 let zero: Rc<[u8]> = vec![0; BLOCK].into();
                 let version0 = Version { answered: Some(0), epoch: 0, seq: 0, content: zero };
                 let blocks = (0..BLOCKS).map(|_| VecDeque::from([version0.clone()])).collect();
-                self.chunks.borrow_mut().insert(chunk, Twin { version, cleared: 0, blocks });
+                self.chunks.borrow_mut().insert(chunk, Twin { version, clearing: 0, cleared: 0, blocks });
             }
             Err(Refusal::NoSpace) => {}
             Err(refusal) => self.fail(format!("making chunk {chunk}: {refusal}")),
@@ -207,8 +260,13 @@ impl Model {
     /// A random range in bytes: small or large, aligned or not, often where others were.
     fn pick_range(&self) -> (u32, u32) {
         let block = BLOCK as u32;
-        if self.overwrites && self.below(8) > 0 {
-            return (self.below(4) as u32 * 60 * block, block * (1 + self.below(2) as u32));
+        match self.style {
+            Style::Overwrites if self.below(8) > 0 => {
+                return (self.below(4) as u32 * 60 * block, block * (1 + self.below(2) as u32));
+            }
+            Style::Tight if self.below(32) > 0 => return (self.below(6) as u32 * block, block),
+            Style::Large if self.below(8) > 0 => return (self.below(4) as u32 * 80 * block, 40 * block),
+            _ => {}
         }
         let (blocks, aligned) = match self.below(20) {
             0..8 => (1, true),
@@ -258,7 +316,10 @@ impl Model {
             match engine.write(anew(&request)).await {
                 Ok(_) => break,
                 Err(Refusal::NeedFlush) => self.flush(engine).await,
-                Err(Refusal::NoSpace) => rt::time::sleep(std::time::Duration::from_millis(20)).await,
+                Err(Refusal::NoSpace) => {
+                    self.check_refused(engine, &request).await;
+                    rt::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
                 Err(refusal) => {
                     let (chunk, offset, len) = (request.chunk, request.offset, request.len);
                     return self.fail(format!("writing {len} bytes at {offset} of chunk {chunk}: {refusal}"));
@@ -271,6 +332,26 @@ impl Model {
             request.stable = self.stable.get().min(request.done);
         }
         self.answered(request);
+    }
+
+    /// After a refusal each block holds what it held or what the write brings.
+    async fn check_refused(&self, engine: &Rc<Engine>, request: &WriteRequest) {
+        let (chunk, version) = (request.chunk, request.version);
+        for block in blocks_of(request.offset, request.len) {
+            let offset = block * BLOCK as u32;
+            let found = match engine.read(FILE, request.epoch, chunk, version, offset, BLOCK as u32).await {
+                Ok(reply) => reply.payload.map_or_else(|| vec![0; BLOCK], |payload| payload.to_vec()),
+                Err(refusal) => {
+                    return self.fail(format!("block {block} of chunk {chunk} after a refusal: {refusal}"));
+                }
+            };
+            let chunks = self.chunks.borrow();
+            let versions = chunks.get(&chunk).map(|twin| &twin.blocks[block as usize]);
+            if !versions.is_some_and(|all| all.iter().rev().take(2).any(|v| *v.content == *found)) {
+                return self
+                    .fail(format!("block {block} of chunk {chunk} after a refusal is neither old nor new"));
+            }
+        }
     }
 
     /// Adds the versions a write makes.
@@ -303,6 +384,7 @@ impl Model {
 
     fn answered(&self, request: WriteRequest) {
         let now = self.tick();
+        self.fenced.set(true);
         let mut chunks = self.chunks.borrow_mut();
         if let Some(twin) = chunks.get_mut(&request.chunk) {
             for block in blocks_of(request.offset, request.len) {
@@ -315,17 +397,27 @@ impl Model {
         self.open.borrow_mut().remove(&request.seq);
         let mut recent = self.recent.borrow_mut();
         recent.push_back(request);
-        let mut oldest = self.next.get();
         if recent.len() > RECENT {
             recent.pop_front();
         }
-        // What may be sent again is not told to be done.
-        oldest = recent.iter().map(|request| request.seq).min().unwrap_or(oldest).min(oldest);
+        drop(recent);
+        self.advance_done();
+    }
+
+    /// What may be sent again is not told to be done.
+    fn advance_done(&self) {
+        let mut oldest = self.next.get();
+        oldest = self.recent.borrow().iter().map(|request| request.seq).min().unwrap_or(oldest).min(oldest);
         oldest = self.open.borrow().keys().next().copied().unwrap_or(oldest).min(oldest);
         self.done.set(self.done.get().max(oldest));
     }
 
     async fn flush(&self, engine: &Rc<Engine>) {
+        if self.style == Style::Large {
+            // Everything becomes stable, and extents quiet.
+            self.recent.borrow_mut().clear();
+            self.advance_done();
+        }
         let (now, covers) = (self.tick(), self.done.get());
         let epoch = self.epoch.get();
         if let Err(refusal) =
@@ -346,6 +438,11 @@ impl Model {
     async fn read(&self, engine: &Rc<Engine>, chunk: u64) {
         let (offset, len) = self.pick_range();
         let Some(_held) = self.hold(chunk, blocks_of(offset, len)) else { return };
+        self.compare(engine, chunk, offset, len).await;
+    }
+
+    /// Reads a range that is held and compares it with the newest versions.
+    async fn compare(&self, engine: &Rc<Engine>, chunk: u64, offset: u32, len: u32) {
         let Some(version) = self.chunks.borrow().get(&chunk).map(|twin| twin.version) else { return };
         let found = match engine.read(FILE, self.epoch.get(), chunk, version, offset, len).await {
             Ok(reply) => reply.payload.map_or_else(|| vec![0; len as usize], |payload| payload.to_vec()),
@@ -373,7 +470,12 @@ impl Model {
             }
             recent[self.below(recent.len() as u64) as usize].clone()
         };
-        let Some(_held) = self.hold(request.chunk, blocks_of(request.offset, request.len)) else { return };
+        self.send_again(engine, request).await;
+    }
+
+    async fn send_again(&self, engine: &Rc<Engine>, request: WriteRequest) {
+        let (chunk, offset, len) = (request.chunk, request.offset, request.len);
+        let Some(_held) = self.hold(chunk, blocks_of(offset, len)) else { return };
         if request.epoch != self.epoch.get()
             || self.chunks.borrow().get(&request.chunk).is_none_or(|twin| twin.version != request.version)
         {
@@ -381,7 +483,7 @@ impl Model {
         }
         let seq = request.seq;
         match engine.write(anew(&request)).await {
-            Ok(_) => {}
+            Ok(_) => self.compare(engine, chunk, offset, len).await,
             Err(Refusal::Answered { done, .. }) if seq < done => {}
             Err(refusal) => self.fail(format!("write {seq} sent again: {refusal}")),
         }
@@ -391,7 +493,7 @@ impl Model {
     async fn stale(&self, engine: &Rc<Engine>, chunk: u64) {
         let epoch = self.epoch.get();
         let Some(version) = self.chunks.borrow().get(&chunk).map(|twin| twin.version) else { return };
-        if epoch < 2 {
+        if epoch < 2 || !self.fenced.get() {
             return;
         }
         let Some(_held) = self.hold(chunk, 0..1) else { return };
@@ -415,6 +517,11 @@ impl Model {
         }
     }
 
+    /// With a file's last chunk its fence goes: nobody of an older epoch can name a chunk made later (C9).
+    fn deleted(&self) {
+        self.fenced.set(self.fenced.get() && !self.chunks.borrow().is_empty());
+    }
+
     /// Deletes a chunk and, mostly, makes it again with a higher version.
     async fn recreate(&self, engine: &Rc<Engine>, chunk: u64) {
         let Some(_held) = self.hold(chunk, 0..BLOCKS) else { return };
@@ -425,12 +532,13 @@ impl Model {
         }
         self.chunks.borrow_mut().remove(&chunk);
         self.deleting.borrow_mut().remove(&chunk);
+        self.deleted();
         match engine.read(FILE, self.epoch.get(), chunk, version, 0, 1).await {
             Err(Refusal::UnknownChunk(_)) => {}
             other => self.fail(format!("reading the deleted chunk {chunk}: {other:?}")),
         }
         if self.below(4) > 0 {
-            self.create(engine, chunk, version + 1).await;
+            self.create(engine, chunk).await;
         }
     }
 }
@@ -471,12 +579,10 @@ impl Model {
         let Some(end) = self.unseen.get() else { return };
         self.busy.borrow_mut().clear();
         self.find_chunks(engine).await;
-        let resumes = end != End::PowerCut && self.below(3) > 0;
+        let resumes = end != End::PowerCut && !self.fencing.get() && self.below(3) > 0;
         if !resumes {
+            self.fencing.set(true);
             let epoch = self.epoch.get() + 1;
-            if let Err(refusal) = engine.fence(FILE, epoch).await {
-                return self.fail(format!("a fence: {refusal}"));
-            }
             self.stable_of.borrow_mut().insert(self.epoch.get(), self.stable.get());
             self.epoch.set(epoch);
             // What is still open belongs to the old epoch and is given up.
@@ -485,6 +591,10 @@ impl Model {
             self.next.set(1);
             self.done.set(1);
             self.stable.set(1);
+            if let Err(refusal) = engine.fence(FILE, epoch).await {
+                return self.fail(format!("a fence: {refusal}"));
+            }
+            self.fenced.set(true);
         }
         let chunks: Vec<u64> = self.chunks.borrow().keys().copied().collect();
         for chunk in chunks {
@@ -498,12 +608,24 @@ impl Model {
             }
         }
         self.unseen.set(None);
+        self.fencing.set(false);
         // What was not answered is sent again under its old number.
         let open: Vec<WriteRequest> = self.open.borrow().values().cloned().collect();
+        // Nobody sends a write again that was answered before another one to its range began.
+        let blocks = |request: &WriteRequest| blocks_of(request.offset, request.len);
+        let apart = |a: &WriteRequest, b: &WriteRequest| {
+            a.chunk != b.chunk || blocks(a).end <= blocks(b).start || blocks(b).end <= blocks(a).start
+        };
+        self.recent.borrow_mut().retain(|request| open.iter().all(|other| apart(request, other)));
         for mut request in open {
             request.done = self.done.get().min(request.seq);
             request.stable = self.stable.get().min(request.done);
             self.carry_out(engine, request).await;
+        }
+        // The answers of others got lost: those too.
+        let recent: Vec<WriteRequest> = self.recent.borrow().iter().cloned().collect();
+        for request in recent {
+            self.send_again(engine, request).await;
         }
     }
 
@@ -519,14 +641,14 @@ impl Model {
     /// A chunk whose deletion or making was not answered is there or not; every other one is.
     async fn find_chunks(&self, engine: &Rc<Engine>) {
         let size = u64::from(BLOCKS) * BLOCK as u64;
-        let deleting = std::mem::take(&mut *self.deleting.borrow_mut());
         for chunk in 1..=CHUNKS {
             let known = self.chunks.borrow().get(&chunk).map(|twin| twin.version);
             match known {
                 Some(version) => {
                     let read = engine.read(FILE, self.epoch.get(), chunk, version, 0, 1).await;
+                    let deleting = self.deleting.borrow_mut().remove(&chunk);
                     match read {
-                        Err(Refusal::UnknownChunk(_)) if deleting.contains(&chunk) => {
+                        Err(Refusal::UnknownChunk(_)) if deleting => {
                             self.chunks.borrow_mut().remove(&chunk);
                             self.open.borrow_mut().retain(|_, request| request.chunk != chunk);
                         }
@@ -542,6 +664,7 @@ impl Model {
                             if let Err(refusal) = engine.delete_chunk(chunk, u64::MAX).await {
                                 self.fail(format!("deleting chunk {chunk}: {refusal}"));
                             }
+                            self.deleted();
                         }
                         Err(Refusal::NoSpace) => {}
                         Err(refusal) => self.fail(format!("making chunk {chunk}: {refusal}")),
@@ -611,7 +734,9 @@ impl Model {
                     self.describe(&content, chunk, block)
                 ));
             };
-            let unstable = self.is_unstable(chunk, found);
+            // What an answer that got lost may have said of it is not asked.
+            let unstable =
+                self.is_unstable(chunk, found) && found.epoch > self.chunks.borrow()[&chunk].clearing;
             let same = versions.iter().filter(|version| version.content == content).count();
             if unstable && same == 1 && !in_doubt {
                 return self.fail(format!(
@@ -695,7 +820,10 @@ impl Model {
     async fn clear(&self, engine: &Rc<Engine>, chunk: u64) {
         let (epoch, version) = (self.epoch.get(), self.version_of(chunk));
         let cleared = match engine.flush().await {
-            Ok(()) => engine.clear_doubts(FILE, epoch, chunk, version).await,
+            Ok(()) => {
+                self.chunks.borrow_mut().get_mut(&chunk).expect("it is there").clearing = epoch - 1;
+                engine.clear_doubts(FILE, epoch, chunk, version).await
+            }
             refused => refused,
         };
         if let Err(refusal) = cleared {

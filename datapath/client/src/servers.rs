@@ -33,6 +33,12 @@ pub struct Server {
     changed: Notify,
     connecting: Cell<bool>,
     serial: Cell<u64>,
+    /// Its addresses have changed.
+    moved: Rc<Notify>,
+    /// Somebody asks where it is.
+    locating: Cell<bool>,
+    /// It has been said that it is away.
+    missed: Cell<bool>,
 }
 
 impl Server {
@@ -72,6 +78,7 @@ impl Server {
         }
         // The task ends when the server is forgotten: it holds no strong reference between attempts.
         let this = Rc::downgrade(self);
+        let moved = Rc::clone(&self.moved);
         rt::spawn(async move {
             let mut pause = PAUSE_MIN;
             while let Some(server) = this.upgrade() {
@@ -80,9 +87,9 @@ impl Server {
                     return;
                 }
                 drop(server);
-                let jitter = rt::random::below(pause.as_nanos() as u64 / 2);
-                rt::time::sleep(pause + Duration::from_nanos(jitter)).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+                let jitter = Duration::from_nanos(rt::random::below(pause.as_nanos() as u64 / 2));
+                let has_moved = rt::time::timeout(pause + jitter, moved.notified()).await.is_ok();
+                pause = if has_moved { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
             }
         });
     }
@@ -110,6 +117,9 @@ impl Server {
         self.serial.set(serial);
         *self.live.borrow_mut() = Some(Live { connection: connection.clone(), boot_id, serial });
         self.changed.notify_all();
+        if self.missed.take() {
+            tracing::info!("chunk server {} is back", self.id);
+        }
         let this = Rc::downgrade(self);
         rt::spawn(async move {
             let reason = connection.closed().await;
@@ -122,23 +132,42 @@ impl Server {
     }
 
     /// Drops the connection with this serial number, if it is still the current one.
-    fn forget(&self, serial: u64) {
+    pub(crate) fn forget(&self, serial: u64) {
         let mut live = self.live.borrow_mut();
         if live.as_ref().is_some_and(|live| live.serial == serial) {
             *live = None;
         }
     }
 
-    /// Waits for a change of the connection other than `serial`.
-    pub(crate) async fn changed_from(self: &Rc<Self>, serial: u64) {
-        loop {
-            let changed = self.changed.notified();
-            if self.live().is_some_and(|live| live.serial != serial) {
-                return;
-            }
-            self.connect_in_background();
-            changed.await;
+    /// Takes its addresses from a map.
+    fn set_addresses(&self, addresses: Vec<Address>) {
+        if *self.addresses.borrow() != addresses {
+            *self.addresses.borrow_mut() = addresses;
+            self.moved.notify_all();
         }
+    }
+
+    /// Lets one task ask where it is, while that task keeps what this returns.
+    pub(crate) fn locate(self: &Rc<Self>) -> Option<Locating> {
+        (!self.locating.replace(true)).then(|| Locating(Rc::clone(self)))
+    }
+
+    /// Says that I/O waits for it, once until it is back.
+    pub(crate) fn miss(&self) {
+        if !self.missed.replace(true) {
+            let addresses: Vec<String> = self.addresses.borrow().iter().map(ToString::to_string).collect();
+            tracing::warn!("waiting for chunk server {} at {}", self.id, addresses.join(", "));
+        }
+    }
+}
+
+/// The right to ask where a chunk server is.
+#[derive(Debug)]
+pub(crate) struct Locating(Rc<Server>);
+
+impl Drop for Locating {
+    fn drop(&mut self) {
+        self.0.locating.set(false);
     }
 }
 
@@ -168,6 +197,9 @@ impl Servers {
                 changed: Notify::new(),
                 connecting: Cell::new(false),
                 serial: Cell::new(0),
+                moved: Rc::default(),
+                locating: Cell::new(false),
+                missed: Cell::new(false),
             })
         }))
     }
@@ -185,7 +217,7 @@ impl Servers {
                 }
             }
             if !addresses.is_empty() {
-                *self.get(server.cs_id).addresses.borrow_mut() = addresses;
+                self.get(server.cs_id).set_addresses(addresses);
             }
         }
     }

@@ -5,7 +5,8 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
 
 /// How much a daemon writes to its log, the quietest first.
 pub const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -38,21 +39,31 @@ pub enum LogError {
 /// # Errors
 /// [`LogError`].
 pub fn init_logging(level: &str, file: Option<&Path>) -> Result<(), LogError> {
+    init_logging_without(&[], level, file)
+}
+
+/// The same, but of these parts of the program, which talk to their own makers, only warnings and errors are written, unless
+/// the level is `debug` or `trace`.
+///
+/// # Errors
+/// [`LogError`].
+pub fn init_logging_without(chatty: &[&str], level: &str, file: Option<&Path>) -> Result<(), LogError> {
     let known = LOG_LEVELS.contains(&level).then(|| level.parse::<LevelFilter>().ok()).flatten();
     let filter = known.ok_or_else(|| LogError::Level { level: level.to_owned() })?;
+    let targets = targets(chatty, filter);
     let lines = tracing_subscriber::fmt().with_max_level(filter);
     let started = match file {
         Some(path) => {
             let opened = File::options().append(true).create(true).open(path);
             let opened = opened.map_err(|source| LogError::File { path: path.to_owned(), source })?;
             // Each line is one write at the file's end, so several processes may share the file.
-            tracing::subscriber::set_global_default(
-                lines.with_ansi(false).with_writer(Arc::new(opened)).finish(),
-            )
+            let lines = lines.with_ansi(false).with_writer(Arc::new(opened)).finish();
+            tracing::subscriber::set_global_default(lines.with(targets))
         }
         None => {
             let colours = io::stderr().is_terminal();
-            tracing::subscriber::set_global_default(lines.with_ansi(colours).with_writer(io::stderr).finish())
+            let lines = lines.with_ansi(colours).with_writer(io::stderr).finish();
+            tracing::subscriber::set_global_default(lines.with(targets))
         }
     };
     started.map_err(|_| LogError::Twice)?;
@@ -67,9 +78,34 @@ pub fn init_logging(level: &str, file: Option<&Path>) -> Result<(), LogError> {
     Ok(())
 }
 
+/// Which part may write how much.
+fn targets(chatty: &[&str], level: LevelFilter) -> Targets {
+    let hushed = if level >= LevelFilter::DEBUG { level } else { level.min(LevelFilter::WARN) };
+    let all = Targets::new().with_default(level);
+    chatty.iter().fold(all, |targets, part| targets.with_target(*part, hushed))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tracing::Level;
+
+    #[test]
+    fn chatty_parts_are_heard_when_something_is_wrong_or_when_asked_for() {
+        let table = [
+            (LevelFilter::ERROR, Level::ERROR, true),
+            (LevelFilter::ERROR, Level::WARN, false),
+            (LevelFilter::INFO, Level::WARN, true),
+            (LevelFilter::INFO, Level::INFO, false),
+            (LevelFilter::DEBUG, Level::DEBUG, true),
+            (LevelFilter::DEBUG, Level::TRACE, false),
+        ];
+        for (level, line, written) in table {
+            let targets = targets(&["noise"], level);
+            assert_eq!(targets.would_enable("noise::deep", &line), written, "{level} {line}");
+            assert_eq!(targets.would_enable("ours", &line), line <= level, "{level} {line}");
+        }
+    }
 
     #[test]
     fn every_level_is_a_filter() {

@@ -35,8 +35,8 @@ impl Security {
         Self(Kind::Real)
     }
 
-    /// The stand-in whose every byte follows from the simulator's seed. **It protects nothing**; an endpoint made
-    /// with it cannot talk to one made with [`Security::real`].
+    /// The stand-in whose every byte follows from the simulator's seed. **It protects nothing**: outside a simulation
+    /// no endpoint can be made with it, and one made with it cannot talk to one made with [`Security::real`].
     #[must_use]
     pub const fn simulated() -> Self {
         Self(Kind::Simulated)
@@ -79,6 +79,9 @@ pub(crate) struct Configs {
 
 impl Configs {
     pub(crate) fn new(credentials: &Credentials, security: Security) -> Result<Self, ConfigError> {
+        if security == Security::simulated() && !rt::sim::is_running() {
+            return Err(ConfigError::SimulatedInEarnest);
+        }
         let provider = Arc::new(security.provider());
         let verifier = Arc::new(ClusterVerifier::new(credentials)?);
         let mut client = ClientConfig::builder_with_details(Arc::clone(&provider), Arc::new(Clock))
@@ -106,6 +109,11 @@ pub enum ConfigError {
     /// The credentials are not usable.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// [`Security::simulated`] outside a simulation: a bug of the program.
+    #[error(
+        "the simulator's cryptography protects nothing and is refused outside the simulator; report this bug"
+    )]
+    SimulatedInEarnest,
     /// TLS does not take them.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),

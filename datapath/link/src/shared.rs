@@ -277,11 +277,16 @@ impl Shared {
     /// Ends the requests whose deadline has passed.
     pub(crate) fn expire(&self, now: Instant) {
         let (unsent, next) = self.pending.borrow_mut().expire(now);
-        let mut queue = self.queue.borrow_mut();
         for id in unsent {
-            queue.remove(id);
+            self.withdraw(id);
         }
         self.earliest.set(next);
+    }
+
+    /// Takes back a request that has not begun to leave. The sending task learns of it: others may wait for the room.
+    fn withdraw(&self, id: u64) {
+        self.queue.borrow_mut().remove(id);
+        self.send.set();
     }
 
     /// Sends a message nobody answers, as soon as the queue has room for it.
@@ -495,7 +500,7 @@ impl Drop for Caller<'_> {
     fn drop(&mut self) {
         let unsent = self.shared.pending.borrow_mut().forget(self.id, self.serial);
         if unsent {
-            self.shared.queue.borrow_mut().remove(self.id);
+            self.shared.withdraw(self.id);
         }
     }
 }

@@ -23,6 +23,10 @@ use crate::tls::record::{self, ALERT, HEADER, KEY_UPDATE, Opened, Opener, Record
 const DEADLINE_STEP: Duration = Duration::from_millis(1);
 /// Alert level and description of an orderly end (RFC 8446 section 6.1).
 const CLOSE_NOTIFY: (u8, u8) = (1, 0);
+/// Alert level of any other end (RFC 8446 section 6.2).
+const FATAL: u8 = 2;
+/// How long a peer is given to take the alert that it has broken TLS.
+const ALERT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Receives until the connection ends. `surplus` is what came behind the handshake.
 pub(crate) async fn receive(shared: Rc<Shared>, mut reader: Reader, opener: Opener, mut surplus: Vec<u8>) {
@@ -113,6 +117,8 @@ impl Gate for Arrivals<'_> {
         match (shared.phase(), header.kind) {
             (Phase::Ended, _) => Err(shared.end_reason()),
             (Phase::Greeting, _) => greeting::admit(shared, header),
+            // Its greeting was refused: nothing it says counts.
+            (Phase::Draining, _) if shared.peer().is_none() => Ok(Verdict::Skip),
             (_, Kind::Request) if header.op == Op::Hello.code() => {
                 Err(Violation::OutOfOrder { op: header.op }.into())
             }
@@ -137,6 +143,7 @@ impl Gate for Arrivals<'_> {
     fn deliver(&mut self, frame: Frame) -> Result<(), CloseReason> {
         match (self.shared.phase(), frame.header.kind) {
             (Phase::Greeting, _) => greeting::deliver(self.shared, &frame),
+            (Phase::Draining, _) if self.shared.peer().is_none() => Ok(()),
             (_, Kind::Request) => {
                 self.request(frame);
                 Ok(())
@@ -215,6 +222,7 @@ impl Arrivals<'_> {
 
 /// Sends until the connection ends.
 pub(crate) async fn send(shared: Rc<Shared>, mut writer: Writer, mut sealer: Sealer) {
+    let mut whole = true;
     while shared.phase() != Phase::Ended {
         let batch = match next_batch(&shared, &mut sealer) {
             Ok(batch) => batch,
@@ -225,20 +233,41 @@ pub(crate) async fn send(shared: Rc<Shared>, mut writer: Writer, mut sealer: Sea
         };
         match batch {
             Some(batch) => match first(writer.send_all(batch.freeze()), shared.abort.wait()).await {
-                First::Left(Ok(())) | First::Right(()) => {}
-                First::Left(Err(error)) => shared.end(error.into()),
+                First::Left(Ok(())) => {}
+                First::Left(Err(error)) => {
+                    whole = false;
+                    shared.end(error.into());
+                }
+                // A part of a record may have left: nothing can follow it.
+                First::Right(()) => whole = false,
             },
             None if shared.is_drained() => {
-                let mut alert = Buf::new(ALERT);
-                sealer.alert(&mut alert, CLOSE_NOTIFY.0, CLOSE_NOTIFY.1);
+                let alert = first(send_alert(&mut writer, &mut sealer, CLOSE_NOTIFY), shared.abort.wait());
                 // The connection ends in either case.
-                let _sent = first(writer.send_all(alert.freeze()), shared.abort.wait()).await;
+                let _sent = alert.await;
+                whole = false;
                 shared.end(shared.drain_reason());
             }
             None => shared.send.wait().await,
         }
     }
+    if let CloseReason::Record(error) = shared.end_reason()
+        && whole
+    {
+        let alert = send_alert(&mut writer, &mut sealer, (FATAL, error.alert()));
+        let _sent = rt::time::timeout(ALERT_TIMEOUT, alert).await;
+    }
     writer.shutdown();
+}
+
+async fn send_alert(
+    writer: &mut Writer,
+    sealer: &mut Sealer,
+    (level, description): (u8, u8),
+) -> std::io::Result<()> {
+    let mut alert = Buf::new(ALERT);
+    sealer.alert(&mut alert, level, description);
+    writer.send_all(alert.freeze()).await
 }
 
 fn next_batch(shared: &Rc<Shared>, sealer: &mut Sealer) -> Result<Option<Buf>, RecordError> {
@@ -247,10 +276,14 @@ fn next_batch(shared: &Rc<Shared>, sealer: &mut Sealer) -> Result<Option<Buf>, R
         sealer.update(&mut update)?;
         return Ok(Some(update));
     }
-    if shared.queue.borrow().is_empty() {
-        return Ok(None);
-    }
     let now = rt::time::now();
+    if shared.queue.borrow().is_empty() {
+        // It may be empty because requests were taken back: whoever waits for room has it.
+        shared.use_room(now);
+        if shared.queue.borrow().is_empty() {
+            return Ok(None);
+        }
+    }
     let batch = {
         let mut queue = shared.queue.borrow_mut();
         queue.seal(sealer, now, |id| shared.pending().mark_sent(id))?
@@ -320,7 +353,7 @@ mod tests {
     use super::*;
     use crate::endpoint::Options;
     use crate::message::Call;
-    use crate::testing::{open, run};
+    use crate::testing::{greeting, open, run};
 
     #[test]
     fn a_request_repeated_while_its_unwanted_answer_arrives_gets_an_answer_of_its_own() {
@@ -360,6 +393,89 @@ mod tests {
                 arrivals.admit(&answer),
                 Err(CloseReason::Violation(Violation::Unasked { id: 5 }))
             ));
+        });
+    }
+
+    /// Counts what reaches it.
+    #[derive(Default)]
+    struct Counter(std::cell::Cell<u32>);
+
+    impl crate::service::Service for Counter {
+        async fn serve(
+            self: Rc<Self>,
+            _connection: crate::connection::Connection,
+            _request: Request,
+        ) -> crate::message::Response {
+            self.0.set(self.0.get() + 1);
+            Status::Ok.into()
+        }
+
+        fn notice(self: Rc<Self>, connection: &crate::connection::Connection, _notice: Notice) {
+            // A peer that is heard has a name.
+            let _peer = connection.peer();
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    #[test]
+    fn who_is_refused_is_not_heard() {
+        run(async {
+            let counter = Rc::new(Counter::default());
+            let (shared, _connection) = greeting(Some(counter.clone()));
+            let mut arrivals = Arrivals { shared: &shared, now: rt::time::now() };
+            let empty = View::empty();
+            let mut arrive = |header: Header, body: &[u8]| {
+                let verdict = arrivals.admit(&header)?;
+                let (body, skipped) = (View::copy_of(body), verdict == Verdict::Skip);
+                arrivals.deliver(Frame { header, body, payload: empty.clone(), skipped, damage: None })
+            };
+            let hello = wire::encode_body(&wire::hello::Hello::current()).unwrap();
+            arrive(Header::request(Op::Hello, 1, 0, &hello, 0).unwrap(), &hello).unwrap();
+            assert_eq!((shared.phase(), shared.peer().is_none()), (Phase::Draining, true));
+            let answers = shared.queue.borrow().bytes();
+            arrive(Header::notice(Op::Ping, &[], 0).unwrap(), &[]).unwrap();
+            arrive(Header::request(Op::Write, 2, 0, &[], 0).unwrap(), &[]).unwrap();
+            arrive(Header::request(Op::Ping, 3, 0, &[], 0).unwrap(), &[]).unwrap();
+            arrive(Header::request(Op::Hello, 4, 0, &hello, 0).unwrap(), &hello).unwrap();
+            rt::yield_now().await;
+            assert_eq!((counter.0.get(), shared.queue.borrow().bytes()), (0, answers));
+        });
+    }
+
+    #[test]
+    fn room_made_by_requests_taken_back_is_used() {
+        run(async {
+            let counter = Rc::new(Counter::default());
+            let options = Options { queue_bytes: 4096, ..Options::default() };
+            let (shared, connection) = open(options, Some(counter.clone()));
+            let (mut client, _server) = crate::testing::secured().await;
+            {
+                // A request of ours fills the queue; one of the peer, and a notice, have to wait for room.
+                let deadline = rt::time::now() + Duration::from_secs(10);
+                let call = Call::new(Op::Write, vec![0; 5000], deadline);
+                let mut call = std::pin::pin!(connection.call(call));
+                assert!(rt::time::timeout(Duration::from_millis(1), call.as_mut()).await.is_err());
+                let header = Header::request(Op::Write, 7, 0, &[], 0).unwrap();
+                shared.admit(&header).unwrap();
+                let empty = View::empty();
+                let request = Request {
+                    op: header.op,
+                    id: 7,
+                    flags: 0,
+                    body: empty.clone(),
+                    payload: empty,
+                    deadline: None,
+                };
+                shared.take(header, request, rt::time::now());
+            }
+            let theirs = connection.clone();
+            let notice = rt::spawn(async move { theirs.notify(&wire::hello::Goodbye::default()).await });
+            rt::yield_now().await;
+            // The caller has gone and taken his request along: what the sending task does when it looks for work.
+            shared.send.wait().await;
+            let _batch = next_batch(&shared, &mut client.sealer).unwrap();
+            rt::time::timeout(Duration::from_secs(5), notice).await.expect("let in").unwrap().unwrap();
+            assert_eq!(counter.0.get(), 1);
         });
     }
 

@@ -1,13 +1,13 @@
 //! Starting an executor.
 
 use std::future::Future;
-use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use crate::context::{self, Core, Driver};
 use crate::mailbox::Inbox;
 use crate::random::{self, Rng};
+pub use crate::start_error::{KernelVersion, StartError};
 use crate::task::{self, Tasks};
 use crate::uring::Ring;
 
@@ -30,60 +30,8 @@ impl Default for ExecutorOptions {
     }
 }
 
-/// Why no executor could be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The administrator has switched io_uring off.
-    #[error(
-        "io_uring is disabled on this host; allow it with `sysctl -w kernel.io_uring_disabled=0` \
-         (or run as a member of the group in kernel.io_uring_group)"
-    )]
-    Disabled,
-    /// The kernel lacks something we need.
-    #[error("this kernel is too old: it lacks {missing}; vstorage needs Linux 6.1 or later")]
-    KernelTooOld {
-        /// What it lacks.
-        missing: &'static str,
-    },
-    /// Memory cannot be locked.
-    #[error(
-        "cannot lock {needed} bytes of memory for I/O buffers; raise the limit with `ulimit -l` \
-         (LimitMEMLOCK= in a systemd unit)"
-    )]
-    LockedMemory {
-        /// Bytes asked for.
-        needed: usize,
-    },
-    /// Anything else the kernel said.
-    #[error("cannot set up io_uring: {0}")]
-    Kernel(#[source] io::Error),
-}
-
-impl StartError {
-    /// Explains what the kernel said to `io_uring_setup(2)`.
-    pub(crate) fn from_setup(error: &io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::EPERM) => Self::Disabled,
-            Some(libc::ENOSYS) => Self::KernelTooOld { missing: "io_uring" },
-            Some(libc::EINVAL) => {
-                Self::KernelTooOld { missing: "single-issuer rings with deferred task work" }
-            }
-            Some(libc::ENOMEM) => Self::LockedMemory { needed: 0 },
-            code => Self::Kernel(code.map_or_else(
-                || io::Error::new(error.kind(), error.to_string()),
-                io::Error::from_raw_os_error,
-            )),
-        }
-    }
-
-    /// Explains what the kernel said to the registration of `needed` bytes of buffers.
-    pub(crate) fn from_registration(error: &io::Error, needed: usize) -> Self {
-        match error.raw_os_error() {
-            Some(libc::ENOMEM | libc::EAGAIN) => Self::LockedMemory { needed },
-            _ => Self::from_setup(error),
-        }
-    }
-}
+/// How long an executor that ends waits for peers to acknowledge what was sent without a copy.
+const LINGER_NANOS: u64 = 500_000_000;
 
 /// How many tasks run between two visits to the kernel.
 const POLLS_PER_TURN: usize = 256;
@@ -106,7 +54,7 @@ impl Executor {
     /// [`StartError`], which says what the operator can do.
     pub fn start(options: &ExecutorOptions) -> Result<Self, StartError> {
         let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC);
-        let event = event.map_err(|error| StartError::Kernel(error.into()))?;
+        let event = event.map_err(|error| StartError::from_setup(&error.into()))?;
         let inbox = Inbox::new(Some(event));
         let ring = Ring::start(options, std::sync::Arc::clone(&inbox))?;
         let mut seed = [0; 8];
@@ -167,10 +115,16 @@ impl Executor {
         }
     }
 
-    /// Waits for the operations of aborted tasks, whose buffers the kernel may still use.
+    /// Waits for the operations of aborted tasks, whose buffers the kernel may still use. Those of sends that peers
+    /// have not acknowledged are waited for a moment only, then leaked: such a peer may be dead.
     fn drain(&self) {
         let Driver::Uring(ring) = &self.core.driver else { unreachable!("this executor runs on a ring") };
         while ring.busy() {
+            self.turn(|| false);
+        }
+        let until = ring.now_nanos() + LINGER_NANOS;
+        self.core.timers.borrow_mut().insert(until, Waker::noop().clone());
+        while ring.lingers() && ring.now_nanos() < until {
             self.turn(|| false);
         }
     }

@@ -30,6 +30,7 @@ pub mod node;
 pub mod random;
 pub mod signal;
 pub mod sim;
+mod start_error;
 pub mod sync;
 pub mod task;
 pub mod time;

@@ -17,7 +17,7 @@ use crate::uring;
 /// Payloads from this size on are received straight into their buffer, in bytes.
 pub const LARGE: usize = 16 << 10;
 /// Sends from this size on leave the data in place until the peer has it, in bytes; never on loopback, where the
-/// kernel copies anyway.
+/// kernel copies anyway; `docs/decisions/0006-zero-copy-threshold.md` has the numbers.
 pub const ZERO_COPY_MIN: usize = 32 << 10;
 
 /// Where a socket is.
@@ -345,6 +345,16 @@ impl Writer {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Leaves the data of sends from this size on (bytes) in place until the peer has it, instead of copying it into the
+    /// kernel; `usize::MAX` for never. A connection begins with [`ZERO_COPY_MIN`], or never where both ends are on
+    /// this host. For measurements and tests.
+    pub fn set_zero_copy_min(&mut self, bytes: usize) {
+        match &self.0 {
+            WriterInner::Uring(writer) => writer.set_zero_copy_min(bytes),
+            WriterInner::Sim(_) => {}
         }
     }
 

@@ -1,7 +1,7 @@
 //! Signals as something to wait for.
 
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 
 use io_uring::opcode;
 
@@ -13,7 +13,6 @@ use crate::uring::{Keep, Registered, outcome};
 #[derive(Debug)]
 pub struct StopSignals {
     registered: Registered,
-    _fd: OwnedFd,
 }
 
 fn stop_set() -> libc::sigset_t {
@@ -62,7 +61,7 @@ impl StopSignals {
             Driver::Uring(ring) => ring.clone(),
             Driver::Sim(_) => panic!("simulated processes get no signals"),
         });
-        Ok(Self { registered: Registered::new(&ring, fd.as_fd())?, _fd: fd })
+        Ok(Self { registered: Registered::new(&ring, fd)? })
     }
 
     /// Waits for the next request to stop and gives the signal's number.

@@ -242,3 +242,20 @@ fn memory_does_not_grow_with_flushed_writes() {
 fn completing_what_was_not_issued_is_a_mistake_of_the_test() {
     Oracle::new(1).completed(BLOCK, 1);
 }
+
+#[test]
+fn a_write_with_fua_is_flushed_when_it_is_answered() {
+    let mut oracle = Oracle::new(1);
+    oracle.issued(BLOCK, 1);
+    oracle.completed(BLOCK, 1);
+    oracle.issued(BLOCK, 2);
+    oracle.completed_durably(BLOCK, 2);
+    let (old, new) = (stamped(&oracle, 1), stamped(&oracle, 2));
+    assert_eq!(oracle.check(BLOCK, &new), Ok(()));
+    let lost = Violation::Lost { block: BLOCK, found: Content::Write(1), wanted: 2 };
+    assert_eq!(oracle.check(BLOCK, &old), Err(lost));
+    // It says nothing about others.
+    oracle.issued(BLOCK + 1, 3);
+    oracle.completed(BLOCK + 1, 3);
+    assert_eq!(oracle.check(BLOCK + 1, &[0; 4096]), Ok(()));
+}

@@ -1,4 +1,4 @@
-//! `vstorage-mdsd`: make the first metadata server of a cluster, run it.
+//! `vstorage-mdsd`: make the first metadata server of a cluster, run it, accept an old copy of it.
 
 mod failure;
 mod make;
@@ -40,6 +40,9 @@ enum Command {
     /// Run a metadata server until SIGTERM.
     #[command(after_help = "Example:\n  vstorage-mdsd run -c stor1 -r /vstorage/stor1-mds")]
     Run(RunArgs),
+    /// Accept that the directory of a metadata server was put back from a copy, and that what was changed since is lost.
+    #[command(after_help = "Example:\n  vstorage-mdsd restored -c stor1 -r /vstorage/stor1-mds")]
+    Restored(RunArgs),
 }
 
 #[derive(Debug, Args)]
@@ -76,7 +79,8 @@ struct RunArgs {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = link::daemon::init_logging(&cli.log_level, cli.log_file.as_deref()) {
+    let chatty = &[crate::raft::LOG_TARGET];
+    if let Err(error) = link::daemon::init_logging_without(chatty, &cli.log_level, cli.log_file.as_deref()) {
         eprintln!("vstorage-mdsd: {error}");
         return ExitCode::from(2);
     }
@@ -106,6 +110,10 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Run(args) => {
             link::cluster_dir::check_cluster_name(&args.cluster)?;
             executor(&options)?.run(run::run(args))
+        }
+        Command::Restored(args) => {
+            link::cluster_dir::check_cluster_name(&args.cluster)?;
+            executor(&options)?.run(run::restored(args))
         }
     }
 }

@@ -1,8 +1,8 @@
-//! `run`: the daemon itself.
+//! `run`: the daemon itself; `restored`: a directory that was put back from a copy.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::settings::Settings;
 use super::{RunArgs, vitals};
 use crate::log::OpenError;
 use crate::raft::StartError;
-use crate::server::{RunningServer, ServerError, ServerOptions, start_server};
+use crate::server::{RunningServer, ServerError, ServerOptions, accept_restored, start_server};
 
 /// How long to wait for the lock of a daemon that was killed: its last operation may still be under way.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
@@ -24,16 +24,41 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
     let mut stop = StopSignals::listen().map_err(Failure::io("listen for", "SIGTERM"))?;
-    let dir = std::path::absolute(&args.repository).map_err(Failure::io("use", &args.repository))?;
-    let settings = Settings::load(&dir).await?;
-    if settings.cluster != args.cluster {
-        return Err(Failure::OtherCluster { dir, found: settings.cluster, expected: args.cluster });
-    }
+    let (dir, settings) = load(&args).await?;
     let credentials = credentials(&args.cluster).await?;
-    let running = open(&dir, credentials, settings.address).await?;
+    let running = open(&dir, credentials, settings.address, mark(&args.cluster)).await?;
     let outcome = until_stopped(&mut stop, &running, settings.mds_id).await;
     running.stop().await;
     outcome
+}
+
+/// Accepts a directory that was put back from a copy.
+pub(super) async fn restored(args: RunArgs) -> Result<(), Failure> {
+    let (dir, _) = load(&args).await?;
+    let credentials = credentials(&args.cluster).await?;
+    let generation = accept_restored(&dir, &credentials, &mark(&args.cluster)).await?;
+    let _unread = writeln!(
+        io::stdout(),
+        "{} is taken as the newest state of cluster {:?}: generation {generation}",
+        dir.display(),
+        args.cluster
+    );
+    Ok(())
+}
+
+/// The directory that is meant, and what it says about itself.
+async fn load(args: &RunArgs) -> Result<(PathBuf, Settings), Failure> {
+    let dir = std::path::absolute(&args.repository).map_err(Failure::io("use", &args.repository))?;
+    let settings = Settings::load(&dir).await?;
+    if settings.cluster != args.cluster {
+        return Err(Failure::OtherCluster { dir, found: settings.cluster, expected: args.cluster.clone() });
+    }
+    Ok((dir, settings))
+}
+
+/// Where the newest reign is noted.
+fn mark(cluster: &str) -> PathBuf {
+    HostDirs::from_environment().cluster(cluster).join("mds.reign")
 }
 
 async fn credentials(cluster: &str) -> Result<Credentials, Failure> {
@@ -45,8 +70,14 @@ async fn credentials(cluster: &str) -> Result<Credentials, Failure> {
 }
 
 /// Opens the server, waiting a little for the lock of one that was killed.
-async fn open(dir: &Path, credentials: Credentials, address: SocketAddr) -> Result<RunningServer, Failure> {
-    let options = ServerOptions { vitals: Some(vitals::watch()), ..ServerOptions::default() };
+async fn open(
+    dir: &Path,
+    credentials: Credentials,
+    address: SocketAddr,
+    mark: PathBuf,
+) -> Result<RunningServer, Failure> {
+    let options =
+        ServerOptions { vitals: Some(vitals::watch()), mark: Some(mark), ..ServerOptions::default() };
     let deadline = rt::time::now() + LOCK_PATIENCE;
     loop {
         match start_server(dir, credentials.clone(), address, options.clone()).await {

@@ -47,7 +47,7 @@ impl Identity {
         u32::from_le_bytes([self.uuid[0], self.uuid[1], self.uuid[2], self.uuid[3]])
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut raw = Raw {
             magic: MAGIC,
             version: VERSION.into(),
@@ -61,7 +61,7 @@ impl Identity {
         raw.as_bytes().to_vec()
     }
 
-    fn decode(path: &Path, bytes: &[u8]) -> Result<Self, OpenError> {
+    pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<Self, OpenError> {
         let strange = |what| OpenError::strange(path, what);
         let (raw, _) = Raw::read_from_prefix(bytes).map_err(|_| strange(Strangeness::Short))?;
         if raw.magic != MAGIC {

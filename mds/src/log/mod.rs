@@ -25,6 +25,8 @@ mod body;
 mod directory;
 mod entry;
 mod failure;
+#[cfg(test)]
+mod fixtures;
 mod index;
 mod record;
 mod recover;

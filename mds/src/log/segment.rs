@@ -83,19 +83,8 @@ impl Segment {
     }
 
     async fn fill(file: &File, dir: &Directory, number: u64, size: u64) -> io::Result<()> {
-        let mut raw = Raw {
-            magic: MAGIC,
-            version: VERSION.into(),
-            block: (BLOCK as u32).into(),
-            uuid: dir.identity().uuid,
-            number: number.into(),
-            size: size.into(),
-            reserved: [0; 12],
-            crc: 0.into(),
-        };
-        raw.crc = crc(&raw.as_bytes()[..HEADER - 4]).into();
         let mut first = Buf::zeroed(BLOCK);
-        first[..HEADER].copy_from_slice(raw.as_bytes());
+        first[..HEADER].copy_from_slice(&encode_header(dir.identity().uuid, number, size));
         file.write_all_at(first.freeze(), 0).await?;
         let zeroes = Buf::zeroed(STEP).freeze();
         let mut at = BLOCK as u64;
@@ -129,7 +118,7 @@ impl Segment {
             return Err(OpenError::strange(&path, Strangeness::Short));
         }
         let first = read(&file, 0, BLOCK).await.map_err(OpenError::io("read", &path))?;
-        let size = check_header(&first, &path, dir, number)?;
+        let size = check_header(&first, &path, dir.identity().uuid, number)?;
         if len < size {
             return Err(OpenError::strange(&path, Strangeness::Short));
         }
@@ -162,7 +151,26 @@ pub(super) async fn read(file: &File, offset: u64, len: usize) -> io::Result<Vie
     result.map(|()| buf.freeze())
 }
 
-fn check_header(bytes: &[u8], path: &Path, dir: &Directory, number: u64) -> Result<u64, OpenError> {
+/// The header of a segment.
+pub(super) fn encode_header(uuid: [u8; 16], number: u64, size: u64) -> [u8; HEADER] {
+    let mut raw = Raw {
+        magic: MAGIC,
+        version: VERSION.into(),
+        block: (BLOCK as u32).into(),
+        uuid,
+        number: number.into(),
+        size: size.into(),
+        reserved: [0; 12],
+        crc: 0.into(),
+    };
+    raw.crc = crc(&raw.as_bytes()[..HEADER - 4]).into();
+    let mut bytes = [0; HEADER];
+    bytes.copy_from_slice(raw.as_bytes());
+    bytes
+}
+
+/// Checks the header of a segment of the directory with this UUID; gives the segment's size.
+pub(super) fn check_header(bytes: &[u8], path: &Path, uuid: [u8; 16], number: u64) -> Result<u64, OpenError> {
     let strange = |what| OpenError::strange(path, what);
     let (raw, _) = Raw::read_from_prefix(bytes).map_err(|_| strange(Strangeness::Short))?;
     if raw.magic != MAGIC {
@@ -174,7 +182,7 @@ fn check_header(bytes: &[u8], path: &Path, dir: &Directory, number: u64) -> Resu
     if raw.version.get() != VERSION || raw.block.get() as usize != BLOCK {
         return Err(OpenError::Newer(path.to_owned()));
     }
-    if raw.uuid != dir.identity().uuid {
+    if raw.uuid != uuid {
         return Err(strange(Strangeness::Foreign));
     }
     if raw.number.get() != number || !raw.size.get().is_multiple_of(BLOCK as u64) {

@@ -233,7 +233,7 @@ impl Snapshots {
         let path = path_of(dir.path(), meta.last.index);
         let draft = path.with_extension("new");
         let meta = SnapshotMeta { state_len: state.len() as u64, ..meta };
-        let header = encode_header(&meta, dir)?;
+        let header = encode_header(&meta, dir.identity().uuid)?;
         if let Err(source) = write_file(&draft, &header, state).await {
             let _gone = fs::remove_file(&draft).await;
             return Err(match source.kind() {
@@ -278,7 +278,7 @@ impl Snapshots {
     }
 }
 
-fn encode_header(meta: &SnapshotMeta, dir: &Directory) -> Result<Vec<u8>, SnapshotError> {
+pub(super) fn encode_header(meta: &SnapshotMeta, uuid: [u8; 16]) -> Result<Vec<u8>, SnapshotError> {
     let mut members = Vec::new();
     body::encode_membership(&meta.membership, &mut members);
     if HEADER + members.len() > BLOCK {
@@ -289,7 +289,7 @@ fn encode_header(meta: &SnapshotMeta, dir: &Directory) -> Result<Vec<u8>, Snapsh
         magic: MAGIC,
         version: VERSION.into(),
         members_len: (members.len() as u32).into(),
-        uuid: dir.identity().uuid,
+        uuid,
         term: meta.last.term.into(),
         node: meta.last.node.into(),
         index: meta.last.index.into(),
@@ -310,7 +310,12 @@ fn encode_header(meta: &SnapshotMeta, dir: &Directory) -> Result<Vec<u8>, Snapsh
     Ok(block)
 }
 
-fn decode_header(block: &[u8], path: &Path, dir: &Directory, index: u64) -> Result<SnapshotMeta, OpenError> {
+pub(super) fn decode_header(
+    block: &[u8],
+    path: &Path,
+    uuid: [u8; 16],
+    index: u64,
+) -> Result<SnapshotMeta, OpenError> {
     let strange = |what| OpenError::strange(path, what);
     let (raw, rest) = Raw::read_from_prefix(block).map_err(|_| strange(Strangeness::Short))?;
     if raw.magic != MAGIC {
@@ -322,7 +327,7 @@ fn decode_header(block: &[u8], path: &Path, dir: &Directory, index: u64) -> Resu
     if raw.version.get() != VERSION {
         return Err(OpenError::Newer(path.to_owned()));
     }
-    if raw.uuid != dir.identity().uuid {
+    if raw.uuid != uuid {
         return Err(strange(Strangeness::Foreign));
     }
     if raw.index.get() != index {
@@ -344,6 +349,17 @@ fn decode_header(block: &[u8], path: &Path, dir: &Directory, index: u64) -> Resu
     })
 }
 
+/// A piece of the state, as it is stored.
+pub(super) fn encode_piece(number: u32, part: &[u8]) -> Buf {
+    let mut piece = Buf::zeroed((PIECE_HEADER + part.len()).next_multiple_of(BLOCK));
+    piece[4..8].copy_from_slice(&number.to_le_bytes());
+    piece[8..12].copy_from_slice(&(part.len() as u32).to_le_bytes());
+    piece[PIECE_HEADER..PIECE_HEADER + part.len()].copy_from_slice(part);
+    let sum = crc(&piece[4..PIECE_HEADER + part.len()]);
+    piece[..4].copy_from_slice(&sum.to_le_bytes());
+    piece
+}
+
 async fn write_file(path: &Path, header: &[u8], state: &[u8]) -> io::Result<()> {
     match fs::remove_file(path).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -353,12 +369,7 @@ async fn write_file(path: &Path, header: &[u8], state: &[u8]) -> io::Result<()> 
     file.write_all_at(Buf::copy_of(header).freeze(), 0).await?;
     let mut at = BLOCK as u64;
     for (number, part) in state.chunks(PIECE).enumerate() {
-        let mut piece = Buf::zeroed((PIECE_HEADER + part.len()).next_multiple_of(BLOCK));
-        piece[4..8].copy_from_slice(&(number as u32).to_le_bytes());
-        piece[8..12].copy_from_slice(&(part.len() as u32).to_le_bytes());
-        piece[PIECE_HEADER..PIECE_HEADER + part.len()].copy_from_slice(part);
-        let sum = crc(&piece[4..PIECE_HEADER + part.len()]);
-        piece[..4].copy_from_slice(&sum.to_le_bytes());
+        let piece = encode_piece(number as u32, part);
         let len = piece.len() as u64;
         file.write_all_at(piece.freeze(), at).await?;
         at += len;
@@ -374,7 +385,7 @@ async fn load_meta(dir: &Directory, path: &Path, index: u64) -> Result<(File, Sn
         return Err(OpenError::strange(path, Strangeness::Short));
     }
     let block = read(&file, 0, BLOCK).await.map_err(OpenError::io("read", path))?;
-    let meta = decode_header(&block, path, dir, index)?;
+    let meta = decode_header(&block, path, dir.identity().uuid, index)?;
     let pieces = meta.state_len.div_ceil(PIECE as u64);
     if len < BLOCK as u64 + meta.state_len + pieces * PIECE_HEADER as u64 {
         return Err(OpenError::strange(path, Strangeness::Short));

@@ -23,7 +23,7 @@ use super::metrics::{Meter, Metrics};
 use super::peers::{Network, Peer, PeerTransport};
 use super::role::{Role, Roles};
 use super::storage::Storage;
-use super::{Options, Recovery};
+use super::{Options, Recovery, Reign};
 use crate::log::{Directory, Log, NodeId, Snapshots};
 
 /// Signs of life of a leader to its followers; the library's clock ticks every one and a half of them.
@@ -97,6 +97,7 @@ impl Core {
         let directory = Rc::new(Directory::open(dir).await?);
         let node = directory.identity().node;
         let (log, torn) = Log::open(Rc::clone(&directory), options.log).await?;
+        check_reign(dir, options.known_reign, directory.identity().uuid, &log)?;
         let (snapshots, loaded) = Snapshots::open(directory).await?;
         let covered = loaded.newest.as_ref().map(|(meta, _)| meta.last);
         if let Some(purged) =
@@ -340,6 +341,15 @@ impl Core {
             commit,
             snapshots,
         }
+    }
+}
+
+/// Refuses a log that is older than a reign that was.
+fn check_reign(dir: &Path, known: Option<Reign>, uuid: [u8; 16], log: &Log) -> Result<(), StartError> {
+    let found = log.vote().map_or(0, |vote| vote.term);
+    match known.filter(|known| known.directory == uuid && found < known.term) {
+        Some(known) => Err(StartError::RolledBack { dir: dir.to_owned(), found, newest: known.term }),
+        None => Ok(()),
     }
 }
 

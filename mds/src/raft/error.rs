@@ -31,6 +31,18 @@ pub enum StartError {
         /// The snapshots that are not usable, and why.
         bad: Vec<OpenError>,
     },
+    /// The directory is an old copy.
+    #[error(
+        "{} is not what it was when this metadata server last ran: it knows of reign {found}, the newest was {newest}. It was put back from a copy, or its disk was rolled back. The server will not start on it, because acknowledged changes would be lost. Put the newest state of the directory back. If there is none, keep a copy of this one and accept the loss with `vstorage-mdsd restored`: all clients and chunk servers start anew then, and chunks it does not know are not used", .dir.display()
+    )]
+    RolledBack {
+        /// The directory.
+        dir: PathBuf,
+        /// The newest reign it knows of.
+        found: u64,
+        /// The newest there was.
+        newest: u64,
+    },
     /// The state machine does not take a snapshot that is as it was written.
     #[error("{}: {error}; start the version of vstorage that wrote it, or a later one", .dir.display())]
     Restore {

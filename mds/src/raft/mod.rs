@@ -51,7 +51,16 @@ pub use role::{Role, RoleWatch};
 /// warnings through.
 pub const LOG_TARGET: &str = "openraft";
 
-/// Sizes of a member.
+/// A reign of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reign {
+    /// The UUID of the member's directory.
+    pub directory: [u8; 16],
+    /// The term, which grows with each reign.
+    pub term: u64,
+}
+
+/// How a member is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Those of the log.
@@ -60,11 +69,18 @@ pub struct Options {
     pub snapshot_entries: u64,
     /// Bytes of the log after which a snapshot is taken, unless the last one was larger.
     pub snapshot_log_bytes: u64,
+    /// A reign that is known to have been. A directory that knows only of earlier ones is refused: it was put back from a copy.
+    pub known_reign: Option<Reign>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { log: LogOptions::default(), snapshot_entries: 16_384, snapshot_log_bytes: 64 << 20 }
+        Self {
+            log: LogOptions::default(),
+            snapshot_entries: 16_384,
+            snapshot_log_bytes: 64 << 20,
+            known_reign: None,
+        }
     }
 }
 
@@ -195,6 +211,14 @@ impl<M: Machine> Consensus<M> {
     #[must_use]
     pub fn role(&self) -> Role {
         self.inner.core.roles.get()
+    }
+
+    /// Its reign now, if it leads.
+    #[must_use]
+    pub fn reign(&self) -> Option<Reign> {
+        let Role::Leader { term } = self.role() else { return None };
+        let directory = self.inner.core.log.directory().identity().uuid;
+        Some(Reign { directory, term })
     }
 
     /// The changes of its role, beginning with the role now. A new master begins full lease terms at each

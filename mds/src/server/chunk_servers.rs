@@ -42,6 +42,36 @@ pub(super) struct Memory {
     pub(super) rates: Rates,
     pub(super) renewed: Option<Instant>,
     link: Option<Rc<CsLink>>,
+    /// A report is on its way into the log.
+    reporting: bool,
+    /// What has been heard since.
+    unreported: Option<CsReport>,
+}
+
+impl Memory {
+    /// Takes a report; gives it back if it can go into the log at once. Only one is on its way, however long the log takes:
+    /// what comes meanwhile waits, with no more events than one report holds.
+    fn take_report(&mut self, report: CsReport) -> Option<CsReport> {
+        if !std::mem::replace(&mut self.reporting, true) {
+            return Some(report);
+        }
+        let earlier = self.unreported.take().filter(|waits| waits.session == report.session);
+        let mut events = earlier.map_or_else(Vec::new, |waits| waits.events);
+        events.extend(report.events);
+        if events.len() > REPORTED_MAX {
+            tracing::warn!("events of CS#{} are lost: the metadata log does not take them", report.cs);
+            events.truncate(REPORTED_MAX);
+        }
+        self.unreported = Some(CsReport { events, ..report });
+        None
+    }
+
+    /// A report is in the log; gives the next.
+    fn next_report(&mut self) -> Option<CsReport> {
+        let next = self.unreported.take();
+        self.reporting = next.is_some();
+        next
+    }
 }
 
 /// The chunk servers of this reign.
@@ -252,12 +282,20 @@ impl Reign {
             flags: call.flags,
             events,
         };
-        let reign = Rc::clone(self);
-        rt::spawn(async move {
-            if let Some(Err(refusal)) = reign.insist(CommandOp::CsReport(report)).await {
+        let Some(report) = self.servers.borrow_mut().memory.entry(cs).or_default().take_report(report) else {
+            return;
+        };
+        rt::spawn(Rc::clone(self).log_reports(cs, report));
+    }
+
+    async fn log_reports(self: Rc<Self>, cs: CsId, first: CsReport) {
+        let mut next = Some(first);
+        while let Some(report) = next {
+            if let Some(Err(refusal)) = self.insist(CommandOp::CsReport(report)).await {
                 tracing::warn!("a report of {cs} was not taken: {refusal}");
             }
-        });
+            next = self.servers.borrow_mut().memory.entry(cs).or_default().next_report();
+        }
     }
 
     /// A page of an inventory. Nobody asks for one yet; what comes is heard and not kept.
@@ -352,6 +390,35 @@ mod tests {
         assert_eq!(nonce("n", &[]), Ok(Secret::NONE));
         assert_eq!(nonce("n", &[0; 16]), Ok(Secret::NONE));
         assert!(nonce("n", &[1; 8]).is_err());
+    }
+
+    #[test]
+    fn c13_reports_that_the_log_does_not_take_do_not_pile_up() {
+        let mut memory = Memory::default();
+        let report = |session, free_bytes, events| CsReport {
+            session,
+            free_bytes,
+            events: vec![ReportedEvent::default(); events],
+            ..CsReport::default()
+        };
+        assert_eq!(memory.take_report(report(7, 9, 1)), Some(report(7, 9, 1)));
+        assert_eq!(memory.take_report(report(7, 8, 1)), None);
+        assert_eq!(memory.take_report(report(7, 6, 2)), None);
+        assert_eq!(memory.next_report(), Some(report(7, 6, 3)), "the latest numbers, all events");
+        for _ in 0..1000 {
+            assert_eq!(memory.take_report(report(7, 5, 1)), None);
+        }
+        assert_eq!(memory.take_report(report(7, 5, REPORTED_MAX)), None);
+        assert_eq!(memory.next_report(), Some(report(7, 5, REPORTED_MAX)));
+        memory.take_report(report(7, 4, 3));
+        memory.take_report(report(8, 3, 1));
+        assert_eq!(
+            memory.next_report(),
+            Some(report(8, 3, 1)),
+            "of the registration before nothing is taken"
+        );
+        assert_eq!(memory.next_report(), None);
+        assert!(memory.take_report(report(8, 1, 0)).is_some());
     }
 
     #[test]

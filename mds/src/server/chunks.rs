@@ -116,12 +116,12 @@ impl Reign {
         let cs = u32::try_from(call.cs_id).ok().map(CsId);
         let member = cs.filter(|cs| chunk.members.iter().any(|member| member.cs == *cs));
         if let Some(cs) = member.filter(|_| chunk.version.raw() == call.version) {
-            self.note_report(cs, &call).await;
+            self.note_report(cs, &call, asked).await;
         }
         Ok(self.read(|state| shown::map(state, file, chunk.index.into(), 1))?)
     }
 
-    async fn note_report(&self, cs: CsId, call: &ReportMember) {
+    async fn note_report(&self, cs: CsId, call: &ReportMember, asked: &Asked) {
         let status = Status::from_code(u16::try_from(call.status).unwrap_or(u16::MAX));
         let grave = matches!(status.action(), Action::ReadElsewhere | Action::ReportMember);
         let about = (cs, call.chunk_id, status.code());
@@ -145,7 +145,8 @@ impl Reign {
             }))
         });
         if let Some(op) = found {
-            let _refused = self.insist(op).await;
+            // An event that is lost is in the log of this server.
+            let _refused = self.change(asked, None, op).await;
         }
     }
 }

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`service`], [`asked`], [`failure`] | a request, its circumstances, its refusal |
 //! | [`metadata`] | the state machine of [`crate::raft`] |
-//! | [`reign`], [`timekeeper`], [`watch`] | being master; terms that run out |
+//! | [`reign`], [`timekeeper`], [`watch`], [`mark`] | being master; terms that run out; a directory that is older than it should be |
 //! | [`sessions`], [`names`], [`leases`], [`chunks`], [`chunk_servers`], [`monitoring`] | requests, one group each |
 //! | [`orders`], [`creations`] | what chunk servers are told |
 //! | [`waiting`], [`race`], [`rates`], [`shown`], [`attributes`] | small helpers of these |
@@ -25,6 +25,7 @@ mod chunks;
 mod creations;
 mod failure;
 mod leases;
+mod mark;
 mod metadata;
 mod monitoring;
 mod names;
@@ -55,8 +56,8 @@ use wire::hello::Role as PeerRole;
 
 use crate::log::OpenError;
 use crate::raft::{self, Consensus, NoPeers, Peer, ProposeError, Role, StartError};
-use crate::state::command::{CommandOp, InitCluster};
-use crate::state::{Command, Refusal, Uuid};
+use crate::state::command::{CommandOp, InitCluster, RaiseGeneration};
+use crate::state::{Command, Outcome, Refusal, Uuid};
 use failure::Failure;
 use metadata::Metadata;
 use reign::Reign;
@@ -90,6 +91,9 @@ pub struct ServerOptions {
     pub cs_term: Option<Duration>,
     /// Looks at what the process uses. Without it zeroes are shown.
     pub vitals: Option<Rc<dyn Fn() -> Vitals>>,
+    /// The file in which the newest reign is noted. It lies outside of the server's directory. Without it a directory that
+    /// was put back from a copy is not noticed.
+    pub mark: Option<PathBuf>,
 }
 
 impl Default for ServerOptions {
@@ -100,6 +104,7 @@ impl Default for ServerOptions {
             lease_term: None,
             cs_term: None,
             vitals: None,
+            mark: None,
         }
     }
 }
@@ -152,6 +157,20 @@ pub enum ServerError {
     /// The credentials cannot be used.
     #[error("cannot use the credentials: {0}")]
     Config(#[from] ConfigError),
+    /// What was noted of the newest reign cannot be read.
+    #[error("cannot read {}: {error}", .path.display())]
+    ReadMark {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
+    /// What was noted of the newest reign makes no sense.
+    #[error(
+        "{} is damaged, or of a newer version: it tells whether the metadata server's directory is the newest one; if you are sure that it is, remove this file", .0.display()
+    )]
+    Mark(PathBuf),
     /// The address leaves no port for clients.
     #[error("port {0} leaves no next one for chunk servers and clients; use a port from 1 to 65534")]
     Port(u16),
@@ -228,6 +247,7 @@ impl Server {
 
     /// Follows the role of this member for as long as it runs.
     async fn follow_role(self: Rc<Self>, metadata: Metadata, served: Rc<Served>, options: Rc<ServerOptions>) {
+        let _dethroned = Dethroned(Rc::clone(&self));
         let mut roles = self.consensus.watch_role();
         loop {
             let role = roles.next().await;
@@ -268,6 +288,16 @@ impl Server {
                 }
             }
         }
+    }
+}
+
+/// Parts a server from its reign when its process is gone. The reign knows connections of chunk servers, and these the server:
+/// in the simulator, where a killed process leaves its memory behind, all of it would stay for ever.
+struct Dethroned(Rc<Server>);
+
+impl Drop for Dethroned {
+    fn drop(&mut self) {
+        drop(self.0.reign.take());
     }
 }
 
@@ -320,7 +350,17 @@ pub async fn start_server(
     let clients = address.port().checked_add(1).ok_or(ServerError::Port(address.port()))?;
     let clients = SocketAddr::new(address.ip(), clients);
     let metadata = Metadata::new();
-    let consensus = Consensus::open(dir, metadata.clone(), options.consensus, Rc::new(NoPeers)).await?;
+    let known_reign = match &options.mark {
+        Some(path) => mark::load(path).await?,
+        None => None,
+    };
+    let consensus = raft::Options { known_reign, ..options.consensus };
+    let consensus = Consensus::open(dir, metadata.clone(), consensus, Rc::new(NoPeers)).await?;
+    if let Err(error) = check_cluster(dir, &credentials, &metadata) {
+        consensus.shutdown().await;
+        return Err(error);
+    }
+    note_reign(options.mark.as_deref(), &consensus).await;
     match begin(dir, credentials, address, clients, options, &consensus, metadata) {
         Ok(running) => Ok(running),
         Err(error) => {
@@ -346,7 +386,6 @@ fn begin(
     for bad in &recovery.bad_snapshots {
         tracing::error!("a snapshot is damaged; the log makes up for it, but the disk is losing data: {bad}");
     }
-    check_cluster(dir, &credentials, &metadata)?;
     let boot_id = rt::node::boot_id().map_err(ServerError::BootId)?;
     let hello = LocalHello {
         mds_id: FIRST_MDS_ID,
@@ -380,6 +419,39 @@ fn begin(
         async move { endpoint.serve(listener, server).await }
     });
     Ok(RunningServer { server, endpoint, clients, tasks: [serving, following] })
+}
+
+/// Notes the present reign before anybody is answered in it. With one member there is one from the start.
+async fn note_reign(mark: Option<&Path>, consensus: &Consensus<Metadata>) {
+    if let Some((path, reign)) = mark.zip(consensus.reign()) {
+        mark::save(path, reign).await;
+    }
+}
+
+/// Accepts a directory that was put back from a copy as the newest there is, in the way of C12: from here on all numbers are
+/// higher than any that may have been given since the copy was made, and everybody starts anew. Gives the new generation
+/// of the cluster.
+///
+/// # Errors
+/// [`ServerError`].
+pub async fn accept_restored(dir: &Path, credentials: &Credentials, mark: &Path) -> Result<u64, ServerError> {
+    let metadata = Metadata::new();
+    let consensus =
+        Consensus::open(dir, metadata.clone(), raft::Options::default(), Rc::new(NoPeers)).await?;
+    let raised = async {
+        check_cluster(dir, credentials, &metadata)?;
+        let op = CommandOp::RaiseGeneration(RaiseGeneration {});
+        let command = Command::internal(rt::time::wall_clock_ms(), op);
+        let outcome = consensus.propose(command.encode_log()).await??;
+        note_reign(Some(mark), &consensus).await;
+        Ok(outcome)
+    };
+    let raised: Result<Outcome, ServerError> = raised.await;
+    consensus.shutdown().await;
+    match raised? {
+        Outcome::Generation(generation) => Ok(generation.into()),
+        other => unreachable!("raising the generation answered {other:?}"),
+    }
 }
 
 fn check_cluster(dir: &Path, credentials: &Credentials, metadata: &Metadata) -> Result<(), ServerError> {
@@ -434,9 +506,9 @@ impl RunningServer {
     /// Stops in order: changes under way are answered, nothing new is taken.
     pub async fn stop(self) {
         let [serving, following] = &self.tasks;
-        following.abort();
         self.server.stopped.set(true);
         self.server.end_reign();
+        following.abort();
         serving.abort();
         self.endpoint.close().await;
         self.server.consensus.shutdown().await;

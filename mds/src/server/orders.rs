@@ -237,6 +237,7 @@ impl CsLink {
                 .collect();
             loop {
                 match self.send_fences(&items, rest.peek().is_none()).await {
+                    // As many as were sent: `send` has seen to it.
                     Ok(results) if results.iter().all(is_ok) => break,
                     Err(Undone::Cut) => return,
                     Ok(_) | Err(Undone::Again) => rt::time::sleep(PAUSE).await,
@@ -256,8 +257,9 @@ impl CsLink {
         loop {
             let batch = self.creates.next(CHUNKS_MAX).await;
             let items = batch.iter().map(|(_, item)| *item).collect();
-            let results = match self.send(&CreateChunks { items }).await {
-                Ok(reply) => reply.results,
+            let ids = batch.iter().map(|(chunk, _)| chunk.raw());
+            let results = match self.send(&CreateChunks { items }, ids).await {
+                Ok(results) => results,
                 Err(undone) => match self.later(undone, &self.creates, &batch).await {
                     true => continue,
                     false => return,
@@ -334,8 +336,10 @@ impl CsLink {
                 chunk_id: chunk.raw(),
                 version: version.raw(),
             };
-            let results = match self.send(&DeleteChunks { items: batch.iter().map(item).collect() }).await {
-                Ok(reply) => reply.results,
+            let items = batch.iter().map(item).collect();
+            let ids = batch.iter().map(|(chunk, _)| chunk.raw());
+            let results = match self.send(&DeleteChunks { items }, ids).await {
+                Ok(results) => results,
                 Err(undone) => match self.later(undone, &self.deletes, &batch).await {
                     true => continue,
                     false => return,
@@ -394,15 +398,24 @@ impl CsLink {
     async fn send_fences(&self, fences: &[(FileId, Epoch)], last: bool) -> Result<Vec<ItemResult>, Undone> {
         let item = |(file, epoch): &(FileId, Epoch)| FenceItem { file_id: file.raw(), epoch: epoch.raw() };
         let items = fences.iter().map(item).collect();
-        Ok(self.send(&Fence { items, last }).await?.results)
+        self.send(&Fence { items, last }, fences.iter().map(|(file, _)| file.raw())).await
     }
 
-    async fn send<R>(&self, request: &R) -> Result<wire::cs::ResultsReply, Undone>
+    /// Sends a batch about these items; gives what became of each, in their order.
+    async fn send<R>(
+        &self,
+        request: &R,
+        ids: impl ExactSizeIterator<Item = u64>,
+    ) -> Result<Vec<ItemResult>, Undone>
     where
         R: wire::Call<Reply = wire::cs::ResultsReply>,
     {
         match self.connection.ask(request, rt::time::now() + ANSWER_TIME).await {
-            Ok(reply) => Ok(reply),
+            Ok(reply) if answers(&reply.results, ids) => Ok(reply.results),
+            Ok(_) => {
+                tracing::warn!("{} answered {} for other items than it was given", self.cs, R::OP);
+                Err(Undone::Again)
+            }
             Err(AskError::Call(CallError::Disconnected(_))) => Err(Undone::Cut),
             Err(error) => {
                 tracing::warn!("{} did not carry out {}: {error}", self.cs, R::OP);
@@ -428,6 +441,11 @@ impl CsLink {
 
 fn status_of(result: &ItemResult) -> Status {
     Status::from_code(u16::try_from(result.status).unwrap_or(u16::MAX))
+}
+
+/// Whether there is one result for each item, in their order.
+fn answers(results: &[ItemResult], ids: impl ExactSizeIterator<Item = u64>) -> bool {
+    results.len() == ids.len() && results.iter().zip(ids).all(|(result, id)| result.id == id)
 }
 
 fn is_ok(result: &ItemResult) -> bool {
@@ -467,6 +485,17 @@ mod tests {
         lane.add(1, 8, at(6));
         sent.into_iter().for_each(|(key, value)| lane.done(key, value));
         assert_eq!(lane.ready(10, at(6)), Ok(vec![(1, 8)]));
+    }
+
+    #[test]
+    fn c2_a_batch_is_answered_item_by_item_or_not_at_all() {
+        let results =
+            |ids: &[u64]| ids.iter().map(|id| ItemResult { id: *id, status: 0 }).collect::<Vec<_>>();
+        let asked = || [7, 8].into_iter();
+        assert!(answers(&results(&[7, 8]), asked()));
+        for wrong in [&[][..], &[7], &[8, 7], &[7, 9], &[7, 8, 9]] {
+            assert!(!answers(&results(wrong), asked()), "{wrong:?}");
+        }
     }
 
     #[test]

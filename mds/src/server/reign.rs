@@ -247,6 +247,11 @@ impl Reign {
     fn resume(&self) {
         let pending = self.read(State::pending_work);
         pending.into_iter().for_each(|effect| self.carry_out(effect));
+        // Those whose end is among the effects that were dropped.
+        self.read(|state| {
+            let is_live = |client| state.client(client).is_some_and(|client| client.is_live());
+            self.sessions.borrow_mut().retain(is_live);
+        });
         self.waiting.wake_all();
     }
 

@@ -52,6 +52,12 @@ impl Sessions {
         self.memory.remove(&client);
     }
 
+    /// Forgets all but these.
+    pub(super) fn retain(&mut self, is_live: impl Fn(ClientId) -> bool) {
+        let gone: Vec<ClientId> = self.memory.keys().copied().filter(|client| !is_live(*client)).collect();
+        gone.into_iter().for_each(|client| self.forget(client));
+    }
+
     /// A client's lease was taken away.
     pub(super) fn note_lost(&mut self, client: ClientId, file: FileId, epoch: Epoch) {
         let Some(memory) = self.memory.get_mut(&client) else { return };
@@ -121,12 +127,20 @@ impl Reign {
             Outcome::Session(opened) => opened,
             other => return Err(unexpected(&other)),
         };
-        let address = asked.connection.peer().address.to_string();
-        let mut sessions = self.sessions.borrow_mut();
-        sessions.memory.insert(ClientId(opened.client), Memory { address, ..Memory::default() });
+        let (client, term) = (ClientId(opened.client), self.lease_term());
+        // An answer that is given once more may be that of a session which is over.
+        let is_present = |client: &Client| client.is_live() && client.session == opened.session;
+        if self.read(|state| state.client(client).is_some_and(is_present)) {
+            let address = asked.connection.peer().address.to_string();
+            let mut sessions = self.sessions.borrow_mut();
+            sessions.memory.insert(client, Memory { address, ..Memory::default() });
+            // What is counted here is never shorter than what the answer says, also if the configured term has changed.
+            sessions.watch.begin(client, opened.session, rt::time::now() + term);
+            self.terms_changed.notify_all();
+        }
         Ok(OpenSessionReply {
             session: SessionKey { client_id: opened.client.into(), token: opened.token.to_bytes().to_vec() },
-            term_ms: millis(self.lease_term()),
+            term_ms: millis(term),
         })
     }
 
@@ -256,7 +270,10 @@ mod tests {
         }
         sessions.note_known(client, file);
         assert!(sessions.report(client, "a".into(), now, IoStats::default()).is_empty());
-        sessions.forget(client);
+        sessions.report(ClientId(2050), "b".into(), now, IoStats::default());
+        sessions.retain(|live| live != client);
+        assert!(sessions.memory.keys().eq([&ClientId(2050)]), "the end of the other was not heard of");
+        sessions.forget(ClientId(2050));
         assert!(sessions.memory.is_empty());
     }
 }

@@ -66,7 +66,7 @@ pub struct EventSpec {
     pub sys: Sys,
     /// How bad it is.
     pub severity: Severity,
-    /// The text; `{0}`, `{1}` … stand for the arguments.
+    /// The text; `{0}`, `{1}` … stand for the arguments. What is in brackets is left out if an argument in it is empty.
     pub text: &'static str,
 }
 
@@ -121,9 +121,9 @@ events! {
         "Cannot place {0} replicas for '{1}' at tier {2}: {3} chunk servers can take them ({4})";
 
     /// Arguments: CS, host, address.
-    CsAdded = 20: "mds.cs_added" Mds Info "CS#{0} joined the cluster from host {1} at {2}";
+    CsAdded = 20: "mds.cs_added" Mds Info "CS#{0} joined the cluster from host {1}[ at {2}]";
     /// Arguments: CS, address.
-    CsRegistered = 21: "mds.cs_registered" Mds Info "CS#{0} registered from {1}";
+    CsRegistered = 21: "mds.cs_registered" Mds Info "CS#{0} registered[ from {1}]";
     /// Arguments: CS.
     CsRebooted = 22: "mds.cs_rebooted" Mds Warning
         "CS#{0} lost its memory (its host or power failed): files in use on it are reconciled";
@@ -191,21 +191,37 @@ impl Event {
 
     /// The text for the operator.
     pub fn message(&self) -> String {
-        let spec = self.code.spec();
-        let mut text = String::with_capacity(spec.text.len() + 32);
-        let mut rest = spec.text;
-        while let Some((before, after)) = rest.split_once('{') {
-            let Some((number, tail)) = after.split_once('}') else { break };
-            let arg = number.parse::<usize>().ok().and_then(|n| self.args.get(n));
-            text.push_str(before);
-            text.push_str(arg.map_or("?", String::as_str));
+        let mut text = String::new();
+        let mut rest = self.code.spec().text;
+        while let Some((before, after)) = rest.split_once('[') {
+            self.fill(before, &mut text);
+            let (part, tail) = after.split_once(']').unwrap_or((after, ""));
+            let before_part = text.len();
+            if !self.fill(part, &mut text) {
+                text.truncate(before_part);
+            }
             rest = tail;
         }
-        text.push_str(rest);
+        self.fill(rest, &mut text);
         if self.repeats > 0 {
             text.push_str(&format!(" ({} times)", self.repeats + 1));
         }
         text
+    }
+
+    /// Appends a part of the text with its places filled; whether there was something for each of them.
+    fn fill(&self, mut part: &str, text: &mut String) -> bool {
+        let mut complete = true;
+        while let Some((before, after)) = part.split_once('{') {
+            let Some((number, tail)) = after.split_once('}') else { break };
+            let arg = number.parse::<usize>().ok().and_then(|n| self.args.get(n));
+            complete &= arg.is_some_and(|arg| !arg.is_empty());
+            text.push_str(before);
+            text.push_str(arg.map_or("?", String::as_str));
+            part = tail;
+        }
+        text.push_str(part);
+        complete
     }
 }
 
@@ -275,6 +291,7 @@ mod tests {
         for code in EventCode::ALL {
             let text = code.spec().text;
             assert_eq!(text.matches('{').count(), text.matches('}').count(), "{text}");
+            assert_eq!(text.matches('[').count(), text.matches(']').count(), "{text}");
         }
     }
 
@@ -286,6 +303,11 @@ mod tests {
         assert_eq!(event.message(), "a.b changed from 1 to 2 by h");
         let event = log.push(0, EventCode::CsMoved, vec!["7".into()]);
         assert!(event.message().contains("moved from host ? to ?"), "a missing argument shows");
+        let mut joined = |address: &str| {
+            log.push(0, EventCode::CsAdded, ["7", "h", address].map(String::from).into()).message()
+        };
+        assert_eq!(joined("a:1"), "CS#7 joined the cluster from host h at a:1");
+        assert_eq!(joined(""), "CS#7 joined the cluster from host h", "made, but not running yet");
     }
 
     #[test]

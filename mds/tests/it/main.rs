@@ -13,3 +13,4 @@ mod server_names;
 mod server_registration;
 mod server_sim;
 mod server_world;
+mod state_memory;

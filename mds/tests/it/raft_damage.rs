@@ -2,18 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
 
 use mds::log::{BLOCK, Batch, Corruption, Directory, Entry, Log, LogId, LogOptions, OpenError, Payload};
 use mds::raft::StartError;
 
 use crate::raft_ledger::{
-    check_lines, copy, create, directory, files_named, on_ring, open, propose_lines, without_snapshots,
+    check_lines, copy, create, directory, files_named, on_ring, open, propose_lines, until, without_snapshots,
 };
 
 const LINES: u64 = 12;
 
-/// A log with [`LINES`] lines, each in a group of its own. A vouched one has a last group that only says that the one before is durable.
+/// A log with [`LINES`] lines, each in a group of its own. A vouched one has a last group that only says that the one before
+/// is durable.
 fn sample(vouched: bool) -> tempfile::TempDir {
     let dir = directory();
     let at = dir.path().to_owned();
@@ -22,7 +22,8 @@ fn sample(vouched: bool) -> tempfile::TempDir {
         let group = open(&at, without_snapshots()).await.unwrap();
         propose_lines(&group, 1..=LINES).await;
         if vouched {
-            rt::time::sleep(Duration::from_millis(400)).await;
+            let groups = group.metrics().log.groups;
+            until("the last group is vouched for", || group.metrics().log.groups > groups).await;
         }
     });
     dir

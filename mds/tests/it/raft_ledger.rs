@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use mds::log::LogOptions;
 use mds::raft::{Consensus, Machine, NoPeers, Options, StartError};
@@ -85,6 +86,15 @@ pub(crate) async fn open(dir: &Path, options: Options) -> Result<Group, StartErr
 /// The line with this number.
 pub(crate) fn line(number: u64) -> Vec<u8> {
     format!("line {number}").into_bytes()
+}
+
+/// Waits until something is so that comes of itself, however busy the machine is.
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = rt::time::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(rt::time::now() < deadline, "still not so after a minute: {what}");
+        rt::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 /// Proposes lines one after the other, each in an entry of its own.

@@ -350,6 +350,121 @@ fn segment(dir: &Path) -> PathBuf {
     large.filter(|path| std::fs::read(path).unwrap().iter().any(|byte| *byte != 0)).min().expect("a segment")
 }
 
+/// Copies the files of a directory into a new one.
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+#[test]
+fn c12_a_directory_that_was_put_back_is_noticed_and_accepted_only_on_purpose() {
+    let host = Host::new();
+    host.make();
+    let daemon = host.start();
+    host.ask(vec![create("early")]);
+    daemon.terminate();
+    let (dir, copy, newest) = (host.path("mds"), host.path("copy"), host.path("newest"));
+    copy_dir(&dir, &copy);
+    let daemon = host.start();
+    host.ask(vec![create("late")]);
+    daemon.terminate();
+    std::fs::rename(&dir, &newest).unwrap();
+    copy_dir(&copy, &dir);
+    let said = host.refusal("stor1");
+    assert!(said.contains("put back from a copy") && said.contains("vstorage-mdsd restored"), "{said}");
+    // The newest one is welcome; nothing was lost.
+    std::fs::remove_dir_all(&dir).unwrap();
+    std::fs::rename(&newest, &dir).unwrap();
+    let daemon = host.start();
+    assert_eq!(host.ask(vec![List { path: "/".into(), ..List::default() }])[0].entries.len(), 2);
+    daemon.terminate();
+    // There is nothing newer: the operator accepts that.
+    std::fs::remove_dir_all(&dir).unwrap();
+    copy_dir(&copy, &dir);
+    let accepted = host.ends(&["restored", "-c", "stor1", "-r", dir.to_str().unwrap()], "");
+    assert!(accepted.status.success(), "{accepted:?}");
+    assert!(String::from_utf8_lossy(&accepted.stdout).contains("generation 2"), "{accepted:?}");
+    let daemon = host.start();
+    assert_eq!(host.ask(vec![List { path: "/".into(), ..List::default() }])[0].entries.len(), 1);
+    daemon.terminate();
+    std::fs::write(host.cluster("mds.reign"), "nonsense").unwrap();
+    assert!(host.refusal("stor1").contains("mds.reign is damaged"));
+}
+
+#[test]
+fn files_that_are_damaged_or_missing_are_named() {
+    let host = Host::new();
+    host.make();
+    let dir = host.path("mds");
+    let identity = std::fs::read(dir.join("identity")).unwrap();
+    let mut bad = identity.clone();
+    bad[20] ^= 1;
+    std::fs::write(dir.join("identity"), &bad).unwrap();
+    let said = host.refusal("stor1");
+    assert!(said.contains("identity is damaged (its CRC is wrong)") && said.contains("backup"), "{said}");
+    std::fs::remove_file(dir.join("identity")).unwrap();
+    assert!(host.refusal("stor1").contains("holds no metadata server"));
+    std::fs::write(dir.join("identity"), &identity).unwrap();
+    let segment = segment(&dir);
+    let (whole, short) = (std::fs::read(&segment).unwrap(), 10_000);
+    std::fs::write(&segment, &whole[..short]).unwrap();
+    let said = host.refusal("stor1");
+    assert!(said.contains("shorter than it was made") && said.contains("log-0000000000000001"), "{said}");
+    std::fs::remove_file(&segment).unwrap();
+    assert!(host.refusal("stor1").contains("the metadata log is empty"));
+    let stranger = Host::new();
+    stranger.make();
+    std::fs::copy(self::segment(&stranger.path("mds")), &segment).unwrap();
+    assert!(host.refusal("stor1").contains("of another metadata server"));
+    std::fs::write(&segment, &whole).unwrap();
+    host.start().terminate();
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_refused_and_stays_as_it_is() {
+    let host = Host::new();
+    host.make();
+    host.start().terminate();
+    let segment = segment(&host.path("mds"));
+    let before = std::fs::read(&segment).unwrap();
+    // For whoever runs the tests as root, too: no permission would stop him.
+    let locked = |on: bool| {
+        let flag = if on { "+i" } else { "-i" };
+        Command::new("chattr").arg(flag).arg(&segment).status().is_ok_and(|status| status.success())
+    };
+    if locked(true) {
+        let said = host.refusal("stor1");
+        assert!(locked(false));
+        assert!(said.contains("cannot open") && said.contains("not permitted"), "{said}");
+    } else {
+        std::fs::set_permissions(&segment, std::fs::Permissions::from_mode(0o400)).unwrap();
+        let said = host.refusal("stor1");
+        std::fs::set_permissions(&segment, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(said.contains("cannot open") && said.contains("ermi"), "{said}");
+    }
+    assert_eq!(std::fs::read(&segment).unwrap(), before);
+    host.start().terminate();
+}
+
+#[test]
+fn the_log_of_the_program_is_for_operators() {
+    let host = Host::new();
+    host.make();
+    let (dir, log) = (host.path("mds"), host.path("log"));
+    let log_file = log.to_str().unwrap();
+    let args =
+        ["--log-level", "info", "--log-file", log_file, "run", "-c", "stor1", "-r", dir.to_str().unwrap()];
+    let mut child = host.command(&args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    Daemon(child).terminate();
+    let written = std::fs::read_to_string(&log).unwrap();
+    assert!(written.contains("is the master") && !written.contains("openraft"), "{written}");
+}
+
 #[test]
 fn idle_it_uses_next_to_nothing() {
     let host = Host::new();

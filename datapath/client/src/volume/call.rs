@@ -3,14 +3,22 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use link::{Call, CallError, Reply};
+use link::{AskError, Call, CallError, Reply};
 use wire::{Action, Op, Status};
 
 use super::lease::{Chunk, Lease};
 use super::{ATTEMPT, BUSY_PAUSE, Inner, Stop};
 use crate::error::VolumeError;
-use crate::servers::Server;
+use crate::servers::{Live, Server};
+
+/// How long a member may be away before the metadata server is first asked where it is...
+const LOCATE_MIN: Duration = Duration::from_millis(250);
+/// ...and later, at most, how often.
+const LOCATE_MAX: Duration = Duration::from_secs(4);
+/// From this pause on it is said.
+const LOCATE_SAY: Duration = Duration::from_secs(1);
 
 /// A request as it goes to every member.
 #[derive(Clone, Debug)]
@@ -54,7 +62,7 @@ impl Inner {
             }
             let live = match server.live() {
                 Some(live) => live,
-                None => until_broken(lease, server.connected()).await?,
+                None => self.connected(lease, server).await?,
             };
             if !lease.same_boot(server.id(), live.boot_id) {
                 tracing::warn!(
@@ -79,7 +87,7 @@ impl Inner {
                 }
                 Err(CallError::Disconnected(reason)) => {
                     tracing::debug!("chunk server {}: {reason}", server.id());
-                    until_broken(lease, server.changed_from(live.serial)).await?;
+                    server.forget(live.serial);
                 }
                 Err(CallError::Unreachable(error)) => {
                     tracing::debug!("chunk server {}: {error}", server.id())
@@ -89,6 +97,38 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// The connection to a member, however long that takes. A server that stays away may have come back somewhere
+    /// else: its addresses are asked for again.
+    async fn connected(&self, lease: &Rc<Lease>, server: &Rc<Server>) -> Result<Live, Stop> {
+        let mut patience = LOCATE_MIN;
+        loop {
+            let waiting = rt::time::timeout(patience, server.connected());
+            if let Ok(live) = until_broken(lease, waiting).await? {
+                return Ok(live);
+            }
+            patience = (patience * 2).min(LOCATE_MAX);
+            if let Some(_locating) = server.locate() {
+                if patience > LOCATE_SAY {
+                    server.miss();
+                }
+                until_broken(lease, self.locate(lease, server)).await??;
+            }
+        }
+    }
+
+    /// Asks where a member is, by the map of one of its chunks.
+    async fn locate(&self, lease: &Lease, server: &Server) -> Result<(), Stop> {
+        let holds = |chunk: &Rc<Chunk>| chunk.members.iter().any(|member| member.id() == server.id());
+        let index = lease.chunks.borrow().values().flatten().find(|chunk| holds(chunk)).map(|c| c.index);
+        let Some(index) = index else { return Ok(()) };
+        match self.ask_map(lease, index, 1).await {
+            Ok(map) => self.servers.learn(&map.servers),
+            Err(AskError::Status { status, error }) => self.map_refused(lease, status, &error.message)?,
+            Err(error) => tracing::debug!("asking where chunk server {} is: {error}", server.id()),
+        }
+        Ok(())
     }
 
     /// What a refusal means: `None` to send again after a pause.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use link::AskError;
-use wire::lease::{AllocateChunks, GetMap};
+use wire::lease::{AllocateChunks, GetMap, MapReply};
 use wire::{Action, Status};
 
 use super::lease::{Chunk, Lease};
@@ -70,13 +70,7 @@ impl Inner {
                 (master.ask_as(request_id, &request, deadline).await, index..index)
             } else {
                 let count = MAPS_AT_ONCE.min(chunks.saturating_sub(index)).max(1);
-                let request = GetMap {
-                    file_id: self.file_id,
-                    epoch: lease.epoch,
-                    first_index: index,
-                    count: count as u32,
-                };
-                (master.ask(&request, deadline).await, index..index + count)
+                (self.ask_map(lease, index, count).await, index..index + count)
             };
             match answer {
                 Ok(map) => {
@@ -94,6 +88,13 @@ impl Inner {
         }
     }
 
+    /// Asks once for a page of the map.
+    pub(crate) async fn ask_map(&self, lease: &Lease, first: u64, count: u64) -> Result<MapReply, AskError> {
+        let request =
+            GetMap { file_id: self.file_id, epoch: lease.epoch, first_index: first, count: count as u32 };
+        self.session.master().ask(&request, rt::time::now() + ASK).await
+    }
+
     /// Forgets what is known of a chunk whose map has changed.
     pub(crate) fn forget_chunk(&self, lease: &Lease, chunk: &Chunk) {
         let mut chunks = lease.chunks.borrow_mut();
@@ -105,7 +106,7 @@ impl Inner {
         }
     }
 
-    fn map_refused(&self, lease: &Lease, status: Status, text: &str) -> Result<(), Stop> {
+    pub(crate) fn map_refused(&self, lease: &Lease, status: Status, text: &str) -> Result<(), Stop> {
         match status.action() {
             Action::Reopen | Action::Rejoin => {
                 lease.break_off();

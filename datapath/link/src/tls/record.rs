@@ -12,7 +12,7 @@ use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustls::client::ClientConnectionData;
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
-use rustls::{ConnectionTrafficSecrets, ExtractedSecrets};
+use rustls::{AlertDescription, ConnectionTrafficSecrets, ExtractedSecrets};
 
 /// Bytes before the content of a record.
 pub(crate) const HEADER: usize = 5;
@@ -25,10 +25,16 @@ pub(crate) const SENT_MAX: usize = 16 << 10;
 pub(crate) const CONTENT_MAX: usize = SENT_MAX - OVERHEAD;
 /// Longest record a peer may send (RFC 8446 section 5.2), in bytes.
 pub(crate) const RECEIVED_MAX: usize = HEADER + (16 << 10) + 256;
+/// Longest plaintext of a record, content and type and padding together (RFC 8446 section 5.4), in bytes.
+const INNER_MAX: usize = (1 << 14) + 1;
 /// Records after which a key is replaced. RFC 8446 section 5.5 allows 2^24.5 full ones.
 const RECORDS_PER_KEY: u64 = 1 << 23;
+/// Records that may never be sealed under one key, whoever forgot to replace it.
+const RECORDS_PER_KEY_MAX: u64 = 1 << 24;
+/// Records in a row that may bring no data (empty ones, key updates): more are work for nothing.
+const IDLE_MAX: u32 = 32;
 
-const _: () = assert!(CONTENT_MAX <= 1 << 14 && SENT_MAX <= RECEIVED_MAX);
+const _: () = assert!(CONTENT_MAX <= 1 << 14 && SENT_MAX <= RECEIVED_MAX && INNER_MAX + TAG <= RECEIVED_MAX);
 
 /// What a record carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +69,25 @@ pub enum RecordError {
         /// Content or handshake type.
         found: u8,
     },
+    /// Many records in a row without data.
+    #[error("{IDLE_MAX} TLS records in a row brought no data")]
+    Idle,
     /// The key schedule refused to go on.
     #[error("TLS keys cannot be renewed")]
     KeyUpdate,
+}
+
+impl RecordError {
+    /// The alert that tells the peer (RFC 8446 section 6.2).
+    pub(crate) fn alert(self) -> u8 {
+        let alert = match self {
+            Self::Kind { .. } | Self::Unexpected { .. } | Self::Idle => AlertDescription::UnexpectedMessage,
+            Self::Length { .. } => AlertDescription::RecordOverflow,
+            Self::Authentication => AlertDescription::BadRecordMac,
+            Self::KeyUpdate => AlertDescription::InternalError,
+        };
+        alert.into()
+    }
 }
 
 enum Schedule {
@@ -134,6 +156,8 @@ pub(crate) struct Sealer {
 pub(crate) struct Opener {
     key: Key,
     keys: Keys,
+    /// Records since the last that brought data.
+    idle: u32,
 }
 
 /// Both directions of a client's connection.
@@ -155,16 +179,18 @@ pub(crate) fn of_server(
 fn halves(secrets: ExtractedSecrets, schedule: Schedule) -> Result<(Sealer, Opener), RecordError> {
     let keys = Keys(Rc::new(RefCell::new(schedule)));
     let sealer = Sealer { key: Key::new(secrets.tx)?, keys: keys.clone(), records_per_key: RECORDS_PER_KEY };
-    Ok((sealer, Opener { key: Key::new(secrets.rx)?, keys }))
+    Ok((sealer, Opener { key: Key::new(secrets.rx)?, keys, idle: 0 }))
 }
 
 impl Sealer {
     /// Seals the record in `record`: its content begins at [`HEADER`] and everything else is filled in here.
     ///
     /// # Panics
-    /// When the record is shorter than [`OVERHEAD`] or longer than [`SENT_MAX`]: a bug of the caller.
+    /// When the record is shorter than [`OVERHEAD`] or longer than [`SENT_MAX`], or the key should have been replaced
+    /// long ago ([`Sealer::is_worn`]): bugs of the caller.
     pub(crate) fn seal(&mut self, record: &mut [u8], content: Content) {
         assert!((OVERHEAD..=SENT_MAX).contains(&record.len()), "a record of {} bytes", record.len());
+        assert!(self.key.sequence < RECORDS_PER_KEY_MAX, "a key used far beyond its limit");
         let sealed = ((record.len() - HEADER) as u16).to_be_bytes();
         let header = [Content::Data as u8, 3, 3, sealed[0], sealed[1]];
         record[..HEADER].copy_from_slice(&header);
@@ -233,23 +259,32 @@ pub(crate) fn length(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
 }
 
 impl Opener {
-    /// Opens the record that is all of `record`, whose [`length`] has been checked.
+    /// Opens the record that is all of `record`, whose [`length`] has been checked. Nothing in it is looked at before
+    /// its tag has been; after an error the connection must end.
     pub(crate) fn open<'a>(&mut self, record: &'a mut [u8]) -> Result<Opened<'a>, RecordError> {
+        let len = record.len();
         let (header, sealed) =
             record.split_first_chunk_mut::<HEADER>().ok_or(RecordError::Length { len: 0 })?;
         let nonce = self.key.nonce();
         let opened = self.key.key.open_in_place(nonce, Aad::from(*header), sealed);
         let opened = opened.map_err(|_| RecordError::Authentication)?;
+        if opened.len() > INNER_MAX {
+            return Err(RecordError::Length { len });
+        }
         // Zeros behind the type are padding (RFC 8446 section 5.4).
         let end = opened.iter().rposition(|&byte| byte != 0).ok_or(RecordError::Unexpected { found: 0 })?;
         let (content, kind) = (&opened[..end], opened[end]);
-        if kind == Content::Data as u8 {
-            return Ok(Opened::Data(content));
-        }
         if kind == Content::Alert as u8
             && let [_level, description] = content
         {
             return Ok(Opened::Alert(*description));
+        }
+        self.idle = if kind == Content::Data as u8 && !content.is_empty() { 0 } else { self.idle + 1 };
+        if self.idle > IDLE_MAX {
+            return Err(RecordError::Idle);
+        }
+        if kind == Content::Data as u8 {
+            return Ok(Opened::Data(content));
         }
         if kind == Content::Handshake as u8
             && let [24, 0, 0, 1, requested @ (0 | 1)] = content
@@ -263,130 +298,4 @@ impl Opener {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{run, secured};
-
-    fn sealed(sealer: &mut Sealer, content: &[u8]) -> Vec<u8> {
-        let mut record = vec![0; content.len() + OVERHEAD];
-        record[HEADER..HEADER + content.len()].copy_from_slice(content);
-        sealer.seal(&mut record, Content::Data);
-        assert_eq!(length(&record), Ok(Some(record.len())));
-        record
-    }
-
-    #[test]
-    fn what_one_side_seals_the_other_opens() {
-        run(async {
-            let (mut client, mut server) = secured().await;
-            for len in [0, 1, 100, 4096, CONTENT_MAX] {
-                let content: Vec<u8> = (0..len).map(|at| (at * 7) as u8).collect();
-                let mut record = sealed(&mut client.sealer, &content);
-                assert_eq!(server.opener.open(&mut record), Ok(Opened::Data(&content)));
-                let mut record = sealed(&mut server.sealer, &content);
-                assert_eq!(client.opener.open(&mut record), Ok(Opened::Data(&content)));
-            }
-            let mut alert = [0; ALERT];
-            client.sealer.alert(&mut alert, 1, 0);
-            assert_eq!(server.opener.open(&mut alert), Ok(Opened::Alert(0)));
-        });
-    }
-
-    #[test]
-    fn changed_repeated_and_reordered_records_are_refused() {
-        run(async {
-            let (mut client, mut server) = secured().await;
-            let record = sealed(&mut client.sealer, b"content");
-            for bit in 0..record.len() * 8 {
-                let mut changed = record.clone();
-                changed[bit / 8] ^= 1 << (bit % 8);
-                // Not to be opened twice under one nonce in earnest; here it tells whether the tag is looked at.
-                server.opener.key.sequence = 0;
-                assert!(server.opener.open(&mut changed).is_err(), "bit {bit}");
-            }
-            server.opener.key.sequence = 0;
-            assert!(server.opener.open(&mut record.clone()).is_ok());
-            assert_eq!(server.opener.open(&mut record.clone()), Err(RecordError::Authentication));
-            let (first, second) = (sealed(&mut client.sealer, b"1"), sealed(&mut client.sealer, b"2"));
-            server.opener.key.sequence = 1;
-            assert_eq!(server.opener.open(&mut second.clone()), Err(RecordError::Authentication));
-            server.opener.key.sequence = 1;
-            assert!(server.opener.open(&mut first.clone()).is_ok());
-        });
-    }
-
-    #[test]
-    fn worn_keys_are_replaced_and_the_other_side_follows() {
-        run(async {
-            let (mut client, mut server) = secured().await;
-            client.sealer.set_records_per_key(3);
-            let mut updates = 0;
-            for round in 0..20u8 {
-                if client.sealer.is_worn() {
-                    let before = client.sealer.key.iv;
-                    let mut update = [0; KEY_UPDATE];
-                    client.sealer.update(&mut update).unwrap();
-                    assert_ne!(client.sealer.key.iv, before);
-                    assert_eq!(server.opener.open(&mut update), Ok(Opened::KeyUpdate { requested: false }));
-                    updates += 1;
-                }
-                let mut record = sealed(&mut client.sealer, &[round]);
-                assert_eq!(server.opener.open(&mut record), Ok(Opened::Data(&[round])));
-                // The way back has its own keys.
-                let mut record = sealed(&mut server.sealer, &[round]);
-                assert_eq!(client.opener.open(&mut record), Ok(Opened::Data(&[round])));
-            }
-            assert_eq!(updates, 6);
-        });
-    }
-
-    /// A record whose inner plaintext, type included, is `inner`.
-    fn sealed_inner(sealer: &mut Sealer, inner: &[u8]) -> Vec<u8> {
-        let len = ((inner.len() + TAG) as u16).to_be_bytes();
-        let header = [23, 3, 3, len[0], len[1]];
-        let mut text = inner.to_vec();
-        let nonce = sealer.key.nonce();
-        let tag = sealer.key.key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut text).unwrap();
-        [&header[..], &text, tag.as_ref()].concat()
-    }
-
-    #[test]
-    fn padding_is_taken_off_and_foreign_messages_are_refused() {
-        run(async {
-            let (mut client, mut server) = secured().await;
-            let mut open = |inner: &[u8]| {
-                let mut record = sealed_inner(&mut client.sealer, inner);
-                server.opener.open(&mut record).map(|opened| match opened {
-                    Opened::Data(content) => content.to_vec(),
-                    other => format!("{other:?}").into_bytes(),
-                })
-            };
-            assert_eq!(open(b"abc\x17\0\0\0"), Ok(b"abc".to_vec()));
-            assert_eq!(open(&[23, 0, 0]), Ok(vec![]));
-            let table: [(&[u8], u8); 6] = [
-                (&[0, 0, 0], 0),
-                (&[4, 0, 0, 0, 22], 4),
-                (&[24, 0, 0, 1, 2, 22], 24),
-                (&[22], 0),
-                (&[1, 20], 20),
-                (&[2, 40, 9, 21], 21),
-            ];
-            for (inner, found) in table {
-                assert_eq!(open(inner), Err(RecordError::Unexpected { found }), "{inner:?}");
-            }
-            let update = b"KeyUpdate { requested: true }";
-            assert_eq!(open(&[24, 0, 0, 1, 1, 22]), Ok(update.to_vec()));
-        });
-    }
-
-    #[test]
-    fn what_is_no_record_is_known_by_its_first_bytes() {
-        assert_eq!(length(&[]), Ok(None));
-        assert_eq!(length(&[23, 3, 3, 0]), Ok(None));
-        assert_eq!(length(&[23, 3, 3, 1, 0]), Ok(Some(261)));
-        assert_eq!(length(b"GET"), Err(RecordError::Kind { found: *b"GET" }));
-        assert_eq!(length(&[20]), Err(RecordError::Kind { found: [20, 0, 0] }));
-        assert_eq!(length(&[23, 3, 3, 0, 16]), Err(RecordError::Length { len: 21 }));
-        assert_eq!(length(&[23, 3, 3, 0xff, 0xff]), Err(RecordError::Length { len: 65_540 }));
-    }
-}
+mod tests;

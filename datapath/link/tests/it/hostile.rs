@@ -9,9 +9,9 @@ use wire::hello::Role;
 use wire::{HEADER_LEN, Header, Op, Status};
 
 use crate::link::{
-    Call, CallError, CertificateRefused, CloseReason, ClusterAuthority, ConnectCause, Connection,
-    Credentials, Endpoint, Expect, GreetError, HandshakeError, Limits, LocalHello, Options, RecordError,
-    Roles, Security,
+    Call, CallError, CertificateRefused, CloseReason, ClusterAuthority, ConfigError, ConnectCause,
+    Connection, Credentials, Endpoint, Expect, GreetError, HandshakeError, Limits, LocalHello, Options,
+    RecordError, Roles, Security,
 };
 use crate::raw::{Raw, blocking, is_closed, plain};
 use crate::world::{
@@ -250,14 +250,12 @@ fn features_that_are_missing_are_named_to_both() {
 }
 
 #[test]
-fn the_simulators_stand_in_cannot_talk_to_the_real_thing() {
+fn the_simulators_stand_in_is_refused_in_earnest() {
     run(async {
-        let authority = authority();
-        let server = serve(endpoint(&authority, Role::Cs));
         let toy = Options { security: Security::simulated(), ..Options::default() };
-        let toy = endpoint_with(member(&authority, "c"), Role::Client, toy);
-        let cause = toy.connect(&server.address, Expect::default()).await.unwrap_err().cause;
-        assert!(matches!(cause, ConnectCause::Handshake(HandshakeError::RefusedByPeer(40))), "{cause}");
+        let credentials = member(&authority(), "c");
+        let refused = Endpoint::new(credentials, LocalHello::new(Role::Client, [1; 16]), toy);
+        assert!(matches!(refused, Err(ConfigError::SimulatedInEarnest)), "{refused:?}");
     });
 }
 
@@ -437,6 +435,80 @@ fn stock_tls_is_understood_with_its_key_updates() {
             is_closed(&mut raw.0)
         });
         assert!(done.await);
+    });
+}
+
+#[test]
+fn a_stock_server_is_understood_with_its_key_updates() {
+    run(async {
+        let authority = authority();
+        let client = endpoint(&authority, Role::Client);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let credentials = member(&authority, "stock");
+        let server = rt::spawn(blocking(move || {
+            let mut raw = Raw::accept(&listener, &credentials, 0);
+            raw.greet(&credentials).unwrap();
+            for _ in 0..20 {
+                let (header, rest) = raw.frame().unwrap();
+                raw.0.conn.refresh_traffic_keys().unwrap();
+                let (body, payload) = rest.split_at(header.body_len as usize);
+                raw.answer(&header, body, payload).unwrap();
+            }
+            raw.0.conn.send_close_notify();
+            raw.0.flush().unwrap();
+            is_closed(&mut raw.0)
+        }));
+        let connection = client.connect(&address, Expect::role(Role::Cs)).await.unwrap();
+        for len in (0..20).map(|round| 1 + round * round * 500) {
+            let payload = crate::world::pattern(len, 3);
+            let call = Call::new(Op::Write, b"body".to_vec(), soon()).with_payload(payload.clone());
+            let reply = connection.call(call).await.unwrap();
+            assert!(reply.body[..] == *b"body" && reply.payload[..] == payload[..]);
+        }
+        let reason = connection.closed().await;
+        assert!(matches!(reason, CloseReason::PeerClosed), "{reason}");
+        assert!(server.await.unwrap());
+    });
+}
+
+#[test]
+fn tickets_for_later_sessions_are_not_taken() {
+    run(async {
+        let authority = authority();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let credentials = member(&authority, "stock");
+        let server = rt::spawn(blocking(move || {
+            let mut raw = Raw::accept(&listener, &credentials, 1);
+            raw.greet(&credentials).and_then(|()| raw.frame()).unwrap_err().to_string()
+        }));
+        let client = endpoint(&authority, Role::Client);
+        let error = client.connect(&address, Expect::role(Role::Cs)).await.unwrap_err();
+        assert!(
+            matches!(
+                error.cause,
+                ConnectCause::Greeting(CloseReason::Record(RecordError::Unexpected { found: 4 }))
+            ),
+            "{error}"
+        );
+        let told = server.await.unwrap();
+        assert!(told.contains("UnexpectedMessage"), "{told}");
+    });
+}
+
+#[test]
+fn who_sends_a_forged_record_is_told_so() {
+    run(async {
+        let (authority, server, good) = server().await;
+        let (address, credentials) = (server.address.clone(), member(&authority, "bad"));
+        let told = blocking(move || {
+            let mut raw = Raw::greeted(&address, &credentials);
+            raw.0.sock.write_all(&[&[23, 3, 3, 0, 40][..], &[7; 40]].concat()).unwrap();
+            raw.frame().unwrap_err().to_string()
+        });
+        assert!(told.await.contains("BadRecordMac"));
+        works(&good).await;
     });
 }
 

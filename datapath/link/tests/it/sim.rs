@@ -291,6 +291,34 @@ fn fate<T>(
 }
 
 #[test]
+fn the_stand_in_cannot_talk_to_the_real_thing() {
+    for stand_in_serves in [false, true] {
+        world(5, async move {
+            let (a, b) = (host("a"), host("b"));
+            let authority = Rc::new(authority());
+            let at = address(b, PORT);
+            let security = |stand_in| if stand_in { Security::simulated() } else { Security::real() };
+            let theirs = Rc::clone(&authority);
+            let server = control::start_process(b, "server", async move {
+                let listener = Listener::bind(&at).unwrap();
+                let options = Options { security: security(stand_in_serves), ..options() };
+                let endpoint = endpoint_with(member(&theirs, "server"), Role::Cs, options);
+                endpoint.serve(listener, Rc::new(Echo::default())).await;
+            });
+            let at = address(b, PORT);
+            let client = control::start_process(a, "client", async move {
+                let options = Options { security: security(!stand_in_serves), ..options() };
+                let client = endpoint_with(member(&authority, "client"), Role::Client, options);
+                client.connect(&at, Expect::default()).await.unwrap_err().cause
+            });
+            let cause = client.wait().await.returned();
+            assert!(matches!(cause, ConnectCause::Handshake(HandshakeError::RefusedByPeer(40))), "{cause}");
+            drop(server);
+        });
+    }
+}
+
+#[test]
 fn a_half_open_connection_is_given_up() {
     for seed in 0..10 {
         let (reason, after) = fate(seed, |s, c, _| control::half_open(s, c));

@@ -223,6 +223,13 @@ fn calling() -> (Rc<World>, Owner) {
     try_world(|world, owner| (Rc::clone(world), owner)).expect("called outside a simulation")
 }
 
+/// Whether the calling thread is in a simulation. What must never be used in earnest (cryptography without secrets) asks
+/// this before it starts.
+#[must_use]
+pub fn is_running() -> bool {
+    try_world(|_, _| ()).is_some()
+}
+
 /// Counts that something was reached; nothing outside a simulation.
 pub fn hit(name: &'static str) {
     try_world(|world, _| world.hit(name));

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -18,7 +18,6 @@ use crate::fs::{Allocation, OpenOptions};
 #[derive(Debug)]
 pub(crate) struct UringFile {
     registered: Registered,
-    fd: OwnedFd,
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
@@ -36,8 +35,7 @@ impl UringFile {
         let fd = outcome(result)?;
         // SAFETY: the kernel has just made this descriptor for us.
         let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-        let registered = Registered::new(ring, fd.as_fd())?;
-        Ok(Self { registered, fd })
+        Ok(Self { registered: Registered::new(ring, fd)? })
     }
 
     fn ring(&self) -> &Ring {
@@ -96,7 +94,7 @@ impl UringFile {
         T: Send + 'static,
         F: FnOnce(OwnedFd) -> io::Result<T> + Send + 'static,
     {
-        let fd = self.fd.try_clone()?;
+        let fd = self.registered.fd().try_clone_to_owned()?;
         blocking::run(move || work(fd)).await?
     }
 

@@ -138,7 +138,27 @@ impl Ring {
                 _ => panic!("io_uring_enter failed on a ring that was working: {error}"),
             }
         }
+        self.release_files();
         self.reap();
+    }
+
+    /// Closes files that have been dropped. What is queued goes to the kernel before; where it cannot at the moment,
+    /// they are closed after a later turn.
+    fn release_files(&self) {
+        if self.0.files.borrow().all_released() {
+            return;
+        }
+        loop {
+            self.flush_backlog();
+            let mut ring = self.0.ring.borrow_mut();
+            if ring.submission().is_empty() && self.0.backlog.borrow().is_empty() {
+                return self.0.files.borrow_mut().release(&ring);
+            }
+            self.0.enters.set(self.0.enters.get() + 1);
+            if ring.submit().is_err() {
+                return;
+            }
+        }
     }
 
     fn enter_polling(&self) -> std::io::Result<usize> {
@@ -182,6 +202,9 @@ impl Ring {
     }
 
     fn complete(&self, user_data: u64, result: i32, flags: u32) {
+        if cqueue::buffer_select(flags).is_some() {
+            self.0.recv.borrow_mut().taken();
+        }
         let done = self.0.ops.borrow_mut().complete(user_data, result, flags);
         // Outside the borrow: wakers and destructors may start or cancel operations.
         match done {
@@ -189,7 +212,7 @@ impl Ring {
             ops::Completed::Wake(None) => {}
             ops::Completed::Orphan { keep, result, flags } => {
                 if let Some(id) = cqueue::buffer_select(flags) {
-                    self.discard(id);
+                    self.give_back(id);
                 }
                 keep.dispose(result, flags);
             }
@@ -214,17 +237,18 @@ impl Ring {
         self.push(opcode::AsyncCancel::new(id.user_data()).build().user_data(NOBODY));
     }
 
-    /// Whether operations are still in the kernel.
+    /// Whether operations are still in the kernel whose results are not known.
     pub(crate) fn busy(&self) -> bool {
-        self.0.ops.borrow().in_flight() > 0
+        let ops = self.0.ops.borrow();
+        ops.in_flight() > ops.lingering()
     }
 
-    /// Returns a provided buffer whose data nobody wants.
-    fn discard(&self, id: u16) {
-        self.0.recv.borrow_mut().taken();
-        self.give_back(id);
+    /// Whether the kernel may still read memory of sends whose results are known: peers have not acknowledged them.
+    pub(crate) fn lingers(&self) -> bool {
+        self.0.ops.borrow().lingering() > 0
     }
 
+    /// Returns a provided buffer.
     fn give_back(&self, id: u16) {
         self.0.recv.borrow_mut().give_back(id);
         self.0.recv_room.notify_one();
@@ -233,8 +257,9 @@ impl Ring {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Closing the ring waits for no one; operations still running must not lose their memory. Executors
-        // drain before they drop the ring, so this finds something only after a panic.
+        // Closing the ring waits for no one; operations still running must not lose their memory. Executors drain
+        // before they drop the ring, so this finds something only after a panic, or when a peer that is not there any
+        // more has not acknowledged a zero-copy send.
         if self.ops.get_mut().in_flight() > 0 {
             std::mem::forget(std::mem::take(self.ops.get_mut()));
             self.pool.get_mut().leak();
@@ -250,7 +275,7 @@ fn build(options: &ExecutorOptions) -> Result<IoUring, StartError> {
     builder.setup_clamp().setup_cqsize(options.ring_entries * 4);
     let ring = builder.build(options.ring_entries).map_err(|error| StartError::from_setup(&error))?;
     if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
-        return Err(StartError::KernelTooOld { missing: "timed waits on io_uring" });
+        return Err(StartError::lacking("timed waits on io_uring"));
     }
     let mut probe = io_uring::Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(|error| StartError::from_setup(&error))?;
@@ -261,7 +286,7 @@ fn build(options: &ExecutorOptions) -> Result<IoUring, StartError> {
         (opcode::Fallocate::CODE, "fallocate"),
     ] {
         if !probe.is_supported(code) {
-            return Err(StartError::KernelTooOld { missing: name });
+            return Err(StartError::lacking(name));
         }
     }
     Ok(ring)

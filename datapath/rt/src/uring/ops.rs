@@ -71,7 +71,7 @@ impl OpId {
 #[derive(Debug)]
 enum State {
     Vacant,
-    /// Submitted; a result may be there while a zero-copy notification is still to come.
+    /// Submitted; the result of a zero-copy send may be there while its notification is still to come.
     Running {
         keep: Keep,
         waker: Option<Waker>,
@@ -85,6 +85,8 @@ enum State {
         keep: Keep,
         /// The result is a descriptor per completion (multishot accept) or buffers to give back.
         multi: bool,
+        /// Only the notification of a zero-copy send is still to come.
+        lingering: bool,
     },
     Multi {
         waker: Option<Waker>,
@@ -105,6 +107,8 @@ pub(crate) struct Ops {
     slots: Vec<Slot>,
     vacant: Vec<u32>,
     in_flight: usize,
+    /// Those of them whose results are known (see [`Ops::lingering`]).
+    lingering: usize,
 }
 
 /// What a completion asks of its reaper.
@@ -137,6 +141,11 @@ impl Ops {
         self.in_flight
     }
 
+    /// Zero-copy sends that have their results: the kernel may read their memory until the peer has acknowledged it.
+    pub(super) fn lingering(&self) -> usize {
+        self.lingering
+    }
+
     fn free(&mut self, id: OpId) -> State {
         let entry = &mut self.slots[id.slot as usize];
         // Generations stay below the reserved values of `user_data`.
@@ -160,16 +169,21 @@ impl Ops {
         let state = self.state(id);
         match state {
             State::Vacant | State::Done { .. } => panic!("a completion for an operation that has ended"),
-            State::Running { result: first, .. } if more => {
-                // A zero-copy send: the data may still be read; the notification follows.
+            State::Running { result: first, waker, .. } if more => {
+                // A zero-copy send: the data may still be read, the notification follows. Whoever waits for the result
+                // has it already: a peer that acknowledges late must not hold up what is sent next.
                 *first = Some(result);
-                Completed::Wake(None)
+                let waker = waker.take();
+                self.lingering += 1;
+                Completed::Wake(waker)
             }
             State::Running { keep, waker, result: first } => {
+                let lingered = usize::from(first.is_some());
                 let result = first.unwrap_or(result);
                 let keep = std::mem::replace(keep, Keep::Nothing);
                 let waker = waker.take();
                 *state = State::Done { keep, result };
+                self.lingering -= lingered;
                 Completed::Wake(waker)
             }
             State::Multi { waker, results, ended } => {
@@ -177,11 +191,17 @@ impl Ops {
                 *ended = !more;
                 Completed::Wake(waker.take())
             }
-            State::Orphan { multi, .. } if more => {
-                let keep = if *multi { Keep::Descriptor(None) } else { Keep::Nothing };
+            State::Orphan { multi, lingering, keep } if more => {
+                // Of single operations only a zero-copy send has more to say, and only that keeps a view then.
+                let (multi, is_send) = (*multi, matches!(keep, Keep::View(_)));
+                *lingering = is_send;
+                self.lingering += usize::from(is_send);
+                let keep = if multi { Keep::Descriptor(None) } else { Keep::Nothing };
                 Completed::Orphan { keep, result, flags }
             }
-            State::Orphan { .. } => {
+            State::Orphan { lingering, .. } => {
+                let lingered = usize::from(*lingering);
+                self.lingering -= lingered;
                 let State::Orphan { keep, .. } = self.free(id) else { unreachable!("matched above") };
                 Completed::Orphan { keep, result, flags }
             }
@@ -224,6 +244,12 @@ impl Future for Op {
         {
             let mut ops = ring.0.ops.borrow_mut();
             match ops.state(self.id) {
+                // The operation goes on alone, with what it keeps, until its notification has come.
+                State::Running { keep, result: Some(result), .. } => {
+                    let (keep, result) = (std::mem::replace(keep, Keep::Nothing), *result);
+                    *ops.state(self.id) = State::Orphan { keep, multi: false, lingering: true };
+                    return Poll::Ready((result, Keep::Nothing));
+                }
                 State::Running { waker, .. } => {
                     *waker = Some(cx.waker().clone());
                     drop(ops);
@@ -244,9 +270,9 @@ impl Drop for Op {
         let Some(ring) = self.ring.take() else { return };
         let mut ops = ring.0.ops.borrow_mut();
         match ops.state(self.id) {
-            State::Running { keep, .. } => {
-                let keep = std::mem::replace(keep, Keep::Nothing);
-                *ops.state(self.id) = State::Orphan { keep, multi: false };
+            State::Running { keep, result, .. } => {
+                let (keep, lingering) = (std::mem::replace(keep, Keep::Nothing), result.is_some());
+                *ops.state(self.id) = State::Orphan { keep, multi: false, lingering };
                 drop(ops);
                 if self.cancel {
                     ring.cancel(self.id);
@@ -320,7 +346,7 @@ impl Drop for Multi {
             ops.free(self.id);
         } else {
             let keep = if self.accept { Keep::Descriptor(None) } else { Keep::Nothing };
-            *ops.state(self.id) = State::Orphan { keep, multi: self.accept };
+            *ops.state(self.id) = State::Orphan { keep, multi: self.accept, lingering: false };
         }
         drop(ops);
         if !ended {
@@ -328,10 +354,107 @@ impl Drop for Multi {
         }
         for (result, flags) in left {
             if let Some(id) = cqueue::buffer_select(flags) {
-                self.ring.discard(id);
+                self.ring.give_back(id);
             } else if self.accept {
                 Keep::Descriptor(None).dispose(result, flags);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::context::{self, Driver};
+    use crate::{Executor, ExecutorOptions};
+
+    /// The kernel's flags of a completion: more to come, and the notification of a zero-copy send.
+    const MORE: u32 = 1 << 1;
+    const NOTIFICATION: u32 = 1 << 3;
+
+    fn ring() -> Ring {
+        context::with(|core| match &core.driver {
+            Driver::Uring(ring) => ring.clone(),
+            Driver::Sim(_) => unreachable!("this test runs on a ring"),
+        })
+    }
+
+    fn run<F: Future + 'static>(main: F) -> F::Output {
+        Executor::start(&ExecutorOptions::default()).expect("io_uring works here").run(main)
+    }
+
+    /// A send that the kernel never hears of: the test is the kernel.
+    fn send(ring: &Ring) -> (Op, OpId) {
+        let id = ring.0.ops.borrow_mut().start(Keep::View(View::copy_of(b"data")));
+        (Op::new(ring.clone(), id), id)
+    }
+
+    fn keeps_data(ring: &Ring, id: OpId) -> bool {
+        let mut ops = ring.0.ops.borrow_mut();
+        matches!(
+            ops.state(id),
+            State::Running { keep: Keep::View(_), .. } | State::Orphan { keep: Keep::View(_), .. }
+        )
+    }
+
+    fn counts(ring: &Ring) -> (usize, usize) {
+        let ops = ring.0.ops.borrow();
+        (ops.in_flight(), ops.lingering())
+    }
+
+    #[test]
+    fn a_zero_copy_send_has_its_result_before_the_peer_has_the_data() {
+        run(async {
+            let ring = ring();
+            let before = counts(&ring).0;
+            let (op, id) = send(&ring);
+            let op = crate::spawn(op);
+            crate::yield_now().await;
+            ring.complete(id.user_data(), 4, MORE);
+            let result = crate::time::timeout(Duration::from_secs(5), op).await;
+            assert!(matches!(result, Ok(Ok((4, Keep::Nothing)))), "{result:?}");
+            assert!(keeps_data(&ring, id) && !ring.busy() && ring.lingers());
+            assert_eq!(counts(&ring), (before + 1, 1));
+            ring.complete(id.user_data(), 0, NOTIFICATION);
+            assert_eq!(counts(&ring), (before, 0));
+        });
+    }
+
+    #[test]
+    fn a_zero_copy_send_given_up_keeps_its_data_until_the_notification() {
+        run(async {
+            let ring = ring();
+            let before = counts(&ring).0;
+            for known in [false, true] {
+                let (op, id) = send(&ring);
+                if known {
+                    ring.complete(id.user_data(), 4, MORE);
+                }
+                drop(op);
+                if !known {
+                    assert!(ring.busy());
+                    ring.complete(id.user_data(), 4, MORE);
+                }
+                assert!(keeps_data(&ring, id) && ring.lingers());
+                ring.complete(id.user_data(), 0, NOTIFICATION);
+                assert_eq!(counts(&ring), (before, 0), "{known}");
+            }
+        });
+    }
+
+    #[test]
+    fn an_executor_ends_though_a_peer_never_acknowledges() {
+        let start = run(async {
+            let ring = ring();
+            let (op, id) = send(&ring);
+            ring.complete(id.user_data(), 4, MORE);
+            assert_eq!(op.await.0, 4);
+            crate::time::now()
+        });
+        let end = run(async { crate::time::now() });
+        assert!(end.since(start) >= Duration::from_millis(400), "it waits a moment");
+        assert!(end.since(start) < Duration::from_secs(10), "but not for ever");
     }
 }

@@ -63,7 +63,7 @@ impl Pool {
         let segments_max = (bytes_max / SEGMENT).clamp(1, usize::from(u16::MAX));
         ring.submitter()
             .register_buffers_sparse(segments_max as u32)
-            .map_err(|error| StartError::from_registration(&error, bytes_max))?;
+            .map_err(|error| StartError::from_setup(&error))?;
         let mut pool = Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             segments: Vec::new(),
@@ -72,7 +72,7 @@ impl Pool {
             taken_pages: 0,
             leaked: false,
         };
-        pool.grow(ring).map_err(|error| StartError::from_registration(&error, SEGMENT))?;
+        pool.grow(ring).map_err(|error| StartError::from_setup(&error))?;
         Ok(pool)
     }
 

@@ -77,6 +77,8 @@ impl RecvRing {
         }
     }
 
+    /// The kernel has picked a buffer. Counted when the completion is reaped, not when somebody looks at it: a buffer
+    /// that waits in the results of a receive is not there for others.
     pub(super) fn taken(&mut self) {
         self.available -= 1;
     }
@@ -121,11 +123,7 @@ pub(crate) struct Provided {
 
 impl Provided {
     pub(super) fn new(ring: &Ring, id: u16, len: usize) -> Self {
-        let start = {
-            let mut recv = ring.0.recv.borrow_mut();
-            recv.taken();
-            recv.start(id)
-        };
+        let start = ring.0.recv.borrow().start(id);
         assert!(len <= BUFFER, "the kernel filled more than the buffer");
         Self { ring: ring.clone(), id, start, len }
     }

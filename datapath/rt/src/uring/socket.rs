@@ -3,10 +3,10 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::rc::Rc;
 
-use io_uring::{cqueue, opcode};
+use io_uring::{cqueue, opcode, squeue};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::files::entry_for;
@@ -20,7 +20,6 @@ use crate::net::{Address, LARGE, ZERO_COPY_MIN};
 #[derive(Debug)]
 pub(crate) struct UringListener {
     registered: Registered,
-    fd: OwnedFd,
     accept: Option<Multi>,
 }
 
@@ -49,15 +48,30 @@ impl UringListener {
             Address::Unix(path) => net::bind(&fd, &net::SocketAddrUnix::new(path)?)?,
         }
         net::listen(&fd, 1024)?;
-        let registered = Registered::new(ring, fd.as_fd())?;
-        Ok(Self { registered, fd, accept: None })
+        Ok(Self { registered: Registered::new(ring, fd)?, accept: None })
     }
 
     pub(crate) fn local_address(&self) -> io::Result<Address> {
-        Address::from_any(&net::getsockname(&self.fd)?)
+        Address::from_any(&net::getsockname(self.registered.fd())?)
     }
 
     pub(crate) async fn accept(&mut self) -> io::Result<(UringReader, UringWriter, Address)> {
+        loop {
+            let fd = self.next().await?;
+            tune(&fd);
+            let peer = match net::getpeername(&fd) {
+                Ok(Some(peer)) => Address::from_any(&peer)?,
+                Ok(None) => Address::Unix(std::path::PathBuf::new()),
+                // It has reset the connection meanwhile. That is its affair, not trouble of the listener.
+                Err(rustix::io::Errno::NOTCONN) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let (reader, writer) = split(Registered::new(self.registered.ring(), fd)?, &peer);
+            return Ok((reader, writer, peer));
+        }
+    }
+
+    async fn next(&mut self) -> io::Result<OwnedFd> {
         let ring = self.registered.ring().clone();
         let target = self.registered.target();
         let accept = &mut self.accept;
@@ -80,14 +94,7 @@ impl UringListener {
         })
         .await?;
         // SAFETY: the kernel has just made this descriptor for us.
-        let fd = unsafe { OwnedFd::from_raw_fd(result as i32) };
-        tune(&fd);
-        let peer = net::getpeername(&fd).map_err(io::Error::from).and_then(|peer| match peer {
-            Some(peer) => Address::from_any(&peer),
-            None => Ok(Address::Unix(std::path::PathBuf::new())),
-        })?;
-        let (reader, writer) = split(&ring, fd)?;
-        Ok((reader, writer, peer))
+        Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
     }
 }
 
@@ -96,33 +103,39 @@ pub(crate) async fn connect(ring: &Ring, address: &Address) -> io::Result<(Uring
     tune(&fd);
     let mut storage: Box<libc::sockaddr_storage> = Box::new(address.storage()?);
     let len = address.storage_len();
-    let registered = Registered::new(ring, fd.as_fd())?;
+    let registered = Registered::new(ring, fd)?;
     let start: *const libc::sockaddr = (&raw mut *storage).cast();
     let entry = entry_for!(registered.target(), |fd| opcode::Connect::new(fd, start, len).build());
     outcome(ring.submit(entry, Keep::Address(storage)).cancel_on_drop().await.0)?;
-    drop(registered);
-    split(ring, fd)
+    Ok(split(registered, address))
 }
 
 #[derive(Debug)]
 struct Socket {
     registered: Registered,
-    fd: OwnedFd,
-    zero_copy: Cell<bool>,
+    /// Sends from this size on are zero-copy, in bytes.
+    zero_copy_min: Cell<usize>,
 }
 
-fn split(ring: &Ring, fd: OwnedFd) -> io::Result<(UringReader, UringWriter)> {
-    let registered = Registered::new(ring, fd.as_fd())?;
-    // On loopback and Unix sockets the kernel copies a "zero-copy" send after all, and charges for the attempt.
-    let zero_copy = match net::getpeername(&fd)?.map(|peer| Address::from_any(&peer)) {
-        Some(Ok(Address::Tcp(peer))) => !peer.ip().is_loopback(),
-        _ => false,
-    };
-    let socket = Rc::new(Socket { registered, fd, zero_copy: Cell::new(zero_copy) });
-    Ok((
+fn split(registered: Registered, peer: &Address) -> (UringReader, UringWriter) {
+    let zero_copy_min = if is_remote(&registered, peer) { ZERO_COPY_MIN } else { usize::MAX };
+    let socket = Rc::new(Socket { registered, zero_copy_min: Cell::new(zero_copy_min) });
+    (
         UringReader { socket: Rc::clone(&socket), multi: None, eof: false, large: false },
         UringWriter { socket },
-    ))
+    )
+}
+
+/// Whether what is sent leaves this host. On loopback, be it to an address of a network card, and on Unix sockets the
+/// kernel copies a "zero-copy" send after all, and charges for the attempt.
+fn is_remote(registered: &Registered, peer: &Address) -> bool {
+    let Address::Tcp(peer) = peer else { return false };
+    let local = net::getsockname(registered.fd()).map_err(io::Error::from);
+    let same = matches!(
+        local.and_then(|local| Address::from_any(&local)),
+        Ok(Address::Tcp(local)) if local.ip() == peer.ip()
+    );
+    !peer.ip().is_loopback() && !same
 }
 
 /// The receiving half.
@@ -146,13 +159,8 @@ impl UringReader {
                 while !ring.0.recv.borrow().has_room() {
                     ring.0.recv_room.notified().await;
                 }
-                if std::mem::take(&mut self.large) {
-                    return self.recv_once(&ring).await;
-                }
-                let entry =
-                    entry_for!(self.socket.registered.target(), |fd| opcode::RecvMulti::new(fd, GROUP)
-                        .build());
-                self.multi = Some(ring.submit_multi(entry));
+                // It is kept like a standing one: a caller that gives up waiting loses nothing.
+                self.multi = Some(ring.submit_multi(self.entry()));
             }
             let multi = self.multi.as_mut().expect("armed above");
             match poll_fn(|cx| multi.poll_next(cx)).await {
@@ -166,19 +174,17 @@ impl UringReader {
         }
     }
 
-    async fn recv_once(&mut self, ring: &Ring) -> io::Result<Option<Provided>> {
-        let entry = entry_for!(self.socket.registered.target(), |fd| {
-            opcode::Recv::new(fd, std::ptr::null_mut(), super::recv::BUFFER as u32).buf_group(GROUP).build()
-        });
-        let entry = entry.flags(io_uring::squeue::Flags::BUFFER_SELECT);
-        let mut multi = ring.submit_multi(entry);
-        while let Some((result, flags)) = poll_fn(|cx| multi.poll_next(cx)).await {
-            if let Some(received) = self.received(ring, result, flags)? {
-                return Ok(received);
-            }
+    /// A standing receive, or, where a direct one is likely to follow, a single one.
+    fn entry(&mut self) -> squeue::Entry {
+        let target = self.socket.registered.target();
+        if !std::mem::take(&mut self.large) {
+            return entry_for!(target, |fd| opcode::RecvMulti::new(fd, GROUP).build());
         }
-        // Out of buffers: the caller's loop waits for one and arms multishot.
-        Box::pin(self.recv()).await
+        let len = super::recv::BUFFER as u32;
+        let entry = entry_for!(target, |fd| {
+            opcode::Recv::new(fd, std::ptr::null_mut(), len).buf_group(GROUP).build()
+        });
+        entry.flags(squeue::Flags::BUFFER_SELECT)
     }
 
     /// Some(data), Some(None) at the end of the stream, None when buffers ran out and the receive must be armed again.
@@ -272,10 +278,11 @@ impl UringReader {
         let Some(multi) = &mut self.multi else { return Ok(None) };
         multi.stop();
         while let Some((result, flags)) = poll_fn(|cx| multi.poll_next(cx)).await {
-            if let Some(id) = cqueue::buffer_select(flags)
-                && result > 0
-            {
-                return Ok(Some(Provided::new(&ring, id, result as usize)));
+            if let Some(id) = cqueue::buffer_select(flags) {
+                let part = Provided::new(&ring, id, usize::try_from(result).unwrap_or(0));
+                if result > 0 {
+                    return Ok(Some(part));
+                }
             }
             match result {
                 0 => self.eof = true,
@@ -323,14 +330,14 @@ impl UringWriter {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         let ring = self.socket.registered.ring();
         let target = self.socket.registered.target();
-        if data.len() >= ZERO_COPY_MIN && self.socket.zero_copy.get() {
+        if data.len() >= self.socket.zero_copy_min.get() {
             let index = data.registered();
             let entry = entry_for!(target, |fd| {
                 opcode::SendZc::new(fd, start, len).flags(flags).buf_index(index).build()
             });
             match outcome(ring.submit(entry, Keep::View(data.clone())).cancel_on_drop().await.0) {
                 Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                    self.socket.zero_copy.set(false)
+                    self.set_zero_copy_min(usize::MAX);
                 }
                 other => return other,
             }
@@ -383,9 +390,13 @@ impl UringWriter {
         )
     }
 
+    pub(crate) fn set_zero_copy_min(&self, bytes: usize) {
+        self.socket.zero_copy_min.set(bytes);
+    }
+
     /// Ends the connection in both directions: a receive under way completes.
     pub(crate) fn shutdown(&self) {
         // The peer may have gone already; then there is nothing left to end.
-        let _gone = net::shutdown(&self.socket.fd, net::Shutdown::Both);
+        let _gone = net::shutdown(self.socket.registered.fd(), net::Shutdown::Both);
     }
 }

@@ -9,3 +9,4 @@ mod sim_process;
 mod sim_storm;
 mod sim_world;
 mod uring_basic;
+mod uring_edges;

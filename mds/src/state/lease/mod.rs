@@ -31,6 +31,10 @@ mod tests;
 use super::command::LeaseMode;
 use super::ids::{ClientId, CsId, Epoch};
 
+/// How many clients may have a lease back. Those with the lowest ids, which are the longest gone, are forgotten first: for them
+/// it is lost.
+const RESUMABLE_MAX: usize = 1024;
+
 /// Where a lease stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -254,6 +258,8 @@ impl Lease {
         if matches!(how, End::Expired | End::TakenOver | End::Reopened) {
             let at = self.resumable.partition_point(|other| *other < client);
             self.resumable.insert(at, client);
+            let surplus = self.resumable.len().saturating_sub(RESUMABLE_MAX);
+            self.resumable.drain(..surplus);
         }
         if matches!(how, End::TakenOver | End::Reopened) && !self.phase.is_held() {
             self.reserved_for = Some(client);

@@ -389,3 +389,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn c13_those_who_may_come_back_are_not_remembered_without_end() {
+    let mut lease = Lease::default();
+    let all_live = |_| true;
+    let nobody = Vec::new;
+    let now = Circumstances { generation: 1, needs_reconcile: false, is_live: &all_live, to_fence: &nobody };
+    let stays = ClientId(1);
+    assert_eq!(lease.open(stays, LeaseMode::Shared, now), Verdict::Granted);
+    for n in 0..RESUMABLE_MAX as u32 + 5 {
+        let client = ClientId(3000 + n);
+        assert_eq!(lease.open(client, LeaseMode::Shared, now), Verdict::Granted);
+        lease.end(client, End::Expired);
+    }
+    assert_eq!(lease.resumable().len(), RESUMABLE_MAX);
+    assert_eq!(lease.check(), Ok(()));
+    assert_eq!(lease.resume(ClientId(3000), LeaseMode::Shared, now), Verdict::Lost);
+    assert_eq!(lease.resume(ClientId(3005), LeaseMode::Shared, now), Verdict::Granted);
+}

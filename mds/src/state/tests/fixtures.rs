@@ -6,6 +6,7 @@
 //! - `v1/command-NN-NAME.bin`: one command of each kind, every field set.
 //! - `v1/history.log`: a log (32-bit little-endian length, then the command, and so on).
 //! - `v1/snapshot.bin`: the snapshot after that log.
+//! - `v1/server`: the files of a server's directory, for `log::fixtures`.
 
 use super::*;
 use crate::state::servers::Standing;
@@ -288,8 +289,18 @@ fn every_fixture_is_listed_with_its_checksum() {
             name.to_owned()
         })
         .collect();
-    let files = std::fs::read_dir(folder().join("v1")).expect("the fixtures");
-    let there: BTreeSet<String> =
-        files.map(|file| format!("v1/{}", file.expect("a fixture").file_name().display())).collect();
+    let mut there = BTreeSet::new();
+    let mut folders = vec!["v1".to_owned()];
+    while let Some(below) = folders.pop() {
+        for entry in std::fs::read_dir(folder().join(&below)).expect("the fixtures") {
+            let entry = entry.expect("a fixture");
+            let name = format!("{below}/{}", entry.file_name().display());
+            if entry.file_type().expect("a file or folder").is_dir() {
+                folders.push(name);
+            } else {
+                there.insert(name);
+            }
+        }
+    }
     assert_eq!(listed, there);
 }

@@ -1,0 +1,6 @@
+//! `cs_engine::format::fuzz::record` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _accepted = cs_engine::format::fuzz::record(data);
+});

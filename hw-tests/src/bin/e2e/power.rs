@@ -1,0 +1,186 @@
+//! Power cuts on disks that forget.
+
+use std::path::PathBuf;
+
+use hw_tests::cluster::{Cluster, Options};
+use hw_tests::forgetting_disk::{self, CutReport, ForgettingDisk};
+use hw_tests::load::LoadError;
+
+use crate::scene::{Loads, Scene, VOLUME, Works};
+
+/// Room for a journal, the chunks and ext4's own things.
+const DISK_BYTES: u64 = 1 << 30;
+const MDS_DISK_BYTES: u64 = 256 << 20;
+/// Answers per load before a cut.
+const ANSWERS: u64 = 700;
+const EIO: u32 = 5;
+
+/// Whose power is cut.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    /// One chunk server's; the others and the client go on.
+    One(usize),
+    /// All chunk servers'; the metadata server and the client go on.
+    AllServers,
+    /// Everything's.
+    Everything,
+}
+
+const CUTS: &[Cut] = &[
+    Cut::One(0),
+    Cut::Everything,
+    Cut::One(2),
+    Cut::AllServers,
+    Cut::Everything,
+    Cut::AllServers,
+    Cut::One(1),
+];
+
+/// The disks, in the order: chunk servers, metadata server.
+struct Disks {
+    disks: Vec<(ForgettingDisk, PathBuf)>,
+}
+
+impl Disks {
+    fn make(scene: &Scene) -> Self {
+        let make = |number: u64| {
+            let dir = scene.dir.join(format!("disk{number}"));
+            let size = if number < 3 { DISK_BYTES } else { MDS_DISK_BYTES };
+            let seed = scene.settings.seed * 100 + number;
+            let sector = if number == 1 { 4096 } else { 512 };
+            let options = forgetting_disk::Options { seed, sector, ..Default::default() };
+            let mut disk = ForgettingDisk::create(&dir, size, options).expect("root and FUSE");
+            disk.attach().expect("a loop device");
+            disk.mkfs().expect("formats");
+            let point = dir.join("mnt");
+            disk.mount(&point).expect("mounts");
+            (disk, point)
+        };
+        Self { disks: (0..4).map(make).collect() }
+    }
+
+    /// Takes the power of these disks and of the machines they are in, and brings it back. Returns what was lost.
+    fn cut(&mut self, cluster: &mut Cluster, which: &[usize]) -> CutReport {
+        // A machine stops in the moment its disk does: nobody there sees the disk fail.
+        for &index in which {
+            node(cluster, index).pause().works("pause");
+        }
+        let mut sum = CutReport::default();
+        for &index in which {
+            let report = self.disks[index].0.power_cut().expect("it was on");
+            sum.writes_lost += report.writes_lost;
+            sum.writes_torn += report.writes_torn;
+            sum.writes_kept += report.writes_kept;
+        }
+        for &index in which {
+            let node = node(cluster, index);
+            node.kill().works("kill");
+            node.reboot().works("reboot");
+            let (disk, point) = &mut self.disks[index];
+            disk.detach().expect("nobody uses it");
+            disk.power_on().expect("comes back");
+            // Replays ext4's journal; then it must be clean.
+            disk.mount(point).expect("mounts again");
+            disk.unmount().expect("nobody uses it");
+            disk.check().expect("ext4 is clean after the cut");
+            disk.mount(point).expect("mounts again");
+        }
+        sum
+    }
+
+    fn check(&mut self) {
+        for (disk, _) in &mut self.disks {
+            disk.unmount().expect("nobody uses it");
+            disk.check().expect("ext4 is clean at the end");
+        }
+    }
+}
+
+fn node(cluster: &mut Cluster, index: usize) -> &mut hw_tests::cluster::Node {
+    let Cluster { servers, mds, .. } = cluster;
+    servers.get_mut(index).unwrap_or(mds)
+}
+
+/// What a completed flush covered is there after cuts of one chunk server, of all, and of everything; the file systems
+/// and the chunk servers' own structures are clean.
+pub(crate) fn power_cuts(scene: &Scene) {
+    let mut disks = Disks::make(scene);
+    scene.say("four disks that forget");
+    let repository = |index: usize| disks.disks[index].1.join("repository");
+    let options = Options {
+        mds: repository(3),
+        servers: (0..3).map(repository).collect(),
+        machines: true,
+        ..Options::plain(&scene.dir, &scene.settings.binaries)
+    };
+    let mut cluster = scene.cluster_of(options);
+    let mut loads = Loads::new(scene.settings.seed).rarely_flushed();
+    cluster.export(VOLUME).works("export");
+    for (number, &cut) in (1..).zip(CUTS) {
+        let report = match cut {
+            Cut::One(index) => cut_one(&mut cluster, &mut disks, &mut loads, index),
+            Cut::AllServers => cut_servers(&mut cluster, &mut disks, &mut loads),
+            Cut::Everything => cut_everything(&mut cluster, &mut disks, &mut loads),
+        };
+        scene.say(format!(
+            "cut {number}, {cut:?}: {} unflushed writes lost, {} torn, {} kept; nothing missing; {}",
+            report.writes_lost,
+            report.writes_torn,
+            report.writes_kept,
+            loads.counts()
+        ));
+    }
+    cluster.stop_all().works("orderly stop");
+    cluster.check_all().works("check");
+    drop(cluster);
+    disks.check();
+    scene.say("stopped in order, checked; ext4 clean");
+}
+
+/// The others hold all that was acknowledged: the client sees a pause and no error.
+fn cut_one(cluster: &mut Cluster, disks: &mut Disks, loads: &mut Loads, index: usize) -> CutReport {
+    let (outcomes, report) = loads.run(cluster, |cluster, watch| {
+        assert!(watch.advances(ANSWERS), "the load does not advance");
+        let report = disks.cut(cluster, &[index]);
+        cluster.start_all().works("start after the cut");
+        assert!(watch.advances(ANSWERS), "the load does not go on after the cut of one chunk server");
+        report
+    });
+    for outcome in outcomes {
+        outcome.expect("the client sees no error");
+    }
+    loads.judge_acknowledged(cluster);
+    report
+}
+
+/// What was not flushed may be lost on every member: the client must be told, by EIO, and the volume is opened anew.
+fn cut_servers(cluster: &mut Cluster, disks: &mut Disks, loads: &mut Loads) -> CutReport {
+    let (outcomes, report) = loads.run(cluster, |cluster, watch| {
+        assert!(watch.advances(ANSWERS), "the load does not advance");
+        let report = disks.cut(cluster, &[0, 1, 2]);
+        cluster.start_all().works("start after the cut");
+        // It ends with EIO, or goes on if nothing was at stake.
+        watch.advances(ANSWERS);
+        report
+    });
+    for outcome in outcomes {
+        let is_told = matches!(outcome, Ok(()) | Err(LoadError::Refused { error: EIO, .. }));
+        assert!(is_told, "the client is told with EIO or goes on: {outcome:?}");
+    }
+    cluster.kill_export().works("kill the export");
+    cluster.export(VOLUME).works("export after the cut");
+    loads.judge(cluster);
+    report
+}
+
+fn cut_everything(cluster: &mut Cluster, disks: &mut Disks, loads: &mut Loads) -> CutReport {
+    let (_, report) = loads.run(cluster, |cluster, watch| {
+        assert!(watch.advances(ANSWERS), "the load does not advance");
+        cluster.kill_export().works("kill the export");
+        disks.cut(cluster, &[0, 1, 2, 3])
+    });
+    cluster.start_all().works("start after the cut");
+    cluster.export(VOLUME).works("export after the cut");
+    loads.judge(cluster);
+    report
+}

@@ -1,0 +1,47 @@
+//! What a set of runs must have met, so that "no violation" says something.
+
+use cs_engine::engine::recovery::Row;
+
+/// Faults of the simulator that whole clusters are not exposed to, and why.
+const LEFT_OUT: &[(&str, &str)] = &[
+    (
+        "disk.write-error",
+        "the replicas of that disk are gone for good (C4), and nothing goes on without a member yet (C3)",
+    ),
+    ("disk.flush-error", "the same"),
+    (
+        "kill.write-partial",
+        "takes a kill in the middle of a large write; met by the chunk server's own simulation",
+    ),
+    ("net.timeout", "the connection layer gives a silent peer up long before TCP does"),
+    ("net.connect-timeout", "the same"),
+    (
+        "net.window-full",
+        "takes more bytes under way than a volume lets out; met by the tests of the executor",
+    ),
+];
+
+/// Names of faults that every larger set of runs meets.
+pub fn required() -> impl Iterator<Item = &'static str> {
+    let left_out = |name: &&str| LEFT_OUT.iter().any(|(other, _)| other == name);
+    rt::sim::FAULTS.iter().copied().filter(move |name| !left_out(name))
+}
+
+/// Names of the rows of the chunk server's recovery table. Some take so rare a moment that only the chunk server's own
+/// simulation (`cs-engine/tests/it/simulated.rs`) can be asked to meet all of them.
+pub fn rows() -> impl Iterator<Item = &'static str> {
+    Row::ALL.iter().map(|row| row.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_exists() {
+        for (name, _) in LEFT_OUT {
+            assert!(rt::sim::FAULTS.contains(name), "{name}");
+        }
+        assert_eq!(required().count(), rt::sim::FAULTS.len() - LEFT_OUT.len());
+    }
+}

@@ -1,0 +1,59 @@
+//! The simulator finds what it is there to find, and finds it again.
+
+use sim::run::{RunOptions, run};
+
+/// Seeds within which a deliberate bug must be found.
+const SEEDS: u64 = 100;
+
+/// Whether only quick tests are wanted.
+fn quick() -> bool {
+    std::env::var_os("VSTORAGE_QUICK").is_some()
+}
+
+/// The first seed that finds a deliberate bug, and what it says.
+fn caught(planted: &str) -> Option<(u64, String)> {
+    (1..=SEEDS).find_map(|seed| {
+        let report = run(&RunOptions { planted: Some(planted.into()), ..RunOptions::new(seed) });
+        report.violations.first().map(|violation| (seed, violation.clone()))
+    })
+}
+
+fn must_catch(planted: &str, rules: &[&str]) {
+    if quick() {
+        return;
+    }
+    let (seed, violation) =
+        caught(planted).unwrap_or_else(|| panic!("{planted}: not found by {SEEDS} seeds"));
+    println!("{planted}: seed {seed}: {violation}");
+    assert!(rules.iter().any(|rule| violation.contains(rule)), "{planted}: seed {seed}: {violation}");
+}
+
+#[test]
+fn a_flush_that_is_skipped_is_caught() {
+    must_catch("flush-skipped", &["C4", "C5"]);
+}
+
+#[test]
+fn an_answer_before_the_journal_is_caught() {
+    must_catch("acked-before-journal", &["C3", "C4", "C5"]);
+}
+
+#[test]
+fn an_epoch_that_is_ignored_is_caught() {
+    must_catch("epoch-ignored", &["C1", "C2", "C3", "C4", "C5"]);
+}
+
+#[test]
+fn a_reconciliation_that_is_skipped_is_caught() {
+    must_catch("reconcile-skipped", &["C3", "C4", "C5"]);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let options = RunOptions { operations: 400, faults: 4, ..RunOptions::new(7) };
+    let (first, second) = (run(&options), run(&options));
+    assert_eq!(first.violations, Vec::<String>::new());
+    assert_eq!((first.hash, first.steps, first.elapsed), (second.hash, second.steps, second.elapsed));
+    let other = run(&RunOptions { seed: 8, ..options });
+    assert_ne!(first.hash, other.hash);
+}
