@@ -10,9 +10,16 @@ use rt::sim::{DiskFault, DiskFaultKind, HostId};
 use crate::cluster::{CHUNK_SERVERS, CLIENTS, CS_DIR, Cluster, Part};
 use crate::workload::Shared;
 
+/// A client is cut off for at least this long: longer than the lease that it has in these runs...
+const ISOLATION_MIN: Duration = Duration::from_millis(9_000);
+/// ...and at most this long: shorter than its connections live.
+const ISOLATION_MAX: Duration = Duration::from_millis(14_500);
+
 /// Strikes until `count` faults have struck and the clients are done, or only until the count is reached.
 pub async fn strike(cluster: &Rc<Cluster>, count: usize) {
     let cuts = Rc::new(RefCell::new(vec![None; CHUNK_SERVERS]));
+    // Some runs are mostly about who may write (C1, C2).
+    let succession = rt::random::below(4) == 0;
     for _ in 0..count {
         rt::time::sleep(Duration::from_millis(50 + rt::random::below(1500))).await;
         for _ in 0..rt::random::below(200) {
@@ -22,6 +29,11 @@ pub async fn strike(cluster: &Rc<Cluster>, count: usize) {
                 break;
             }
             rt::time::sleep(Duration::from_micros(100)).await;
+        }
+        if succession && rt::random::below(3) > 0 {
+            isolate(cluster);
+            rt::time::sleep(ISOLATION_MAX).await;
+            continue;
         }
         one(cluster, &cuts).await;
         if rt::random::below(3) == 0 {
@@ -209,11 +221,17 @@ fn damage(cluster: &Cluster) {
 /// Keeps a client from everybody, or slows it down, about as long as its lease lasts: what it has sent comes after
 /// another client has got its volume (C2).
 fn isolate(cluster: &Rc<Cluster>) {
-    let part = Part::Client(rt::random::below(CLIENTS as u64) as usize);
-    let host = cluster.host(part);
+    let client = rt::random::below(CLIENTS as u64) as usize;
+    let host = cluster.host(Part::Client(client));
+    let held = cluster.shared.open.borrow()[client];
+    for (other, wanted) in cluster.shared.wanted.borrow_mut().iter_mut().enumerate().take(CLIENTS) {
+        if other != client {
+            *wanted = held;
+        }
+    }
     let others: Vec<HostId> = parts().map(|part| cluster.host(part)).filter(|&other| other != host).collect();
-    let lasting = Duration::from_millis(8_000 + rt::random::below(6_000));
-    if rt::random::below(2) == 0 {
+    let lasting = ISOLATION_MIN + (ISOLATION_MAX - ISOLATION_MIN) * rt::random::below(100) as u32 / 100;
+    if rt::random::below(3) == 0 {
         for &other in &others {
             control::delay(host, other, lasting, lasting);
         }

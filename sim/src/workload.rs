@@ -26,6 +26,8 @@ pub struct Shared {
     pub keys: RefCell<Vec<Option<SessionKey>>>,
     /// The volume each client has open, or had when it was killed: it is kept for that client.
     pub open: RefCell<Vec<Option<usize>>>,
+    /// A volume that a client shall take next, because its holder is cut off.
+    pub wanted: RefCell<Vec<Option<usize>>>,
     /// Set once faults are over.
     pub calm: Cell<bool>,
     /// A write of the first chunk server may have landed anywhere on its disk.
@@ -59,6 +61,7 @@ impl Shared {
             epochs: RefCell::new(vec![0; volumes]),
             keys: RefCell::new(vec![None; clients]),
             open: RefCell::new(vec![None; clients]),
+            wanted: RefCell::new(vec![None; clients]),
             ..Self::default()
         })
     }
@@ -94,7 +97,7 @@ pub struct Job {
 }
 
 /// Operations of a client on a volume before it lets another client have it.
-const ROUND: u64 = 150;
+const ROUND: u64 = 60;
 /// Average pause of a worker between two operations, in microseconds: the work shall last as long as the faults.
 const THINK_US: u64 = 30_000;
 
@@ -132,6 +135,8 @@ pub async fn run(shared: Rc<Shared>, master: Rc<Master>, servers: Rc<Servers>, j
         let mut job = job.clone();
         if let Some(kept) = shared.open.borrow()[job.client] {
             job.volume = kept;
+        } else if let Some(wanted) = shared.wanted.borrow_mut()[job.client].take() {
+            job.volume = wanted;
         } else if rt::random::below(3) == 0 {
             job.volume = rt::random::below(job.volumes as u64) as usize;
         }
@@ -167,10 +172,19 @@ pub async fn open(shared: &Shared, session: &Rc<Session>, servers: &Rc<Servers>,
     loop {
         match Volume::open(session, servers, &path(job.volume), &options).await {
             Ok(volume) => {
-                let before = std::mem::replace(&mut shared.epochs.borrow_mut()[job.volume], volume.epoch());
-                if volume.epoch() <= before {
-                    shared.violation(format!("C1: epoch {:#x} granted after {before:#x}", volume.epoch()));
+                let newest = shared.epochs.borrow()[job.volume];
+                if volume.epoch() == newest {
+                    shared.violation(format!("C1: epoch {newest:#x} granted twice"));
                 }
+                if volume.epoch() <= newest {
+                    // The answer was so long on its way that somebody else was granted since: nothing can be written.
+                    let outcome = volume.write(0, Buf::zeroed(SECTOR as usize).freeze()).await;
+                    if outcome.is_ok() {
+                        shared.violation(format!("C1: written at {:#x} after {newest:#x}", volume.epoch()));
+                    }
+                    continue;
+                }
+                shared.epochs.borrow_mut()[job.volume] = volume.epoch();
                 let doubtful = shared.oracles.borrow_mut()[job.volume].fence(now());
                 // What an earlier holder left unanswered has happened or not, once and for all (C2).
                 for sectors in doubtful {
