@@ -235,7 +235,8 @@ impl Cluster {
                 .output()
                 .map_err(|source| Error::Spawn { program: "vstorage-csd".into(), source })?;
             if !output.status.success() {
-                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                let text = [output.stdout, output.stderr].concat();
+                let text = String::from_utf8_lossy(&text);
                 return Err(failed(format!("{}:\n{text}", repository.display())));
             }
         }

@@ -47,22 +47,26 @@ impl BlockDevice {
         std::fs::create_dir_all(&parent).map_err(|source| Error::Read { path: parent.clone(), source })?;
         std::fs::write(&file, b"").map_err(|source| Error::Read { path: file.clone(), source })?;
         let uri = format!("nbd+unix:///?socket={}", socket.display());
+        // It says that its server is gone when that is killed on purpose.
+        let log = parent.join("nbdfuse.log");
+        let said = std::fs::File::create(&log).map_err(|source| Error::Read { path: log.clone(), source })?;
         let child = Command::new("nbdfuse")
             .args(["-o", "allow_other"])
             .arg(&file)
             .arg(&uri)
             .stdin(Stdio::null())
+            .stderr(said)
             .spawn()
             .map_err(|source| Error::Spawn { program: "nbdfuse".into(), source })?;
         let mut this = device(Kind::Fuse(child), String::new());
-        this.wait_for_fuse(&file)?;
+        this.wait_for_fuse(&file, &log)?;
         let found = tool("losetup", &["--find", "--show", "--direct-io=on", &file.display().to_string()])?;
         this.path = found.trim().to_owned();
         Ok(this)
     }
 
     /// Waits until nbdfuse has mounted: the mount shows as a change of /proc/self/mountinfo, which can be polled.
-    fn wait_for_fuse(&mut self, file: &Path) -> Result<(), Error> {
+    fn wait_for_fuse(&mut self, file: &Path, log: &Path) -> Result<(), Error> {
         let mounts = std::fs::File::open("/proc/self/mountinfo")
             .map_err(|source| Error::Read { path: "/proc/self/mountinfo".into(), source })?;
         for _ in 0..100 {
@@ -72,7 +76,10 @@ impl BlockDevice {
             if let Kind::Fuse(child) = &mut self.kind
                 && let Ok(Some(status)) = child.try_wait()
             {
-                return Err(failed(format!("nbdfuse ended with {status} before it served the export")));
+                return Err(failed(format!(
+                    "nbdfuse ended with {status} before it served the export; see {}",
+                    log.display()
+                )));
             }
             let mut fds = [rustix::event::PollFd::new(&mounts, rustix::event::PollFlags::PRI)];
             let limit = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };

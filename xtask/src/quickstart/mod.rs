@@ -102,7 +102,7 @@ fn use_cluster(
     cluster.vstorage(&["create", VOLUME_PATH, "--size", VOLUME])?;
     cluster.export(VOLUME_PATH)?;
 
-    step("fio: random writes and reads with verification, straight over NBD (20 s)");
+    step("fio: random writes and reads with verification, straight over NBD");
     let fio = Stopwatch::start();
     let figures = device::fio_verify(&cluster.socket_uri())?;
     report.row("fio", &figures, fio.elapsed());

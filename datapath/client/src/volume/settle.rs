@@ -7,14 +7,14 @@ use std::rc::Rc;
 
 use rt::buf::{Buf, View};
 use rt::time::Instant;
-use wire::Op;
 use wire::data::{
     BlockState, BlockSurvey, ClearMarks, Read, ReadReply, Settle, Survey, SurveyBlocks, SurveyBlocksReply,
     SurveyReply, Target, Write, WriteKind,
 };
 use wire::lease::ReconcileDone;
+use wire::{Op, Status};
 
-use super::call::{Message, all};
+use super::call::{Message, Refused, all};
 use super::lease::{Chunk, Lease};
 use super::{ASK, BLOCK, BUSY_PAUSE, Inner, Stop};
 use crate::error::VolumeError;
@@ -32,8 +32,8 @@ pub(crate) enum Choice {
     Agreed,
     /// That of this member, whose record matches.
     Member(usize),
-    /// No member's content matches a record: what this one holds is taken as it is.
-    Accept(usize),
+    /// No member's content matches a record: what one of them holds is taken as it is.
+    Accept,
 }
 
 /// Chooses a block's content from what the members say of it (C5): the highest (epoch, seq) whose checksum matches; of
@@ -41,7 +41,7 @@ pub(crate) enum Choice {
 pub(crate) fn choose(members: &[BlockSurvey]) -> Choice {
     let intact = members.iter().enumerate().filter(|(_, survey)| survey.state != BlockState::Unmatched);
     let winner = intact.max_by_key(|(index, survey)| (survey.epoch, survey.seq, std::cmp::Reverse(*index)));
-    let Some((winner, survey)) = winner else { return Choice::Accept(0) };
+    let Some((winner, survey)) = winner else { return Choice::Accept };
     let same = |other: &BlockSurvey| other.state == survey.state && other.crc == survey.crc;
     if members.iter().all(same) { Choice::Agreed } else { Choice::Member(winner) }
 }
@@ -276,16 +276,30 @@ impl Inner {
             match choose(&surveys) {
                 Choice::Agreed => {}
                 Choice::Member(winner) => {
-                    self.copy_block(lease, chunk, block, winner, surveys[winner], false).await?;
+                    let survey = surveys[winner];
+                    let content = match survey.state {
+                        BlockState::Zero => None,
+                        _ => Some(self.read_verified(lease, chunk, winner, block).await?),
+                    };
+                    self.copy_block(lease, chunk, block, content, survey).await?;
                     copied += 1;
                 }
-                Choice::Accept(member) => {
+                Choice::Accept => {
+                    let Some((member, content)) = self.read_any(lease, chunk, block).await? else {
+                        tracing::error!(
+                            "file {}: no replica of block {block} of chunk {} can be read; the block is lost until it \
+                             is written again",
+                            self.file_id,
+                            chunk.index
+                        );
+                        continue;
+                    };
                     tracing::warn!(
                         "file {}: no replica of block {block} of chunk {} matches a record; one copy is taken",
                         self.file_id,
                         chunk.index
                     );
-                    self.copy_block(lease, chunk, block, member, surveys[member], true).await?;
+                    self.copy_block(lease, chunk, block, Some(content), surveys[member]).await?;
                     copied += 1;
                 }
             }
@@ -331,16 +345,9 @@ impl Inner {
         lease: &Rc<Lease>,
         chunk: &Rc<Chunk>,
         block: u32,
-        winner: usize,
+        content: Option<View>,
         survey: BlockSurvey,
-        accept: bool,
     ) -> Result<(), Stop> {
-        let source = &chunk.members[winner];
-        let content = if survey.state == BlockState::Zero && !accept {
-            None
-        } else {
-            Some(self.read_block(lease, chunk, source, block, accept).await?)
-        };
         let mut crcs = Vec::new();
         if let Some(content) = &content {
             wire::crc::block_crcs(u64::from(block) * BLOCK, content, &mut crcs);
@@ -376,6 +383,44 @@ impl Inner {
         Ok(())
     }
 
+    /// A member's content of a block that its survey has verified.
+    async fn read_verified(
+        &self,
+        lease: &Rc<Lease>,
+        chunk: &Chunk,
+        member: usize,
+        block: u32,
+    ) -> Result<View, Stop> {
+        let server = &chunk.members[member];
+        match self.read_block(lease, chunk, server, block, false).await? {
+            Ok(content) => Ok(content),
+            Err(refused) => Err(self.member_refused(lease, chunk, server, &refused)),
+        }
+    }
+
+    /// What any member holds of a block that no member can verify, and whose that is; `None` when none can be read.
+    async fn read_any(
+        &self,
+        lease: &Rc<Lease>,
+        chunk: &Chunk,
+        block: u32,
+    ) -> Result<Option<(usize, View)>, Stop> {
+        for (member, server) in chunk.members.iter().enumerate() {
+            match self.read_block(lease, chunk, server, block, true).await? {
+                Ok(content) => return Ok(Some((member, content))),
+                Err(refused) if refused.status == Status::Corrupt => tracing::warn!(
+                    "block {block} of chunk {} of file {} on chunk server {}: {}",
+                    chunk.index,
+                    self.file_id,
+                    server.id(),
+                    refused.text
+                ),
+                Err(refused) => return Err(self.member_refused(lease, chunk, server, &refused)),
+            }
+        }
+        Ok(None)
+    }
+
     async fn read_block(
         &self,
         lease: &Rc<Lease>,
@@ -383,7 +428,7 @@ impl Inner {
         server: &Rc<Server>,
         block: u32,
         unsettled: bool,
-    ) -> Result<View, Stop> {
+    ) -> Result<Result<View, Refused>, Stop> {
         let request = Read {
             target: self.target(lease, chunk),
             offset: block * BLOCK as u32,
@@ -393,18 +438,21 @@ impl Inner {
         let mut body = Vec::new();
         request.encode(&mut body);
         let message = Message { op: Op::Read, body, payload: None, reply_bytes: BLOCK as usize };
-        let reply = self.demand(lease, chunk, server, &message).await?;
+        let reply = match self.request(lease, server, &message).await? {
+            Ok(reply) => reply,
+            Err(refused) => return Ok(Err(refused)),
+        };
         let (answer, crcs) = ReadReply::decode(&reply.body, reply.payload.len() as u32)
             .map_err(|error| bad_answer(server, &error.to_string()))?;
         if answer.zeroes {
-            return Ok(Buf::zeroed(BLOCK as usize).freeze());
+            return Ok(Ok(Buf::zeroed(BLOCK as usize).freeze()));
         }
         if wire::crc::verify_blocks(u64::from(block) * BLOCK, &reply.payload, crcs.iter()).is_err() {
             // Damaged on the way: the whole chunk is settled again.
             lease.break_off();
             return Err(Stop::Broken);
         }
-        Ok(reply.payload)
+        Ok(Ok(reply.payload))
     }
 
     /// Tells the metadata server that the members agree.
@@ -484,8 +532,8 @@ mod tests {
             (&[BAD, old, old],                    Choice::Member(1)),
             (&[BAD, old, new],                    Choice::Member(2)),
             (&[BAD, BAD, ZERO],                   Choice::Member(2)),
-            (&[BAD, BAD, BAD],                    Choice::Accept(0)),
-            (&[BAD],                              Choice::Accept(0)),
+            (&[BAD, BAD, BAD],                    Choice::Accept),
+            (&[BAD],                              Choice::Accept),
             (&[old],                              Choice::Agreed),
             // The same content under different numbers is the same content.
             (&[survey(0, 0, 2), new],             Choice::Agreed),
