@@ -138,8 +138,10 @@ impl Engine {
                 Admission::Running => file.finished.notified().await,
             }
         }
-        // What the reconciler writes was on the list of some member before; it must never wait for a flush.
-        if request.settles.is_none() && !(file.has_room() && self.state_has_room()) {
+        // What the reconciler writes was on the list of some member before; it must never wait for a flush. Nor must the
+        // oldest write that is not answered: no flush reaches beyond it.
+        let has_room = file.has_room() || request.seq == request.done;
+        if request.settles.is_none() && !(has_room && self.state_has_room()) {
             return Err(Refusal::NeedFlush);
         }
         let key = (request.epoch, request.seq, request.chunk);

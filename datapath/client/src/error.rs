@@ -29,7 +29,7 @@ impl OpenError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VolumeError {
     /// The range is not inside the volume.
-    #[error("bytes {offset} to {} are not inside the volume of {size} bytes", offset + len)]
+    #[error("bytes {offset} to {} are not inside the volume of {size} bytes", offset.saturating_add(*len))]
     Range {
         /// First byte.
         offset: u64,

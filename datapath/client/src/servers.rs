@@ -82,13 +82,15 @@ impl Server {
         rt::spawn(async move {
             let mut pause = PAUSE_MIN;
             while let Some(server) = this.upgrade() {
+                // Heard also while an attempt is under way.
+                let elsewhere = moved.notified();
                 if server.attempt().await {
                     server.connecting.set(false);
                     return;
                 }
                 drop(server);
                 let jitter = Duration::from_nanos(rt::random::below(pause.as_nanos() as u64 / 2));
-                let has_moved = rt::time::timeout(pause + jitter, moved.notified()).await.is_ok();
+                let has_moved = rt::time::timeout(pause + jitter, elsewhere).await.is_ok();
                 pause = if has_moved { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
             }
         });

@@ -24,6 +24,48 @@ pub(crate) struct Chunk {
     pub(crate) preferred: Cell<usize>,
 }
 
+/// The boot in which each chunk server was met.
+type Boots = BTreeMap<u64, [u8; 16]>;
+
+/// A chunk with acknowledged writes that are not stable.
+#[derive(Debug)]
+struct UnstableChunk {
+    /// The last such write.
+    last: u64,
+    /// Chunk servers that have them.
+    members: Vec<u64>,
+}
+
+/// A sequence number under way. Dropped before it is answered, it would hold up `done` and `stable` for ever: then
+/// nothing more can be done under its epoch.
+#[derive(Debug)]
+pub(crate) struct Issued<'a> {
+    lease: &'a Lease,
+    pub(crate) seq: u64,
+    open: bool,
+}
+
+impl<'a> Issued<'a> {
+    /// A number for a new write.
+    pub(crate) fn begin(lease: &'a Lease) -> Self {
+        Self { lease, seq: lease.window.borrow_mut().issue(), open: true }
+    }
+
+    /// Every member has it.
+    pub(crate) fn answered(mut self) {
+        self.open = false;
+        self.lease.window.borrow_mut().answered(self.seq);
+    }
+}
+
+impl Drop for Issued<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            self.lease.break_off();
+        }
+    }
+}
+
 /// One epoch of a lease.
 #[derive(Debug)]
 pub(crate) struct Lease {
@@ -35,9 +77,12 @@ pub(crate) struct Lease {
     /// One request for maps at a time.
     pub(crate) mapping: Semaphore,
     /// The boot in which each server was first met under this epoch (C10).
-    pub(crate) boots: RefCell<BTreeMap<u64, [u8; 16]>>,
-    /// Chunks with acknowledged writes that are not stable, and the last such write.
-    pub(crate) unstable_chunks: RefCell<BTreeMap<u64, u64>>,
+    pub(crate) boots: RefCell<Boots>,
+    /// Chunks with acknowledged writes that are not stable.
+    unstable_chunks: RefCell<BTreeMap<u64, UnstableChunk>>,
+    /// For each chunk that earlier epochs have left with such writes, and that has not been settled since: the boots of
+    /// its members when they took them (C4).
+    at_risk: RefCell<BTreeMap<u64, Boots>>,
     /// Every chunk has been settled that the end of an earlier epoch has left in doubt: before that no flush may
     /// succeed, because what an earlier holder was told is acknowledged, too (C4).
     all_settled: Cell<bool>,
@@ -59,6 +104,7 @@ impl Lease {
             mapping: Semaphore::new(1),
             boots: RefCell::default(),
             unstable_chunks: RefCell::default(),
+            at_risk: RefCell::default(),
             all_settled: Cell::new(!needs_reconcile),
             settled_all: Notify::new(),
             flushing: Cell::new(false),
@@ -135,15 +181,39 @@ impl Lease {
     }
 
     /// Notes that acknowledged writes up to `seq` of a chunk are not stable.
-    pub(crate) fn note_unstable(&self, index: u64, seq: u64) {
+    pub(crate) fn note_unstable(&self, chunk: &Chunk, seq: u64) {
         let mut chunks = self.unstable_chunks.borrow_mut();
-        let last = chunks.entry(index).or_insert(seq);
-        *last = (*last).max(seq);
+        let unstable = chunks.entry(chunk.index).or_insert_with(|| UnstableChunk {
+            last: seq,
+            members: chunk.members.iter().map(|server| server.id()).collect(),
+        });
+        unstable.last = unstable.last.max(seq);
+    }
+
+    /// Takes over what an earlier epoch has left at risk.
+    pub(crate) fn inherit(&self, old: &Self) {
+        old.prune_unstable();
+        let mut at_risk = old.at_risk.borrow().clone();
+        let boots = old.boots.borrow();
+        for (&index, unstable) in old.unstable_chunks.borrow().iter() {
+            let known = unstable.members.iter().filter_map(|id| boots.get(id).map(|boot| (*id, *boot)));
+            at_risk.insert(index, known.collect());
+        }
+        *self.at_risk.borrow_mut() = at_risk;
+    }
+
+    /// Whether every member of a chunk that is about to be settled has rebooted since it took writes that were
+    /// acknowledged and not flushed. All members have been talked to under this epoch.
+    pub(crate) fn lost_all(&self, chunk: &Chunk) -> bool {
+        let Some(then) = self.at_risk.borrow_mut().remove(&chunk.index) else { return false };
+        let now = self.boots.borrow();
+        // All of those that had the writes, whoever is a member now.
+        !then.is_empty() && then.iter().all(|(id, boot)| now.get(id).is_some_and(|now| now != boot))
     }
 
     /// Forgets chunks whose writes are all stable.
     pub(crate) fn prune_unstable(&self) {
         let stable = self.window.borrow().stable();
-        self.unstable_chunks.borrow_mut().retain(|_, last| *last >= stable);
+        self.unstable_chunks.borrow_mut().retain(|_, unstable| unstable.last >= stable);
     }
 }

@@ -27,7 +27,7 @@ use wire::{Action, Status};
 use crate::error::{OpenError, VolumeError};
 use crate::servers::Servers;
 use crate::session::Session;
-use lease::Lease;
+use lease::{Chunk, Lease};
 
 pub use settle::Comparison;
 
@@ -242,8 +242,23 @@ impl Volume {
 
 impl Inner {
     fn set_state(&self, state: VolumeState) {
+        // What is closed stays so, whatever was under way.
+        if self.state.get() == VolumeState::Closed {
+            return;
+        }
         self.state.set(state);
         self.state_changed.notify_all();
+    }
+
+    /// Gives a lease back that was granted after the volume had been closed.
+    async fn give_back(&self, epoch: u64) {
+        let request = Release { session: self.session.key(), file_id: self.file_id, epoch, clean: false };
+        if let Err(error) = self.session.master().ask(&request, rt::time::now() + ASK).await {
+            tracing::warn!(
+                "giving the lease of file {} back failed: {error}; it ends with the session",
+                self.file_id
+            );
+        }
     }
 
     fn lose(&self, error: VolumeError) {
@@ -315,7 +330,10 @@ impl Inner {
                 Ok(reply) if reply.chunk_size == self.chunk_size => {
                     tracing::warn!("file {} is open again at epoch {:#x}", self.file_id, reply.epoch);
                     let new = Rc::new(Lease::new(reply.epoch, generation, reply.needs_reconcile));
-                    self.note_lost_writes(old);
+                    new.inherit(old);
+                    if self.state.get() == VolumeState::Closed {
+                        return self.give_back(new.epoch).await;
+                    }
                     self.size.set(reply.size);
                     *self.lease.borrow_mut() = Rc::clone(&new);
                     self.set_state(VolumeState::Active);
@@ -333,24 +351,14 @@ impl Inner {
 
     /// If every member of a chunk with acknowledged, unstable writes has rebooted, they may be lost, and flushes say so
     /// (C4). Whatever a member still has is found again when the chunk is settled.
-    fn note_lost_writes(&self, old: &Lease) {
-        old.prune_unstable();
-        let boots = old.boots.borrow();
-        for index in old.unstable_chunks.borrow().keys() {
-            let chunks = old.chunks.borrow();
-            let Some(Some(chunk)) = chunks.get(index) else { continue };
-            let rebooted = |server: &Rc<crate::servers::Server>| {
-                server
-                    .live()
-                    .is_some_and(|live| boots.get(&server.id()).is_some_and(|boot| *boot != live.boot_id))
-            };
-            if chunk.members.iter().all(rebooted) && !self.writes_lost.replace(true) {
-                tracing::error!(
-                    "file {}: all replicas of chunk {index} restarted with unflushed writes; flushes fail until the \
-                     volume is opened again",
-                    self.file_id
-                );
-            }
+    fn note_lost_writes(&self, lease: &Lease, chunk: &Chunk) {
+        if lease.lost_all(chunk) && !self.writes_lost.replace(true) {
+            tracing::error!(
+                "file {}: all replicas of chunk {} restarted with unflushed writes; flushes fail until the volume is \
+                 opened again",
+                self.file_id,
+                chunk.index
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Reading: from one member, verified, from another if that fails (C8).
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::rc::Rc;
 
@@ -214,7 +215,7 @@ impl Inner {
             return Ok((Found::Zeroes, Vec::new()));
         };
         let first = chunk.preferred.get();
-        let mut damaged = Vec::new();
+        let mut damaged = BTreeSet::new();
         loop {
             let mut intact_somewhere = false;
             for turn in 0..chunk.members.len() {
@@ -229,7 +230,7 @@ impl Inner {
                 match self.read_member(lease, &chunk, server, part).await? {
                     Ok(found) => {
                         chunk.preferred.set(member);
-                        return Ok((found, damaged));
+                        return Ok((found, damaged.into_iter().collect()));
                     }
                     Err(bad) => damaged.extend(bad),
                 }
@@ -280,7 +281,9 @@ impl Inner {
                     if refused.status == wire::Status::StaleVersion {
                         self.forget_chunk(lease, chunk);
                     }
-                    return Ok(Err(blocks()));
+                    // Anything but damage is nothing that writing the block again would mend.
+                    let is_damage = refused.status == wire::Status::Corrupt;
+                    return Ok(Err(if is_damage { blocks() } else { Vec::new() }));
                 }
             };
             let decoded = ReadReply::decode(&reply.body, reply.payload.len() as u32);

@@ -15,7 +15,7 @@ use wire::lease::ReconcileDone;
 use wire::{Op, Status};
 
 use super::call::{Message, Refused, all};
-use super::lease::{Chunk, Lease};
+use super::lease::{Chunk, Issued, Lease};
 use super::{ASK, BLOCK, BUSY_PAUSE, Inner, Stop};
 use crate::error::VolumeError;
 use crate::servers::Server;
@@ -179,6 +179,7 @@ impl Inner {
         clear.encode(&mut body);
         self.tell_all(lease, chunk, &Message { op: Op::ClearMarks, body, payload: None, reply_bytes: 0 })
             .await?;
+        self.note_lost_writes(lease, chunk);
         self.report_settled(lease, chunk).await?;
         if copied > 0 {
             tracing::warn!(
@@ -352,7 +353,8 @@ impl Inner {
         if let Some(content) = &content {
             wire::crc::block_crcs(u64::from(block) * BLOCK, content, &mut crcs);
         }
-        let seq = lease.window.borrow_mut().issue();
+        let issued = Issued::begin(lease);
+        let seq = issued.seq;
         let (done, stable) = {
             let window = lease.window.borrow();
             (window.done().min(seq), window.stable().min(window.done().min(seq)))
@@ -379,7 +381,7 @@ impl Inner {
             lease.window.borrow_mut().touch(server.id(), seq);
         }
         self.tell_all(lease, chunk, &message).await?;
-        lease.window.borrow_mut().answered(seq);
+        issued.answered();
         Ok(())
     }
 

@@ -8,8 +8,8 @@ use wire::data::{Target, Write, WriteKind, WriteReply};
 use wire::{Op, Status};
 
 use super::call::{Message, all};
-use super::lease::{Chunk, Lease};
-use super::{BLOCK, Inner, PART_MAX, Stop, Volume};
+use super::lease::{Chunk, Issued, Lease};
+use super::{BLOCK, BUSY_PAUSE, Inner, PART_MAX, Stop, Volume};
 use crate::error::VolumeError;
 use crate::servers::Server;
 
@@ -116,15 +116,16 @@ impl Inner {
             // Zeroes over what was never written.
             return Ok(());
         };
-        let seq = lease.window.borrow_mut().issue();
+        let issued = Issued::begin(lease);
+        let seq = issued.seq;
         let sends = chunk.members.iter().map(|server| {
             let future: Pin<Box<dyn Future<Output = _> + '_>> =
                 Box::pin(self.write_member(lease, &chunk, server, part, seq));
             future
         });
         let flush_soon = all(sends).await?.into_iter().any(|soon| soon);
-        lease.note_unstable(chunk.index, seq);
-        lease.window.borrow_mut().answered(seq);
+        lease.note_unstable(&chunk, seq);
+        issued.answered();
         if flush_soon {
             self.flush_in_background(lease);
         }
@@ -149,7 +150,14 @@ impl Inner {
                         .map_err(|error| VolumeError::Refused { cs: server.id(), text: error.to_string() })?;
                     return Ok(reply.flush_soon);
                 }
-                Err(refused) if refused.status == Status::NeedFlush => self.flush_under(lease).await?,
+                Err(refused) if refused.status == Status::NeedFlush => {
+                    let stable = lease.window.borrow().stable();
+                    self.flush_under(lease).await?;
+                    if lease.window.borrow().stable() == stable {
+                        // Another write, which waits for space perhaps, keeps it from moving.
+                        rt::time::sleep(BUSY_PAUSE).await;
+                    }
+                }
                 Err(refused) if refused.status == Status::ChecksumMismatch => {
                     tracing::warn!(
                         "chunk server {}: data was damaged on the way; sending it again",

@@ -278,6 +278,85 @@ fn the_first_snapshot_holds_what_it_should() {
     assert!(!state.pending_work().is_empty());
 }
 
+/// Changes bytes in one of many ways.
+fn mutate(rng: &mut rt::random::Rng, bytes: &mut Vec<u8>) {
+    for _ in 0..=rng.below(3) {
+        if bytes.is_empty() {
+            return;
+        }
+        let at = rng.below(bytes.len() as u64) as usize;
+        match rng.below(5) {
+            0 => bytes[at] ^= 1 << rng.below(8),
+            1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][rng.below(5) as usize],
+            2 => bytes.truncate(at),
+            3 => bytes.extend_from_within(at..),
+            _ => {
+                let end = bytes.len().min(at + 9);
+                bytes[at..end].fill(0xff);
+            }
+        }
+    }
+}
+
+/// A command that can be read can be applied: a member of another version, or a client with strange wishes, never ends
+/// this one.
+#[test]
+fn a_hundred_thousand_strange_commands_never_panic() {
+    let seeds: Vec<Vec<u8>> = samples().iter().map(|(_, command)| command.encode_log()).collect();
+    let before = State::decode_snapshot(&frozen("snapshot.bin", Vec::new)).unwrap();
+    let mut rng = rt::random::Rng::from_seed(8);
+    let (mut state, mut index) = (before.clone(), 1 << 20);
+    let (mut applied, mut refused) = (0, 0);
+    for n in 0..100_000 {
+        let mut bytes = seeds[n % seeds.len()].clone();
+        mutate(&mut rng, &mut bytes);
+        match Command::decode_log(&bytes) {
+            Ok(command) => {
+                index += 1;
+                state.apply(index, &command);
+                applied += 1;
+            }
+            Err(_) => refused += 1,
+        }
+        if n % 200 == 199 {
+            state = before.clone();
+        }
+    }
+    assert!(applied > 10_000 && refused > 10_000, "both ways are gone: {applied} applied, {refused} refused");
+}
+
+/// Puts right what a header says of its body, so that what lies behind is reached.
+fn mend_header(bytes: &mut [u8]) {
+    let Some((header, body)) = bytes.split_at_mut_checked(32) else { return };
+    header[16..24].copy_from_slice(&(body.len() as u64).to_le_bytes());
+    header[24..28].copy_from_slice(&crc_fast::crc32_iscsi(body).to_le_bytes());
+    let sum = crc_fast::crc32_iscsi(&header[..28]).to_le_bytes();
+    header[28..].copy_from_slice(&sum);
+}
+
+#[test]
+fn damaged_snapshots_never_panic() {
+    let good = frozen("snapshot.bin", Vec::new);
+    let mut mended = good.clone();
+    mend_header(&mut mended);
+    assert!(mended == good, "the header is mended as it was made");
+    let mut rng = rt::random::Rng::from_seed(9);
+    let (mut taken, mut refused) = (0, 0);
+    for n in 0..100_000 {
+        let mut body = good[32..].to_vec();
+        mutate(&mut rng, &mut body);
+        let mut bytes = [&good[..32], &body[..]].concat();
+        if n % 8 > 0 {
+            mend_header(&mut bytes);
+        }
+        match State::decode_snapshot(&bytes) {
+            Ok(_) => taken += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(taken > 100 && refused > 10_000, "both ways are gone: {taken} taken, {refused} refused");
+}
+
 #[test]
 fn every_fixture_is_listed_with_its_checksum() {
     let list = std::fs::read_to_string(folder().join("SHA256SUMS")).expect("the list of checksums");
