@@ -149,7 +149,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<Outcome, Error> 
 /// Builds the simulator with the profile of all tests.
 pub(crate) fn build(workspace: &Workspace, name: &str) -> Result<Simulator, Error> {
     let mut command = workspace.cargo();
-    command.args(["build", "--profile", "ci", "--package", "sim", "--bin", name]);
+    // All of the workspace is named, so that its crates are compiled with the same features as for the tests.
+    command.args(["build", "--profile", "ci", "--workspace", "--bin", name]);
     process::succeed(
         &mut command,
         Limits { total: Duration::from_secs(3600), silence: None },

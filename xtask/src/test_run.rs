@@ -31,12 +31,10 @@ const TOTAL_MAX: Duration = Duration::from_secs(25 * 60);
 const QUICK_MAX: Duration = Duration::from_secs(2 * 60);
 /// The simulator's seeds.
 const SIM_MAX: Duration = Duration::from_secs(4 * 60);
-/// The end-to-end tests, with the building of what is not built yet.
+/// The end-to-end tests.
 const E2E_MAX: Duration = Duration::from_secs(5 * 60);
 /// Silence of an end-to-end test after which it counts as hanging; its own waits are shorter.
 const E2E_SILENCE_MAX: Duration = Duration::from_secs(150);
-/// The programs that they run, by packages.
-const E2E_PACKAGES: [&str; 5] = ["control-cli", "mds", "cs-engine", "ublk-target", "hw-tests"];
 /// When a stage that hangs is killed, counted from the start of the run: late enough that a run over its budget
 /// mostly ends and can say by how much.
 const HARD_STOP: Duration = Duration::from_secs(35 * 60);
@@ -235,6 +233,7 @@ fn clippy(run: &mut Run) -> StageResult {
 /// Compiles what the next stage runs, so that the two times can be told apart.
 fn build(run: &mut Run) -> StageResult {
     run.cargo(&["test", "--profile", "ci", "--workspace", "--no-run"])?;
+    run.cargo(&["build", "--profile", "ci", "--workspace", "--bins"])?;
     Ok(Done::Passed)
 }
 
@@ -285,9 +284,6 @@ fn sim(run: &mut Run) -> StageResult {
 
 /// Real daemons, killed, cut off from their power and lied to; see `hw-tests/src/bin/e2e`.
 fn e2e(run: &mut Run) -> StageResult {
-    let mut build = vec!["build", "--profile", "ci", "--bins"];
-    build.extend(E2E_PACKAGES.iter().flat_map(|package| ["-p", package]));
-    run.cargo(&build)?;
     let mut command = Command::new(run.workspace.target_directory.join("ci").join("e2e"));
     if run.in_ci {
         command.env("VSTORAGE_REQUIRE_ALL", "1");

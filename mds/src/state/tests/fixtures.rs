@@ -322,7 +322,7 @@ fn a_hundred_thousand_strange_commands_never_panic() {
             state = before.clone();
         }
     }
-    assert!(applied > 10_000 && refused > 10_000, "both ways are gone: {applied} applied, {refused} refused");
+    assert!(applied > 5_000 && refused > 10_000, "both ways are gone: {applied} applied, {refused} refused");
 }
 
 /// Puts right what a header says of its body, so that what lies behind is reached.
