@@ -39,7 +39,7 @@ const E2E_SILENCE_MAX: Duration = Duration::from_secs(150);
 /// mostly ends and can say by how much.
 const HARD_STOP: Duration = Duration::from_secs(35 * 60);
 /// Seeds per run.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 200;
 /// Seeds per run with `--quick`.
 const SEEDS_QUICK: u64 = 5;
 
