@@ -56,13 +56,14 @@ impl Server {
     }
 
     async fn fence(&self, order: Fence) -> Vec<ItemResult> {
+        let round = self.registration().round();
         let mut results = Vec::with_capacity(order.items.len());
         for item in &order.items {
             results.push(result(item.file_id, self.engine.fence(item.file_id, item.epoch).await));
         }
         let all = results.iter().all(|result| result.status == u32::from(Status::Ok.code()));
         if order.last && all {
-            self.registration().fences_complete();
+            self.registration().fences_complete(round);
         }
         results
     }

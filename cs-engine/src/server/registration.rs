@@ -34,6 +34,10 @@ const NONCE: usize = 16;
 pub(crate) struct Registration {
     serve_until: Cell<Option<Instant>>,
     fences_pending: Cell<bool>,
+    /// Counts the registrations: what an earlier one was told completes no later one.
+    round: Cell<u64>,
+    /// Counts how often the last fence was recorded.
+    completed: Cell<u64>,
     changed: rt::sync::Notify,
 }
 
@@ -42,6 +46,8 @@ impl Registration {
         Self {
             serve_until: Cell::new(None),
             fences_pending: Cell::new(true),
+            round: Cell::new(0),
+            completed: Cell::new(0),
             changed: rt::sync::Notify::new(),
         }
     }
@@ -74,10 +80,28 @@ impl Registration {
     fn begin(&self) {
         self.serve_until.set(None);
         self.fences_pending.set(true);
+        self.round.set(self.round.get() + 1);
     }
 
-    /// Every raised fence is recorded.
-    pub(crate) fn fences_complete(&self) {
+    /// Names the registration under way.
+    pub(crate) fn round(&self) -> u64 {
+        self.round.get()
+    }
+
+    /// More fences follow an answer, and data waits for them, whether the registration had lapsed or not; unless the
+    /// last one has come since `completed` was read.
+    fn fences_follow(&self, completed: u64) {
+        if self.completed.get() == completed {
+            self.fences_pending.set(true);
+        }
+    }
+
+    /// Every fence that was raised for a registration is recorded.
+    pub(crate) fn fences_complete(&self, round: u64) {
+        if round != self.round.get() {
+            return;
+        }
+        self.completed.set(self.completed.get() + 1);
         self.fences_pending.set(false);
         self.changed.notify_all();
     }
@@ -212,6 +236,7 @@ impl Registrar {
         if lapsed {
             registration.begin();
         }
+        let (round, completed) = (registration.round(), registration.completed.get());
         let request = self.request().await?;
         let offered = request.new_nonce.clone();
         let sent = rt::time::now();
@@ -220,12 +245,15 @@ impl Registrar {
             Err(AskError::Status { status, error }) => return Err(refused(status, &error)),
             Err(error) => return Err(Attempt::Passing(error.to_string(), None)),
         };
+        if reply.more_fences {
+            registration.fences_follow(completed);
+        }
         self.adopt(&reply, &offered).await?;
         for fence in &reply.fences {
             self.engine().fence(fence.file_id, fence.epoch).await.map_err(RegistrationError::from)?;
         }
         if !reply.more_fences {
-            registration.fences_complete();
+            registration.fences_complete(round);
         }
         registration.renewed(sent, Duration::from_millis(u64::from(reply.term_ms)));
         Ok((connection, reply))

@@ -186,6 +186,8 @@ impl Session {
             RenewSession { session: self.key(), io: self.io.get(), answered_below: self.next_request.get() };
         let deadline = sent + RENEWAL_PATIENCE.min(self.term.get() / 3);
         match self.master.ask(&request, deadline).await {
+            // Closed meanwhile: it stays so.
+            _ if self.closed.get() => Ok(()),
             Ok(reply) => {
                 let term = Duration::from_millis(u64::from(reply.term_ms));
                 self.term.set(term);
@@ -208,6 +210,10 @@ impl Session {
         let sent = rt::time::now();
         let resume = self.key();
         let reply = ask_session(&self.master, &self.options, Some(resume)).await?;
+        if self.closed.get() {
+            let deadline = rt::time::now() + RENEWAL_PATIENCE;
+            return self.master.ask(&CloseSession { session: reply.session }, deadline).await.map(drop);
+        }
         let term = Duration::from_millis(u64::from(reply.term_ms));
         *self.key.borrow_mut() = reply.session;
         self.term.set(term);

@@ -319,7 +319,9 @@ impl Inner {
         request.encode(&mut body);
         let message = Message { op: Op::BlockStatus, body, payload: None, reply_bytes: 0 };
         let refused = |text: String| VolumeError::Refused { cs: server.id(), text };
-        match self.request(lease, &server, &message).await? {
+        let answer = self.request(lease, &server, &message).await?;
+        self.may_acknowledge(lease).await?;
+        match answer {
             Ok(reply) => {
                 let reply =
                     BlockStatusReply::decode(&reply.body).map_err(|error| refused(error.to_string()))?;
@@ -327,7 +329,13 @@ impl Inner {
                     .runs
                     .iter()
                     .map(|run| Run { len: u64::from(run.blocks) * BLOCK, data: run.kind == RunKind::Data });
-                Ok(runs.collect())
+                let runs: Vec<Run> = runs.collect();
+                let covered: u64 = runs.iter().map(|run| run.len).sum();
+                // It may end early, never late.
+                if reply.offset != offset || covered == 0 || covered > u64::from(len) {
+                    return Err(refused("a block status of another range".into()).into());
+                }
+                Ok(runs)
             }
             // Not knowing is answered by the safe side: there may be data.
             Err(_) => Ok(vec![Run { len: u64::from(len), data: true }]),
