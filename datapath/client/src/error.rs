@@ -63,6 +63,9 @@ pub enum VolumeError {
         /// What it said.
         text: String,
     },
+    /// The cluster is full, and the volume does not wait for space.
+    #[error("the cluster has no free space")]
+    NoSpace,
     /// The volume was closed.
     #[error("the volume is closed")]
     Closed,

@@ -12,4 +12,4 @@ mod volume;
 pub use error::{OpenError, VolumeError};
 pub use servers::{Server, Servers};
 pub use session::{Lapsed, Session, SessionOptions};
-pub use volume::{Comparison, OpenOptions, Run, Volume, VolumeState};
+pub use volume::{Comparison, Cut, OpenOptions, Run, Volume, VolumeState};

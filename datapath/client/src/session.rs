@@ -119,12 +119,14 @@ impl Session {
     }
 
     /// Grows whenever the session had to be opened anew.
-    pub(crate) fn generation(&self) -> u64 {
+    #[must_use]
+    pub fn generation(&self) -> u64 {
         self.generation.get()
     }
 
     /// A request id that is the same in every attempt of one change (C11).
-    pub(crate) fn request_id(&self) -> u64 {
+    #[must_use]
+    pub fn request_id(&self) -> u64 {
         let id = self.next_request.get();
         self.next_request.set(id + 1);
         id

@@ -24,6 +24,7 @@ fn errno(error: &DeviceError) -> Errno {
         DeviceError::Volume(
             Volume::LeaseLost(_) | Volume::Corrupt { .. } | Volume::WritesLost | Volume::Refused { .. },
         ) => Errno::Io,
+        DeviceError::Volume(Volume::NoSpace) => Errno::NoSpc,
         DeviceError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => Errno::NoSpc,
         DeviceError::Io(_) => Errno::Io,
     }

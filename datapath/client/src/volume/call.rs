@@ -137,6 +137,9 @@ impl Inner {
         let text = reply.error().message;
         match status.action() {
             Action::Done => unreachable!("success is no refusal"),
+            _ if status == Status::NoSpace && self.fails_when_full.get() => {
+                Some(Err(VolumeError::NoSpace.into()))
+            }
             Action::RetrySame | Action::RetryAfter | Action::Reconnect | Action::Redirect => None,
             Action::Reopen | Action::Rejoin => {
                 tracing::warn!("chunk server {}: {status}: {text}", server.id());

@@ -190,6 +190,13 @@ impl Lease {
         unstable.last = unstable.last.max(seq);
     }
 
+    /// Forgets the chunks from `first` on: the file has been cut, and there are none any more.
+    pub(crate) fn drop_chunks(&self, first: u64) {
+        self.chunks.borrow_mut().range_mut(first..).for_each(|(_, chunk)| *chunk = None);
+        self.unstable_chunks.borrow_mut().split_off(&first);
+        self.at_risk.borrow_mut().split_off(&first);
+    }
+
     /// Takes over what an earlier epoch has left at risk.
     pub(crate) fn inherit(&self, old: &Self) {
         old.prune_unstable();

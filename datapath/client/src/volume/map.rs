@@ -107,6 +107,9 @@ impl Inner {
     }
 
     pub(crate) fn map_refused(&self, lease: &Lease, status: Status, text: &str) -> Result<(), Stop> {
+        if status == Status::NoSpace && self.fails_when_full.get() {
+            return Err(VolumeError::NoSpace.into());
+        }
         match status.action() {
             Action::Reopen | Action::Rejoin => {
                 lease.break_off();

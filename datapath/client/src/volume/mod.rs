@@ -11,6 +11,7 @@ mod lease;
 mod map;
 mod read;
 mod settle;
+mod shape;
 mod window;
 mod write;
 
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use link::AskError;
 use rt::sync::{Notify, RangeLock, Semaphore};
-use wire::lease::{Open, OpenMode, Release};
+use wire::lease::{Open, OpenMode, OpenReply, Release};
 use wire::namespace::FileRef;
 use wire::{Action, Status};
 
@@ -30,11 +31,14 @@ use crate::session::Session;
 use lease::{Chunk, Lease};
 
 pub use settle::Comparison;
+pub use shape::Cut;
 
 /// Unit of checksums, in bytes.
 pub(crate) const BLOCK: u64 = 4096;
 /// Most bytes that one request to a chunk server carries.
 pub(crate) const PART_MAX: u64 = 1 << 20;
+/// Largest size of a file: offsets are signed on every client.
+pub(crate) const SIZE_MAX: u64 = i64::MAX as u64;
 /// Bytes of reads and writes under way before more must wait.
 const BUDGET_BYTES: u64 = 64 << 20;
 /// How long one request may take before it is sent again.
@@ -104,6 +108,10 @@ struct Inner {
     chunk_size: u64,
     size: Cell<u64>,
     writable: bool,
+    /// Writes beyond the end make it longer.
+    grows: Cell<bool>,
+    /// A write that finds no space fails; else it waits.
+    fails_when_full: Cell<bool>,
     lease: RefCell<Rc<Lease>>,
     state: Cell<VolumeState>,
     state_changed: Notify,
@@ -134,15 +142,43 @@ impl Volume {
         path: &str,
         options: &OpenOptions,
     ) -> Result<Self, OpenError> {
+        Self::open_file(session, servers, FileRef::Path(path.to_owned()), options).await
+    }
+
+    /// Opens a file under a lease, by its path or its id.
+    ///
+    /// # Errors
+    /// As [`Volume::open`].
+    pub async fn open_file(
+        session: &Rc<Session>,
+        servers: &Rc<Servers>,
+        file: FileRef,
+        options: &OpenOptions,
+    ) -> Result<Self, OpenError> {
         let generation = session.generation();
         let request = Open {
-            file: Some(FileRef::Path(path.to_owned())),
+            file: Some(file),
             session: session.key(),
             mode: if options.write { OpenMode::Write } else { OpenMode::Read }.into(),
             map_count: 16,
             resume_epoch: 0,
         };
         let reply = session.master().ask(&request, rt::time::now() + options.patience).await?;
+        Self::from_reply(session, servers, generation, &reply, options.write)
+    }
+
+    /// Takes over a lease that came with the answer to another request, such as the one that made the file.
+    /// `generation` is that of the session when the request was sent ([`Session::generation`]).
+    ///
+    /// # Errors
+    /// [`OpenError::Answer`].
+    pub fn from_reply(
+        session: &Rc<Session>,
+        servers: &Rc<Servers>,
+        generation: u64,
+        reply: &OpenReply,
+        write: bool,
+    ) -> Result<Self, OpenError> {
         if reply.chunk_size == 0 || !reply.chunk_size.is_multiple_of(BLOCK) {
             return Err(OpenError::Answer("chunk size"));
         }
@@ -157,7 +193,9 @@ impl Volume {
             file_id: reply.file_id,
             chunk_size: reply.chunk_size,
             size: Cell::new(reply.size),
-            writable: options.write,
+            writable: write,
+            grows: Cell::new(false),
+            fails_when_full: Cell::new(false),
             lease: RefCell::new(lease),
             state: Cell::new(VolumeState::Active),
             state_changed: Notify::new(),
@@ -211,10 +249,12 @@ impl Volume {
         // Nothing new begins; what is under way ends first.
         let _all = inner.ranges.exclusive(0..u64::MAX).await;
         let flushed = if inner.writable { self.flush().await } else { Ok(()) };
-        if flushed.is_ok() && inner.writable {
+        let lease = Rc::clone(&inner.lease.borrow());
+        // Without a write under this epoch there is nothing to announce, unless it has settled what others left.
+        let has_changed = lease.needs_reconcile || lease.window.borrow().has_issued();
+        if flushed.is_ok() && inner.writable && has_changed {
             self.announce_stable().await;
         }
-        let lease = Rc::clone(&inner.lease.borrow());
         inner.set_state(VolumeState::Closed);
         let request = Release {
             session: inner.session.key(),
@@ -232,7 +272,7 @@ impl Volume {
     }
 
     fn check_range(&self, offset: u64, len: u64) -> Result<(), VolumeError> {
-        let size = self.inner.size.get();
+        let size = if self.inner.grows.get() { SIZE_MAX } else { self.inner.size.get() };
         match offset.checked_add(len) {
             Some(end) if end <= size => Ok(()),
             _ => Err(VolumeError::Range { offset, len, size }),
@@ -334,7 +374,9 @@ impl Inner {
                     if self.state.get() == VolumeState::Closed {
                         return self.give_back(new.epoch).await;
                     }
-                    self.size.set(reply.size);
+                    // What a growing file has gained is not reported yet, perhaps.
+                    let grown = if self.grows.get() { self.size.get() } else { 0 };
+                    self.size.set(reply.size.max(grown));
                     *self.lease.borrow_mut() = Rc::clone(&new);
                     self.set_state(VolumeState::Active);
                     return self.settle_in_background(&new);

@@ -38,6 +38,11 @@ impl Window {
         seq
     }
 
+    /// Whether any number has been given out.
+    pub(crate) fn has_issued(&self) -> bool {
+        self.next > 1
+    }
+
     /// Notes that a write may have reached `server`.
     pub(crate) fn touch(&mut self, server: u64, seq: u64) {
         let last = self.dirty.entry(server).or_insert(seq);

@@ -79,12 +79,17 @@ impl Volume {
             match inner.write_parts(&lease, &parts).await {
                 Ok(()) => break,
                 Err(Stop::Broken) => {}
+                // No chunk could be had; where a member had no room the epoch is broken off already.
+                Err(Stop::Fatal(VolumeError::NoSpace)) => return Err(VolumeError::NoSpace),
                 Err(Stop::Fatal(error)) => {
                     // Some members may have it and others not: the next epoch settles that (C5).
                     lease.break_off();
                     return Err(error);
                 }
             }
+        }
+        if inner.grows.get() && matches!(parts.first(), Some(Part { change: Change::Data(_), .. })) {
+            self.extend(offset + len);
         }
         inner.session.report(|io| {
             let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
