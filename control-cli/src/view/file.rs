@@ -15,6 +15,11 @@ pub(crate) fn kind_name(kind: FileKind) -> &'static str {
         FileKind::Unspecified => "unknown",
         FileKind::File => "file",
         FileKind::Directory => "directory",
+        FileKind::Symlink => "symlink",
+        FileKind::Fifo => "fifo",
+        FileKind::Socket => "socket",
+        FileKind::CharDevice => "char-device",
+        FileKind::BlockDevice => "block-device",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::hello::{Empty, Goodbye, Hello, Ping};
 use crate::op::Op;
-use crate::{cluster, cs, lease, namespace, session};
+use crate::{cluster, cs, inode, lease, namespace, session};
 
 /// A control request.
 pub trait Call: prost::Message + Default {
@@ -86,6 +86,21 @@ calls! {
     ListServices: cluster::ListServices => cluster::ListServicesReply;
     ClusterStat: cluster::ClusterStat => cluster::ClusterStatReply;
     GetEvents: cluster::GetEvents => cluster::GetEventsReply;
+
+    Lookup: inode::Lookup => inode::InodeReply;
+    GetInode: inode::GetInode => inode::InodeReply;
+    SetInode: inode::SetInode => inode::InodeReply;
+    MakeNode: inode::MakeNode => inode::MakeNodeReply;
+    Link: inode::Link => inode::InodeReply;
+    Unlink: inode::Unlink => inode::UnlinkReply;
+    RenameEntry: inode::RenameEntry => inode::RenameEntryReply;
+    ReadDir: inode::ReadDir => inode::ReadDirReply;
+    ReadLink: inode::ReadLink => inode::ReadLinkReply;
+    GetXattr: inode::GetXattr => inode::GetXattrReply;
+    SetXattr: inode::SetXattr => Empty;
+    ListXattrs: inode::ListXattrs => inode::ListXattrsReply;
+    RemoveXattr: inode::RemoveXattr => Empty;
+    StatFs: inode::StatFs => inode::StatFsReply;
 }
 
 #[cfg(test)]

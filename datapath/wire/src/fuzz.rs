@@ -100,6 +100,7 @@ pub const TARGETS: &[Target] = &[
         run: namespace,
         seed: |header, body| control_seed(Group::Namespace, header, body),
     },
+    Target { name: "inode", run: inode, seed: |header, body| control_seed(Group::Inode, header, body) },
     Target { name: "lease", run: lease, seed: |header, body| control_seed(Group::Lease, header, body) },
     Target { name: "cs", run: cs, seed: |header, body| control_seed(Group::ChunkServer, header, body) },
     Target { name: "command", run: command, seed: |header, body| control_seed(Group::Command, header, body) },
@@ -223,6 +224,11 @@ pub fn session(data: &[u8]) -> bool {
 /// Namespace operations.
 pub fn namespace(data: &[u8]) -> bool {
     control(Group::Namespace, data)
+}
+
+/// Inode operations.
+pub fn inode(data: &[u8]) -> bool {
+    control(Group::Inode, data)
 }
 
 /// Lease and map operations.

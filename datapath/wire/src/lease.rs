@@ -192,6 +192,10 @@ pub struct AllocateChunks {
     /// Positions in the file.
     #[prost(uint64, repeated, tag = "4")]
     pub indices: Vec<u64>,
+    /// The size grows to this many bytes, if it is below, before positions are judged: a writer at the end of a file saves
+    /// a round trip. 0 = it stays.
+    #[prost(uint64, tag = "5")]
+    pub grow_to: u64,
 }
 
 /// RECONCILE_DONE request: the chunk's members are equal and flushed (C5). The reply is empty.

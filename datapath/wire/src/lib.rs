@@ -2,7 +2,7 @@
 //!
 //! A frame is a 64-byte [`Header`], a body and a payload. Data operations ([`data`]) have fixed
 //! little-endian bodies; control operations are `prost` messages, grouped by who serves them:
-//! [`hello`], [`session`], [`namespace`], [`lease`], [`cs`], [`cluster`]. [`Op`] is the one table of
+//! [`hello`], [`session`], [`namespace`], [`inode`], [`lease`], [`cs`], [`cluster`]. [`Op`] is the one table of
 //! operation codes, [`Status`] the one table of answers. `docs/formats/wire.md` describes the bytes;
 //! the files under `fixtures/` freeze them.
 //!
@@ -20,6 +20,7 @@ pub mod data;
 pub mod fuzz;
 pub mod header;
 pub mod hello;
+pub mod inode;
 pub mod lease;
 pub mod limits;
 pub mod namespace;

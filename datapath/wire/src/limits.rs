@@ -20,7 +20,7 @@ pub const LARGE_PAYLOAD: u32 = 16 << 10;
 /// sub-messages can claim.
 pub const MAX_FIELDS: usize = 1 << 16;
 
-/// Most entries a `List`, `GetEvents` or `ListClients` answer holds, whatever the request allows. A
+/// Most entries a `List`, `ReadDir`, `GetEvents` or `ListClients` answer holds, whatever the request allows. A
 /// server that lists long texts stops earlier, before the body is full.
 pub const MAX_LISTED: u32 = 2048;
 
@@ -29,6 +29,24 @@ pub const MAX_PATH: usize = 4096;
 
 /// Longest name of one file or directory in bytes.
 pub const MAX_NAME: usize = 255;
+
+/// Longest target of a symbolic link in bytes.
+pub const MAX_SYMLINK: usize = 4095;
+
+/// Most names of one inode that is not a directory.
+pub const MAX_LINKS: u32 = 65_000;
+
+/// Longest name of an extended attribute in bytes.
+pub const MAX_XATTR_NAME: usize = 255;
+
+/// Longest value of an extended attribute in bytes (64 KiB).
+pub const MAX_XATTR_VALUE: usize = 64 << 10;
+
+/// Most bytes all extended attributes of an inode take, names and values (128 KiB).
+pub const MAX_XATTRS: usize = 128 << 10;
+
+/// Most bytes the names of all extended attributes of an inode take, with a NUL after each (64 KiB).
+pub const MAX_XATTR_NAMES: usize = 64 << 10;
 
 /// Oldest protocol version this code speaks.
 pub const PROTOCOL_MIN: u32 = 1;
@@ -63,6 +81,10 @@ const _: () = {
     assert!((MAX_LISTED as usize) < MAX_FIELDS);
     // 64 bytes are more than the numbers and keys of an entry take.
     assert!(MAX_LISTED as usize * (MAX_NAME + 64) <= MAX_BODY as usize, "LIST of longest names");
+    // An inode takes at most 176 bytes, with the keys and lengths around it.
+    assert!(MAX_LISTED as usize * (MAX_NAME + 176) <= MAX_BODY as usize, "READ_DIR of longest names");
+    assert!(MAX_XATTR_NAME + MAX_XATTR_VALUE <= MAX_XATTRS && MAX_XATTRS < MAX_BODY as usize);
+    assert!(MAX_XATTR_NAMES / 2 <= MAX_FIELDS, "LIST_XATTRS of shortest names");
     assert!(MAX_NAME < MAX_PATH);
     assert!(PROTOCOL_MIN <= PROTOCOL_MAX);
 };

@@ -15,6 +15,16 @@ pub enum FileKind {
     File = 1,
     /// Directory.
     Directory = 2,
+    /// Symbolic link.
+    Symlink = 3,
+    /// Named pipe.
+    Fifo = 4,
+    /// Socket.
+    Socket = 5,
+    /// Character device.
+    CharDevice = 6,
+    /// Block device.
+    BlockDevice = 7,
 }
 
 /// What may fail at once: no two replicas of a chunk are placed within one.

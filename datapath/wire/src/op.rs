@@ -17,6 +17,8 @@ pub enum Group {
     Session,
     /// Names, sizes and attributes, client to MDS.
     Namespace,
+    /// Inodes and their names, for a kernel's file system client, client to MDS.
+    Inode,
     /// Leases and chunk maps, client to MDS.
     Lease,
     /// Registration and reports, CS to MDS.
@@ -40,6 +42,7 @@ impl Group {
             0x13 => Some(Self::ChunkServer),
             0x14 => Some(Self::Command),
             0x15 => Some(Self::Cluster),
+            0x17 => Some(Self::Inode),
             _ => None,
         }
     }
@@ -169,6 +172,35 @@ ops! {
     ClusterStat = 0x1504, "cluster_stat";
     /// Events, old ones and as they come.
     GetEvents = 0x1505, "get_events";
+
+    /// What has this name in a directory?
+    Lookup = 0x1701, "lookup";
+    /// What is this inode?
+    GetInode = 0x1702, "get_inode";
+    /// Change an inode's mode, owner, size or times.
+    SetInode = 0x1703, "set_inode";
+    /// Make a file, directory, symbolic link or special file.
+    MakeNode = 0x1704, "make_node";
+    /// Give an inode one more name.
+    Link = 0x1705, "link";
+    /// Take a name away.
+    Unlink = 0x1706, "unlink";
+    /// Move a name, replacing or exchanging another.
+    RenameEntry = 0x1707, "rename_entry";
+    /// A page of a directory, with its inodes.
+    ReadDir = 0x1708, "read_dir";
+    /// Where does this symbolic link lead?
+    ReadLink = 0x1709, "read_link";
+    /// Value of an extended attribute.
+    GetXattr = 0x170a, "get_xattr";
+    /// Set an extended attribute.
+    SetXattr = 0x170b, "set_xattr";
+    /// Names of the extended attributes.
+    ListXattrs = 0x170c, "list_xattrs";
+    /// Remove an extended attribute.
+    RemoveXattr = 0x170d, "remove_xattr";
+    /// Space and inodes of the whole cluster.
+    StatFs = 0x170e, "stat_fs";
 }
 
 impl Op {

@@ -236,6 +236,21 @@ statuses! {
     /// The target is a directory.
     IsADirectory = 0x4f09, "is_a_directory", "is a directory";
 
+    /// A name is longer than names can be (ENAMETOOLONG).
+    NameTooLong = 0x4f0a, "name_too_long", "the name is too long";
+    /// There is no extended attribute of this name (ENODATA).
+    NoData = 0x4f0b, "no_data", "there is no such extended attribute";
+    /// The inode has as many names as it can have (EMLINK).
+    TooManyLinks = 0x4f0c, "too_many_links", "the file has too many names";
+    /// The size is beyond what a file can have (EFBIG).
+    FileTooLarge = 0x4f0d, "file_too_large", "the file would be too large";
+    /// The extended attributes of the inode would take more than they may (ENOSPC).
+    XattrsFull = 0x4f0e, "xattrs_full", "the extended attributes of the file take too much space";
+    /// The value of an extended attribute is longer than it can be (E2BIG).
+    ValueTooLarge = 0x4f0f, "value_too_large", "the value is too long";
+    /// The inode that is named by its id is there no more (ESTALE).
+    Gone = 0x4f10, "gone", "the file was removed";
+
     /// The operation, or a feature it demands, is not known to this server.
     Unsupported = 0x5f01, "unsupported", "the server does not support the operation";
     /// The request contradicts itself or the state it names.
@@ -255,6 +270,35 @@ impl Status {
     /// What the caller does. Holds for unknown codes too; an unknown action is [`Action::GiveUp`].
     pub const fn action(self) -> Action {
         Action::from_code(self.code())
+    }
+
+    /// The number of `errno` on Linux for whoever asked, when the caller can do no more about it: 0 for `Ok`. Each of the
+    /// refusals of the namespace has its own; whatever a program cannot know by its number is EIO.
+    pub const fn errno(self) -> i32 {
+        match self {
+            Self::Ok => 0,
+            Self::Forbidden => 1,                   // EPERM
+            Self::NotFound => 2,                    // ENOENT
+            Self::ValueTooLarge => 7,               // E2BIG
+            Self::Retry => 11,                      // EAGAIN
+            Self::LeaseHeld => 16,                  // EBUSY
+            Self::AlreadyExists => 17,              // EEXIST
+            Self::NotADirectory => 20,              // ENOTDIR
+            Self::IsADirectory => 21,               // EISDIR
+            Self::Invalid => 22,                    // EINVAL
+            Self::FileTooLarge => 27,               // EFBIG
+            Self::NoSpace | Self::XattrsFull => 28, // ENOSPC
+            Self::ReadOnly => 30,                   // EROFS
+            Self::TooManyLinks => 31,               // EMLINK
+            Self::NameTooLong => 36,                // ENAMETOOLONG
+            Self::NotEmpty => 39,                   // ENOTEMPTY
+            Self::NoData => 61,                     // ENODATA
+            Self::TooLarge => 90,                   // EMSGSIZE
+            Self::Unsupported => 95,                // EOPNOTSUPP
+            Self::Timeout => 110,                   // ETIMEDOUT
+            Self::Gone => 116,                      // ESTALE
+            _ => 5,                                 // EIO
+        }
     }
 
     /// Whether the request was done.
@@ -300,7 +344,7 @@ impl ErrorBody {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
 
@@ -353,6 +397,22 @@ mod tests {
         for (status, blame, action) in table {
             assert_eq!((status.blame(), status.action()), (blame, action), "{status:?}");
         }
+    }
+
+    #[test]
+    fn refusals_of_the_namespace_have_their_own_errno() {
+        let mut by_errno: BTreeMap<i32, Vec<Status>> = BTreeMap::new();
+        for &status in Status::ALL {
+            by_errno.entry(status.errno()).or_default().push(status);
+        }
+        assert_eq!(by_errno.remove(&0), Some(vec![Status::Ok]));
+        // Full is full, whatever is.
+        assert_eq!(by_errno.remove(&28), Some(vec![Status::NoSpace, Status::XattrsFull]));
+        by_errno.remove(&5);
+        for (errno, statuses) in by_errno {
+            assert_eq!(statuses.len(), 1, "{errno}: {statuses:?}");
+        }
+        assert_eq!(Status::from_code(0x4fee).errno(), 5);
     }
 
     #[test]

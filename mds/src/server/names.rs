@@ -36,6 +36,7 @@ impl Reign {
                 CommandOp::MakeDir(MakeDir { path: call.path.clone(), parents: false, mode })
             }
             FileKind::Unspecified => return Err(BodyError::Missing { field: "kind" }.into()),
+            _ => return Err(Failure::new(Status::Invalid, "by path only files and directories are made")),
         };
         let id = match self.change(asked, asked.key(None), op).await?? {
             Outcome::Created(id) => FileId::from_raw(id),

@@ -32,7 +32,7 @@ async fn reply<C: Call>(
 fn may_ask(role: Role, group: Group) -> bool {
     match group {
         Group::ChunkServer => role == Role::Cs,
-        Group::Session | Group::Namespace | Group::Lease | Group::Cluster => {
+        Group::Session | Group::Namespace | Group::Inode | Group::Lease | Group::Cluster => {
             matches!(role, Role::Client | Role::Tool)
         }
         // Of the connection itself, which has answered them, or not for metadata servers at all.
@@ -99,6 +99,12 @@ impl Server {
             Op::ListServices => reply(request, async |call| reign.list_services(call, asked).await).await,
             Op::ClusterStat => reply(request, async |call| reign.cluster_stat(call, asked).await).await,
             Op::GetEvents => reply(request, async |call| reign.get_events(call, asked).await).await,
+
+            Op::Lookup | Op::GetInode | Op::SetInode | Op::MakeNode | Op::Link | Op::Unlink => {
+                Err(unsupported(request))
+            }
+            Op::RenameEntry | Op::ReadDir | Op::ReadLink | Op::StatFs => Err(unsupported(request)),
+            Op::GetXattr | Op::SetXattr | Op::ListXattrs | Op::RemoveXattr => Err(unsupported(request)),
 
             Op::Hello | Op::Ping | Op::Goodbye => Err(unsupported(request)),
             Op::Write | Op::Read | Op::Flush | Op::BlockStatus => Err(unsupported(request)),

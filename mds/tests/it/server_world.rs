@@ -228,6 +228,7 @@ impl Client {
             file_id: open.file_id,
             epoch: open.epoch,
             indices: indices.to_vec(),
+            grow_to: 0,
         };
         self.connection.ask(&request, deadline).await
     }

@@ -66,6 +66,7 @@ impl Inner {
                     file_id: self.file_id,
                     epoch: lease.epoch,
                     indices: vec![index],
+                    grow_to: 0,
                 };
                 (master.ask_as(request_id, &request, deadline).await, index..index)
             } else {

@@ -4,6 +4,7 @@
 use wire::cluster::*;
 use wire::cs::*;
 use wire::hello::{Empty, Goodbye, Hello, Ping, Role};
+use wire::inode;
 use wire::lease::*;
 use wire::namespace::*;
 use wire::session::*;
@@ -217,11 +218,133 @@ fn leases() -> Vec<Sample> {
     let mut samples = Vec::from(call(open, opened));
     samples.extend(call(Release { session: key(), file_id, epoch, clean: true }, Empty {}));
     samples.extend(call(GetMap { file_id, epoch, first_index: 5, count: 9 }, map()));
-    samples.extend(call(AllocateChunks { session: key(), file_id, epoch, indices: vec![5, 6, 300] }, map()));
+    samples.extend(call(
+        AllocateChunks { session: key(), file_id, epoch, indices: vec![5, 6, 300], grow_to: 0 },
+        map(),
+    ));
     samples.extend(call(ReconcileDone { session: key(), file_id, epoch, chunk_id, version }, Empty {}));
     samples.extend(call(report, map()));
     samples.extend(call(Revoke { target: Some(RevokeTarget::Client(2051)) }, RevokeReply { revoked: 3 }));
     samples
+}
+
+fn inode() -> inode::Inode {
+    inode::Inode {
+        id: 0x0001_0000_0000_1001,
+        generation: 1,
+        kind: FileKind::BlockDevice.into(),
+        mode: 0o4755,
+        uid: 1000,
+        gid: 1001,
+        nlink: 3,
+        rdev: 0x0801,
+        size: 2 << 40,
+        allocated_bytes: 1 << 30,
+        atime_ns: -1,
+        mtime_ns: 1_700_000_000_000_000_001,
+        ctime_ns: 1_700_000_000_000_000_002,
+        btime_ns: 1_700_000_000_000_000_003,
+        epoch: 0x0001_0000_0000_0007,
+        writer: 2051,
+        readers: 4,
+        chunk_size: 64 << 20,
+    }
+}
+
+/// A name that is not UTF-8.
+fn name(last: u8) -> Vec<u8> {
+    vec![b'n', 0xff, last]
+}
+
+fn inodes() -> Vec<Sample> {
+    use inode::*;
+    let (id, parent, now_ns) = (0x0001_0000_0000_1001, 0x0001_0000_0000_0002, 1_700_000_000_000_000_004);
+    let time = |ns, now| Some(TimeChange { ns, now });
+    let set = SetInode {
+        session: key(),
+        id,
+        now_ns,
+        mode: Some(0o600),
+        uid: Some(0),
+        gid: Some(5),
+        size: Some(SizeChange { size: 3 << 40, epoch: 7, grow_only: true }),
+        atime: time(0, true),
+        mtime: time(-5, false),
+        ctime: time(6, false),
+    };
+    let make = MakeNode {
+        session: key(),
+        parent,
+        name: name(1),
+        now_ns,
+        kind: FileKind::Symlink.into(),
+        mode: 0o777,
+        uid: 1000,
+        gid: 1001,
+        rdev: 0x0802,
+        target: b"../to\xfe".to_vec(),
+        exclusive: true,
+        open: true,
+    };
+    let opened =
+        OpenReply { file_id: id, epoch: 7, chunk_size: 64 << 20, attrs: attrs(), ..OpenReply::default() };
+    let made = MakeNodeReply { inode: inode(), created: true, opened: Some(opened) };
+    let reply = || InodeReply { inode: inode() };
+    let gone = UnlinkReply { id, nlink: 2, gone: true };
+    let unlink = Unlink { session: key(), parent, name: name(2), what: UnlinkWhat::Directory.into(), now_ns };
+    let rename = RenameEntry {
+        session: key(),
+        parent,
+        name: name(3),
+        new_parent: parent + 1,
+        new_name: name(4),
+        mode: RenameMode::Exchange.into(),
+        now_ns,
+    };
+    let listed =
+        ReadDirReply { entries: vec![DirEntry { name: name(5), inode: inode() }], more: true, parent };
+    let set_xattr = SetXattr {
+        session: key(),
+        id,
+        name: b"user.n".to_vec(),
+        value: vec![0, 0xff],
+        mode: XattrMode::Replace.into(),
+        now_ns,
+    };
+    let space = StatFsReply {
+        total_bytes: 1 << 42,
+        free_bytes: 1 << 41,
+        allocatable_total_bytes: 1 << 40,
+        allocatable_bytes: 1 << 39,
+        inodes: 52,
+    };
+    let mut samples = Vec::from(call(Lookup { parent, name: name(6) }, reply()));
+    samples.extend(call(GetInode { id }, reply()));
+    samples.extend(call(set, reply()));
+    samples.extend(call(make, made));
+    samples.extend(call(Link { session: key(), id, parent, name: name(7), now_ns }, reply()));
+    samples.extend(call(unlink, gone));
+    samples.extend(call(rename, RenameEntryReply { id: id + 1, other: Some(gone) }));
+    samples.extend(call(ReadDir { id: parent, after: name(8), limit: 100 }, listed));
+    samples.extend(call(ReadLink { id }, ReadLinkReply { target: b"../to\xfe".to_vec() }));
+    samples.extend(call(GetXattr { id, name: b"user.n".to_vec() }, GetXattrReply { value: vec![0, 0xff] }));
+    samples.extend(call(set_xattr, Empty {}));
+    let names = vec![b"security.selinux".to_vec(), b"user.\xff".to_vec()];
+    samples.extend(call(ListXattrs { id }, ListXattrsReply { names }));
+    samples.extend(call(RemoveXattr { session: key(), id, name: b"user.n".to_vec(), now_ns }, Empty {}));
+    samples.extend(call(StatFs {}, space));
+    samples.push(grown());
+    samples
+}
+
+/// ALLOCATE_CHUNKS as a mount sends it.
+fn grown() -> Sample {
+    let request =
+        AllocateChunks { session: key(), file_id: 4097, epoch: 7, indices: vec![5], grow_to: (5 << 26) + 17 };
+    let body = encode_body(&request).expect("within limits");
+    Sample::request("allocate_chunks_grow.request", Op::AllocateChunks, body, &[], move |_, body| {
+        assert_eq!(decode_body::<AllocateChunks>(body).as_ref(), Ok(&request));
+    })
 }
 
 fn event() -> Event {
@@ -432,7 +555,7 @@ fn clusters() -> Vec<Sample> {
 
 /// All samples of control operations, and of failures.
 pub(crate) fn all() -> Vec<Sample> {
-    [connection(), failures(), sessions(), names(), leases(), chunk_servers(), clusters()]
+    [connection(), failures(), sessions(), names(), inodes(), leases(), chunk_servers(), clusters()]
         .into_iter()
         .flatten()
         .collect()

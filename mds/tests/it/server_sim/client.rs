@@ -142,6 +142,7 @@ async fn allocate(truth: &Truth, master: &Master, session: &Session, open: &Open
         file_id: open.file_id,
         epoch: open.epoch,
         indices: vec![rt::random::below(8)],
+        grow_to: 0,
     };
     let answer = master.ask(&request, rt::time::now() + Duration::from_secs(2)).await;
     let Ok(map) = answer else { return };
