@@ -5,11 +5,15 @@
 //! here to the chunk servers directly; the metadata server is asked again only when something changes.
 
 mod error;
+mod host;
 mod servers;
 mod session;
+pub mod state;
 mod volume;
 
 pub use error::{OpenError, VolumeError};
+pub use host::{HostCluster, HostError};
 pub use servers::{Server, Servers};
-pub use session::{Lapsed, Session, SessionOptions};
+pub use session::{Change, Lapsed, Session, SessionOptions};
+pub use state::StateError;
 pub use volume::{Comparison, Cut, OpenOptions, Run, Volume, VolumeState};

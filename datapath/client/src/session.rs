@@ -5,6 +5,7 @@
 //! over.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -56,6 +57,31 @@ pub struct Session {
     wake: Notify,
     io: Cell<IoStats>,
     next_request: Cell<u64>,
+    /// Ids of changes that are not answered.
+    unanswered: RefCell<BTreeSet<u64>>,
+}
+
+/// A change under way: while this lives, the metadata server keeps its outcome (C11).
+#[derive(Debug)]
+pub struct Change {
+    session: Rc<Session>,
+    id: u64,
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        self.session.unanswered.borrow_mut().remove(&self.id);
+    }
+}
+
+impl Change {
+    /// Asks for the change, under the same id in every attempt; it may be asked for again after an error.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn ask<R: wire::Call>(&self, request: &R, deadline: Instant) -> Result<R::Reply, AskError> {
+        self.session.master.ask_as(self.id, request, deadline).await
+    }
 }
 
 impl std::fmt::Debug for Session {
@@ -88,6 +114,7 @@ impl Session {
             wake: Notify::new(),
             io: Cell::new(IoStats::default()),
             next_request: Cell::new(1),
+            unanswered: RefCell::default(),
         });
         rt::spawn(Rc::clone(&session).keep_alive());
         Ok(session)
@@ -124,12 +151,19 @@ impl Session {
         self.generation.get()
     }
 
-    /// A request id that is the same in every attempt of one change (C11).
+    /// Begins a change that is carried out once, however often it is asked for.
     #[must_use]
-    pub fn request_id(&self) -> u64 {
+    pub fn change(self: &Rc<Self>) -> Change {
         let id = self.next_request.get();
         self.next_request.set(id + 1);
-        id
+        self.unanswered.borrow_mut().insert(id);
+        Change { session: Rc::clone(self), id }
+    }
+
+    /// All changes with lower ids have been answered, or nobody waits for their answers.
+    fn answered_below(&self) -> u64 {
+        let first = self.unanswered.borrow().first().copied();
+        first.unwrap_or(self.next_request.get())
     }
 
     /// Adds to what the next renewal reports.
@@ -148,7 +182,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Lapsed`] when the session was closed.
-    pub(crate) async fn valid(&self) -> Result<(), Lapsed> {
+    pub async fn valid(&self) -> Result<(), Lapsed> {
         loop {
             let changed = self.changed.notified();
             if self.closed.get() || self.life.get() == Life::Over {
@@ -185,7 +219,7 @@ impl Session {
     async fn renew(&self) -> Result<(), AskError> {
         let sent = rt::time::now();
         let request =
-            RenewSession { session: self.key(), io: self.io.get(), answered_below: self.next_request.get() };
+            RenewSession { session: self.key(), io: self.io.get(), answered_below: self.answered_below() };
         let deadline = sent + RENEWAL_PATIENCE.min(self.term.get() / 3);
         match self.master.ask(&request, deadline).await {
             // Closed meanwhile: it stays so.

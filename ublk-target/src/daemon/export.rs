@@ -5,7 +5,8 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use client::{OpenOptions, Servers, Session, SessionOptions, Volume};
+use client::state::{self, Lock, SessionFile, StateDir, Stored};
+use client::{HostCluster, OpenOptions, Servers, Session, SessionOptions, Volume};
 use link::{Endpoint, Expect, Keep, Master};
 use rt::net::Listener;
 use rt::signal::StopSignals;
@@ -13,11 +14,9 @@ use wire::hello::Role;
 use wire::session::ClientKind;
 
 use super::args::Nbd;
-use super::cluster::Cluster;
 use super::failure::Failure;
 use super::signals::Signals;
 use super::socket::{self, Claim};
-use super::state::{self, Lock, SessionFile, StateDir, Stored};
 use super::uri;
 use crate::nbd::{Served, serve};
 use crate::stop::Leash;
@@ -32,7 +31,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) async fn run(nbd: Nbd) -> Result<(), Failure> {
     let signals = StopSignals::listen().map_err(Failure::system("cannot listen for SIGTERM"))?;
     let signals = Signals::start(signals);
-    let cluster = Cluster::load(&nbd).await?;
+    let cluster = HostCluster::load(nbd.cluster.as_str()).await?;
     match signals.unless_stopped(Export::open(&nbd, cluster)).await {
         Some(export) => export?.serve(&nbd, &signals).await,
         None => {
@@ -54,10 +53,10 @@ struct Export {
 
 impl Export {
     /// Takes the places to listen at, then the lease.
-    async fn open(nbd: &Nbd, cluster: Cluster) -> Result<Self, Failure> {
-        let Cluster { dirs, endpoint, servers } = cluster;
+    async fn open(nbd: &Nbd, cluster: HostCluster) -> Result<Self, Failure> {
+        let HostCluster { dirs, endpoint, servers } = cluster;
         let (name, path) = (nbd.cluster.as_str(), nbd.path.as_str());
-        let state = StateDir::open(&dirs.run).await?;
+        let state = StateDir::open(&dirs.run, "ublkd").await?;
         let sockets = Sockets::open(nbd, &state).await?;
         let lock = match nbd.read_only {
             true => None,

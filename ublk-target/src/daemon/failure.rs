@@ -4,15 +4,13 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use client::{OpenError, VolumeError};
-use link::servers::ListError;
-use link::{AskError, CredentialsError};
+use client::{HostError, OpenError, StateError, VolumeError};
+use link::AskError;
 use rt::StartError;
 use wire::{ErrorBody, Status};
 
 use super::args::Nbd;
 use super::socket::SocketError;
-use super::state::StateError;
 
 /// Why the daemon gave up.
 #[derive(Debug, thiserror::Error)]
@@ -20,79 +18,9 @@ pub(super) enum Failure {
     /// No executor.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// No credentials.
-    #[error(
-        "this host is not authenticated in cluster '{cluster}': {path:?} is missing; run `vstorage -c {cluster} auth-node` \
-         (on the first host of a new cluster: `vstorage -c {cluster} make-mds -I …`)"
-    )]
-    NoCredentials {
-        /// The cluster.
-        cluster: String,
-        /// Where they belong.
-        path: PathBuf,
-    },
-    /// Unusable credentials.
-    #[error("cannot use the credentials in {path:?}: {error}")]
-    Credentials {
-        /// Their file.
-        path: PathBuf,
-        /// What is wrong with them.
-        #[source]
-        error: CredentialsError,
-    },
-    /// Somebody else's credentials.
-    #[error(
-        "the credentials in {path:?} are those of cluster '{found}'; replace them by those of '{wanted}'"
-    )]
-    OtherCluster {
-        /// Their file.
-        path: PathBuf,
-        /// Whose they are.
-        found: String,
-        /// Whose they should be.
-        wanted: String,
-    },
-    /// Credentials that TLS does not take.
-    #[error("cannot use the credentials in {path:?}: {error}")]
-    Tls {
-        /// Their file.
-        path: PathBuf,
-        /// What is wrong with them.
-        #[source]
-        error: link::ConfigError,
-    },
-    /// No list of metadata servers.
-    #[error(
-        "this host has no list of the metadata servers of cluster '{cluster}': {path:?} is missing; \
-         write one with a line ADDRESS:PORT per server, such as 10.30.100.101:2510"
-    )]
-    NoList {
-        /// The cluster.
-        cluster: String,
-        /// Where the list belongs.
-        path: PathBuf,
-    },
-    /// An empty list.
-    #[error("{0:?} lists no metadata server; add a line ADDRESS:PORT per server, such as 10.30.100.101:2510")]
-    EmptyList(PathBuf),
-    /// A list with something else in it.
-    #[error("{path:?}, {error}")]
-    BadList {
-        /// The list.
-        path: PathBuf,
-        /// The line.
-        #[source]
-        error: ListError,
-    },
-    /// A file that cannot be read.
-    #[error("cannot read {path:?}: {error}{}", if error.kind() == io::ErrorKind::PermissionDenied { "; run this as root" } else { "" })]
-    Unreadable {
-        /// Its path.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        error: io::Error,
-    },
+    /// What this host knows of the cluster.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// The run-time directory.
     #[error(transparent)]
     State(#[from] StateError),

@@ -3,12 +3,10 @@
 //! Exit codes: 0 after an orderly stop, 1 after a failure, 2 when the command line was wrong.
 
 mod args;
-mod cluster;
 mod export;
 mod failure;
 mod signals;
 mod socket;
-mod state;
 mod uri;
 
 use std::process::ExitCode;

@@ -6,10 +6,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use client::state::{self, Lock, StateDir, StateError};
 use rt::net::{Address, Listener};
 use rustix::fs::Mode;
-
-use super::state::{self, Lock, StateDir, StateError};
 
 /// How long a server may take to greet, which tells that it lives.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(300);

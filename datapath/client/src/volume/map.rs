@@ -53,22 +53,21 @@ impl Inner {
             return Ok(());
         }
         let chunks = self.size.get().div_ceil(self.chunk_size);
-        let request_id = self.session.request_id();
+        let change = self.session.change();
         loop {
             if lease.is_broken() {
                 return Err(Stop::Broken);
             }
             let deadline = rt::time::now() + ASK;
-            let master = self.session.master();
             let (answer, asked) = if allocate {
                 let request = AllocateChunks {
                     session: self.session.key(),
                     file_id: self.file_id,
                     epoch: lease.epoch,
                     indices: vec![index],
-                    grow_to: 0,
+                    grow_to: if self.grows.get() { self.reach.get() } else { 0 },
                 };
-                (master.ask_as(request_id, &request, deadline).await, index..index)
+                (change.ask(&request, deadline).await, index..index)
             } else {
                 let count = MAPS_AT_ONCE.min(chunks.saturating_sub(index)).max(1);
                 (self.ask_map(lease, index, count).await, index..index + count)

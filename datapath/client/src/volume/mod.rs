@@ -110,6 +110,8 @@ struct Inner {
     writable: bool,
     /// Writes beyond the end make it longer.
     grows: Cell<bool>,
+    /// Where the farthest write ends that has begun, in a volume that grows.
+    reach: Cell<u64>,
     /// A write that finds no space fails; else it waits.
     fails_when_full: Cell<bool>,
     lease: RefCell<Rc<Lease>>,
@@ -195,6 +197,7 @@ impl Volume {
             size: Cell::new(reply.size),
             writable: write,
             grows: Cell::new(false),
+            reach: Cell::new(0),
             fails_when_full: Cell::new(false),
             lease: RefCell::new(lease),
             state: Cell::new(VolumeState::Active),

@@ -466,10 +466,10 @@ impl Inner {
             chunk_id: chunk.id,
             version: chunk.version,
         };
-        let id = self.session.request_id();
+        let change = self.session.change();
         loop {
             let deadline: Instant = rt::time::now() + ASK;
-            match self.session.master().ask_as(id, &request, deadline).await {
+            match change.ask(&request, deadline).await {
                 Ok(_) => return Ok(()),
                 Err(link::AskError::Status { status, error }) => match status.action() {
                     wire::Action::RetrySame | wire::Action::RetryAfter | wire::Action::Redirect => {}

@@ -60,5 +60,6 @@ impl Cut {
         let lease = Rc::clone(&inner.lease.borrow());
         lease.drop_chunks(self.size.div_ceil(inner.chunk_size));
         inner.size.set(self.size);
+        inner.reach.set(self.size);
     }
 }

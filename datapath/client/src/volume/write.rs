@@ -67,8 +67,12 @@ impl Volume {
         if len == 0 {
             return Ok(());
         }
+        let is_data = matches!(change, Change::Data(_));
+        if is_data {
+            inner.reach.set(inner.reach.get().max(offset + len));
+        }
         let started = rt::time::now();
-        let weight = if matches!(change, Change::Data(_)) { len } else { BLOCK };
+        let weight = if is_data { len } else { BLOCK };
         let _budget = inner.budget.acquire(weight).await;
         // Whole blocks: two writes to parts of one block must not be merged side by side.
         let range = offset / BLOCK * BLOCK..(offset + len).next_multiple_of(BLOCK);
@@ -88,7 +92,7 @@ impl Volume {
                 }
             }
         }
-        if inner.grows.get() && matches!(parts.first(), Some(Part { change: Change::Data(_), .. })) {
+        if is_data && inner.grows.get() {
             self.extend(offset + len);
         }
         inner.session.report(|io| {

@@ -1,4 +1,4 @@
-//! What survives a daemon that is killed, in `/run/vstorage/ublkd` (moved by `VSTORAGE_RUN`): the key of its session, so
+//! What survives a daemon that is killed, in `/run/vstorage/DAEMON` (moved by `VSTORAGE_RUN`): the key of its session, so
 //! that the next one takes its leases over at once (C1), and locks, so that there is no next one before its time.
 //!
 //! Readers need neither: a shared lease that was left behind stops no other reader.
@@ -23,7 +23,7 @@ const TITLE: &str = "vstorage client session, version 1; keep it secret";
 
 /// Why the run-time directory cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StateError {
+pub enum StateError {
     /// It cannot be written.
     #[error("cannot write {}: {error}; run this as root, or let VSTORAGE_RUN name a directory of yours", .path.display())]
     Write {
@@ -45,21 +45,21 @@ pub(super) enum StateError {
 
 /// The directory.
 #[derive(Clone, Debug)]
-pub(super) struct StateDir(PathBuf);
+pub struct StateDir(PathBuf);
 
 /// A lock; it falls with the process.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub struct Lock {
     _file: File,
 }
 
 impl StateDir {
-    /// Makes the directory if there is none.
+    /// Makes the directory of a daemon below the run-time directory if there is none.
     ///
     /// # Errors
     /// [`StateError::Write`].
-    pub(super) async fn open(run: &Path) -> Result<Self, StateError> {
-        let path = run.join("ublkd");
+    pub async fn open(run: &Path, daemon: &str) -> Result<Self, StateError> {
+        let path = run.join(daemon);
         match fs::create_dir_all(&path).await {
             Ok(()) => Ok(Self(path)),
             Err(error) => Err(StateError::Write { path, error }),
@@ -70,7 +70,7 @@ impl StateDir {
     ///
     /// # Errors
     /// [`StateError`].
-    pub(super) async fn lock(&self, name: &str, what: &str) -> Result<Lock, StateError> {
+    pub async fn lock(&self, name: &str, what: &str) -> Result<Lock, StateError> {
         let path = self.0.join(format!("{name}.lock"));
         let fail = |error| StateError::Write { path: path.clone(), error };
         let options = OpenOptions { write: true, create: true, ..OpenOptions::default() };
@@ -92,19 +92,22 @@ impl StateDir {
     }
 
     /// Where the session of the one writer of a volume is kept.
-    pub(super) fn session(&self, cluster: &str, volume: &str) -> SessionFile {
+    #[must_use]
+    pub fn session(&self, cluster: &str, volume: &str) -> SessionFile {
         let path = self.0.join(format!("{}.session", volume_name(cluster, volume)));
         SessionFile { path, cluster: cluster.to_owned(), volume: volume.to_owned() }
     }
 }
 
-/// The name of what belongs to the one writer of a volume.
-pub(super) fn volume_name(cluster: &str, volume: &str) -> String {
+/// The name of what belongs to the one writer of a volume, or to the one mount at a directory.
+#[must_use]
+pub fn volume_name(cluster: &str, volume: &str) -> String {
     file_name(&format!("{cluster}{volume}"))
 }
 
 /// The name of what belongs to a socket.
-pub(super) fn socket_name(socket: &Path) -> String {
+#[must_use]
+pub fn socket_name(socket: &Path) -> String {
     // No cluster has a colon in its name.
     file_name(&format!("socket:{}", socket.display()))
 }
@@ -134,16 +137,16 @@ fn file_name(text: &str) -> String {
 
 /// A session that can be gone on with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stored {
+pub struct Stored {
     /// Identity of the client.
-    pub(super) client_uuid: [u8; 16],
+    pub client_uuid: [u8; 16],
     /// Key of its session.
-    pub(super) key: SessionKey,
+    pub key: SessionKey,
 }
 
 /// A file with a session.
 #[derive(Clone, Debug)]
-pub(super) struct SessionFile {
+pub struct SessionFile {
     path: PathBuf,
     cluster: String,
     volume: String,
@@ -154,7 +157,7 @@ impl SessionFile {
     ///
     /// # Errors
     /// [`StateError::Write`] if the file is there and cannot be read.
-    pub(super) async fn load(&self) -> Result<Option<Stored>, StateError> {
+    pub async fn load(&self) -> Result<Option<Stored>, StateError> {
         let bytes = match fs::read(&self.path).await {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -176,13 +179,13 @@ impl SessionFile {
     ///
     /// # Errors
     /// [`StateError::Write`].
-    pub(super) async fn save(&self, stored: &Stored) -> Result<(), StateError> {
+    pub async fn save(&self, stored: &Stored) -> Result<(), StateError> {
         let saved = fs::write_atomic(&self.path, self.format(stored).as_bytes()).await;
         saved.map_err(|error| StateError::Write { path: self.path.clone(), error })
     }
 
     /// Forgets the session: it has ended in order.
-    pub(super) async fn remove(&self) {
+    pub async fn remove(&self) {
         // A session that has ended is refused, and a new one made.
         if let Err(error) = fs::remove_file(&self.path).await {
             tracing::debug!("cannot remove {}: {error}", self.path.display());
@@ -240,7 +243,7 @@ mod tests {
     fn a_session_survives_its_file_which_is_private() {
         run(async {
             let dir = tempfile::tempdir().unwrap();
-            let state = StateDir::open(dir.path()).await.unwrap();
+            let state = StateDir::open(dir.path(), "ublkd").await.unwrap();
             let file = state.session("stor1", "/a/vm1");
             assert_eq!(file.load().await.unwrap(), None);
             file.save(&stored()).await.unwrap();
@@ -264,7 +267,7 @@ mod tests {
     fn a_lock_has_one_holder_and_says_who() {
         run(async {
             let dir = tempfile::tempdir().unwrap();
-            let state = StateDir::open(dir.path()).await.unwrap();
+            let state = StateDir::open(dir.path(), "ublkd").await.unwrap();
             let name = volume_name("stor1", "/vm1");
             let held = state.lock(&name, "/vm1").await.unwrap();
             let error = state.lock(&name, "/vm1").await.unwrap_err();
