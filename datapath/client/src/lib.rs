@@ -6,6 +6,7 @@
 
 mod error;
 mod host;
+mod membership;
 mod servers;
 mod session;
 pub mod state;
@@ -13,6 +14,7 @@ mod volume;
 
 pub use error::{OpenError, VolumeError};
 pub use host::{HostCluster, HostError};
+pub use membership::{Membership, MembershipError};
 pub use servers::{Server, Servers};
 pub use session::{Change, Lapsed, Session, SessionOptions};
 pub use state::StateError;

@@ -1,12 +1,11 @@
 //! `nbd`: from the command line to the orderly stop.
 
 use std::io::Write;
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use client::state::{self, Lock, SessionFile, StateDir, Stored};
-use client::{HostCluster, OpenOptions, Servers, Session, SessionOptions, Volume};
+use client::state::{self, Lock, StateDir};
+use client::{HostCluster, Membership, MembershipError, OpenOptions, Servers, Volume};
 use link::{Endpoint, Expect, Keep, Master};
 use rt::net::Listener;
 use rt::signal::StopSignals;
@@ -19,7 +18,6 @@ use super::signals::Signals;
 use super::socket::{self, Claim};
 use super::uri;
 use crate::nbd::{Served, serve};
-use crate::stop::Leash;
 
 /// How long the last flush and giving the lease back may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -68,10 +66,14 @@ impl Export {
         let file = (!nbd.read_only).then(|| state.session(name, path));
         let master = Rc::new(Master::new(&endpoint, servers, Keep::new(Expect::role(Role::Mds))));
         let list = dirs.bs_list(name);
-        let session = Membership::begin(nbd, master, file, &list).await?;
+        let session = Membership::begin(master, ClientKind::Nbd, file, nbd.wait()).await;
+        let session = session.map_err(|error| match error {
+            MembershipError::State(error) => error.into(),
+            MembershipError::Ask(error) => Failure::session(nbd, list.clone(), error),
+        })?;
         let servers = Servers::new(endpoint.clone());
         let options = OpenOptions { write: !nbd.read_only, patience: nbd.wait() };
-        match Volume::open(&session.session, &servers, path, &options).await {
+        match Volume::open(session.session(), &servers, path, &options).await {
             Ok(volume) => Ok(Self { volume, session, endpoint, sockets, _lock: lock }),
             Err(error) => {
                 session.end().await;
@@ -149,69 +151,4 @@ impl Sockets {
         }
         Ok(sockets)
     }
-}
-
-/// The session, and where its key is kept.
-struct Membership {
-    session: Rc<Session>,
-    kept: Option<(Leash<()>, SessionFile)>,
-}
-
-impl Membership {
-    /// Opens the session: with `file`, as the client that an earlier daemon for the same volume was (C1).
-    async fn begin(
-        nbd: &Nbd,
-        master: Rc<Master>,
-        file: Option<SessionFile>,
-        list: &Path,
-    ) -> Result<Self, Failure> {
-        let stored = match &file {
-            Some(file) => file.load().await?,
-            None => None,
-        };
-        let client_uuid = stored.as_ref().map_or_else(new_uuid, |stored| stored.client_uuid);
-        let options = SessionOptions {
-            client_uuid,
-            kind: ClientKind::Nbd,
-            resume: stored.map(|stored| stored.key),
-            patience: nbd.wait(),
-        };
-        let session = Session::open(master, options).await;
-        let session = session.map_err(|error| Failure::session(nbd, list.to_owned(), error))?;
-        let Some(file) = file else { return Ok(Self { session, kept: None }) };
-        let stored = Stored { client_uuid, key: session.key() };
-        // Before there is a lease, so that there is none that could not be taken over.
-        file.save(&stored).await?;
-        let keeper = Leash(rt::spawn(keep(Rc::clone(&session), file.clone(), stored)));
-        Ok(Self { session, kept: Some((keeper, file)) })
-    }
-
-    /// Ends the session in order.
-    async fn end(self) {
-        let file = self.kept.map(|(keeper, file)| {
-            drop(keeper);
-            file
-        });
-        match (self.session.close().await, file) {
-            (Ok(()), Some(file)) => file.remove().await,
-            (Ok(()), None) => {}
-            (Err(error), _) => tracing::warn!("the session ends by itself, it could not be closed: {error}"),
-        }
-    }
-}
-
-/// Stores the key of the session whenever it changes.
-async fn keep(session: Rc<Session>, file: SessionFile, mut stored: Stored) {
-    loop {
-        stored.key = session.key_changed(&stored.key).await;
-        if let Err(error) = file.save(&stored).await {
-            tracing::error!("a restarted daemon will have to wait until the lease has ended: {error}");
-        }
-    }
-}
-
-fn new_uuid() -> [u8; 16] {
-    let mut uuid = [0; 16];
-    rt::random::fill_secret(&mut uuid);
-    uuid
 }

@@ -1,0 +1,160 @@
+//! Attributes, the file system's space, extended attributes.
+
+use std::rc::Rc;
+
+use fuser::{Errno, FileAttr, TimeOrNow};
+use wire::inode::{
+    GetXattr, ListXattrs, RemoveXattr, SetInode, SetXattr, StatFs, StatFsReply, TimeChange, XattrMode,
+};
+use wire::limits::MAX_XATTR_VALUE;
+
+use super::node::Node;
+use super::{Answer, Fs};
+use crate::clock;
+use crate::request::AttrChange;
+
+impl Fs {
+    /// Attributes of an inode.
+    pub(super) async fn attributes(&self, ino: u64) -> Answer<FileAttr> {
+        let node = self.node(ino)?;
+        self.refresh(&node).await?;
+        Ok(node.attr(ino))
+    }
+
+    /// Asks the metadata server unless what is known is fresh.
+    pub(super) async fn refresh(&self, node: &Rc<Node>) -> Answer<()> {
+        if node.fresh().is_some() {
+            return Ok(());
+        }
+        match self.meta.inode(node.id).await {
+            Ok(inode) => node.learn(&inode),
+            // Somebody still uses it here: it is as it was, without a name.
+            Err(error) if error.code() == libc::ESTALE => node.set_gone(),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Changes attributes.
+    pub(super) async fn change_attributes(&self, ino: u64, change: AttrChange) -> Answer<FileAttr> {
+        self.writable()?;
+        let node = self.node(ino)?;
+        let now = clock::now_ns();
+        let request = SetInode {
+            id: node.id,
+            now_ns: now,
+            mode: change.mode.map(|mode| mode & 0o7777),
+            uid: change.uid,
+            gid: change.gid,
+            atime: change.atime.map(time),
+            mtime: change.mtime.map(time),
+            ctime: change.ctime_ns.map(|ns| TimeChange { ns, now: false }),
+            ..SetInode::default()
+        };
+        match change.size {
+            Some(size) => self.resize(&node, size, request).await?,
+            None => self.set_inode(&node, &change, request).await?,
+        }
+        Ok(node.attr(ino))
+    }
+
+    async fn set_inode(&self, node: &Rc<Node>, change: &AttrChange, request: SetInode) -> Answer<()> {
+        if node.is_gone() {
+            // Nobody will see it; whoever still has it does.
+            node.update(|inode| {
+                inode.mode = request.mode.unwrap_or(inode.mode);
+                inode.uid = request.uid.unwrap_or(inode.uid);
+                inode.gid = request.gid.unwrap_or(inode.gid);
+            });
+            return Ok(());
+        }
+        let _inside = node.open.enter().await;
+        if node.open.is_dirty() && change.mtime.is_some() {
+            // What was written before has an earlier time, and must not be told later.
+            self.report(node).await?;
+        }
+        let now = request.now_ns;
+        let reply = self.meta.change(|session| SetInode { session, ..request.clone() }).await?;
+        let of = |change: Option<TimeOrNow>| match change? {
+            TimeOrNow::SpecificTime(time) => Some(clock::from_system(time)),
+            TimeOrNow::Now => Some(now),
+        };
+        if let Some(mtime_ns) = of(change.mtime) {
+            node.update(|inode| inode.mtime_ns = mtime_ns);
+        }
+        node.learn(&reply.inode);
+        Ok(())
+    }
+
+    /// Space of the cluster.
+    pub(super) async fn space(&self) -> Answer<StatFsReply> {
+        self.meta.ask(&StatFs {}).await
+    }
+
+    /// Sets an extended attribute.
+    pub(super) async fn set_xattr(&self, ino: u64, name: Vec<u8>, value: Vec<u8>, flags: i32) -> Answer<()> {
+        self.writable()?;
+        refuse_acl(&name)?;
+        let id = self.node(ino)?.id;
+        if value.len() > MAX_XATTR_VALUE {
+            return Err(Errno::E2BIG);
+        }
+        let mode = match flags {
+            0 => XattrMode::Any,
+            libc::XATTR_CREATE => XattrMode::Create,
+            libc::XATTR_REPLACE => XattrMode::Replace,
+            _ => return Err(Errno::EINVAL),
+        };
+        let now_ns = clock::now_ns();
+        self.meta
+            .change(|session| SetXattr {
+                session,
+                id,
+                name: name.clone(),
+                value: value.clone(),
+                mode: mode.into(),
+                now_ns,
+            })
+            .await
+            .map(drop)
+    }
+
+    /// An extended attribute's value.
+    pub(super) async fn xattr(&self, ino: u64, name: Vec<u8>) -> Answer<Vec<u8>> {
+        refuse_acl(&name)?;
+        let id = self.node(ino)?.id;
+        Ok(self.meta.ask(&GetXattr { id, name }).await?.value)
+    }
+
+    /// Names of extended attributes, with a NUL after each.
+    pub(super) async fn xattrs(&self, ino: u64) -> Answer<Vec<u8>> {
+        let id = self.node(ino)?.id;
+        let names = self.meta.ask(&ListXattrs { id }).await?.names;
+        let mut list = Vec::new();
+        for name in names {
+            list.extend_from_slice(&name);
+            list.push(0);
+        }
+        Ok(list)
+    }
+
+    /// Removes an extended attribute.
+    pub(super) async fn remove_xattr(&self, ino: u64, name: Vec<u8>) -> Answer<()> {
+        self.writable()?;
+        let id = self.node(ino)?.id;
+        let now_ns = clock::now_ns();
+        self.meta.change(|session| RemoveXattr { session, id, name: name.clone(), now_ns }).await.map(drop)
+    }
+}
+
+/// Access control lists are not kept: nobody would heed them.
+fn refuse_acl(name: &[u8]) -> Answer<()> {
+    if name.starts_with(b"system.posix_acl_") { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
+}
+
+fn time(time: TimeOrNow) -> TimeChange {
+    match time {
+        TimeOrNow::SpecificTime(time) => TimeChange { ns: clock::from_system(time), now: false },
+        TimeOrNow::Now => TimeChange { ns: 0, now: true },
+    }
+}

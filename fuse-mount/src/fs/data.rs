@@ -1,0 +1,100 @@
+//! Reading and writing open files.
+
+use std::rc::Rc;
+
+use fuser::Errno;
+use rt::buf::{Buf, View};
+
+use super::{Answer, FileHandle, Fs};
+use crate::errno;
+
+/// What a read found.
+pub(super) enum Found {
+    /// This.
+    One(View),
+    /// Several parts, put together.
+    Whole(Vec<u8>),
+}
+
+impl Found {
+    pub(super) fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::One(view) => view,
+            Self::Whole(bytes) => bytes,
+        }
+    }
+}
+
+impl Fs {
+    /// Reads up to `len` bytes; fewer at the end of the file.
+    pub(super) async fn read(&self, fh: u64, offset: u64, len: u32) -> Answer<Found> {
+        let file = self.file(fh)?;
+        let node = &file.node;
+        let _inside = node.open.enter().await;
+        let volume = node.open.volume()?;
+        let len = u64::from(len).min(node.size().saturating_sub(offset));
+        if len == 0 {
+            return Ok(Found::Whole(Vec::new()));
+        }
+        let mut parts = volume.read(offset, len).await.map_err(|error| failed(&file, "reading", &error))?;
+        if let [(_, Some(_))] = parts.as_slice()
+            && let Some((_, Some(view))) = parts.pop()
+        {
+            return Ok(Found::One(view));
+        }
+        let mut bytes = Vec::with_capacity(len as usize);
+        for (part, view) in parts {
+            match view {
+                Some(view) => bytes.extend_from_slice(&view),
+                None => bytes.resize(bytes.len() + part as usize, 0),
+            }
+        }
+        Ok(Found::Whole(bytes))
+    }
+
+    /// Writes all of `data`.
+    pub(super) async fn write(&self, fh: u64, offset: u64, data: Vec<u8>) -> Answer<u32> {
+        let file = self.file(fh)?;
+        let node = &file.node;
+        let _inside = node.open.enter().await;
+        let volume = node.open.writable()?;
+        let offset = if file.appends { node.size() } else { offset };
+        let len = data.len();
+        let view = Buf::copy_of(&data).freeze();
+        drop(data);
+        volume.write(offset, view).await.map_err(|error| failed(&file, "writing", &error))?;
+        self.wrote(node, offset + len as u64, len as u64);
+        Ok(len as u32)
+    }
+
+    /// A program closes a descriptor: others may look now.
+    pub(super) async fn flush(&self, fh: u64) -> Answer<()> {
+        let file = self.file(fh)?;
+        let node = &file.node;
+        if !file.writes || !node.open.is_dirty() || node.inode().nlink == 0 {
+            return Ok(());
+        }
+        let _inside = node.open.enter().await;
+        self.report(node).await
+    }
+
+    /// Makes what was written durable, and unless only data matters, the times as well.
+    pub(super) async fn sync(&self, fh: u64, data_only: bool) -> Answer<()> {
+        let file = self.file(fh)?;
+        let node = &file.node;
+        let _inside = node.open.enter().await;
+        let volume = node.open.volume()?;
+        volume.flush().await.map_err(|error| failed(&file, "flushing", &error))?;
+        // A size that is not known to be reported is one that matters.
+        if data_only && !node.open.has_grown(node.size()) {
+            return Ok(());
+        }
+        self.report(node).await
+    }
+}
+
+/// The number for a failure, which the log explains.
+pub(super) fn failed(file: &Rc<FileHandle>, what: &str, error: &client::VolumeError) -> Errno {
+    tracing::error!("{what} file {}: {error}", file.node.id);
+    errno::of_volume(error)
+}

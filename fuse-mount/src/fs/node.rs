@@ -1,0 +1,214 @@
+//! Inodes that the kernel knows: each lives here as long as the kernel counts on it or a handle is open.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use fuser::{FileAttr, FileType, INodeNo};
+use rt::time::Instant;
+use wire::inode::Inode;
+use wire::namespace::FileKind;
+
+use super::file::OpenFile;
+use super::{LIFETIME, ROOT};
+use crate::clock;
+
+/// Unit of `st_blocks` in bytes.
+const SECTOR: u64 = 512;
+/// Preferred size of I/O in bytes.
+const BLOCK: u64 = 4096;
+
+/// An inode.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) id: u64,
+    /// How often the kernel was told of it and has not forgotten it.
+    lookups: Cell<u64>,
+    inode: RefCell<Inode>,
+    /// Until when what is known of it counts as fresh.
+    fresh_until: Cell<Option<Instant>>,
+    /// It has no name any more and nothing holds it at the metadata server.
+    gone: Cell<bool>,
+    pub(super) open: OpenFile,
+}
+
+impl Node {
+    fn new(inode: Inode) -> Self {
+        let node = Self {
+            id: inode.id,
+            lookups: Cell::new(0),
+            inode: RefCell::new(inode),
+            fresh_until: Cell::new(None),
+            gone: Cell::new(false),
+            open: OpenFile::default(),
+        };
+        node.fresh_until.set(Some(rt::time::now() + LIFETIME));
+        node
+    }
+
+    /// What is known of it.
+    pub(super) fn inode(&self) -> Inode {
+        *self.inode.borrow()
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.inode.borrow().size
+    }
+
+    /// Changes what is known of it, ahead of the metadata server.
+    pub(super) fn update(&self, change: impl FnOnce(&mut Inode)) {
+        change(&mut self.inode.borrow_mut());
+    }
+
+    /// What is known of it, unless that is old.
+    pub(super) fn fresh(&self) -> Option<Inode> {
+        let fresh = self.gone.get() || self.fresh_until.get().is_some_and(|until| rt::time::now() < until);
+        fresh.then(|| self.inode())
+    }
+
+    /// What is known of it is old.
+    pub(super) fn age(&self) {
+        self.fresh_until.set(None);
+    }
+
+    /// Its last name is gone, and so is it at the metadata server.
+    pub(super) fn set_gone(&self) {
+        self.gone.set(true);
+        self.update(|inode| inode.nlink = 0);
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+
+    /// Takes over what the metadata server says. Of a file being written, size and times are known here first.
+    pub(super) fn learn(&self, said: &Inode) {
+        let mut inode = self.inode.borrow_mut();
+        let known = *inode;
+        *inode = *said;
+        if self.open.is_writing() {
+            inode.size = known.size;
+            inode.allocated_bytes = said.allocated_bytes.max(known.allocated_bytes);
+        }
+        if self.open.is_dirty() {
+            inode.mtime_ns = known.mtime_ns;
+            inode.ctime_ns = known.ctime_ns.max(said.ctime_ns);
+        }
+        self.fresh_until.set(Some(rt::time::now() + LIFETIME));
+    }
+
+    /// Attributes as the kernel wants them.
+    pub(super) fn attr(&self, ino: u64) -> FileAttr {
+        let inode = self.inode.borrow();
+        attr(&inode, ino)
+    }
+}
+
+/// Attributes as the kernel wants them.
+fn attr(inode: &Inode, ino: u64) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(ino),
+        size: inode.size,
+        blocks: inode.allocated_bytes.div_ceil(SECTOR),
+        atime: clock::to_system(inode.atime_ns),
+        mtime: clock::to_system(inode.mtime_ns),
+        ctime: clock::to_system(inode.ctime_ns),
+        crtime: clock::to_system(inode.btime_ns),
+        kind: kind(inode.kind()),
+        perm: (inode.mode & 0o7777) as u16,
+        nlink: inode.nlink,
+        uid: inode.uid,
+        gid: inode.gid,
+        rdev: inode.rdev,
+        blksize: BLOCK as u32,
+        flags: 0,
+    }
+}
+
+/// The kernel's name for a kind of inode.
+pub(super) fn kind(kind: FileKind) -> FileType {
+    match kind {
+        FileKind::Directory => FileType::Directory,
+        FileKind::Symlink => FileType::Symlink,
+        FileKind::Fifo => FileType::NamedPipe,
+        FileKind::Socket => FileType::Socket,
+        FileKind::CharDevice => FileType::CharDevice,
+        FileKind::BlockDevice => FileType::BlockDevice,
+        FileKind::File | FileKind::Unspecified => FileType::RegularFile,
+    }
+}
+
+/// All inodes known, by id.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    root: u64,
+    nodes: RefCell<BTreeMap<u64, Rc<Node>>>,
+}
+
+impl Nodes {
+    /// With the top directory, which is never forgotten.
+    pub(super) fn new(root: Inode) -> Self {
+        let id = root.id;
+        let node = Rc::new(Node::new(root));
+        node.lookups.set(1);
+        Self { root: id, nodes: RefCell::new(BTreeMap::from([(id, node)])) }
+    }
+
+    /// The kernel calls the top directory 1, whatever its id; what has the id 1 gets that id instead.
+    pub(super) fn ino(&self, id: u64) -> u64 {
+        if id == self.root {
+            ROOT
+        } else if id == ROOT {
+            self.root
+        } else {
+            id
+        }
+    }
+
+    /// The id of what the kernel calls `ino`; the same exchange.
+    pub(super) fn id(&self, ino: u64) -> u64 {
+        self.ino(ino)
+    }
+
+    pub(super) fn get(&self, ino: u64) -> Option<Rc<Node>> {
+        self.by_id(self.id(ino))
+    }
+
+    pub(super) fn by_id(&self, id: u64) -> Option<Rc<Node>> {
+        self.nodes.borrow().get(&id).cloned()
+    }
+
+    /// Takes over what the metadata server says of an inode.
+    pub(super) fn learn(&self, inode: &Inode) -> Rc<Node> {
+        let mut nodes = self.nodes.borrow_mut();
+        let node = nodes.entry(inode.id).or_insert_with(|| Rc::new(Node::new(*inode)));
+        node.learn(inode);
+        Rc::clone(node)
+    }
+
+    /// The kernel is told of an inode by its name. To be called before it is.
+    pub(super) fn count(&self, node: &Rc<Node>) {
+        node.lookups.set(node.lookups.get() + 1);
+        // It may have been forgotten since it was learnt.
+        self.nodes.borrow_mut().insert(node.id, Rc::clone(node));
+    }
+
+    /// The kernel has forgotten an inode `lookups` times.
+    pub(super) fn forget(&self, ino: u64, lookups: u64) {
+        let id = self.id(ino);
+        let Some(node) = self.by_id(id) else { return };
+        node.lookups.set(node.lookups.get().saturating_sub(lookups));
+        self.let_go(&node);
+    }
+
+    /// Drops an inode that nobody counts on.
+    pub(super) fn let_go(&self, node: &Node) {
+        if node.lookups.get() == 0 && !node.open.is_open() && node.id != self.root {
+            self.nodes.borrow_mut().remove(&node.id);
+        }
+    }
+
+    pub(super) fn all(&self) -> Vec<Rc<Node>> {
+        self.nodes.borrow().values().cloned().collect()
+    }
+}
