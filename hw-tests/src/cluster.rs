@@ -531,7 +531,8 @@ fn node(options: &Options, name: &str, program: &str, repository: &Path) -> Node
     Node { name: name.to_owned(), spec, repository: repository.to_owned(), boot, daemon: None }
 }
 
-fn environment(dir: &Path) -> [(&'static str, OsString); 3] {
+/// The environment of a program that belongs to the cluster in `dir`.
+pub fn environment(dir: &Path) -> [(&'static str, OsString); 3] {
     [("VSTORAGE_ETC", "etc"), ("VSTORAGE_LOG", "log"), ("VSTORAGE_RUN", "run")]
         .map(|(variable, name)| (variable, dir.join(name).into_os_string()))
 }

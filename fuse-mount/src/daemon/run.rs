@@ -62,6 +62,8 @@ pub(super) async fn run(mounting: &Mounting, detached: bool) -> Result<(), Failu
     tracing::info!("cluster '{}' is mounted at {}", mounting.cluster, dir.display());
     if detached {
         background::say_mounted().map_err(Failure::system("cannot let go of the terminal"))?;
+    } else {
+        println!("ready: {place}");
     }
     let told_to_stop = {
         let serving = pin!(fs.serve(&mut mailbox));

@@ -1,0 +1,169 @@
+//! Where cases run: a directory, an ext4, a mounted cluster.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use hw_tests::cluster::{Cluster, NAME, Options, READY_LIMIT, STOP_LIMIT, environment};
+use hw_tests::ext4;
+use hw_tests::loop_device::LoopDevice;
+use hw_tests::process::{Daemon, DaemonSpec};
+
+/// Bytes of the ext4, all of them a hole at first.
+const EXT4_BYTES: u64 = 8 << 30;
+/// How long the kernel may take to let go of a loop device.
+const DETACH_LIMIT: Duration = Duration::from_secs(10);
+
+/// A place for cases.
+pub(crate) trait Place {
+    /// Its top directory.
+    fn root(&self) -> PathBuf;
+    /// Unmounts and mounts again.
+    fn remount(&mut self);
+    /// Kills what can be killed, and mounts again.
+    fn crash(&mut self);
+}
+
+/// A directory.
+pub(crate) struct Plain(pub(crate) PathBuf);
+
+impl Place for Plain {
+    fn root(&self) -> PathBuf {
+        self.0.clone()
+    }
+
+    fn remount(&mut self) {}
+
+    fn crash(&mut self) {}
+}
+
+/// Unmounts whatever an interrupted run has left, and removes the directory.
+pub(crate) fn clear(dir: &Path) {
+    for mount in ["ext4", "mount"] {
+        while Command::new("umount")
+            .arg("-l")
+            .arg(dir.join(mount))
+            .output()
+            .is_ok_and(|out| out.status.success())
+        {}
+    }
+    if dir.exists() {
+        std::fs::remove_dir_all(dir).expect("nothing is mounted there any more");
+    }
+}
+
+fn umount(point: &Path) {
+    let out = Command::new("umount").arg(point).output().expect("umount of the Debian package mount");
+    assert!(out.status.success(), "umount: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// An ext4 in a file.
+pub(crate) struct Ext4 {
+    point: PathBuf,
+    device: LoopDevice,
+}
+
+impl Ext4 {
+    pub(crate) fn make(dir: &Path) -> Self {
+        let (image, point) = (dir.join("ext4.img"), dir.join("ext4"));
+        std::fs::File::create(&image).and_then(|file| file.set_len(EXT4_BYTES)).expect("an image");
+        std::fs::create_dir_all(&point).expect("a mount point");
+        let device = LoopDevice::attach(&image, 512).expect("a loop device");
+        ext4::make(device.path()).expect("an ext4");
+        let ext4 = Self { point, device };
+        ext4.mount();
+        ext4
+    }
+
+    fn mount(&self) {
+        ext4::mount(self.device.path(), &self.point).expect("the ext4 mounts");
+    }
+}
+
+impl Place for Ext4 {
+    fn root(&self) -> PathBuf {
+        self.point.clone()
+    }
+
+    fn remount(&mut self) {
+        umount(&self.point);
+        self.mount();
+    }
+
+    fn crash(&mut self) {
+        self.remount();
+    }
+}
+
+impl Drop for Ext4 {
+    fn drop(&mut self) {
+        umount(&self.point);
+        self.device.detach(DETACH_LIMIT).expect("nobody uses it");
+    }
+}
+
+/// A cluster with three chunk servers, mounted.
+pub(crate) struct Mounted {
+    cluster: Cluster,
+    point: PathBuf,
+    spec: DaemonSpec,
+    daemon: Option<Daemon>,
+}
+
+impl Mounted {
+    pub(crate) fn make(dir: &Path, binaries: &Path, options: &str) -> Self {
+        let cluster = Cluster::make(Options::plain(&dir.join("cluster"), binaries)).expect("a cluster");
+        let point = dir.join("mount");
+        std::fs::create_dir_all(&point).expect("a mount point");
+        let log = cluster.dir().join("log/mount.log");
+        let mut spec = DaemonSpec::new(binaries.join("vstorage-mount"), log)
+            .args(["-f", "-c", NAME, "-o", options])
+            .arg(&point);
+        for (variable, value) in environment(cluster.dir()) {
+            spec = spec.env(variable, value);
+        }
+        let mut mounted = Self { cluster, point, spec, daemon: None };
+        mounted.mount();
+        mounted
+    }
+
+    fn mount(&mut self) {
+        let mut daemon = self.spec.start().expect("the daemon starts");
+        daemon.wait_line("ready:", READY_LIMIT).expect("the cluster can be mounted");
+        self.daemon = Some(daemon);
+    }
+
+    fn unmount(&mut self) {
+        umount(&self.point);
+        if let Some(mut daemon) = self.daemon.take() {
+            let status = daemon.wait_exit(STOP_LIMIT).expect("it ends when it is unmounted");
+            assert!(status.success(), "the daemon ended with {status}");
+        }
+    }
+
+    /// Unmounts, and ends the cluster in order.
+    pub(crate) fn end(mut self) {
+        self.unmount();
+        self.cluster.stop_all().expect("the cluster stops in order");
+        self.cluster.check_all().expect("chunk servers are whole");
+    }
+}
+
+impl Place for Mounted {
+    fn root(&self) -> PathBuf {
+        self.point.clone()
+    }
+
+    fn remount(&mut self) {
+        self.unmount();
+        self.mount();
+    }
+
+    fn crash(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill().expect("it runs");
+        }
+        // Takes the dead mount away by itself.
+        self.mount();
+    }
+}
