@@ -19,9 +19,8 @@ fn set_times(t: &Trial, name: &str, atime: Timespec, mtime: Timespec) -> rustix:
 
 fn times(t: &mut Trial, name: &str) {
     let stat = sys::lstat(t.path(name));
-    let times = stat.map(|stat| {
-        ((stat.st_atime as i64, stat.st_atime_nsec as i64), (stat.st_mtime as i64, stat.st_mtime_nsec as i64))
-    });
+    let times = stat
+        .map(|stat| ((stat.st_atime, stat.st_atime_nsec as i64), (stat.st_mtime, stat.st_mtime_nsec as i64)));
     t.note("times", times);
 }
 
@@ -29,7 +28,7 @@ fn times(t: &mut Trial, name: &str) {
 fn stamps(t: &Trial, name: &str) -> (i128, i128) {
     let stat = sys::lstat(t.path(name)).expect("it is there");
     let ns = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-    (ns(stat.st_mtime as i64, stat.st_mtime_nsec as i64), ns(stat.st_ctime as i64, stat.st_ctime_nsec as i64))
+    (ns(stat.st_mtime, stat.st_mtime_nsec as i64), ns(stat.st_ctime as i64, stat.st_ctime_nsec as i64))
 }
 
 /// For acts whose outcome is seen otherwise.

@@ -28,7 +28,7 @@ fn make_synced(t: &mut Trial, name: &str, content: &[u8]) {
 }
 
 fn times(t: &mut Trial, name: &str) {
-    let times = sys::lstat(t.path(name)).map(|stat| (stat.st_mtime as i64, stat.st_mtime_nsec as i64));
+    let times = sys::lstat(t.path(name)).map(|stat| (stat.st_mtime, stat.st_mtime_nsec));
     t.note("times", times);
 }
 

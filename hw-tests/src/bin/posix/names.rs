@@ -73,7 +73,7 @@ pub(crate) const CASES: &[Case] = &[
             let name = "n".repeat(len);
             let open = t.open(&name, OFlags::CREATE | OFlags::RDWR);
             t.did(&format!("{len}"), open);
-            let made = sys::mkdir(t.path(&format!("{name}")), Mode::from_raw_mode(0o755));
+            let made = sys::mkdir(t.path(&name), Mode::from_raw_mode(0o755));
             t.did(&format!("directory {len}"), made);
         }
     }),
