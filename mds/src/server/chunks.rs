@@ -52,12 +52,17 @@ impl Reign {
         self.read(|state| check_lease(state, &holder, file, call.epoch, Some(LeaseMode::Exclusive)))?;
         let listener = self.waiting.listen(file);
         let mut woken = listener.woken();
-        if self.read(|state| Ok::<_, Refusal>(shown::usable(state, file, &indices)?.is_none()))? {
+        let is_done = |state: &State| {
+            let grown = state.tree().file(file)?.size() >= call.grow_to;
+            Ok::<_, Refusal>(grown && shown::usable(state, file, &indices)?.is_some())
+        };
+        if !self.read(is_done)? {
             let op = CommandOp::AllocateChunks(command::AllocateChunks {
                 lease: Some(proof(&holder, call.epoch)),
                 file: call.file_id,
                 indices: indices.clone(),
                 seed: rt::random::u64(),
+                grow_to: call.grow_to,
             });
             match self.change(asked, None, op).await? {
                 Ok(_) => {}

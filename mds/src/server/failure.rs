@@ -134,7 +134,15 @@ fn status_of(refusal: &Refusal) -> Status {
         Refusal::NotEmpty(_) => Status::NotEmpty,
         Refusal::RequestTooOld(_) => Status::DedupRefused,
         Refusal::EncodingUnsupported(_) => Status::Unsupported,
-        Refusal::FileTooLarge(_) | Refusal::TooMany(_) => Status::TooLarge,
+        Refusal::FileTooLarge(_) => Status::FileTooLarge,
+        Refusal::TooMany(_) => Status::TooLarge,
+        Refusal::Gone(_) => Status::Gone,
+        Refusal::NameTooLong(_) => Status::NameTooLong,
+        Refusal::NotLinkable(_) => Status::Forbidden,
+        Refusal::TooManyLinks(_) => Status::TooManyLinks,
+        Refusal::NoXattr(_) => Status::NoData,
+        Refusal::XattrsFull(_) => Status::XattrsFull,
+        Refusal::ValueTooLarge(_) => Status::ValueTooLarge,
         Refusal::Malformed(_)
         | Refusal::RequestReused(_)
         | Refusal::BadPath(_)
@@ -146,7 +154,9 @@ fn status_of(refusal: &Refusal) -> Status {
         | Refusal::ShrinkNotAllowed(_)
         | Refusal::BeyondEnd(_)
         | Refusal::CsIdMismatch(_)
-        | Refusal::BadValue(_) => Status::Invalid,
+        | Refusal::BadValue(_)
+        | Refusal::NotAFile(_)
+        | Refusal::BadName(_) => Status::Invalid,
         // The client opens its session anew, with the token it has.
         Refusal::NoSession(_) | Refusal::WrongToken(_) => Status::SessionExpired,
         // What is not the sender's any more it must open again (C1).

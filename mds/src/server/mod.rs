@@ -24,6 +24,7 @@ mod chunk_servers;
 mod chunks;
 mod creations;
 mod failure;
+mod inodes;
 mod leases;
 mod mark;
 mod metadata;

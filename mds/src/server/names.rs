@@ -61,7 +61,7 @@ impl Reign {
         let page = self.read(|state| state.list(&call.path, after, limit))?;
         let entry = |entry: query::DirEntry| Entry {
             name: entry.name,
-            kind: if entry.is_dir { FileKind::Directory } else { FileKind::File }.into(),
+            kind: shown::kind(entry.kind).into(),
             size: entry.size,
             file_id: entry.id.raw(),
             modified_ms: entry.changed_ms,
@@ -112,7 +112,7 @@ impl Reign {
         let explicit = match &stat.kind {
             StatKind::Dir { explicit, .. } => attributes::explicit(explicit),
             // A file took a copy of all when it was created, and goes its own way since.
-            StatKind::File { .. } => effective.clone(),
+            StatKind::File { .. } | StatKind::Other { .. } => effective.clone(),
         };
         Ok(GetAttrReply { explicit, effective })
     }
@@ -147,6 +147,7 @@ pub(super) fn resolve(state: &State, file: &FileRef) -> Result<FileId, Refusal> 
             match stat.kind {
                 StatKind::File { .. } => Ok(stat.id),
                 StatKind::Dir { .. } => Err(Refusal::IsADirectory(path.clone())),
+                StatKind::Other { .. } => Err(Refusal::NotAFile(path.clone())),
             }
         }
     }

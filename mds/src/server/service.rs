@@ -100,11 +100,20 @@ impl Server {
             Op::ClusterStat => reply(request, async |call| reign.cluster_stat(call, asked).await).await,
             Op::GetEvents => reply(request, async |call| reign.get_events(call, asked).await).await,
 
-            Op::Lookup | Op::GetInode | Op::SetInode | Op::MakeNode | Op::Link | Op::Unlink => {
-                Err(unsupported(request))
-            }
-            Op::RenameEntry | Op::ReadDir | Op::ReadLink | Op::StatFs => Err(unsupported(request)),
-            Op::GetXattr | Op::SetXattr | Op::ListXattrs | Op::RemoveXattr => Err(unsupported(request)),
+            Op::Lookup => reply(request, async |call| reign.lookup(call, asked).await).await,
+            Op::GetInode => reply(request, async |call| reign.get_inode(call, asked).await).await,
+            Op::SetInode => reply(request, async |call| reign.set_inode(call, asked).await).await,
+            Op::MakeNode => reply(request, async |call| reign.make_node(call, asked).await).await,
+            Op::Link => reply(request, async |call| reign.link(call, asked).await).await,
+            Op::Unlink => reply(request, async |call| reign.unlink(call, asked).await).await,
+            Op::RenameEntry => reply(request, async |call| reign.rename_entry(call, asked).await).await,
+            Op::ReadDir => reply(request, async |call| reign.read_dir(call, asked).await).await,
+            Op::ReadLink => reply(request, async |call| reign.read_link(call, asked).await).await,
+            Op::GetXattr => reply(request, async |call| reign.get_xattr(call, asked).await).await,
+            Op::SetXattr => reply(request, async |call| reign.set_xattr(call, asked).await).await,
+            Op::ListXattrs => reply(request, async |call| reign.list_xattrs(call, asked).await).await,
+            Op::RemoveXattr => reply(request, async |call| reign.remove_xattr(call, asked).await).await,
+            Op::StatFs => reply(request, async |call| reign.stat_fs(call, asked).await).await,
 
             Op::Hello | Op::Ping | Op::Goodbye => Err(unsupported(request)),
             Op::Write | Op::Read | Op::Flush | Op::BlockStatus => Err(unsupported(request)),

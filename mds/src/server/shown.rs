@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use wire::inode::Inode;
 use wire::lease::{ChunkMap, CsAddress, MapReply, Member, MemberState as WireState};
 use wire::namespace::{FileInfo, FileKind, Holder};
 
 use super::attributes;
 use crate::state::chunk::{ChunkEntry, MemberState};
+use crate::state::command::NodeKind;
 use crate::state::lease::Phase;
+use crate::state::nodes::Node;
 use crate::state::query::{Stat, StatKind};
 use crate::state::{ClientId, CsId, FileId, Refusal, State};
 
@@ -33,6 +36,9 @@ pub(crate) fn file_info(state: &State, stat: Stat) -> FileInfo {
         ..FileInfo::default()
     };
     match stat.kind {
+        StatKind::Other { node } => {
+            FileInfo { kind: kind(node.kind).into(), size: node.size, chunk_size: 0, ..info }
+        }
         StatKind::Dir { .. } => FileInfo { kind: FileKind::Directory.into(), ..info },
         StatKind::File { size, chunks, lease, epoch, unlinked, .. } => {
             let (readers, writer) = match lease {
@@ -52,6 +58,43 @@ pub(crate) fn file_info(state: &State, stat: Stat) -> FileInfo {
                 ..info
             }
         }
+    }
+}
+
+/// What an inode is.
+pub(crate) fn kind(kind: NodeKind) -> FileKind {
+    match kind {
+        NodeKind::File => FileKind::File,
+        NodeKind::Directory => FileKind::Directory,
+        NodeKind::Symlink => FileKind::Symlink,
+        NodeKind::Fifo => FileKind::Fifo,
+        NodeKind::Socket => FileKind::Socket,
+        NodeKind::CharDevice => FileKind::CharDevice,
+        NodeKind::BlockDevice => FileKind::BlockDevice,
+    }
+}
+
+/// An inode.
+pub(crate) fn inode(node: &Node) -> Inode {
+    Inode {
+        id: node.id.raw(),
+        generation: 0,
+        kind: kind(node.kind).into(),
+        mode: node.mode,
+        uid: node.uid,
+        gid: node.gid,
+        nlink: node.nlink,
+        rdev: node.rdev,
+        size: node.size,
+        allocated_bytes: node.allocated_bytes,
+        atime_ns: node.times.access,
+        mtime_ns: node.times.data,
+        ctime_ns: node.times.inode,
+        btime_ns: node.times.birth,
+        epoch: node.epoch.raw(),
+        writer: node.writer.map_or(0, |client| client.0.into()),
+        readers: u32::try_from(node.readers).unwrap_or(u32::MAX),
+        chunk_size: node.chunk_size,
     }
 }
 

@@ -7,8 +7,8 @@ use super::State;
 use super::chunk::MemberState;
 use super::command::LeaseMode;
 use super::ids::{ChunkId, ClientId, CsId, Epoch, FileId, Version};
+use super::inode::{Body, File, Place};
 use super::lease::Phase;
-use super::namespace::{Body, File};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A rule that does not hold.
@@ -179,39 +179,44 @@ impl State {
         Ok(())
     }
 
+    /// Names and entries agree, and everything hangs below the top directory.
     fn check_tree(&self) -> Result<(), InvariantViolation> {
+        let (mut named, mut listed) = (0, 0);
         for (id, inode) in self.tree.iter() {
             let fail = |what| Err(V::Tree { id, what });
             if id.raw() >= FileId::new(self.cluster.generation, self.cluster.next_file).raw() {
                 return Err(V::IdNotMinted { id: id.raw() });
             }
-            match &inode.place {
-                Some(place) => {
-                    let entry = self.tree.dir(place.parent).and_then(|dir| dir.children.get(&place.name));
-                    if entry != Some(&id) {
-                        return fail("its directory does not list it");
-                    }
+            let mut names = 0;
+            for Place { parent, name } in self.tree.names_of(id) {
+                names += 1;
+                if self.tree.child(*parent, name) != Some(id) {
+                    return fail("its directory does not list it");
                 }
-                None if id == self.tree.root() => {}
-                None if self.tree.orphans().contains(&id) => {}
-                None => return fail("it hangs nowhere"),
             }
-            if let Body::Dir(dir) = &inode.body
-                && dir.children.values().any(|child| {
-                    self.tree.inode(*child).and_then(|inode| inode.place.as_ref()).map(|place| place.parent)
-                        != Some(id)
-                })
-            {
-                return fail("it lists an entry that is elsewhere");
+            match &inode.body {
+                Body::Dir(dir) => {
+                    if names > 1 || names == 1 && id == self.tree.root() {
+                        return fail("a directory has a name too many");
+                    }
+                    listed += dir.children.len();
+                    let subdirs = dir.children.values().filter(|child| self.tree.dir(**child).is_some());
+                    check_count("directories in a directory", dir.subdirs as usize, subdirs.count())?;
+                }
+                _ if self.tree.nlink(id) != names => return fail("its number of names is wrong"),
+                _ => {}
+            }
+            named += names as usize;
+            let needs_name = id != self.tree.root() && !self.tree.orphans().contains(&id);
+            if needs_name != (names > 0) {
+                return fail("it hangs nowhere, or is unlinked and has a name");
             }
         }
-        let in_hands = |id: &FileId| {
-            self.tree.file(*id).is_ok_and(|file| {
-                let kept = file.lease.reserved_for().is_some_and(|client| self.clients.is_live(client));
-                kept || file.lease.phase().is_held()
-            })
-        };
-        match self.tree.orphans().iter().find(|id| !in_hands(id)) {
+        // Each name is listed; so if there are as many, each entry leads to an inode that has that name. No directory has
+        // two; so if all entries are below the top, there are no cycles beside it.
+        check_count("entries of directories", listed, named)?;
+        check_count("entries below the top directory", listed, self.tree.below(self.tree.root()).len())?;
+        match self.tree.orphans().iter().find(|id| !self.is_in_hands(**id)) {
             Some(id) => Err(V::Tree { id: *id, what: "C9: unlinked, in nobody's hands, and still there" }),
             None => Ok(()),
         }

@@ -11,10 +11,10 @@
 //! | [`command`] | what the log contains |
 //! | [`outcome`], [`refusal`], [`effect`], [`event`] | what comes out |
 //! | [`ids`], [`path`], [`attrs`], [`config`] | the small types |
-//! | [`namespace`], [`chunk`], [`lease`], [`clients`], [`servers`], [`window`] | the parts of the state |
+//! | [`namespace`], [`inode`], [`name`], [`xattrs`], [`chunk`], [`lease`], [`clients`], [`servers`], [`window`] | the parts of the state |
 //! | `apply` | one file per group of commands |
 //! | [`placement`], [`space`], [`health`] | pure decisions |
-//! | [`query`], [`snapshot`], [`invariants`] | reading, writing down, checking |
+//! | [`query`], [`nodes`], [`snapshot`], [`invariants`] | reading, writing down, checking |
 //!
 //! **Invariant:** a refused command changes nothing but the list of events and the window of answers.
 //! **Invariant:** nothing here depends on the order in which effects are carried out, or on their being carried out
@@ -30,9 +30,12 @@ pub mod effect;
 pub mod event;
 pub mod health;
 pub mod ids;
+pub mod inode;
 pub mod invariants;
 pub mod lease;
+pub mod name;
 pub mod namespace;
+pub mod nodes;
 pub mod outcome;
 pub mod path;
 pub mod placement;
@@ -42,6 +45,7 @@ pub mod servers;
 pub mod snapshot;
 pub mod space;
 pub mod window;
+pub mod xattrs;
 
 #[cfg(test)]
 mod tests;

@@ -1,96 +1,22 @@
 //! The tree of directories and files.
 //!
-//! This module knows how the tree hangs together and nothing of leases, chunk servers or events. There are no
-//! hard links, so every inode has one parent and one name, except the top directory and files that are unlinked
-//! but still in use (*orphans*, C9).
+//! This module knows how the tree hangs together and nothing of leases, chunk servers or events. A directory has one
+//! name; everything else has one or several (hard links), or none while it is unlinked but still in use (*orphans*,
+//! C9). Of several names one is in the inode itself, which is the one that paths for people and events show; when it
+//! is taken away, the first of the others in the order of (directory, name) takes its place. Which attributes apply
+//! to a file does not depend on it: a file took a copy of them when it was created.
 
 use super::attrs::{AttrSet, Attrs};
-use super::chunk::ChunkMap;
 use super::ids::FileId;
-use super::lease::Lease;
+use super::inode::{Body, Dir, File, Inode, Place};
+use super::name::{self, Name};
 use super::path::Path;
 use super::refusal::{BadPath, Refusal};
+use super::xattrs::Xattrs;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Permission bits of the top directory.
 const ROOT_MODE: u32 = 0o755;
-
-/// A directory or file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inode {
-    /// Where it hangs; `None` for the top directory and for orphans.
-    pub(super) place: Option<Place>,
-    /// When it was made, in milliseconds since 1970.
-    pub(super) created_ms: u64,
-    /// When its entries, size or attributes last changed.
-    pub(super) changed_ms: u64,
-    /// Permission bits as in POSIX.
-    pub(super) mode: u32,
-    pub(super) body: Body,
-}
-
-/// Where an inode hangs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) parent: FileId,
-    pub(super) name: Box<str>,
-}
-
-/// What kind of inode it is. Kinds 1 and 2 in snapshots; others (symbolic link, snapshot) are reserved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Body {
-    Dir(Dir),
-    File(Box<File>),
-}
-
-/// A directory.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dir {
-    pub(super) children: BTreeMap<Box<str>, FileId>,
-    /// What was set on this directory itself.
-    pub(super) attrs: AttrSet,
-}
-
-/// A regular file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File {
-    pub(super) size: u64,
-    pub(super) attrs: Attrs,
-    pub(super) chunks: ChunkMap,
-    pub(super) lease: Lease,
-}
-
-impl File {
-    /// An empty file.
-    pub(super) fn new(size: u64, attrs: Attrs) -> Self {
-        Self { size, attrs, chunks: ChunkMap::default(), lease: Lease::default() }
-    }
-
-    /// Chunks that the size covers, allocated or not.
-    pub fn chunk_span(&self) -> u64 {
-        self.size.div_ceil(self.attrs.chunk_size)
-    }
-
-    /// Size in bytes.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Its attributes.
-    pub fn attrs(&self) -> Attrs {
-        self.attrs
-    }
-
-    /// Its map.
-    pub fn chunks(&self) -> &ChunkMap {
-        &self.chunks
-    }
-
-    /// Its lease.
-    pub fn lease(&self) -> &Lease {
-        &self.lease
-    }
-}
 
 /// The tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,11 +24,23 @@ pub struct Namespace {
     inodes: BTreeMap<FileId, Inode>,
     root: FileId,
     orphans: BTreeSet<FileId>,
+    /// The names of inodes that have several, but for the one in the inode. Never empty sets.
+    links: BTreeMap<FileId, BTreeSet<Place>>,
+    /// Never empty ones.
+    xattrs: BTreeMap<FileId, Xattrs>,
+}
+
+/// An entry of a directory: where it is, how it is called, and what it leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) parent: FileId,
+    pub(super) name: Name,
+    pub(super) id: FileId,
 }
 
 impl Namespace {
     /// A tree with nothing but the top directory, which says everything about attributes.
-    pub(super) fn new(root: FileId, now_ms: u64) -> Self {
+    pub(super) fn new(root: FileId, now_ns: i64) -> Self {
         let top = Attrs::default();
         let attrs = AttrSet {
             replicas: Some(top.replicas),
@@ -110,9 +48,8 @@ impl Namespace {
             tier: Some(top.tier),
             chunk_size: Some(top.chunk_size),
         };
-        let body = Body::Dir(Dir { children: BTreeMap::new(), attrs });
-        let inode = Inode { place: None, created_ms: now_ms, changed_ms: now_ms, mode: ROOT_MODE, body };
-        Self { inodes: BTreeMap::from([(root, inode)]), root, orphans: BTreeSet::new() }
+        let inode = Inode::new(ROOT_MODE, now_ns, Body::Dir(Box::new(Dir::new(attrs))));
+        Self { inodes: BTreeMap::from([(root, inode)]), root, ..Self::default() }
     }
 
     /// The id of the top directory.
@@ -143,6 +80,10 @@ impl Namespace {
     /// An inode.
     pub fn inode(&self, id: FileId) -> Option<&Inode> {
         self.inodes.get(&id)
+    }
+
+    pub(super) fn inode_mut(&mut self, id: FileId) -> Option<&mut Inode> {
+        self.inodes.get_mut(&id)
     }
 
     /// A regular file.
@@ -182,34 +123,73 @@ impl Namespace {
     pub fn files(&self) -> impl Iterator<Item = (FileId, &File)> {
         self.inodes.iter().filter_map(|(id, inode)| match &inode.body {
             Body::File(file) => Some((*id, &**file)),
-            Body::Dir(_) => None,
+            _ => None,
         })
     }
 
     pub(super) fn files_mut(&mut self) -> impl Iterator<Item = (FileId, &mut File)> {
         self.inodes.iter_mut().filter_map(|(id, inode)| match &mut inode.body {
             Body::File(file) => Some((*id, &mut **file)),
-            Body::Dir(_) => None,
+            _ => None,
         })
+    }
+
+    /// The extended attributes of an inode; `None` if it has none.
+    pub(super) fn xattrs(&self, id: FileId) -> Option<&Xattrs> {
+        self.xattrs.get(&id)
+    }
+
+    /// Changes the extended attributes of an inode that exists.
+    pub(super) fn change_xattrs<T>(&mut self, id: FileId, change: impl FnOnce(&mut Xattrs) -> T) -> T {
+        let xattrs = self.xattrs.entry(id).or_default();
+        let result = change(xattrs);
+        if xattrs.is_empty() {
+            self.xattrs.remove(&id);
+        }
+        result
+    }
+
+    // Finding.
+
+    /// What a directory lists under a name.
+    pub(super) fn child(&self, dir: FileId, name: &[u8]) -> Option<FileId> {
+        self.dir(dir)?.children.get(name).copied()
+    }
+
+    /// What a directory lists under a name that is written as text.
+    fn child_shown(dir: &Dir, text: &str) -> Option<(Name, FileId)> {
+        let entry = |name: &[u8]| dir.children.get_key_value(name);
+        let found = entry(text.as_bytes()).or_else(|| entry(&name::from_shown(text)?));
+        found.map(|(name, id)| (Name::clone(name), *id))
     }
 
     /// Finds what a path leads to.
     ///
     /// # Errors
-    /// [`Refusal::NotFound`] or [`Refusal::NotADirectory`], naming the part of the path that is so.
+    /// [`Refusal::NotFound`] or [`Refusal::NotADirectory`], naming the part of the path that is so. Symbolic links are
+    /// not followed: kernels do that.
     pub fn lookup(&self, path: Path<'_>) -> Result<FileId, Refusal> {
+        if path.is_root() { Ok(self.root) } else { self.lookup_entry(path).map(|entry| entry.id) }
+    }
+
+    /// Finds the entry of a path.
+    ///
+    /// # Errors
+    /// As [`Namespace::lookup`]; [`Refusal::TopDirectory`] for `/`, which is no entry.
+    pub(super) fn lookup_entry(&self, path: Path<'_>) -> Result<Entry, Refusal> {
         let mut at = self.root;
+        let mut last = None;
         let mut walked = 0;
-        for name in path.names() {
+        for text in path.names() {
             let here = &path.as_str()[..walked.max(1)];
             let dir = self.dir(at).ok_or_else(|| Refusal::NotADirectory(here.to_owned()))?;
-            walked += 1 + name.len();
-            at = *dir
-                .children
-                .get(name)
-                .ok_or_else(|| Refusal::NotFound(path.as_str()[..walked].to_owned()))?;
+            walked += 1 + text.len();
+            let found = Self::child_shown(dir, text);
+            let (name, id) = found.ok_or_else(|| Refusal::NotFound(path.as_str()[..walked].to_owned()))?;
+            last = Some(Entry { parent: at, name, id });
+            at = id;
         }
-        Ok(at)
+        last.ok_or(Refusal::TopDirectory(()))
     }
 
     /// Finds the directory an entry is in, or shall be in, and the entry's name.
@@ -225,12 +205,54 @@ impl Namespace {
         }
     }
 
-    /// The path of an inode, for people: orphans have none and are shown by their id.
+    /// How many names an inode has; of a directory 2 and one more for each directory in it, as ext4 counts.
+    pub fn nlink(&self, id: FileId) -> u32 {
+        match self.inodes.get(&id) {
+            Some(Inode { body: Body::Dir(dir), .. }) => dir.subdirs.saturating_add(2),
+            Some(Inode { place: Some(_), .. }) => {
+                // At most LINKS_MAX.
+                1 + self.links.get(&id).map_or(0, |others| others.len() as u32)
+            }
+            _ => 0,
+        }
+    }
+
+    /// All names of an inode.
+    pub(super) fn names_of(&self, id: FileId) -> impl Iterator<Item = &Place> {
+        let first = self.inodes.get(&id).and_then(|inode| inode.place.as_ref());
+        first.into_iter().chain(self.links.get(&id).into_iter().flatten())
+    }
+
+    /// The names of an inode but for the one in the inode.
+    pub(super) fn other_names_of(&self, id: FileId) -> impl Iterator<Item = &Place> {
+        self.links.get(&id).into_iter().flatten()
+    }
+
+    /// The directory above; the top directory is above itself.
+    pub(super) fn parent_of(&self, dir: FileId) -> FileId {
+        self.inodes.get(&dir).and_then(|inode| inode.place.as_ref()).map_or(self.root, |place| place.parent)
+    }
+
+    /// Whether an inode is this directory, or lies below it. Takes time in proportion to the depth.
+    pub(super) fn is_within(&self, id: FileId, dir: FileId) -> bool {
+        let mut at = id;
+        loop {
+            if at == dir {
+                return true;
+            }
+            match self.inodes.get(&at).and_then(|inode| inode.place.as_ref()) {
+                Some(place) => at = place.parent,
+                None => return false,
+            }
+        }
+    }
+
+    /// The path of an inode, for people, by one of its names: orphans have none and are shown by their id.
     pub fn path_of(&self, id: FileId) -> String {
         let mut names = Vec::new();
         let mut at = id;
         while let Some(Place { parent, name }) = self.inodes.get(&at).and_then(|inode| inode.place.as_ref()) {
-            names.push(&**name);
+            names.push(name::shown(name));
             at = *parent;
         }
         if at != self.root {
@@ -238,6 +260,15 @@ impl Namespace {
         }
         names.iter().rev().fold(String::new(), |path, name| path + "/" + name)
             + if names.is_empty() { "/" } else { "" }
+    }
+
+    /// The path of an entry that is, or would be, in a directory.
+    pub(super) fn entry_path(&self, dir: FileId, name: &[u8]) -> String {
+        let mut path = self.path_of(dir);
+        if dir != self.root {
+            path.push('/');
+        }
+        path + &name::shown(name)
     }
 
     /// What is in force in a directory: what it says itself, then the directory above, and so on.
@@ -255,53 +286,87 @@ impl Namespace {
         said.over(Attrs::default())
     }
 
-    /// Adds an entry to a directory. The caller has checked that the name is free.
-    pub(super) fn link(
-        &mut self,
-        id: FileId,
-        parent: FileId,
-        name: &str,
-        now_ms: u64,
-        mode: u32,
-        body: Body,
-    ) {
-        let place = Some(Place { parent, name: name.into() });
-        let inode = Inode { place, created_ms: now_ms, changed_ms: now_ms, mode, body };
+    /// The entries below a directory, parents before children.
+    pub(super) fn below(&self, id: FileId) -> Vec<Entry> {
+        let mut found = Vec::new();
+        let mut todo = vec![id];
+        while let Some((parent, dir)) = todo.pop().and_then(|id| Some((id, self.dir(id)?))) {
+            for (name, child) in &dir.children {
+                found.push(Entry { parent, name: Name::clone(name), id: *child });
+                if self.dir(*child).is_some() {
+                    todo.push(*child);
+                }
+            }
+        }
+        found
+    }
+
+    // Changing.
+
+    /// Adds a new inode under a name. The caller has checked that it is free.
+    pub(super) fn plant(&mut self, id: FileId, inode: Inode, parent: FileId, name: &[u8], now_ns: i64) {
         let fresh = self.inodes.insert(id, inode).is_none();
         assert!(fresh, "the id {id} is in use");
-        self.enter(id, parent, name, now_ms);
+        self.enter(id, parent, name, now_ns);
     }
 
-    fn enter(&mut self, id: FileId, parent: FileId, name: &str, now_ms: u64) {
+    /// Gives an inode one more name. The caller has checked that it is free, and that a directory has none.
+    pub(super) fn enter(&mut self, id: FileId, parent: FileId, name: &[u8], now_ns: i64) {
+        let place = Place { parent, name: name.into() };
+        let is_dir = self.dir(id).is_some();
         let dir = self.dir_mut(parent).expect("callers look the directory up");
-        let free = dir.children.insert(name.into(), id).is_none();
-        assert!(free, "the name {name} is taken");
-        self.touch(parent, now_ms);
-    }
-
-    /// Takes an inode out of its directory. It stays, without a place.
-    pub(super) fn unlink(&mut self, id: FileId, now_ms: u64) {
-        let Some(place) = self.inodes.get_mut(&id).and_then(|inode| inode.place.take()) else { return };
-        if let Some(dir) = self.dir_mut(place.parent) {
-            dir.children.remove(&place.name);
+        let free = dir.children.insert(Name::clone(&place.name), id).is_none();
+        assert!(free, "the name {} is taken", name::shown(name));
+        dir.subdirs += u32::from(is_dir);
+        self.touch(parent, now_ns);
+        let Some(inode) = self.inodes.get_mut(&id) else { return };
+        match inode.place {
+            None => inode.place = Some(place),
+            Some(_) => {
+                self.links.entry(id).or_default().insert(place);
+            }
         }
-        self.touch(place.parent, now_ms);
     }
 
-    /// Moves an inode to a name that is free.
-    pub(super) fn relink(&mut self, id: FileId, parent: FileId, name: &str, now_ms: u64) {
-        self.unlink(id, now_ms);
-        self.enter(id, parent, name, now_ms);
-        if let Some(inode) = self.inodes.get_mut(&id) {
-            inode.place = Some(Place { parent, name: name.into() });
+    /// Takes a name away; returns what had it. That stays, perhaps without a name.
+    pub(super) fn leave(&mut self, parent: FileId, name: &[u8], now_ns: i64) -> Option<FileId> {
+        let id = self.child(parent, name)?;
+        let is_dir = self.dir(id).is_some();
+        let dir = self.dir_mut(parent)?;
+        let (name, _) = dir.children.remove_entry(name)?;
+        dir.subdirs -= u32::from(is_dir);
+        self.touch(parent, now_ns);
+        let place = Place { parent, name };
+        let others = self.links.get_mut(&id);
+        let Some(inode) = self.inodes.get_mut(&id) else { return Some(id) };
+        if inode.place.as_ref() == Some(&place) {
+            inode.place = others.and_then(BTreeSet::pop_first);
+        } else if let Some(others) = others {
+            others.remove(&place);
         }
-        self.touch(id, now_ms);
+        if self.links.get(&id).is_some_and(BTreeSet::is_empty) {
+            self.links.remove(&id);
+        }
+        Some(id)
     }
 
-    /// Notes that an inode changed.
-    pub(super) fn touch(&mut self, id: FileId, now_ms: u64) {
+    /// Moves an entry to a name that is free.
+    pub(super) fn relink(&mut self, entry: &Entry, parent: FileId, name: &[u8], now_ns: i64) {
+        self.leave(entry.parent, &entry.name, now_ns);
+        self.enter(entry.id, parent, name, now_ns);
+    }
+
+    /// Notes that the data of an inode, or the entries of a directory, changed.
+    pub(super) fn touch(&mut self, id: FileId, now_ns: i64) {
         if let Some(inode) = self.inodes.get_mut(&id) {
-            inode.changed_ms = now_ms;
+            inode.times.touch(now_ns);
+        }
+    }
+
+    /// Notes that an inode changed, but not its data.
+    pub(super) fn touch_inode(&mut self, id: FileId, now_ns: i64) {
+        if let Some(inode) = self.inodes.get_mut(&id) {
+            inode.times.inode = now_ns;
         }
     }
 
@@ -313,44 +378,45 @@ impl Namespace {
     /// Takes an unlinked inode out of the tree.
     pub(super) fn forget(&mut self, id: FileId) -> Option<Inode> {
         self.orphans.remove(&id);
+        self.xattrs.remove(&id);
         self.inodes.remove(&id)
     }
 
-    /// All that lies below a directory, parents before children.
-    pub(super) fn below(&self, id: FileId) -> Vec<FileId> {
-        let mut found = Vec::new();
-        let mut todo = vec![id];
-        while let Some(dir) = todo.pop().and_then(|id| self.dir(id)) {
-            for child in dir.children.values() {
-                found.push(*child);
-                if self.dir(*child).is_some() {
-                    todo.push(*child);
+    /// Builds the tree from a snapshot: names first, the entries of directories follow from them.
+    ///
+    /// # Errors
+    /// The id of an inode that hangs nowhere, or in something that is not a directory, or under a taken name, or that
+    /// is a directory with several names.
+    pub(super) fn restore(
+        root: FileId,
+        inodes: BTreeMap<FileId, Inode>,
+        links: BTreeMap<FileId, BTreeSet<Place>>,
+        xattrs: BTreeMap<FileId, Xattrs>,
+    ) -> Result<Self, FileId> {
+        let mut tree = Self { inodes, root, orphans: BTreeSet::new(), links, xattrs };
+        let ids: Vec<FileId> = tree.inodes.keys().copied().collect();
+        for id in ids {
+            let names: Vec<Place> = tree.names_of(id).cloned().collect();
+            let is_dir = tree.dir(id).is_some();
+            if names.is_empty() && id != root {
+                tree.orphans.insert(id);
+            }
+            if names.len() > 1 && is_dir {
+                return Err(id);
+            }
+            for Place { parent, name } in names {
+                let dir = tree.dir_mut(parent).ok_or(id)?;
+                dir.subdirs += u32::from(is_dir);
+                if dir.children.insert(name, id).is_some() {
+                    return Err(id);
                 }
             }
         }
-        found
-    }
-
-    /// Builds the tree from a snapshot: places first, the entries of directories follow from them.
-    ///
-    /// # Errors
-    /// The id of an inode that hangs nowhere, or in something that is not a directory, or under a taken name.
-    pub(super) fn restore(root: FileId, inodes: BTreeMap<FileId, Inode>) -> Result<Self, FileId> {
-        let mut tree = Self { inodes, root, orphans: BTreeSet::new() };
-        let places: Vec<(FileId, Option<Place>)> =
-            tree.inodes.iter().map(|(id, inode)| (*id, inode.place.clone())).collect();
-        for (id, place) in places {
-            match place {
-                Some(Place { parent, name }) => {
-                    let dir = tree.dir_mut(parent).ok_or(id)?;
-                    if dir.children.insert(name, id).is_some() {
-                        return Err(id);
-                    }
-                }
-                None if id == root => {}
-                None => {
-                    tree.orphans.insert(id);
-                }
+        let besides = tree.links.iter().map(|(id, others)| (id, others.is_empty()));
+        let besides = besides.chain(tree.xattrs.iter().map(|(id, xattrs)| (id, xattrs.is_empty())));
+        for (id, empty) in besides {
+            if empty || !tree.inodes.contains_key(id) {
+                return Err(*id);
             }
         }
         if root != FileId::ZERO && tree.dir(root).is_none() {
@@ -375,8 +441,12 @@ mod tests {
         FileId::new(1, n)
     }
 
-    fn dir() -> Body {
-        Body::Dir(Dir::default())
+    fn dir() -> Inode {
+        Inode::new(0, 0, Body::Dir(Box::default()))
+    }
+
+    fn file() -> Inode {
+        Inode::new(0, 0, Body::File(Box::new(File::new(0, Attrs::default()))))
     }
 
     fn path(text: &str) -> Path<'_> {
@@ -386,9 +456,9 @@ mod tests {
     /// `/a/b/f`
     fn tree() -> Namespace {
         let mut tree = Namespace::new(id(1), 0);
-        tree.link(id(2), id(1), "a", 1, 0, dir());
-        tree.link(id(3), id(2), "b", 2, 0, dir());
-        tree.link(id(4), id(3), "f", 3, 0, Body::File(Box::new(File::new(0, Attrs::default()))));
+        tree.plant(id(2), dir(), id(1), b"a", 1);
+        tree.plant(id(3), dir(), id(2), b"b", 2);
+        tree.plant(id(4), file(), id(3), b"f", 3);
         tree
     }
 
@@ -409,11 +479,15 @@ mod tests {
         let mut tree = tree();
         assert_eq!(tree.path_of(id(1)), "/");
         assert_eq!(tree.path_of(id(4)), "/a/b/f");
-        tree.relink(id(3), id(1), "c", 9);
+        let entry = tree.lookup_entry(path("/a/b")).unwrap();
+        assert_eq!(entry, Entry { parent: id(2), name: b"b".as_slice().into(), id: id(3) });
+        assert_eq!((tree.nlink(id(1)), tree.nlink(id(2))), (3, 3));
+        tree.relink(&entry, id(1), b"c", 9);
+        assert_eq!((tree.nlink(id(1)), tree.nlink(id(2))), (4, 2));
         assert_eq!(tree.path_of(id(4)), "/c/f");
         assert_eq!(tree.lookup(path("/a/b")), Err(Refusal::NotFound("/a/b".into())));
-        assert_eq!(tree.inode(id(2)).unwrap().changed_ms, 9);
-        tree.unlink(id(4), 10);
+        assert_eq!(tree.inode(id(2)).unwrap().times.data, 9);
+        assert_eq!(tree.leave(id(3), b"f", 10), Some(id(4)));
         tree.keep_orphan(id(4));
         assert_eq!(tree.path_of(id(4)), "(unlinked file 0x1000000000004)");
         assert!(tree.forget(id(4)).is_some() && tree.orphans().is_empty());
@@ -436,21 +510,53 @@ mod tests {
 
     #[test]
     fn what_lies_below_comes_parents_first() {
-        assert_eq!(tree().below(id(1)), [id(2), id(3), id(4)]);
-        assert_eq!(tree().below(id(4)), []);
+        let below = |from| tree().below(from).into_iter().map(|entry| entry.id).collect::<Vec<_>>();
+        assert_eq!(below(id(1)), [id(2), id(3), id(4)]);
+        assert_eq!(below(id(4)), []);
     }
 
     #[test]
-    fn a_tree_is_rebuilt_from_its_places() {
+    fn of_several_names_another_takes_over() {
+        let mut tree = tree();
+        tree.enter(id(4), id(1), b"z", 4);
+        tree.enter(id(4), id(1), b"\xff", 5);
+        assert_eq!((tree.nlink(id(4)), tree.path_of(id(4)).as_str()), (3, "/a/b/f"));
+        assert_eq!(tree.lookup(path("/\u{fffd}ff")), Ok(id(4)), "by the text it is shown with");
+        assert_eq!(tree.leave(id(3), b"f", 6), Some(id(4)));
+        assert_eq!((tree.nlink(id(4)), tree.path_of(id(4)).as_str()), (2, "/z"));
+        assert_eq!(tree.leave(id(1), b"\xff", 7), Some(id(4)));
+        assert_eq!((tree.nlink(id(4)), tree.leave(id(1), b"none", 8)), (1, None));
+        assert!(tree.links.is_empty());
+        assert_eq!(tree.leave(id(1), b"z", 9), Some(id(4)));
+        assert_eq!(tree.nlink(id(4)), 0);
+    }
+
+    #[test]
+    fn what_lies_within_what() {
         let tree = tree();
+        for (inner, outer, within) in [(4, 1, true), (4, 4, true), (3, 2, true), (2, 3, false), (1, 2, false)]
+        {
+            assert_eq!(tree.is_within(id(inner), id(outer)), within, "{inner} in {outer}");
+        }
+    }
+
+    #[test]
+    fn a_tree_is_rebuilt_from_its_names() {
+        let mut tree = tree();
+        tree.enter(id(4), id(1), b"again", 4);
+        tree.change_xattrs(id(4), |xattrs| xattrs.set(b"user.a", b"b"));
         let mut bare = tree.inodes.clone();
         for inode in bare.values_mut() {
             if let Body::Dir(dir) = &mut inode.body {
                 dir.children.clear();
+                dir.subdirs = 0;
             }
         }
-        assert_eq!(Namespace::restore(id(1), bare.clone()), Ok(tree));
+        let restore = |bare, links| Namespace::restore(id(1), bare, links, tree.xattrs.clone());
+        assert_eq!(restore(bare.clone(), tree.links.clone()), Ok(tree.clone()));
+        let two = BTreeMap::from([(id(3), tree.links[&id(4)].clone())]);
+        assert_eq!(restore(bare.clone(), two), Err(id(3)), "a directory with two names");
         bare.remove(&id(3));
-        assert_eq!(Namespace::restore(id(1), bare), Err(id(4)), "its directory is missing");
+        assert_eq!(restore(bare, tree.links.clone()), Err(id(4)), "its directory is missing");
     }
 }

@@ -56,6 +56,54 @@ pub enum Outcome {
     /// To `ReplaceCreating`: the chunk server chosen instead.
     #[prost(uint32, tag = "16")]
     Replaced(u32),
+    /// To `MakeNode`.
+    #[prost(message, tag = "17")]
+    Made(Made),
+    /// To `UnlinkNode`.
+    #[prost(message, tag = "18")]
+    Unlinked(Unlinked),
+    /// To `RenameNode`.
+    #[prost(message, tag = "19")]
+    Renamed(Renamed),
+}
+
+/// What has the name after `MakeNode`.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Made {
+    /// Its id.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// It was made now.
+    #[prost(bool, tag = "2")]
+    pub created: bool,
+    /// The lease, if one was asked for and a file was made.
+    #[prost(message, optional, tag = "3")]
+    pub granted: Option<Granted>,
+}
+
+/// What became of an inode that lost a name.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Unlinked {
+    /// Its id.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Names it still has.
+    #[prost(uint32, tag = "2")]
+    pub nlink: u32,
+    /// It is there no more. A file without names lives on until its last lease ends (C9).
+    #[prost(bool, tag = "3")]
+    pub gone: bool,
+}
+
+/// What `RenameNode` moved.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Renamed {
+    /// The id of what has the new name.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// What had it before; absent if nobody, or if nothing was done.
+    #[prost(message, optional, tag = "2")]
+    pub other: Option<Unlinked>,
 }
 
 /// What `Remove` unlinked.
@@ -214,7 +262,7 @@ pub struct ChunkPlace {
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(crate) struct StoredAnswer {
     /// What was answered.
-    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
+    #[prost(oneof = "Outcome", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     pub(crate) outcome: Option<Outcome>,
     /// Or why it was refused.
     #[prost(message, optional, tag = "100")]
@@ -244,6 +292,9 @@ mod tests {
             Outcome::Unreconciled(1),
             Outcome::Acknowledged(1),
             Outcome::Replaced(1),
+            Outcome::Made(Made::default()),
+            Outcome::Unlinked(Unlinked::default()),
+            Outcome::Renamed(Renamed::default()),
         ]
     }
 

@@ -6,13 +6,16 @@
 use super::attrs::{AttrSet, Attrs};
 use super::chunk::{ChunkEntry, Deletion, Member, MemberState};
 use super::clients::Client;
-use super::command::{LeaseMode, Target};
+use super::command::{LeaseMode, NodeKind, Target};
 use super::config::{Parameter, ParameterSpec};
 use super::event::EventLog;
 use super::health::{ChunkCounts, ChunkHealth, ClusterStatus, CsCounts};
 use super::ids::{ChunkId, ClientId, CsId, Epoch, FileId, Secret, Version};
+use super::inode::{Body, File, ms_of_ns};
 use super::lease::Phase;
-use super::namespace::{Body, File, parse_path};
+use super::name;
+use super::namespace::parse_path;
+use super::nodes::Node;
 use super::refusal::Refusal;
 use super::servers::ChunkServer;
 use super::space::{Disk, Space, space};
@@ -62,6 +65,11 @@ pub enum StatKind {
         /// It has no name any more and lives until its last lease ends.
         unlinked: bool,
     },
+    /// Something that has no chunks: a symbolic link, or what kernels do the rest of.
+    Other {
+        /// What it is.
+        node: Node,
+    },
 }
 
 /// One entry of a directory.
@@ -71,8 +79,8 @@ pub struct DirEntry {
     pub name: String,
     /// Its id.
     pub id: FileId,
-    /// It is a directory.
-    pub is_dir: bool,
+    /// What it is.
+    pub kind: NodeKind,
     /// Its size in bytes; 0 for directories.
     pub size: u64,
     /// When it last changed, in milliseconds since 1970.
@@ -213,12 +221,16 @@ impl State {
                 (self.tree.attrs_in(id), kind)
             }
             Body::File(file) => (file.attrs, self.stat_file(id, file)),
+            Body::Symlink(_) | Body::Special(_) => (
+                self.tree.attrs_in(self.tree.parent_of(id)),
+                StatKind::Other { node: self.node_info(id.raw())? },
+            ),
         };
         Ok(Stat {
             id,
             path: self.tree.path_of(id),
-            created_ms: inode.created_ms,
-            changed_ms: inode.changed_ms,
+            created_ms: ms_of_ns(inode.times.birth),
+            changed_ms: ms_of_ns(inode.times.inode),
             mode: inode.mode,
             attrs,
             kind,
@@ -246,21 +258,24 @@ impl State {
         let id = self.tree.lookup(parsed)?;
         let Some(dir) = self.tree.dir(id) else {
             let name = parsed.split_last().map_or("", |(_, name)| name);
-            return Ok(Listing { entries: self.dir_entry(name, id).into_iter().collect(), more: false });
+            let named = self.dir_entry(name.as_bytes(), id);
+            return Ok(Listing { entries: named.into_iter().collect(), more: false });
         };
-        let rest = dir.children.range::<str, _>((after.map_or(Unbounded, Excluded), Unbounded));
+        let after = after.map(|text| match name::from_shown(text) {
+            Some(name) if !dir.children.contains_key(text.as_bytes()) => name,
+            _ => text.as_bytes().to_vec(),
+        });
+        let rest = dir.children.range::<[u8], _>((after.as_deref().map_or(Unbounded, Excluded), Unbounded));
         let mut rest = rest.filter_map(|(name, id)| self.dir_entry(name, *id));
         let entries = rest.by_ref().take(limit).collect();
         Ok(Listing { entries, more: rest.next().is_some() })
     }
 
-    fn dir_entry(&self, name: &str, id: FileId) -> Option<DirEntry> {
-        let inode = self.tree.inode(id)?;
-        let (is_dir, size) = match &inode.body {
-            Body::Dir(_) => (true, 0),
-            Body::File(file) => (false, file.size),
-        };
-        Some(DirEntry { name: name.to_owned(), id, is_dir, size, changed_ms: inode.changed_ms })
+    fn dir_entry(&self, name: &[u8], id: FileId) -> Option<DirEntry> {
+        let node = self.node_info(id.raw()).ok()?;
+        let size = if node.kind == NodeKind::Directory { 0 } else { node.size };
+        let name = name::shown(name).into_owned();
+        Some(DirEntry { name, id, kind: node.kind, size, changed_ms: ms_of_ns(node.times.inode) })
     }
 
     /// A part of a file's map: at most `limit` chunks from `first` on.
@@ -450,12 +465,21 @@ impl State {
         })
     }
 
+    /// Space with the attributes of the top directory.
+    pub fn space(&self) -> Space {
+        let disks: Vec<Disk<'_>> = self.servers.iter().map(disk).collect();
+        self.space_on(&disks, self.tree.attrs_in(self.tree.root()))
+    }
+
+    fn space_on(&self, disks: &[Disk<'_>], attrs: Attrs) -> Space {
+        space(disks, attrs.replicas.normal, attrs.domain, self.config.get(Parameter::FillMargin))
+    }
+
     /// The cluster at a glance. Walks all chunks.
     pub fn summary(&self) -> Summary {
         let attrs = self.tree.attrs_in(self.tree.root());
-        let margin = self.config.get(Parameter::FillMargin);
         let disks: Vec<Disk<'_>> = self.servers.iter().map(disk).collect();
-        let of = |disks: &[Disk<'_>]| space(disks, attrs.replicas.normal, attrs.domain, margin);
+        let of = |disks: &[Disk<'_>]| self.space_on(disks, attrs);
         let mut tiers: Vec<u8> = disks.iter().map(|disk| disk.tier).collect();
         tiers.sort_unstable();
         tiers.dedup();
@@ -475,7 +499,7 @@ impl State {
             chunks,
             deleting: self.deletions.len(),
             replicas: self.servers.iter().map(|server| server.replicas).sum(),
-            dirs: self.tree.len() - files,
+            dirs: self.tree.iter().filter(|(_, inode)| matches!(inode.body, Body::Dir(_))).count(),
             files,
             file_bytes: self.tree.files().fold(0, |sum, (_, file)| sum.saturating_add(file.size)),
         }

@@ -177,6 +177,43 @@ pub enum Refusal {
     #[error("{}: '{}' is not a number from {} to {} ({})", .0.key, .0.value, .0.min, .0.max, .0.unit)]
     #[prost(message, tag = "61")]
     BadValue(BadValue),
+
+    /// Neither a directory nor a file, but one of those was asked for by its path.
+    #[error("{0}: neither a file nor a directory")]
+    #[prost(string, tag = "70")]
+    NotAFile(String),
+    /// A name is longer than names can be.
+    #[error("a name of {0} bytes is longer than names can be")]
+    #[prost(uint64, tag = "71")]
+    NameTooLong(u64),
+    /// A name cannot be one.
+    #[error("this is not a name: {0}")]
+    #[prost(string, tag = "72")]
+    BadName(String),
+    /// No inode has this id any more.
+    #[error("there is no inode with the id {0:#x}; it may have been deleted")]
+    #[prost(uint64, tag = "73")]
+    Gone(u64),
+    /// A directory cannot have a second name.
+    #[error("{0}: a directory cannot have a second name")]
+    #[prost(string, tag = "74")]
+    NotLinkable(String),
+    /// An inode has as many names as it can have.
+    #[error("{0}: the file has as many names as a file can have")]
+    #[prost(string, tag = "75")]
+    TooManyLinks(String),
+    /// No such extended attribute.
+    #[error("there is no extended attribute '{0}'")]
+    #[prost(string, tag = "76")]
+    NoXattr(String),
+    /// The extended attributes of the inode would take more than they may.
+    #[error("extended attributes of {0} bytes are over the limit of an inode")]
+    #[prost(uint64, tag = "77")]
+    XattrsFull(u64),
+    /// The value of an extended attribute is too long.
+    #[error("a value of {0} bytes is over the limit of an extended attribute")]
+    #[prost(uint64, tag = "78")]
+    ValueTooLarge(u64),
 }
 
 fn nearest(name: &str) -> String {
@@ -228,13 +265,22 @@ impl Refusal {
             | Self::CsIdMismatch(_)
             | Self::BadCsStep(_)
             | Self::UnknownParameter(_)
-            | Self::BadValue(_) => RefusalKind::Invalid,
+            | Self::BadValue(_)
+            | Self::NotAFile(_)
+            | Self::NameTooLong(_)
+            | Self::BadName(_)
+            | Self::NotLinkable(_)
+            | Self::TooManyLinks(_)
+            | Self::XattrsFull(_)
+            | Self::ValueTooLarge(_) => RefusalKind::Invalid,
             Self::NotInitialized(())
             | Self::NotFound(_)
             | Self::UnknownFile(_)
             | Self::NotCreating(_)
             | Self::NotDeleted(_)
-            | Self::UnknownCs(_) => RefusalKind::NotFound,
+            | Self::UnknownCs(_)
+            | Self::Gone(_)
+            | Self::NoXattr(_) => RefusalKind::NotFound,
             Self::Exists(_) | Self::NotEmpty(_) => RefusalKind::Exists,
             Self::InUse(_) | Self::SessionTaken(_) | Self::CsTwice(_) => RefusalKind::Busy,
             Self::NoSession(_)
@@ -456,7 +502,7 @@ pub(crate) struct StoredRefusal {
     /// The refusal.
     #[prost(
         oneof = "Refusal",
-        tags = "1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 35, 36, 40, 41, 42, 43, 44, 50, 51, 52, 53, 54, 60, 61"
+        tags = "1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 35, 36, 40, 41, 42, 43, 44, 50, 51, 52, 53, 54, 60, 61, 70, 71, 72, 73, 74, 75, 76, 77, 78"
     )]
     pub(crate) refusal: Option<Refusal>,
 }
@@ -523,6 +569,15 @@ mod tests {
             Refusal::BadCsStep(Default::default()),
             Refusal::UnknownParameter(Default::default()),
             Refusal::BadValue(Default::default()),
+            Refusal::NotAFile("x".into()),
+            Refusal::NameTooLong(1),
+            Refusal::BadName("x".into()),
+            Refusal::Gone(1),
+            Refusal::NotLinkable("x".into()),
+            Refusal::TooManyLinks("x".into()),
+            Refusal::NoXattr("x".into()),
+            Refusal::XattrsFull(1),
+            Refusal::ValueTooLarge(1),
         ]
     }
 

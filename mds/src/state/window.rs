@@ -4,8 +4,9 @@ use super::outcome::Outcome;
 use super::refusal::{Refusal, RequestWindow};
 use std::collections::BTreeMap;
 
-/// How many answers are kept for each requester: as many requests as it may have under way.
-pub const ANSWERS_MAX: usize = 32;
+/// How many answers are kept for each requester: as many requests as it may have under way, and those it may have done
+/// while one of them was held up.
+pub const ANSWERS_MAX: usize = 1024;
 /// For how many requesters answers are kept; beyond, the one that was quiet for longest is forgotten.
 pub const REQUESTERS_MAX: usize = 4096;
 

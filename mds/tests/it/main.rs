@@ -8,6 +8,7 @@ mod raft_sim;
 mod server_chunks;
 mod server_cluster;
 mod server_daemon;
+mod server_inodes;
 mod server_leases;
 mod server_names;
 mod server_registration;

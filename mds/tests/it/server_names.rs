@@ -127,7 +127,7 @@ fn bad_names_are_refused_with_a_reason() {
             (create("/f", FileKind::File, 0), Status::AlreadyExists),
             (create("/f/g", FileKind::File, 0), Status::NotADirectory),
             (create("/no/f", FileKind::File, 0), Status::NotFound),
-            (create("/big", FileKind::File, u64::MAX), Status::TooLarge),
+            (create("/big", FileKind::File, u64::MAX), Status::FileTooLarge),
             (create("/d", FileKind::Directory, 5), Status::Invalid),
             (create("/d", FileKind::Unspecified, 0), Status::Invalid),
             (Create { kind: 77, ..create("/d", FileKind::File, 0) }, Status::Invalid),

@@ -66,7 +66,7 @@ impl World {
         while first < CHUNKS {
             let indices: Vec<u32> = (first..CHUNKS.min(first + INDICES_MAX as u32)).collect();
             first += indices.len() as u32;
-            let op = AllocateChunks { lease: Some(lease), file, indices, seed: first.into() };
+            let op = AllocateChunks { lease: Some(lease), file, indices, seed: first.into(), grow_to: 0 };
             let Outcome::Allocated(places) = self.run(CommandOp::AllocateChunks(op)) else { panic!() };
             let chunks: Vec<u64> = places.chunks.iter().map(|place| place.chunk).collect();
             for (cs, session) in servers {

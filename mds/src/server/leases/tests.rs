@@ -116,7 +116,7 @@ impl World {
     fn write(&mut self, client: usize) {
         let Holder { client, token } = Self::holder(client);
         let lease = Some(LeaseProof { client, token, epoch: self.epoch().raw() });
-        let op = AllocateChunks { lease, file: self.file.raw(), indices: vec![0], seed: 1 };
+        let op = AllocateChunks { lease, file: self.file.raw(), indices: vec![0], seed: 1, grow_to: 0 };
         let Outcome::Allocated(allocated) = self.apply(CommandOp::AllocateChunks(op)) else {
             panic!("allocated")
         };

@@ -1,5 +1,6 @@
 //! Chunks: allocating, creating, deleting (C9).
 
+use super::files::check_size;
 use super::{Answer, Step, check_count};
 use crate::state::State;
 use crate::state::chunk::{ChunkEntry, MemberState};
@@ -8,7 +9,7 @@ use crate::state::config::Parameter;
 use crate::state::effect::{Effect, NewChunk};
 use crate::state::event::EventCode;
 use crate::state::ids::{ChunkId, CsId, FileId, Version};
-use crate::state::namespace::File;
+use crate::state::inode::File;
 use crate::state::outcome::{Allocated, ChunkPlace, Outcome};
 use crate::state::placement::{Candidate, Placement, PlacementRefusal, Policy, derive_seed, place};
 use crate::state::refusal::{BeyondEnd, ChunkAt, NoPlace, Refusal};
@@ -22,7 +23,9 @@ impl State {
         let id = FileId::from_raw(op.file);
         self.writer(op.lease.as_ref(), id)?;
         let file = self.tree.file(id)?;
-        check_indices(file, &op.indices)?;
+        let size = file.size.max(op.grow_to);
+        check_size(size, file.attrs)?;
+        check_indices(size.div_ceil(file.attrs.chunk_size), &op.indices)?;
         let mut missing: Vec<u32> =
             op.indices.iter().copied().filter(|index| file.chunks.get(*index).is_none()).collect();
         missing.sort_unstable();
@@ -38,6 +41,7 @@ impl State {
             no_place(&policy, short)
         })?;
 
+        self.grow(step, id, size)?;
         let mut work: BTreeMap<CsId, Vec<NewChunk>> = BTreeMap::new();
         for (index, placement) in missing.into_iter().zip(places) {
             let entry = self.insert_chunk(id, index, &placement)?;
@@ -52,6 +56,15 @@ impl State {
         }
         let places = op.indices.iter().filter_map(|index| file.chunks.get(*index)).map(chunk_place);
         Ok(Outcome::Allocated(Allocated { chunks: places.collect() }))
+    }
+
+    fn grow(&mut self, step: &Step, id: FileId, size: u64) -> Result<(), Refusal> {
+        let file = self.tree.file_mut(id)?;
+        if size > file.size {
+            file.size = size;
+            self.tree.touch(id, step.now_ns());
+        }
+        Ok(())
     }
 
     /// Places all chunks of a command, or none: each placement counts with the space the ones before take.
@@ -270,9 +283,8 @@ fn chunk_place(entry: &ChunkEntry) -> ChunkPlace {
     }
 }
 
-fn check_indices(file: &File, indices: &[u32]) -> Result<(), Refusal> {
+fn check_indices(chunks: u64, indices: &[u32]) -> Result<(), Refusal> {
     check_count(indices.len(), INDICES_MAX)?;
-    let chunks = file.chunk_span();
     match indices.iter().find(|index| u64::from(**index) >= chunks) {
         Some(index) => Err(Refusal::BeyondEnd(BeyondEnd { index: *index, chunks })),
         None => Ok(()),

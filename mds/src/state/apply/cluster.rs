@@ -36,7 +36,7 @@ impl State {
             next_chunk: 1,
         };
         let root = self.cluster.mint_file();
-        self.tree = Namespace::new(root, step.now_ms);
+        self.tree = Namespace::new(root, step.now_ns());
         step.event(EventCode::ClusterCreated, &[&op.name]);
         Ok(Outcome::Done(()))
     }

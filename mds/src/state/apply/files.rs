@@ -4,12 +4,14 @@ use super::{Answer, Step};
 use crate::state::State;
 use crate::state::attrs::{AttrSet, Attrs};
 use crate::state::chunk::ChunkEntry;
-use crate::state::command::{CreateFile, MakeDir, Remove, Rename, Resize, SetAttr};
+use crate::state::command::{CreateFile, LeaseProof, MakeDir, Remove, Rename, Resize, SetAttr};
 use crate::state::ids::{ClientId, FileId};
-use crate::state::namespace::{Body, Dir, File, parse_path};
-use crate::state::outcome::{Held, Outcome, Removed, Resized};
+use crate::state::inode::{Body, File, Inode};
+use crate::state::namespace::parse_path;
+use crate::state::outcome::{Held, Outcome, Removed, Resized, Unlinked};
 use crate::state::path::Path;
 use crate::state::refusal::{FileTooLarge, Refusal};
+use std::collections::BTreeSet;
 
 impl State {
     pub(super) fn make_dir(&mut self, step: &mut Step, op: &MakeDir) -> Answer {
@@ -25,7 +27,7 @@ impl State {
             let Some(dir) = self.tree.dir(at) else {
                 return Err(Refusal::NotADirectory(self.tree.path_of(at)));
             };
-            let Some(child) = dir.children.get(*name) else { break };
+            let Some(child) = dir.children.get(name.as_bytes()) else { break };
             at = *child;
             names.next();
         }
@@ -40,12 +42,13 @@ impl State {
 
     fn link_dir(&mut self, step: &Step, parent: FileId, name: &str, mode: u32) -> FileId {
         let id = self.cluster.mint_file();
-        self.tree.link(id, parent, name, step.now_ms, mode, Body::Dir(Dir::default()));
+        let inode = Inode::new(mode, step.now_ns(), Body::Dir(Box::default()));
+        self.tree.plant(id, inode, parent, name.as_bytes(), step.now_ns());
         id
     }
 
     fn check_free(&self, parent: FileId, name: &str, path: Path<'_>) -> Result<(), Refusal> {
-        let taken = self.tree.dir(parent).is_some_and(|dir| dir.children.contains_key(name));
+        let taken = self.tree.child(parent, name.as_bytes()).is_some();
         if taken { Err(Refusal::Exists(path.to_string())) } else { Ok(()) }
     }
 
@@ -57,8 +60,8 @@ impl State {
         let attrs = own.over(self.tree.attrs_in(parent));
         check_size(op.size, attrs)?;
         let id = self.cluster.mint_file();
-        let body = Body::File(Box::new(File::new(op.size, attrs)));
-        self.tree.link(id, parent, name, step.now_ms, op.mode, body);
+        let inode = Inode::new(op.mode, step.now_ns(), Body::File(Box::new(File::new(op.size, attrs))));
+        self.tree.plant(id, inode, parent, name.as_bytes(), step.now_ns());
         Ok(Outcome::Created(id.raw()))
     }
 
@@ -67,29 +70,41 @@ impl State {
         if path.is_root() {
             return Err(Refusal::TopDirectory(()));
         }
-        let id = self.tree.lookup(path)?;
-        if !op.recursive && self.tree.dir(id).is_some_and(|dir| !dir.children.is_empty()) {
+        let entry = self.tree.lookup_entry(path)?;
+        if !op.recursive && self.tree.dir(entry.id).is_some_and(|dir| !dir.children.is_empty()) {
             return Err(Refusal::NotEmpty(path.to_string()));
         }
         let mut removed = Removed::default();
+        let below = self.tree.below(entry.id);
         // Children before their directories.
-        for id in std::iter::once(id).chain(self.tree.below(id)).collect::<Vec<_>>().into_iter().rev() {
+        for entry in std::iter::once(entry).chain(below).collect::<Vec<_>>().into_iter().rev() {
             removed.entries += 1;
-            removed.orphans += u64::from(self.unlink(step, id));
+            let unlinked = self.unlink(step, entry.parent, &entry.name, step.now_ns());
+            removed.orphans += u64::from(unlinked.is_some_and(|left| left.nlink == 0 && !left.gone));
         }
         Ok(Outcome::Removed(removed))
     }
 
-    /// Unlinks a file or an empty directory. Returns whether it lives on as an orphan (C9).
-    fn unlink(&mut self, step: &mut Step, id: FileId) -> bool {
-        self.tree.unlink(id, step.now_ms);
-        if self.tree.file(id).is_ok() {
+    /// Takes a name away, of a directory only if it is empty. What has no more name is deleted, files when nobody holds
+    /// them (C9).
+    pub(super) fn unlink(
+        &mut self,
+        step: &mut Step,
+        parent: FileId,
+        name: &[u8],
+        now_ns: i64,
+    ) -> Option<Unlinked> {
+        let id = self.tree.leave(parent, name, now_ns)?;
+        let nlink = if self.tree.dir(id).is_some() { 0 } else { self.tree.nlink(id) };
+        if nlink > 0 {
+            self.tree.touch_inode(id, now_ns);
+        } else if self.tree.file(id).is_ok() {
             self.tree.keep_orphan(id);
-            self.sweep_orphans(step);
+            self.sweep_orphan(step, id);
         } else {
             self.delete_file(step, id);
         }
-        self.tree.orphans().contains(&id)
+        Some(Unlinked { id: id.raw(), nlink, gone: self.tree.inode(id).is_none() })
     }
 
     /// Deletes an unlinked file (or directory): its chunks go to the delete list (C9).
@@ -123,9 +138,10 @@ impl State {
         if from.is_root() || to.is_root() {
             return Err(Refusal::TopDirectory(()));
         }
-        let id = self.tree.lookup(from)?;
+        let entry = self.tree.lookup_entry(from)?;
         let (parent, name) = self.tree.lookup_parent(to)?;
-        let target = self.tree.dir(parent).and_then(|dir| dir.children.get(name)).copied();
+        let (id, name) = (entry.id, name.as_bytes());
+        let target = self.tree.child(parent, name);
         if target == Some(id) {
             return Ok(Outcome::Done(()));
         }
@@ -133,67 +149,78 @@ impl State {
             return Err(Refusal::BelowItself(from.to_string()));
         }
         if let Some(target) = target {
-            self.check_replaceable(id, target, to, op.no_replace)?;
-            self.unlink(step, target);
+            if op.no_replace {
+                return Err(Refusal::Exists(to.to_string()));
+            }
+            self.check_replaceable(id, target, || to.to_string())?;
+            self.unlink(step, parent, name, step.now_ns());
         }
-        self.tree.relink(id, parent, name, step.now_ms);
+        self.tree.relink(&entry, parent, name, step.now_ns());
+        self.tree.touch(id, step.now_ns());
         Ok(Outcome::Done(()))
     }
 
     /// POSIX `rename`: a file goes over a file, a directory over an empty directory.
-    fn check_replaceable(
+    pub(super) fn check_replaceable(
         &self,
         id: FileId,
         target: FileId,
-        to: Path<'_>,
-        no_replace: bool,
+        to: impl Fn() -> String,
     ) -> Result<(), Refusal> {
-        let to = to.to_string();
-        if no_replace {
-            return Err(Refusal::Exists(to));
-        }
         match (self.tree.dir(id), self.tree.dir(target)) {
-            (None, Some(_)) => Err(Refusal::IsADirectory(to)),
-            (Some(_), None) => Err(Refusal::NotADirectory(to)),
-            (Some(_), Some(dir)) if !dir.children.is_empty() => Err(Refusal::NotEmpty(to)),
+            (None, Some(_)) => Err(Refusal::IsADirectory(to())),
+            (Some(_), None) => Err(Refusal::NotADirectory(to())),
+            (Some(_), Some(dir)) if !dir.children.is_empty() => Err(Refusal::NotEmpty(to())),
             (None, None) | (Some(_), Some(_)) => Ok(()),
         }
     }
 
     pub(super) fn resize(&mut self, step: &mut Step, op: &Resize) -> Answer {
         let id = self.resolve(op.target.as_ref())?;
-        let under_lease = op.lease.is_some();
-        if under_lease {
-            self.writer(op.lease.as_ref(), id)?;
+        let dropped = self.set_size(step, id, op.size, op.lease.as_ref(), op.allow_shrink)?;
+        self.tree.touch(id, step.now_ns());
+        Ok(Outcome::Resized(Resized { size: op.size, dropped }))
+    }
+
+    /// Changes the size of a file, under the write lease or while nobody holds one; returns how many chunks that dropped.
+    pub(super) fn set_size(
+        &mut self,
+        step: &Step,
+        id: FileId,
+        size: u64,
+        lease: Option<&LeaseProof>,
+        allow_shrink: bool,
+    ) -> Result<u64, Refusal> {
+        if lease.is_some() {
+            self.writer(lease, id)?;
         } else if let Some(held) = self.in_use(id)? {
             return Err(Refusal::InUse(held));
         }
         let file = self.tree.file_mut(id)?;
-        check_size(op.size, file.attrs)?;
-        let keep = op.size.div_ceil(file.attrs.chunk_size);
-        let shrinks = op.size < file.size;
-        let cuts = !op.size.is_multiple_of(file.attrs.chunk_size)
+        check_size(size, file.attrs)?;
+        let keep = size.div_ceil(file.attrs.chunk_size);
+        let shrinks = size < file.size;
+        let cuts = !size.is_multiple_of(file.attrs.chunk_size)
             && last_index(keep).is_some_and(|last| file.chunks.get(last).is_some());
-        if shrinks && !op.allow_shrink {
+        if shrinks && !allow_shrink {
             return Err(Refusal::ShrinkNotAllowed(file.size));
         }
-        if shrinks && cuts && !under_lease {
+        if shrinks && cuts && lease.is_none() {
             return Err(Refusal::ShrinkNeedsLease(file.attrs.chunk_size));
         }
-        file.size = op.size;
+        file.size = size;
         let mut gone = Vec::new();
         if shrinks {
             // Who comes back to a file that was cut while it was away would work with a map that is wrong (C1).
-            if !under_lease {
+            if lease.is_none() {
                 file.lease.forget_resumable();
             }
             if let Ok(first) = u32::try_from(keep) {
                 gone = file.chunks.split_off(first);
             }
         }
-        self.tree.touch(id, step.now_ms);
         self.discard_chunks(step, id, gone.iter());
-        Ok(Outcome::Resized(Resized { size: op.size, dropped: gone.len() as u64 }))
+        Ok(gone.len() as u64)
     }
 
     /// Who stands in the way of changing a file without its lease: holders, or a live client it is kept for.
@@ -216,25 +243,27 @@ impl State {
         if let Some(dir) = self.tree.dir_mut(id) {
             dir.attrs.merge(&change);
         } else {
-            let file = self.tree.file_mut(id)?;
+            let file = self.tree.file_mut(id).map_err(|_| Refusal::NotAFile(path.to_string()))?;
             if change.chunk_size.is_some_and(|size| size != file.attrs.chunk_size) {
                 return Err(Refusal::ChunkSizeFixed(path.to_string()));
             }
             file.attrs = change.over(file.attrs);
         }
-        self.tree.touch(id, step.now_ms);
+        self.tree.touch(id, step.now_ns());
         if op.recursive {
             // The chunk size of files that exist is fixed; new ones follow their directory.
             let for_files = AttrSet { chunk_size: None, ..change };
-            for below in self.tree.below(id) {
-                match self.tree.dir_mut(below) {
-                    Some(dir) => dir.attrs.forget(&change),
-                    None => {
-                        let file = self.tree.file_mut(below)?;
-                        file.attrs = for_files.over(file.attrs);
-                    }
+            // Each once, however many names it has.
+            let below: BTreeSet<FileId> = self.tree.below(id).into_iter().map(|entry| entry.id).collect();
+            for below in below {
+                if let Some(dir) = self.tree.dir_mut(below) {
+                    dir.attrs.forget(&change);
+                } else if let Ok(file) = self.tree.file_mut(below) {
+                    file.attrs = for_files.over(file.attrs);
+                } else {
+                    continue;
                 }
-                self.tree.touch(below, step.now_ms);
+                self.tree.touch(below, step.now_ns());
                 changed += 1;
             }
         }
@@ -248,7 +277,7 @@ fn last_index(chunks: u64) -> Option<u32> {
 }
 
 /// A chunk index has 32 bits.
-fn check_size(size: u64, attrs: Attrs) -> Result<(), Refusal> {
+pub(super) fn check_size(size: u64, attrs: Attrs) -> Result<(), Refusal> {
     let limit = attrs.chunk_size * (1 << 32);
     if size > limit { Err(Refusal::FileTooLarge(FileTooLarge { size, limit })) } else { Ok(()) }
 }

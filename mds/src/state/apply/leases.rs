@@ -44,7 +44,7 @@ impl State {
     }
 
     /// Puts the question to the lease and acts on its verdict.
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         step: &mut Step,
         id: FileId,
@@ -190,18 +190,28 @@ impl State {
         if free {
             step.effect(Effect::LeaseFree { file: id });
         }
-        self.sweep_orphans(step);
+        self.sweep_orphan(step, id);
     }
 
-    /// Deletes unlinked files that nobody holds, and that are not kept for a client about to open them again (C9).
+    /// Whether somebody holds a file, or it is kept for a client about to open it again.
+    pub(in crate::state) fn is_in_hands(&self, id: FileId) -> bool {
+        self.tree.file(id).is_ok_and(|file| {
+            let kept = file.lease.reserved_for().is_some_and(|client| self.clients.is_live(client));
+            kept || file.lease.phase().is_held()
+        })
+    }
+
+    /// Deletes a file if it is unlinked and in nobody's hands (C9).
+    pub(super) fn sweep_orphan(&mut self, step: &mut Step, id: FileId) {
+        if self.tree.orphans().contains(&id) && !self.is_in_hands(id) {
+            self.delete_file(step, id);
+        }
+    }
+
+    /// Deletes all such files: clients they may have been kept for are gone.
     pub(super) fn sweep_orphans(&mut self, step: &mut Step) {
-        let in_hands = |id: &FileId| {
-            self.tree.file(*id).is_ok_and(|file| {
-                let kept = file.lease.reserved_for().is_some_and(|client| self.clients.is_live(client));
-                kept || file.lease.phase().is_held()
-            })
-        };
-        let gone: Vec<FileId> = self.tree.orphans().iter().copied().filter(|id| !in_hands(id)).collect();
+        let orphans = self.tree.orphans().iter().copied();
+        let gone: Vec<FileId> = orphans.filter(|id| !self.is_in_hands(*id)).collect();
         for id in gone {
             self.delete_file(step, id);
         }

@@ -5,12 +5,14 @@
 mod chunks;
 mod cluster;
 mod files;
+mod inodes;
 mod leases;
 mod pending;
 mod servers;
 mod sessions;
 
 pub use chunks::INDICES_MAX;
+pub(super) use inodes::no_xattr;
 pub use leases::RECONCILED_MAX;
 pub use servers::REPORTED_MAX;
 
@@ -19,6 +21,7 @@ use super::command::{CommandOp, LeaseMode, LeaseProof, Target, TargetRef};
 use super::effect::Effect;
 use super::event::EventCode;
 use super::ids::{ClientId, Epoch, FileId};
+use super::inode::{Body, ns_of_ms};
 use super::namespace::parse_path;
 use super::outcome::Outcome;
 use super::refusal::{NotHolder, Refusal, TooMany, WrongEpoch};
@@ -38,6 +41,11 @@ pub(super) struct Step {
 impl Step {
     pub(super) fn new(index: u64, now_ms: u64) -> Self {
         Self { index, now_ms, events: Vec::new(), effects: Vec::new() }
+    }
+
+    /// Its stamp in nanoseconds.
+    fn now_ns(&self) -> i64 {
+        ns_of_ms(self.now_ms)
     }
 
     fn event(&mut self, code: EventCode, args: &[&dyn std::fmt::Display]) {
@@ -95,6 +103,13 @@ impl State {
             CommandOp::ReplaceCreating(op) => self.replace_creating(step, op),
             CommandOp::PurgeChunks(op) => self.purge_chunks(step, op),
             CommandOp::ChunksPurged(op) => self.chunks_purged(op),
+            CommandOp::MakeNode(op) => self.make_node(step, op),
+            CommandOp::LinkNode(op) => self.link_node(step, op),
+            CommandOp::UnlinkNode(op) => self.unlink_node(step, op),
+            CommandOp::RenameNode(op) => self.rename_node(step, op),
+            CommandOp::SetInode(op) => self.set_inode(step, op),
+            CommandOp::SetXattr(op) => self.set_xattr(step, op),
+            CommandOp::RemoveXattr(op) => self.remove_xattr(step, op),
         }
     }
 
@@ -113,7 +128,11 @@ impl State {
             Some(TargetRef::Path(text)) => {
                 let path = parse_path(text)?;
                 let id = self.tree.lookup(path)?;
-                if self.tree.dir(id).is_some() { Err(Refusal::IsADirectory(text.clone())) } else { Ok(id) }
+                match self.tree.inode(id).map(|inode| &inode.body) {
+                    Some(Body::File(_)) => Ok(id),
+                    Some(Body::Dir(_)) => Err(Refusal::IsADirectory(text.clone())),
+                    _ => Err(Refusal::NotAFile(text.clone())),
+                }
             }
             None => Err(Refusal::malformed("no file is named")),
         }
@@ -176,6 +195,8 @@ fn token_user(op: &CommandOp) -> Option<ClientId> {
         CommandOp::Resize(op) => op.lease?.client,
         CommandOp::ReconcileDone(op) => op.lease?.client,
         CommandOp::AllocateChunks(op) => op.lease?.client,
+        CommandOp::SetInode(op) => op.size?.lease?.client,
+        CommandOp::MakeNode(op) => op.opener?.client,
         _ => return None,
     };
     Some(ClientId(client))

@@ -197,6 +197,9 @@ pub struct AllocateChunks {
     /// A random number, drawn by the leader, that decides among equal places.
     #[prost(fixed64, tag = "4")]
     pub seed: u64,
+    /// The file grows to this size first, if it is smaller; 0: it stays.
+    #[prost(uint64, tag = "5")]
+    pub grow_to: u64,
 }
 
 /// A chunk server durably holds these new, empty chunks.

@@ -11,11 +11,16 @@
 //!   kind, or a new field that is only written once every member of the cluster knows it.
 
 mod cluster;
+mod inode;
 mod lease;
 mod namespace;
 mod node;
 
 pub use cluster::{InitCluster, LeaderElected, RaiseGeneration, SetConfig};
+pub use inode::{
+    LinkNode, MakeNode, NodeKind, RemoveXattr, RenameMode, RenameNode, SessionProof, SetInode, SetXattr,
+    SizeSet, UnlinkNode, UnlinkWhat, XattrMode,
+};
 pub use lease::{
     AllocateChunks, ChunkCreated, ChunksPurged, CloseSession, ExpireSession, LeaseMode, LeaseProof, Open,
     OpenSession, PurgeChunks, ReconcileDone, ReconciledChunk, Release, ReplaceCreating, Resume, Revoke,
@@ -44,7 +49,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "CommandOp",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 50, 51, 52, 53, 54"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 50, 51, 52, 53, 54, 60, 61, 62, 63, 64, 65, 66"
     )]
     pub op: Option<CommandOp>,
 }
@@ -148,6 +153,27 @@ pub enum CommandOp {
     /// See [`ChunksPurged`].
     #[prost(message, tag = "54")]
     ChunksPurged(ChunksPurged),
+    /// See [`MakeNode`].
+    #[prost(message, tag = "60")]
+    MakeNode(MakeNode),
+    /// See [`LinkNode`].
+    #[prost(message, tag = "61")]
+    LinkNode(LinkNode),
+    /// See [`UnlinkNode`].
+    #[prost(message, tag = "62")]
+    UnlinkNode(UnlinkNode),
+    /// See [`RenameNode`].
+    #[prost(message, tag = "63")]
+    RenameNode(RenameNode),
+    /// See [`SetInode`].
+    #[prost(message, tag = "64")]
+    SetInode(SetInode),
+    /// See [`SetXattr`].
+    #[prost(message, tag = "65")]
+    SetXattr(SetXattr),
+    /// See [`RemoveXattr`].
+    #[prost(message, tag = "66")]
+    RemoveXattr(RemoveXattr),
 }
 
 /// The first tag of [`CommandOp`]; lower ones are fields of [`Command`] itself.
@@ -185,6 +211,13 @@ impl CommandOp {
             Self::ReplaceCreating(_) => 52,
             Self::PurgeChunks(_) => 53,
             Self::ChunksPurged(_) => 54,
+            Self::MakeNode(_) => 60,
+            Self::LinkNode(_) => 61,
+            Self::UnlinkNode(_) => 62,
+            Self::RenameNode(_) => 63,
+            Self::SetInode(_) => 64,
+            Self::SetXattr(_) => 65,
+            Self::RemoveXattr(_) => 66,
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::records::{
     AnswerRecord, AttrsRecord, ChunkRecord, ChunksRecord, ClientRecord, ClusterRecord, CsList,
-    DeletionRecord, EventRecord, FileRecord, InodeKind, InodeRecord, PhaseRecord, Readers, RecordKind,
-    RequesterRecord, ServerRecord, SettingRecord,
+    DeletionRecord, EventRecord, FileRecord, InodeKind, InodeRecord, LinkRecord, OwnedRecord, PhaseRecord,
+    Readers, RecordKind, RequesterRecord, ServerRecord, SettingRecord, SpecialRecord, XattrRecord,
 };
 use crate::state::attrs::{AttrSet, Attrs, Replicas};
 use crate::state::chunk::{ChunkEntry, ChunkParts, Deletion, Member, MemberSet, MemberState};
@@ -13,14 +13,16 @@ use crate::state::config::Parameter;
 use crate::state::event::{EVENTS_MAX, Event, EventCode, EventLog};
 use crate::state::health::ClusterStatus;
 use crate::state::ids::{ChunkId, ClientId, CsId, Epoch, FileId, Uuid, Version};
+use crate::state::inode::{Body, Dir, File, Inode, Place, Special, SpecialKind, Times, ms_of_ns, ns_of_ms};
 use crate::state::lease::{Lease, Phase};
-use crate::state::namespace::{Body, Dir, File, Inode, Namespace, Place};
+use crate::state::namespace::Namespace;
 use crate::state::outcome::StoredAnswer;
 use crate::state::refusal::StoredRefusal;
 use crate::state::servers::{ChunkServer, Registration, Standing};
 use crate::state::window::{Kept, Requester};
+use crate::state::xattrs::Xattrs;
 use crate::state::{Cluster, State};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Chunks in one record.
 const CHUNKS_PER_RECORD: usize = 1024;
@@ -34,7 +36,7 @@ pub(super) fn write(state: &State, out: &mut impl FnMut(RecordKind)) {
     state.servers.iter().for_each(|server| out(RecordKind::Server(server_record(server))));
     state.clients.iter().for_each(|client| out(RecordKind::Client(client_record(client))));
     for (id, inode) in state.tree.iter() {
-        out(RecordKind::Inode(inode_record(id, inode)));
+        out(RecordKind::Inode(inode_record(&state.tree, id, inode)));
         if let Body::File(file) = &inode.body {
             let mut entries = file.chunks.iter().map(chunk_record).peekable();
             while entries.peek().is_some() {
@@ -123,17 +125,50 @@ fn client_record(client: &Client) -> ClientRecord {
     }
 }
 
-fn inode_record(id: FileId, inode: &Inode) -> InodeRecord {
+fn inode_record(tree: &Namespace, id: FileId, inode: &Inode) -> InodeRecord {
     let (parent, name) = match &inode.place {
-        Some(place) => (place.parent.raw(), place.name.to_string()),
-        None => (0, String::new()),
+        Some(place) => (place.parent.raw(), place.name.to_vec()),
+        None => (0, Vec::new()),
     };
     let kind = match &inode.body {
         Body::Dir(dir) => InodeKind::Dir(attrs_record(dir.attrs)),
         Body::File(file) => InodeKind::File(file_record(file)),
+        Body::Symlink(target) => InodeKind::Symlink(target.to_vec()),
+        Body::Special(Special { kind, rdev }) => {
+            InodeKind::Special(SpecialRecord { kind: *kind as u32, rdev: *rdev })
+        }
     };
-    let Inode { created_ms, changed_ms, mode, .. } = *inode;
-    InodeRecord { id: id.raw(), parent, name, created_ms, changed_ms, mode, kind: Some(kind) }
+    let link = |place: &Place| LinkRecord { parent: place.parent.raw(), name: place.name.to_vec() };
+    let xattr = |(name, value): (&[u8], &[u8])| XattrRecord { name: name.to_vec(), value: value.to_vec() };
+    let (created_ms, changed_ms) = (ms_of_ns(inode.times.birth), ms_of_ns(inode.times.inode));
+    let plain = (inode.uid, inode.gid, inode.times) == (0, 0, plain_times(created_ms, changed_ms));
+    let (created_ms, changed_ms) = if plain { (created_ms, changed_ms) } else { (0, 0) };
+    let owned = (!plain).then_some(OwnedRecord {
+        uid: inode.uid,
+        gid: inode.gid,
+        access_ns: inode.times.access,
+        data_ns: inode.times.data,
+        inode_ns: inode.times.inode,
+        birth_ns: inode.times.birth,
+    });
+    InodeRecord {
+        id: id.raw(),
+        parent,
+        name,
+        created_ms,
+        changed_ms,
+        mode: inode.mode,
+        owned,
+        links: tree.other_names_of(id).map(link).collect(),
+        xattrs: tree.xattrs(id).into_iter().flat_map(Xattrs::iter).map(xattr).collect(),
+        kind: Some(kind),
+    }
+}
+
+/// The times of an inode that was made and changed by path.
+fn plain_times(created_ms: u64, changed_ms: u64) -> Times {
+    let (created, changed) = (ns_of_ms(created_ms), ns_of_ms(changed_ms));
+    Times { access: created, data: changed, inode: changed, birth: created }
 }
 
 fn attrs_record(set: AttrSet) -> AttrsRecord {
@@ -242,6 +277,8 @@ pub(super) struct Builder {
     last_event: u64,
     begun: bool,
     inodes: BTreeMap<FileId, Inode>,
+    links: BTreeMap<FileId, BTreeSet<Place>>,
+    xattrs: BTreeMap<FileId, Xattrs>,
     events: VecDeque<Event>,
 }
 
@@ -298,15 +335,44 @@ impl Builder {
     }
 
     fn add_inode(&mut self, record: InodeRecord) -> Result<(), Wrong> {
+        let id = FileId::from_raw(record.id);
         let body = match record.kind.ok_or("an inode of an unknown kind")? {
-            InodeKind::Dir(attrs) => Body::Dir(Dir { children: BTreeMap::new(), attrs: attr_set(attrs)? }),
+            InodeKind::Dir(attrs) => Body::Dir(Box::new(Dir::new(attr_set(attrs)?))),
             InodeKind::File(file) => Body::File(Box::new(self::file(file)?)),
+            InodeKind::Symlink(target) => Body::Symlink(target.into()),
+            InodeKind::Special(SpecialRecord { kind, rdev }) => {
+                let kind = SpecialKind::from_raw(kind).ok_or("a special file of an unknown kind")?;
+                Body::Special(Special { kind, rdev })
+            }
         };
-        let place = (record.parent != 0)
-            .then(|| Place { parent: FileId::from_raw(record.parent), name: record.name.into_boxed_str() });
-        let InodeRecord { created_ms, changed_ms, mode, .. } = record;
-        let inode = Inode { place, created_ms, changed_ms, mode, body };
-        match self.inodes.insert(FileId::from_raw(record.id), inode) {
+        let place =
+            |parent: u64, name: Vec<u8>| Place { parent: FileId::from_raw(parent), name: name.into() };
+        let first = (record.parent != 0).then(|| place(record.parent, record.name));
+        let others: BTreeSet<Place> =
+            record.links.into_iter().map(|link| place(link.parent, link.name)).collect();
+        if first.as_ref().is_none_or(|first| others.contains(first)) && !others.is_empty() {
+            return Err("an inode whose names contradict each other");
+        }
+        if !others.is_empty() {
+            self.links.insert(id, others);
+        }
+        if !record.xattrs.is_empty() {
+            let xattrs = self.xattrs.entry(id).or_default();
+            for XattrRecord { name, value } in record.xattrs {
+                xattrs.check(&name, &value).map_err(|_| "extended attributes beyond their limits")?;
+                xattrs.set(&name, &value);
+            }
+        }
+        let (uid, gid, times) = match record.owned {
+            None => (0, 0, plain_times(record.created_ms, record.changed_ms)),
+            Some(owned) => {
+                let OwnedRecord { access_ns, data_ns, inode_ns, birth_ns, .. } = owned;
+                let times = Times { access: access_ns, data: data_ns, inode: inode_ns, birth: birth_ns };
+                (owned.uid, owned.gid, times)
+            }
+        };
+        let inode = Inode { place: first, times, mode: record.mode, uid, gid, body };
+        match self.inodes.insert(id, inode) {
             Some(_) => Err("an inode that is there twice"),
             None => Ok(()),
         }
@@ -375,7 +441,8 @@ impl Builder {
         let mut state = self.state;
         self.events.make_contiguous();
         state.events = EventLog::restore(self.last_event, self.events);
-        state.tree = Namespace::restore(self.root, self.inodes).map_err(|_| "an inode that hangs nowhere")?;
+        let tree = Namespace::restore(self.root, self.inodes, self.links, self.xattrs);
+        state.tree = tree.map_err(|_| "an inode that hangs nowhere")?;
         for (id, file) in state.tree.files() {
             if matches!(file.lease.phase(), Phase::Fencing { .. }) {
                 state.fencing.insert(id);

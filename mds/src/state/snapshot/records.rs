@@ -171,16 +171,67 @@ pub(super) struct InodeRecord {
     /// 0 for the top directory and unlinked files.
     #[prost(uint64, tag = "2")]
     pub(super) parent: u64,
-    #[prost(string, tag = "3")]
-    pub(super) name: String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(super) name: Vec<u8>,
+    /// Both in milliseconds, and 0 if `owned` is there.
     #[prost(uint64, tag = "4")]
     pub(super) created_ms: u64,
     #[prost(uint64, tag = "5")]
     pub(super) changed_ms: u64,
     #[prost(uint32, tag = "6")]
     pub(super) mode: u32,
-    #[prost(oneof = "InodeKind", tags = "10, 11")]
+    /// Absent: nobody's, last used when it was made, data and inode changed at once, all at full milliseconds.
+    #[prost(message, optional, tag = "7")]
+    pub(super) owned: Option<OwnedRecord>,
+    /// Its other names.
+    #[prost(message, repeated, tag = "8")]
+    pub(super) links: Vec<LinkRecord>,
+    #[prost(message, repeated, tag = "9")]
+    pub(super) xattrs: Vec<XattrRecord>,
+    #[prost(oneof = "InodeKind", tags = "10, 11, 12, 13")]
     pub(super) kind: Option<InodeKind>,
+}
+
+/// Owner, group, and times in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct OwnedRecord {
+    #[prost(uint32, tag = "1")]
+    pub(super) uid: u32,
+    #[prost(uint32, tag = "2")]
+    pub(super) gid: u32,
+    #[prost(sfixed64, tag = "3")]
+    pub(super) access_ns: i64,
+    #[prost(sfixed64, tag = "4")]
+    pub(super) data_ns: i64,
+    #[prost(sfixed64, tag = "5")]
+    pub(super) inode_ns: i64,
+    #[prost(sfixed64, tag = "6")]
+    pub(super) birth_ns: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct LinkRecord {
+    #[prost(uint64, tag = "1")]
+    pub(super) parent: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) name: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct XattrRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) name: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) value: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct SpecialRecord {
+    /// Numbers of `SpecialKind`.
+    #[prost(uint32, tag = "1")]
+    pub(super) kind: u32,
+    #[prost(uint32, tag = "2")]
+    pub(super) rdev: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -190,6 +241,11 @@ pub(super) enum InodeKind {
     Dir(AttrsRecord),
     #[prost(message, tag = "11")]
     File(FileRecord),
+    /// The target of a symbolic link.
+    #[prost(bytes = "vec", tag = "12")]
+    Symlink(Vec<u8>),
+    #[prost(message, tag = "13")]
+    Special(SpecialRecord),
 }
 
 /// Attributes: those of a directory may be absent, those of a file are all there.

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::state::chunk::MemberState;
+use crate::state::inode::File;
 use crate::state::invariants::InvariantViolation as V;
 use crate::state::lease::{Lease, Phase};
-use crate::state::namespace::File;
 use crate::state::servers::Registration;
 
 /// A state with a file being fenced, one in use, chunks being created, deleted and owed fences.
@@ -170,7 +170,51 @@ fn chunk_breakages() -> Vec<Breakage> {
             },
             |v| matches!(v, V::Count { .. }),
         ),
-        ("a file that hangs nowhere", |state, id| state.tree.unlink(id, 0), |v| matches!(v, V::Tree { .. })),
+        (
+            "a file that hangs nowhere",
+            |state, _| {
+                let root = state.tree.root();
+                state.tree.leave(root, b"f", 0);
+            },
+            |v| matches!(v, V::Tree { .. }),
+        ),
+        (
+            "a name that leads nowhere",
+            |state, _| {
+                let root = state.tree.root();
+                state.tree.dir_mut(root).unwrap().children.insert(b"g".as_slice().into(), FileId::new(1, 2));
+            },
+            |v| matches!(v, V::Count { .. }),
+        ),
+        (
+            "a directory that lists one too few",
+            |state, _| {
+                let root = state.tree.root();
+                state.tree.dir_mut(root).unwrap().children.remove(b"f".as_slice());
+            },
+            |v| matches!(v, V::Tree { .. }),
+        ),
+        (
+            "a wrong count of directories",
+            |state, _| {
+                let root = state.tree.root();
+                state.tree.dir_mut(root).unwrap().subdirs += 1;
+            },
+            |v| matches!(v, V::Count { .. }),
+        ),
+        (
+            "directories that hang in each other",
+            |state, _| {
+                let (one, two) = (state.cluster.mint_file(), state.cluster.mint_file());
+                let root = state.tree.root();
+                let dir = || inode::Inode::new(0, 0, inode::Body::Dir(Box::default()));
+                state.tree.plant(one, dir(), root, b"one", 0);
+                state.tree.plant(two, dir(), one, b"two", 0);
+                state.tree.leave(root, b"one", 0);
+                state.tree.enter(one, two, b"one", 0);
+            },
+            |v| matches!(v, V::Count { .. }),
+        ),
     ]
 }
 

@@ -158,6 +158,7 @@ fn chunk_samples() -> Vec<(&'static str, CommandOp)> {
                 file: 4,
                 indices: vec![0, 70_000],
                 seed: 1 << 63,
+                grow_to: 0,
             }),
         ),
         ("chunk-created", CommandOp::ChunkCreated(ChunkCreated { cs: 1025, session: 3, chunks: chunks() })),

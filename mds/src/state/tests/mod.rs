@@ -250,7 +250,13 @@ impl World {
 
     pub(super) fn allocate_op(&self, session: Session, file: u64, indices: &[u32]) -> CommandOp {
         let lease = self.proof(session, file);
-        CommandOp::AllocateChunks(AllocateChunks { lease, file, indices: indices.into(), seed: self.index })
+        CommandOp::AllocateChunks(AllocateChunks {
+            lease,
+            file,
+            indices: indices.into(),
+            seed: self.index,
+            grow_to: 0,
+        })
     }
 
     #[track_caller]

@@ -230,7 +230,7 @@ impl Twin {
 /// The tree of the state in the twin's form.
 fn flat(world: &World) -> Twin {
     let tree = world.state.tree();
-    let entry = |(id, inode): (FileId, &namespace::Inode)| {
+    let entry = |(id, inode): (FileId, &inode::Inode)| {
         inode.place.as_ref().map(|_| (tree.path_of(id), tree.dir(id).is_some()))
     };
     Twin(tree.iter().filter_map(entry).collect())

@@ -415,7 +415,13 @@ impl Model {
         let (cs, number, file) = (1025 + u32::from(a % 4), u64::from(b), self.file_id(c));
         let op = match c % 8 {
             0 => CommandOp::Release(Release { lease, file, clean: true, successor: 0 }),
-            1 => CommandOp::AllocateChunks(AllocateChunks { lease, file, indices: vec![0], seed: 0 }),
+            1 => CommandOp::AllocateChunks(AllocateChunks {
+                lease,
+                file,
+                indices: vec![0],
+                seed: 0,
+                grow_to: 0,
+            }),
             2 => CommandOp::CsLapsed(CsLapsed { cs, session: number }),
             3 => CommandOp::FencesRecorded(FencesRecorded {
                 cs,
