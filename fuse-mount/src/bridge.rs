@@ -142,7 +142,7 @@ impl Filesystem for Bridge {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let ctime_ns = ctime.map(clock::from_system);
+        let ctime_ns = ctime.map(clock::from_kernel);
         let change = AttrChange { mode, uid, gid, size, atime, mtime, ctime_ns };
         self.pass(Request::SetAttr { ino: ino.0, change, reply });
     }

@@ -46,7 +46,8 @@ pub(super) fn clear(dir: &Path) -> Result<(), Failure> {
         let mounts =
             std::fs::read_to_string(MOUNTS).map_err(Failure::system("cannot read the list of mounts"))?;
         let Some(kind) = kind_of_mount(&mounts, dir) else { break };
-        let is_stale = kind == KIND && rustix::fs::stat(dir).is_err_and(|error| error == Errno::NOTCONN);
+        // Attributes the kernel may still have; space it asks for.
+        let is_stale = kind == KIND && rustix::fs::statfs(dir).is_err_and(|error| error == Errno::NOTCONN);
         if !is_stale {
             return Err(Failure::Taken { dir: dir.to_owned(), what: kind });
         }
@@ -78,7 +79,8 @@ pub(super) fn mount(
     config.clone_fd = options.threads > 1;
     config.mount_options = vec![
         MountOption::FSName(format!("vstorage://{cluster}")),
-        MountOption::Subtype("vstorage".to_owned()),
+        // By the option of this name it would not reach the kernel.
+        MountOption::CUSTOM("subtype=vstorage".to_owned()),
         MountOption::DefaultPermissions,
         if options.read_only { MountOption::RO } else { MountOption::RW },
     ];

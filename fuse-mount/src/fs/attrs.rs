@@ -13,6 +13,11 @@ use super::{Answer, Fs};
 use crate::clock;
 use crate::request::AttrChange;
 
+/// Beginnings of the names of extended attributes.
+const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+/// What the kernel asks for before each write to a file.
+const CAPABILITIES: &[u8] = b"security.capability";
+
 impl Fs {
     /// Attributes of an inode.
     pub(super) async fn attributes(&self, ino: u64) -> Answer<FileAttr> {
@@ -76,7 +81,7 @@ impl Fs {
         let now = request.now_ns;
         let reply = self.meta.change(|session| SetInode { session, ..request.clone() }).await?;
         let of = |change: Option<TimeOrNow>| match change? {
-            TimeOrNow::SpecificTime(time) => Some(clock::from_system(time)),
+            TimeOrNow::SpecificTime(time) => Some(clock::from_kernel(time)),
             TimeOrNow::Now => Some(now),
         };
         if let Some(mtime_ns) = of(change.mtime) {
@@ -94,8 +99,10 @@ impl Fs {
     /// Sets an extended attribute.
     pub(super) async fn set_xattr(&self, ino: u64, name: Vec<u8>, value: Vec<u8>, flags: i32) -> Answer<()> {
         self.writable()?;
-        refuse_acl(&name)?;
-        let id = self.node(ino)?.id;
+        check_name(&name)?;
+        let node = self.node(ino)?;
+        let id = node.id;
+        node.set_plain(false);
         if value.len() > MAX_XATTR_VALUE {
             return Err(Errno::E2BIG);
         }
@@ -121,9 +128,17 @@ impl Fs {
 
     /// An extended attribute's value.
     pub(super) async fn xattr(&self, ino: u64, name: Vec<u8>) -> Answer<Vec<u8>> {
-        refuse_acl(&name)?;
-        let id = self.node(ino)?.id;
-        Ok(self.meta.ask(&GetXattr { id, name }).await?.value)
+        check_name(&name)?;
+        let node = self.node(ino)?;
+        let is_capabilities = name == CAPABILITIES;
+        if is_capabilities && node.is_plain() {
+            return Err(Errno::ENODATA);
+        }
+        let answer = self.meta.ask(&GetXattr { id: node.id, name }).await;
+        if is_capabilities {
+            node.set_plain(answer.as_ref().is_err_and(|error| error.code() == libc::ENODATA));
+        }
+        Ok(answer?.value)
     }
 
     /// Names of extended attributes, with a NUL after each.
@@ -147,14 +162,18 @@ impl Fs {
     }
 }
 
-/// Access control lists are not kept: nobody would heed them.
-fn refuse_acl(name: &[u8]) -> Answer<()> {
-    if name.starts_with(b"system.posix_acl_") { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
+/// Refuses names outside the namespaces that are kept; access control lists are not, nobody would heed them.
+fn check_name(name: &[u8]) -> Answer<()> {
+    match NAMESPACES.iter().find_map(|space| name.strip_prefix(*space)) {
+        Some(b"") => Err(Errno::EINVAL),
+        Some(_) => Ok(()),
+        None => Err(Errno::EOPNOTSUPP),
+    }
 }
 
 fn time(time: TimeOrNow) -> TimeChange {
     match time {
-        TimeOrNow::SpecificTime(time) => TimeChange { ns: clock::from_system(time), now: false },
+        TimeOrNow::SpecificTime(time) => TimeChange { ns: clock::from_kernel(time), now: false },
         TimeOrNow::Now => TimeChange { ns: 0, now: true },
     }
 }

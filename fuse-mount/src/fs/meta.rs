@@ -6,7 +6,7 @@ use std::time::Duration;
 use client::Session;
 use fuser::Errno;
 use link::AskError;
-use wire::inode::{GetInode, Inode, Lookup};
+use wire::inode::{GetInode, Inode};
 use wire::session::SessionKey;
 use wire::{Action, Status};
 
@@ -35,7 +35,7 @@ impl Meta {
 
     /// The top directory.
     pub(super) async fn root(&self, patience: Duration) -> Result<Inode, AskError> {
-        let request = Lookup { parent: 0, name: Vec::new() };
+        let request = GetInode { id: 0 };
         Ok(self.session.master().ask(&request, rt::time::now() + patience).await?.inode)
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Node {
     fresh_until: Cell<Option<Instant>>,
     /// It has no name any more and nothing holds it at the metadata server.
     gone: Cell<bool>,
+    /// Until when it counts as having no capabilities, which the kernel asks for before each write.
+    plain_until: Cell<Option<Instant>>,
     pub(super) open: OpenFile,
 }
 
@@ -40,6 +42,7 @@ impl Node {
             inode: RefCell::new(inode),
             fresh_until: Cell::new(None),
             gone: Cell::new(false),
+            plain_until: Cell::new(None),
             open: OpenFile::default(),
         };
         node.fresh_until.set(Some(rt::time::now() + LIFETIME));
@@ -69,6 +72,16 @@ impl Node {
     /// What is known of it is old.
     pub(super) fn age(&self) {
         self.fresh_until.set(None);
+    }
+
+    /// Notes whether it has no capabilities.
+    pub(super) fn set_plain(&self, plain: bool) {
+        self.plain_until.set(plain.then(|| rt::time::now() + LIFETIME));
+    }
+
+    /// Whether it is known to have no capabilities.
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain_until.get().is_some_and(|until| rt::time::now() < until)
     }
 
     /// Its last name is gone, and so is it at the metadata server.
