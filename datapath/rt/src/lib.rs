@@ -28,6 +28,7 @@ pub mod mailbox;
 pub mod net;
 pub mod node;
 pub mod random;
+pub mod readiness;
 pub mod signal;
 pub mod sim;
 mod start_error;

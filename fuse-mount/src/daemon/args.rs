@@ -34,9 +34,8 @@ Options after -o:
   writeback_cache     the kernel keeps small writes to itself for a while and joins them; only where no other client
                       changes files that are in use here, since sizes are not looked at again
   max_readahead=BYTES how far the kernel reads ahead [1048576]
-  threads=N           threads that read the kernel's requests [2]
   fail_on_nospace     as --fail-on-nospace
-  allow_root, private only root, or only who mounts, may use it; usual is everybody, by the files' permissions";
+  private             only who mounts it may use it; usual is everybody, by the files' permissions";
 
 /// Mounts a vstorage cluster as a file system
 ///

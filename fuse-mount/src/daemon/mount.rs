@@ -3,14 +3,14 @@
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use fuser::{BackgroundSession, Config, MountOption, Session};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
 use super::failure::Failure;
 use super::options::MountOptions;
-use crate::bridge::Bridge;
+use crate::kernel::{Device, Manner};
 
 /// Type of the file system, as the kernel lists it.
 const KIND: &str = "fuse.vstorage";
@@ -62,30 +62,19 @@ pub(super) fn clear(dir: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Mounts; the kernel's requests go to `bridge` from now on.
+/// Mounts.
 ///
 /// # Errors
 /// [`Failure::Mount`].
-pub(super) fn mount(
-    cluster: &str,
-    dir: &Path,
-    options: &MountOptions,
-    bridge: Bridge,
-) -> Result<BackgroundSession, Failure> {
-    let fail = |error| Failure::Mount { dir: dir.to_owned(), error };
-    let mut config = Config::default();
-    config.acl = options.users;
-    config.n_threads = Some(options.threads);
-    config.clone_fd = options.threads > 1;
-    config.mount_options = vec![
-        MountOption::FSName(format!("vstorage://{cluster}")),
-        // By the option of this name it would not reach the kernel.
-        MountOption::CUSTOM("subtype=vstorage".to_owned()),
-        MountOption::DefaultPermissions,
-        if options.read_only { MountOption::RO } else { MountOption::RW },
-    ];
-    config.mount_options.extend(options.kernel.iter().cloned());
-    Session::new(bridge, dir, &config).and_then(Session::spawn).map_err(fail)
+pub(super) fn mount(cluster: &str, dir: &Path, options: &MountOptions) -> Result<Rc<Device>, Failure> {
+    let manner = Manner {
+        writeback: options.writeback,
+        readahead_max: options.readahead_max,
+        for_all: options.for_all,
+        flags: options.flags,
+    };
+    let mounted = Device::mount(&format!("vstorage://{cluster}"), dir, &manner);
+    mounted.map_err(|error| Failure::Mount { dir: dir.to_owned(), error })
 }
 
 /// Takes the mount away at once; files that are open stay so until they are closed.

@@ -1,13 +1,11 @@
 //! What stands after `-o`.
 
-use fuser::{MountOption, SessionACL};
+use rustix::mount::MountFlags;
 
 /// Bytes the kernel reads ahead, unless told otherwise.
 const READAHEAD: u32 = 1 << 20;
-/// Threads that read the kernel's requests, unless told otherwise.
-const THREADS: usize = 2;
-/// Most threads.
-const THREADS_MAX: usize = 64;
+/// What `/etc/fstab` usually says as well.
+const USUAL: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV);
 
 /// How to mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +20,10 @@ pub(super) struct MountOptions {
     pub(super) fails_when_full: bool,
     /// Bytes the kernel reads ahead.
     pub(super) readahead_max: u32,
-    /// Threads that read the kernel's requests.
-    pub(super) threads: usize,
-    /// Who may use it.
-    pub(super) users: SessionACL,
-    /// For the kernel.
-    pub(super) kernel: Vec<MountOption>,
+    /// Not only who mounts may use it.
+    pub(super) for_all: bool,
+    /// For `mount(2)`.
+    pub(super) flags: MountFlags,
 }
 
 impl Default for MountOptions {
@@ -38,9 +34,8 @@ impl Default for MountOptions {
             writeback: false,
             fails_when_full: false,
             readahead_max: READAHEAD,
-            threads: THREADS,
-            users: SessionACL::All,
-            kernel: Vec::new(),
+            for_all: true,
+            flags: USUAL,
         }
     }
 }
@@ -76,27 +71,31 @@ impl MountOptions {
     fn set(&mut self, option: &str) -> Result<(), OptionError> {
         let (name, value) = option.split_once('=').map_or((option, ""), |(name, value)| (name, value));
         match name {
-            "ro" => self.read_only = true,
-            "rw" => self.read_only = false,
+            "ro" => {
+                self.read_only = true;
+                self.flags.insert(MountFlags::RDONLY);
+            }
+            "rw" => {
+                self.read_only = false;
+                self.flags.remove(MountFlags::RDONLY);
+            }
             "direct_io" => self.direct = true,
             "writeback_cache" => self.writeback = true,
             "fail_on_nospace" => self.fails_when_full = true,
             "max_readahead" => self.readahead_max = number("max_readahead", value, u32::MAX.into())? as u32,
-            "threads" => self.threads = number("threads", value, THREADS_MAX as u64)?.max(1) as usize,
-            "allow_other" => self.users = SessionACL::All,
-            "allow_root" => self.users = SessionACL::RootAndOwner,
-            "private" => self.users = SessionACL::Owner,
-            "nosuid" => self.replace(MountOption::NoSuid, &MountOption::Suid),
-            "suid" => self.replace(MountOption::Suid, &MountOption::NoSuid),
-            "nodev" => self.replace(MountOption::NoDev, &MountOption::Dev),
-            "dev" => self.replace(MountOption::Dev, &MountOption::NoDev),
-            "noexec" => self.replace(MountOption::NoExec, &MountOption::Exec),
-            "exec" => self.replace(MountOption::Exec, &MountOption::NoExec),
-            "noatime" => self.replace(MountOption::NoAtime, &MountOption::Atime),
-            "atime" => self.replace(MountOption::Atime, &MountOption::NoAtime),
-            "sync" => self.replace(MountOption::Sync, &MountOption::Async),
-            "async" => self.replace(MountOption::Async, &MountOption::Sync),
-            "dirsync" => self.replace(MountOption::DirSync, &MountOption::DirSync),
+            "allow_other" => self.for_all = true,
+            "private" => self.for_all = false,
+            "nosuid" => self.flags.insert(MountFlags::NOSUID),
+            "suid" => self.flags.remove(MountFlags::NOSUID),
+            "nodev" => self.flags.insert(MountFlags::NODEV),
+            "dev" => self.flags.remove(MountFlags::NODEV),
+            "noexec" => self.flags.insert(MountFlags::NOEXEC),
+            "exec" => self.flags.remove(MountFlags::NOEXEC),
+            "noatime" => self.flags.insert(MountFlags::NOATIME),
+            "atime" => self.flags.remove(MountFlags::NOATIME),
+            "sync" => self.flags.insert(MountFlags::SYNCHRONOUS),
+            "async" => self.flags.remove(MountFlags::SYNCHRONOUS),
+            "dirsync" => self.flags.insert(MountFlags::DIRSYNC),
             // Said by mount(8) and fstab for others; what they ask for is so anyway.
             "defaults"
             | "default_permissions"
@@ -124,11 +123,6 @@ impl MountOptions {
         }
         Ok(())
     }
-
-    fn replace(&mut self, option: MountOption, opposite: &MountOption) {
-        self.kernel.retain(|other| *other != option && other != opposite);
-        self.kernel.push(option);
-    }
 }
 
 fn number(name: &'static str, value: &str, most: u64) -> Result<u64, OptionError> {
@@ -147,17 +141,16 @@ mod tests {
     #[test]
     fn options_are_read_and_the_last_counts() {
         assert_eq!(parse("defaults,rw,_netdev,x-systemd.automount").unwrap(), MountOptions::default());
-        let options = parse("ro,suid,nosuid,direct_io,max_readahead=65536,threads=4,,noatime").unwrap();
+        let options = parse("ro,nosuid,suid,direct_io,max_readahead=65536,,noatime,private").unwrap();
         assert!(options.read_only && options.direct && !options.writeback);
-        assert_eq!(options.kernel, [MountOption::NoSuid, MountOption::NoAtime]);
-        assert_eq!((options.readahead_max, options.threads), (65536, 4));
-        assert_eq!(parse("allow_root").unwrap().users, SessionACL::RootAndOwner);
+        assert_eq!(options.flags, MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOATIME);
+        assert_eq!((options.readahead_max, options.for_all), (65536, false));
     }
 
     #[test]
     fn nonsense_is_refused() {
         assert_eq!(parse("rw,colour=red"), Err(OptionError::Unknown("colour=red".into())));
-        for bad in ["threads=65", "threads=", "threads", "max_readahead=-1", "max_readahead=9999999999"] {
+        for bad in ["max_readahead", "max_readahead=", "max_readahead=-1", "max_readahead=9999999999"] {
             assert!(matches!(parse(bad), Err(OptionError::Number { .. })), "{bad}");
         }
     }

@@ -16,12 +16,9 @@ use super::background;
 use super::failure::Failure;
 use super::mount;
 use super::race::{First, race};
-use crate::bridge::{Bridge, Manner};
 use crate::fs::{Behaviour, Fs};
-use crate::request::Request;
+use crate::kernel::Device;
 
-/// Requests that wait for the executor before the threads that read them must wait.
-const MAILBOX: usize = 1024;
 /// How long programs that have files open may go on with them once the daemon is told to stop.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long requests that are under way then may take.
@@ -54,11 +51,7 @@ pub(super) async fn run(mounting: &Mounting, detached: bool) -> Result<(), Failu
     let servers = Servers::new(endpoint.clone());
     let fs =
         Fs::open(Rc::clone(membership.session()), servers, behaviour(mounting)).await.map_err(patient)?;
-    let (sender, mut mailbox) = rt::mailbox::channel::<Request>(MAILBOX);
-    let manner =
-        Manner { writeback: mounting.options.writeback, readahead_max: mounting.options.readahead_max };
-    let kernel = mount::mount(&mounting.cluster, &dir, &mounting.options, Bridge::new(sender, manner))?;
-    fs.set_notifier(kernel.notifier());
+    let device = mount::mount(&mounting.cluster, &dir, &mounting.options)?;
     tracing::info!("cluster '{}' is mounted at {}", mounting.cluster, dir.display());
     if detached {
         background::say_mounted().map_err(Failure::system("cannot let go of the terminal"))?;
@@ -66,12 +59,18 @@ pub(super) async fn run(mounting: &Mounting, detached: bool) -> Result<(), Failu
         println!("ready: {place}");
     }
     let told_to_stop = {
-        let serving = pin!(fs.serve(&mut mailbox));
-        matches!(race(serving, pin!(signals.next())).await, First::Right(_))
+        let serving = pin!(fs.serve(&device));
+        match race(serving, pin!(signals.next())).await {
+            First::Left(served) => {
+                served.map_err(Failure::system("cannot read the kernel's requests"))?;
+                false
+            }
+            First::Right(_) => true,
+        }
     };
     let mut ending = pin!(async {
         if told_to_stop {
-            stop(&fs, &mut mailbox, &dir).await;
+            stop(&fs, &device, &dir).await;
         }
         if rt::time::timeout(SETTLE, fs.settle()).await.is_err() {
             tracing::warn!("requests are under way that chunk servers do not answer");
@@ -91,16 +90,16 @@ pub(super) async fn run(mounting: &Mounting, detached: bool) -> Result<(), Failu
 
 /// Told to stop: what programs have written is fetched from the kernel, the mount goes, and those who have files open
 /// get a moment.
-async fn stop(fs: &Rc<Fs>, mailbox: &mut rt::mailbox::Receiver<Request>, dir: &std::path::Path) {
+async fn stop(fs: &Rc<Fs>, device: &Rc<Device>, dir: &std::path::Path) {
     let written = {
         let dir = dir.to_owned();
         rt::blocking::run(move || mount::write_back(&dir).and_then(|()| mount::unmount(&dir)))
     };
-    let mut serving = pin!(fs.serve(mailbox));
+    let mut serving = pin!(fs.serve(device));
     // Answered by ourselves meanwhile.
     let written = race(serving.as_mut(), pin!(rt::time::timeout(SETTLE, written))).await;
     match written {
-        First::Left(()) => return,
+        First::Left(_) => return,
         First::Right(Ok(Ok(Ok(())))) => {}
         First::Right(outcome) => {
             tracing::warn!("unmounting {}: {outcome:?}", dir.display());

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use fuser::{Errno, FileAttr, TimeOrNow};
 use wire::inode::{
     GetXattr, ListXattrs, RemoveXattr, SetInode, SetXattr, StatFs, StatFsReply, TimeChange, XattrMode,
 };
@@ -11,7 +10,8 @@ use wire::limits::MAX_XATTR_VALUE;
 use super::node::Node;
 use super::{Answer, Fs};
 use crate::clock;
-use crate::request::AttrChange;
+use crate::errno::Errno;
+use crate::kernel::{Attr, AttrChange, TimeChange as KernelTime};
 
 /// Beginnings of the names of extended attributes.
 const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
@@ -20,7 +20,7 @@ const CAPABILITIES: &[u8] = b"security.capability";
 
 impl Fs {
     /// Attributes of an inode.
-    pub(super) async fn attributes(&self, ino: u64) -> Answer<FileAttr> {
+    pub(super) async fn attributes(&self, ino: u64) -> Answer<Attr> {
         let node = self.node(ino)?;
         self.refresh(&node).await?;
         Ok(node.attr(ino))
@@ -41,7 +41,7 @@ impl Fs {
     }
 
     /// Changes attributes.
-    pub(super) async fn change_attributes(&self, ino: u64, change: AttrChange) -> Answer<FileAttr> {
+    pub(super) async fn change_attributes(&self, ino: u64, change: AttrChange) -> Answer<Attr> {
         self.writable()?;
         let node = self.node(ino)?;
         let now = clock::now_ns();
@@ -80,9 +80,9 @@ impl Fs {
         }
         let now = request.now_ns;
         let reply = self.meta.change(|session| SetInode { session, ..request.clone() }).await?;
-        let of = |change: Option<TimeOrNow>| match change? {
-            TimeOrNow::SpecificTime(time) => Some(clock::from_kernel(time)),
-            TimeOrNow::Now => Some(now),
+        let of = |change: Option<KernelTime>| match change? {
+            KernelTime::To(ns) => Some(ns),
+            KernelTime::Now => Some(now),
         };
         if let Some(mtime_ns) = of(change.mtime) {
             node.update(|inode| inode.mtime_ns = mtime_ns);
@@ -171,9 +171,9 @@ fn check_name(name: &[u8]) -> Answer<()> {
     }
 }
 
-fn time(time: TimeOrNow) -> TimeChange {
+fn time(time: KernelTime) -> TimeChange {
     match time {
-        TimeOrNow::SpecificTime(time) => TimeChange { ns: clock::from_kernel(time), now: false },
-        TimeOrNow::Now => TimeChange { ns: 0, now: true },
+        KernelTime::To(ns) => TimeChange { ns, now: false },
+        KernelTime::Now => TimeChange { ns: 0, now: true },
     }
 }

@@ -2,11 +2,10 @@
 
 use std::rc::Rc;
 
-use fuser::Errno;
-use rt::buf::{Buf, View};
+use rt::buf::View;
 
 use super::{Answer, FileHandle, Fs};
-use crate::errno;
+use crate::errno::{self, Errno};
 
 /// What a read found.
 pub(super) enum Found {
@@ -53,16 +52,14 @@ impl Fs {
     }
 
     /// Writes all of `data`.
-    pub(super) async fn write(&self, fh: u64, offset: u64, data: Vec<u8>) -> Answer<u32> {
+    pub(super) async fn write(&self, fh: u64, offset: u64, data: View) -> Answer<u32> {
         let file = self.file(fh)?;
         let node = &file.node;
         let _inside = node.open.enter().await;
         let volume = node.open.writable()?;
         let offset = if file.appends { node.size() } else { offset };
         let len = data.len();
-        let view = Buf::copy_of(&data).freeze();
-        drop(data);
-        volume.write(offset, view).await.map_err(|error| failed(&file, "writing", &error))?;
+        volume.write(offset, data).await.map_err(|error| failed(&file, "writing", &error))?;
         self.wrote(node, offset + len as u64, len as u64);
         Ok(len as u32)
     }

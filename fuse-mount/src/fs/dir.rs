@@ -7,12 +7,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use fuser::{Errno, FileType, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
-use std::os::unix::ffi::OsStrExt;
-use wire::inode::{DirEntry, ReadDir};
+use wire::inode::{DirEntry, Inode, ReadDir};
 use wire::namespace::FileKind;
 
-use super::{Answer, Fs, Handle, LIFETIME, node};
+use super::{Answer, Fs, Handle, LIFETIME};
+use crate::errno::Errno;
+use crate::kernel::{Attr, Listing};
 
 /// Entries before the first name.
 const DOTS: u64 = 2;
@@ -41,15 +41,6 @@ impl Page {
     }
 }
 
-/// An entry as it is put into an answer.
-struct Item<'a> {
-    number: u64,
-    ino: u64,
-    kind: FileType,
-    name: &'a [u8],
-    entry: Option<&'a DirEntry>,
-}
-
 impl Fs {
     /// Opens a directory.
     pub(super) fn open_directory(&self, ino: u64) -> Answer<u64> {
@@ -72,88 +63,63 @@ impl Fs {
         Ok(())
     }
 
-    /// Fills an answer with names.
+    /// The entries from number `offset` on, as many as there is room for; with `plus` also their attributes, and the kernel counts
+    /// on each of them but the dots.
     pub(super) async fn read_directory(
         &self,
         fh: u64,
         offset: u64,
-        reply: &mut ReplyDirectory,
-    ) -> Answer<()> {
-        self.walk(fh, offset, |item| {
-            reply.add(INodeNo(item.ino), item.number + 1, item.kind, std::ffi::OsStr::from_bytes(item.name))
-        })
-        .await
-    }
-
-    /// Fills an answer with names and attributes; the kernel counts on each of them but the dots.
-    pub(super) async fn read_directory_plus(
-        &self,
-        fh: u64,
-        offset: u64,
-        reply: &mut ReplyDirectoryPlus,
-    ) -> Answer<()> {
-        let id = self.directory(fh)?.id;
-        let own = self.nodes.by_id(id).ok_or(Errno::ESTALE)?;
-        self.walk(fh, offset, |item| {
-            let name = std::ffi::OsStr::from_bytes(item.name);
-            let ino = INodeNo(item.ino);
-            let node = item.entry.map(|entry| self.nodes.learn(&entry.inode));
-            let attr = match &node {
-                Some(node) => node.attr(item.ino),
-                None => fuser::FileAttr { ino, ..own.attr(item.ino) },
-            };
-            let full = reply.add(ino, item.number + 1, name, &LIFETIME, &attr, Generation(0));
-            if let Some(node) = node {
-                if full {
-                    self.nodes.let_go(&node);
-                } else {
-                    self.nodes.count(&node);
-                }
-            }
-            full
-        })
-        .await
-    }
-
-    /// Gives the entries from number `offset` on to `put`, until that says that there is no more room.
-    async fn walk(&self, fh: u64, offset: u64, mut put: impl FnMut(Item<'_>) -> bool) -> Answer<()> {
+        room: u32,
+        plus: bool,
+    ) -> Answer<Listing> {
         let directory = self.directory(fh)?;
         if offset == 0 {
             directory.starts.borrow_mut().clear();
             *directory.page.borrow_mut() = None;
         }
+        let mut listing = Listing::new(room, plus);
         // The first page says who is above.
         let mut page = self.page(&directory, offset.max(DOTS)).await?;
         let dots: [(u64, &[u8]); 2] = [(directory.id, b"."), (directory.parent.get(), b"..")];
         for number in offset..DOTS {
             let (id, name) = dots[number as usize];
-            let ino = self.nodes.ino(id);
-            if put(Item { number, ino, kind: FileType::Directory, name, entry: None }) {
-                return Ok(());
+            let inode = Inode { id, kind: FileKind::Directory.into(), ..Inode::default() };
+            let attr = Attr { ino: self.nodes.ino(id), inode };
+            if !listing.add(&attr, name, number + 1, LIFETIME, false) {
+                return Ok(listing);
             }
         }
         let mut number = offset.max(DOTS);
         let mut any = false;
         loop {
             for entry in page.entries.iter().skip((number - page.first) as usize) {
-                let item = Item {
-                    number,
-                    ino: self.nodes.ino(entry.inode.id),
-                    kind: node::kind(entry.inode.kind()),
-                    name: &entry.name,
-                    entry: Some(entry),
-                };
-                if put(item) {
-                    return Ok(());
+                number += 1;
+                if !self.list(&mut listing, entry, number, plus) {
+                    return Ok(listing);
                 }
                 any = true;
-                number += 1;
             }
             if any || !page.more {
-                return Ok(());
+                return Ok(listing);
             }
             page = self.page(&directory, number).await?;
         }
+    }
+
+    /// Adds an entry; false if there is no room.
+    fn list(&self, listing: &mut Listing, entry: &DirEntry, next: u64, plus: bool) -> bool {
+        let ino = self.nodes.ino(entry.inode.id);
+        if !plus {
+            return listing.add(&Attr { ino, inode: entry.inode }, &entry.name, next, LIFETIME, false);
+        }
+        let node = self.nodes.learn(&entry.inode);
+        let added = listing.add(&node.attr(ino), &entry.name, next, LIFETIME, true);
+        if added {
+            self.nodes.count(&node);
+        } else {
+            self.nodes.let_go(&node);
+        }
+        added
     }
 
     /// The page with entry `number`, or the last one.

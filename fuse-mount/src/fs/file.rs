@@ -7,14 +7,14 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use client::{OpenError, OpenOptions, Volume};
-use fuser::{Errno, FopenFlags};
 use rt::sync::{RangeGuard, RangeLock, Semaphore};
 use wire::lease::OpenReply;
 use wire::namespace::{FileKind, FileRef};
 
 use super::node::Node;
 use super::{Answer, FileHandle, Fs, Handle};
-use crate::errno;
+use crate::errno::{self, Errno};
+use crate::kernel::OpenFlags;
 
 /// What a file is while handles are open.
 pub(super) struct OpenFile {
@@ -132,12 +132,12 @@ impl OpenFile {
 /// What opening a file found.
 struct Opened {
     fh: u64,
-    flags: FopenFlags,
+    flags: OpenFlags,
 }
 
 impl Fs {
     /// Opens a file.
-    pub(super) async fn open_file(&self, ino: u64, flags: i32) -> Answer<(u64, FopenFlags)> {
+    pub(super) async fn open_file(&self, ino: u64, flags: i32) -> Answer<(u64, OpenFlags)> {
         let node = self.node(ino)?;
         if node.inode().kind() == FileKind::Directory {
             return Err(Errno::EISDIR);
@@ -163,7 +163,7 @@ impl Fs {
         generation: u64,
         reply: &OpenReply,
         flags: i32,
-    ) -> Answer<(u64, FopenFlags)> {
+    ) -> Answer<(u64, OpenFlags)> {
         let _turn = node.open.turn.acquire(1).await;
         let session = self.meta.session();
         let volume = Volume::from_reply(session, &self.servers, generation, reply, true);
@@ -179,20 +179,20 @@ impl Fs {
     /// Makes the handle. `unchanged`: what the kernel has cached of the file is good.
     fn add_file(&self, node: &Rc<Node>, writes: bool, flags: i32, unchanged: bool) -> Opened {
         let appends = flags & libc::O_APPEND != 0;
-        let mut answer = FopenFlags::empty();
+        let mut answer = OpenFlags::default();
         // Where the kernel may have the wrong end of the file in mind, appending must not go through its cache.
         let astray = appends && writes && !unchanged;
         if self.behaviour.direct || flags & libc::O_DIRECT != 0 || astray {
-            answer |= FopenFlags::FOPEN_DIRECT_IO;
+            answer = answer.and(OpenFlags::DIRECT);
             if !appends {
-                answer |= FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES;
+                answer = answer.and(OpenFlags::PARALLEL_DIRECT_WRITES);
             }
         }
         if unchanged {
-            answer |= FopenFlags::FOPEN_KEEP_CACHE;
+            answer = answer.and(OpenFlags::KEEP_CACHE);
         }
         if !writes {
-            answer |= FopenFlags::FOPEN_NOFLUSH;
+            answer = answer.and(OpenFlags::NO_FLUSH);
         }
         node.open.handles.set(node.open.handles.get() + 1);
         let appends = appends && !self.behaviour.writeback;
@@ -259,12 +259,8 @@ impl Fs {
 
     /// Tells the kernel that the attributes it knows are old.
     fn tell_old(&self, node: &Node) {
-        let ino = fuser::INodeNo(self.nodes.ino(node.id));
-        if let Some(notifier) = &*self.notifier.borrow()
-            && let Err(error) = notifier.inval_inode(ino, -1, 0)
-        {
-            // It has forgotten the inode.
-            tracing::debug!("file {}: {error}", node.id);
+        if let Some(device) = &*self.device.borrow() {
+            device.tell_old(self.nodes.ino(node.id));
         }
     }
 

@@ -4,14 +4,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use client::Session;
-use fuser::Errno;
 use link::AskError;
 use wire::inode::{GetInode, Inode};
 use wire::session::SessionKey;
 use wire::{Action, Status};
 
 use super::Answer;
-use crate::errno;
+use crate::errno::{self, Errno};
 
 /// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(10);

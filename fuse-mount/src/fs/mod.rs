@@ -17,15 +17,15 @@ mod shape;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use client::{Servers, Session};
-use fuser::{Errno, Notifier};
-use rt::mailbox::Receiver;
 use rt::sync::Notify;
 
-use crate::request::Request;
+use crate::errno::Errno;
+use crate::kernel::{Device, Next, Reply, Request};
 use dir::Directory;
 use meta::Meta;
 use node::{Node, Nodes};
@@ -36,6 +36,9 @@ const ROOT: u64 = 1;
 const LIFETIME: Duration = Duration::from_secs(1);
 /// How often sizes and times of files being written are reported.
 const REPORT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Requests taken before those that are under way have their turn.
+const TURN: usize = 32;
 
 /// A result, or the number of the error.
 type Answer<T> = Result<T, Errno>;
@@ -80,7 +83,7 @@ pub(crate) struct Fs {
     nodes: Nodes,
     handles: RefCell<BTreeMap<u64, Handle>>,
     next_handle: Cell<u64>,
-    notifier: RefCell<Option<Notifier>>,
+    device: RefCell<Option<Rc<Device>>>,
     busy: Cell<usize>,
     idle: Notify,
 }
@@ -110,7 +113,7 @@ impl Fs {
             nodes: Nodes::new(root),
             handles: RefCell::default(),
             next_handle: Cell::new(1),
-            notifier: RefCell::default(),
+            device: RefCell::default(),
             busy: Cell::new(0),
             idle: Notify::new(),
         });
@@ -118,24 +121,35 @@ impl Fs {
         Ok(fs)
     }
 
-    /// By which the kernel is told that what it knows is old.
-    pub(crate) fn set_notifier(&self, notifier: Notifier) {
-        *self.notifier.borrow_mut() = Some(notifier);
+    /// Serves the requests of a device until there are no more: the file system is not mounted any longer.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub(crate) async fn serve(self: &Rc<Self>, device: &Rc<Device>) -> io::Result<()> {
+        *self.device.borrow_mut() = Some(Rc::clone(device));
+        loop {
+            for _ in 0..TURN {
+                match device.next()? {
+                    Next::Request(request, reply) => self.begin(request, reply),
+                    Next::Nothing => break,
+                    Next::End => return Ok(()),
+                }
+            }
+            device.ready().await?;
+        }
     }
 
-    /// Serves requests until there are no more: the file system is not mounted any longer.
-    pub(crate) async fn serve(self: &Rc<Self>, mailbox: &mut Receiver<Request>) {
-        while let Some(request) = mailbox.recv().await {
-            let fs = Rc::clone(self);
-            fs.busy.set(fs.busy.get() + 1);
-            rt::spawn(async move {
-                fs.answer(request).await;
-                fs.busy.set(fs.busy.get() - 1);
-                if fs.busy.get() == 0 {
-                    fs.idle.notify_all();
-                }
-            });
-        }
+    /// Carries a request out in a task of its own.
+    fn begin(self: &Rc<Self>, request: Request, reply: Reply) {
+        let fs = Rc::clone(self);
+        self.busy.set(self.busy.get() + 1);
+        rt::spawn(async move {
+            fs.answer(request, reply).await;
+            fs.busy.set(fs.busy.get() - 1);
+            if fs.busy.get() == 0 {
+                fs.idle.notify_all();
+            }
+        });
     }
 
     /// Waits until every request has been answered.

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use fuser::{Errno, FileAttr, FopenFlags};
 use wire::inode::{
     Link, Lookup, MakeNode, ReadLink, RenameEntry, RenameMode, Unlink, UnlinkReply, UnlinkWhat,
 };
@@ -12,11 +11,12 @@ use wire::namespace::FileKind;
 use super::node::Node;
 use super::{Answer, Fs};
 use crate::clock;
-use crate::request::{AttrChange, Making};
+use crate::errno::Errno;
+use crate::kernel::{Attr, AttrChange, Making, OpenFlags};
 
 impl Fs {
     /// What has a name. The kernel counts one more on it.
-    pub(super) async fn lookup(&self, parent: u64, name: Vec<u8>) -> Answer<FileAttr> {
+    pub(super) async fn lookup(&self, parent: u64, name: Vec<u8>) -> Answer<Attr> {
         check(&name)?;
         let parent = self.nodes.id(parent);
         let inode = self.meta.ask(&Lookup { parent, name }).await?.inode;
@@ -24,7 +24,7 @@ impl Fs {
     }
 
     /// The kernel is told of an inode.
-    fn tell(&self, node: &Rc<Node>) -> FileAttr {
+    fn tell(&self, node: &Rc<Node>) -> Attr {
         self.nodes.count(node);
         node.attr(self.nodes.ino(node.id))
     }
@@ -37,13 +37,13 @@ impl Fs {
     }
 
     /// Makes what is no open file.
-    pub(super) async fn make(&self, making: Making) -> Answer<FileAttr> {
+    pub(super) async fn make(&self, making: Making) -> Answer<Attr> {
         let (reply, _) = self.make_node(&making, true, false).await?;
         Ok(self.tell(&self.nodes.learn(&reply.inode)))
     }
 
     /// Makes a file and opens it.
-    pub(super) async fn create(&self, making: Making, flags: i32) -> Answer<(FileAttr, u64, FopenFlags)> {
+    pub(super) async fn create(&self, making: Making, flags: i32) -> Answer<(Attr, u64, OpenFlags)> {
         let exclusive = flags & libc::O_EXCL != 0;
         let (reply, generation) = self.make_node(&making, exclusive, true).await?;
         let node = self.nodes.learn(&reply.inode);
@@ -185,7 +185,7 @@ impl Fs {
     }
 
     /// One more name for an inode.
-    pub(super) async fn link(&self, ino: u64, parent: u64, name: Vec<u8>) -> Answer<FileAttr> {
+    pub(super) async fn link(&self, ino: u64, parent: u64, name: Vec<u8>) -> Answer<Attr> {
         self.writable()?;
         check(&name)?;
         let (id, parent) = (self.nodes.id(ino), self.nodes.id(parent));

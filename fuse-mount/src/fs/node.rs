@@ -4,19 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use fuser::{FileAttr, FileType, INodeNo};
 use rt::time::Instant;
 use wire::inode::Inode;
-use wire::namespace::FileKind;
 
 use super::file::OpenFile;
 use super::{LIFETIME, ROOT};
-use crate::clock;
-
-/// Unit of `st_blocks` in bytes.
-const SECTOR: u64 = 512;
-/// Preferred size of I/O in bytes.
-const BLOCK: u64 = 4096;
+use crate::kernel::Attr;
 
 /// An inode.
 #[derive(Debug)]
@@ -110,44 +103,9 @@ impl Node {
         self.fresh_until.set(Some(rt::time::now() + LIFETIME));
     }
 
-    /// Attributes as the kernel wants them.
-    pub(super) fn attr(&self, ino: u64) -> FileAttr {
-        let inode = self.inode.borrow();
-        attr(&inode, ino)
-    }
-}
-
-/// Attributes as the kernel wants them.
-fn attr(inode: &Inode, ino: u64) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(ino),
-        size: inode.size,
-        blocks: inode.allocated_bytes.div_ceil(SECTOR),
-        atime: clock::to_system(inode.atime_ns),
-        mtime: clock::to_system(inode.mtime_ns),
-        ctime: clock::to_system(inode.ctime_ns),
-        crtime: clock::to_system(inode.btime_ns),
-        kind: kind(inode.kind()),
-        perm: (inode.mode & 0o7777) as u16,
-        nlink: inode.nlink,
-        uid: inode.uid,
-        gid: inode.gid,
-        rdev: inode.rdev,
-        blksize: BLOCK as u32,
-        flags: 0,
-    }
-}
-
-/// The kernel's name for a kind of inode.
-pub(super) fn kind(kind: FileKind) -> FileType {
-    match kind {
-        FileKind::Directory => FileType::Directory,
-        FileKind::Symlink => FileType::Symlink,
-        FileKind::Fifo => FileType::NamedPipe,
-        FileKind::Socket => FileType::Socket,
-        FileKind::CharDevice => FileType::CharDevice,
-        FileKind::BlockDevice => FileType::BlockDevice,
-        FileKind::File | FileKind::Unspecified => FileType::RegularFile,
+    /// Its attributes, by its number at the kernel.
+    pub(super) fn attr(&self, ino: u64) -> Attr {
+        Attr { ino, inode: self.inode() }
     }
 }
 

@@ -4,11 +4,11 @@
 use std::rc::{Rc, Weak};
 
 use client::VolumeState;
-use fuser::Errno;
 use wire::inode::{SetInode, SizeChange, TimeChange};
 
 use super::node::Node;
 use super::{Answer, Fs, REPORT_PAUSE};
+use crate::errno::Errno;
 
 /// Attempts at a report while the lease changes its epoch.
 const ATTEMPTS: u32 = 50;

@@ -1,9 +1,8 @@
 //! From a request to its answer.
 
-use fuser::{Errno, FileHandle, FopenFlags, Generation};
-
 use super::{Answer, Fs, LIFETIME};
-use crate::request::Request;
+use crate::errno::Errno;
+use crate::kernel::{Attr, OpenFlags, Reply, Request, Space};
 
 /// Unit of the file system's space in bytes.
 const BLOCK: u64 = 4096;
@@ -12,147 +11,123 @@ const NAME_MAX: u32 = 255;
 /// Free inodes are told as this many, since there is no limit.
 const FREE_INODES: u64 = 1 << 32;
 
-/// Answers with success, or with the error.
-macro_rules! answer {
-    ($reply:expr, $outcome:expr, $ok:expr) => {{
-        let reply = $reply;
-        match $outcome {
-            Ok(value) => $ok(reply, value),
-            Err(error) => reply.error(error),
-        }
-    }};
-}
-
 impl Fs {
     /// Carries a request out and answers it.
-    pub(super) async fn answer(&self, request: Request) {
+    pub(super) async fn answer(&self, request: Request, reply: Reply) {
         match request {
-            Request::Read { fh, offset, len, reply } => match self.read(fh, offset, len).await {
-                Ok(found) => reply.data(found.as_slice()),
-                Err(error) => reply.error(error),
-            },
-            Request::Write { fh, offset, data, reply } => {
-                answer!(reply, self.write(fh, offset, data).await, |reply: fuser::ReplyWrite, len| {
-                    reply.written(len)
+            Request::Read { fh, offset, len } => {
+                or_error(reply, self.read(fh, offset, len).await, |reply, found| {
+                    reply.data(found.as_slice())
                 });
             }
-            Request::Flush { fh, reply } => done(reply, self.flush(fh).await),
-            Request::Release { fh, reply } => done(reply, self.release_file(fh).await),
-            Request::Sync { fh, data_only, reply } => done(reply, self.sync(fh, data_only).await),
-            Request::Allocate { fh, offset, len, mode, reply } => {
+            Request::Write { fh, offset, data } => {
+                or_error(reply, self.write(fh, offset, data).await, Reply::length);
+            }
+            Request::Flush { fh } => done(reply, self.flush(fh).await),
+            Request::Release { fh } => done(reply, self.release_file(fh).await),
+            Request::Sync { fh, data_only } => done(reply, self.sync(fh, data_only).await),
+            Request::Allocate { fh, offset, len, mode } => {
                 done(reply, self.allocate(fh, offset, len, mode).await);
             }
-            Request::Seek { fh, offset, whence, reply } => {
-                answer!(reply, self.seek(fh, offset, whence).await, |reply: fuser::ReplyLseek, at| {
-                    reply.offset(at)
+            Request::Seek { fh, offset, whence } => {
+                or_error(reply, self.seek(fh, offset, whence).await, Reply::offset);
+            }
+            Request::Open { ino, flags } => {
+                or_error(reply, self.open_file(ino, flags).await, |reply, (fh, flags)| {
+                    reply.opened(fh, flags)
                 });
             }
-            Request::Open { ino, flags, reply } => match self.open_file(ino, flags).await {
-                Ok((fh, flags)) => reply.opened(FileHandle(fh), flags),
-                Err(error) => reply.error(error),
-            },
-            other => self.answer_names(other).await,
+            other => self.answer_names(other, reply).await,
         }
     }
 
     /// The requests about names and directories.
-    async fn answer_names(&self, request: Request) {
+    async fn answer_names(&self, request: Request, reply: Reply) {
         match request {
-            Request::Lookup { parent, name, reply } => entry(reply, self.lookup(parent, name).await),
-            Request::Forget { inodes } => self.forget(&inodes),
-            Request::ReadLink { ino, reply } => match self.read_link(ino).await {
-                Ok(target) => reply.data(&target),
-                Err(error) => reply.error(error),
-            },
-            Request::Make { making, reply } => entry(reply, self.make(making).await),
-            Request::Create { making, flags, reply } => match self.create(making, flags).await {
-                Ok((attr, fh, flags)) => {
-                    reply.created(&LIFETIME, &attr, Generation(0), FileHandle(fh), flags);
-                }
-                Err(error) => reply.error(error),
-            },
-            Request::Remove { parent, name, directory, reply } => {
+            Request::Lookup { parent, name } => entry(reply, self.lookup(parent, name).await),
+            // Answered by nobody.
+            Request::Forget { inodes } => {
+                self.forget(&inodes);
+                reply.never();
+            }
+            Request::ReadLink { ino } => {
+                or_error(reply, self.read_link(ino).await, |reply, target| reply.data(&target));
+            }
+            Request::Make { making } => entry(reply, self.make(making).await),
+            Request::Create { making, flags } => {
+                or_error(reply, self.create(making, flags).await, |reply, (attr, fh, flags)| {
+                    reply.created(&attr, LIFETIME, fh, flags);
+                });
+            }
+            Request::Remove { parent, name, directory } => {
                 done(reply, self.remove(parent, name, directory).await);
             }
-            Request::Rename { from, to, flags, reply } => done(reply, self.rename(from, to, flags).await),
-            Request::Link { ino, parent, name, reply } => entry(reply, self.link(ino, parent, name).await),
-            Request::OpenDir { ino, reply } => match self.open_directory(ino) {
-                Ok(fh) => reply.opened(FileHandle(fh), FopenFlags::empty()),
-                Err(error) => reply.error(error),
-            },
-            Request::ReadDir { fh, offset, mut reply } => {
-                match self.read_directory(fh, offset, &mut reply).await {
-                    Ok(()) => reply.ok(),
-                    Err(error) => reply.error(error),
-                }
+            Request::Rename { from, to, flags } => done(reply, self.rename(from, to, flags).await),
+            Request::Link { ino, parent, name } => entry(reply, self.link(ino, parent, name).await),
+            Request::OpenDir { ino } => {
+                or_error(reply, self.open_directory(ino), |reply, fh| reply.opened(fh, OpenFlags::default()));
             }
-            Request::ReadDirPlus { fh, offset, mut reply } => {
-                match self.read_directory_plus(fh, offset, &mut reply).await {
-                    Ok(()) => reply.ok(),
-                    Err(error) => reply.error(error),
-                }
+            Request::ReadDir { fh, offset, room, plus } => {
+                let listing = self.read_directory(fh, offset, room, plus).await;
+                or_error(reply, listing, |reply, listing| reply.listing(&listing));
             }
-            Request::ReleaseDir { fh, reply } => done(reply, self.release_directory(fh)),
-            other => self.answer_attributes(other).await,
+            Request::ReleaseDir { fh } => done(reply, self.release_directory(fh)),
+            other => self.answer_attributes(other, reply).await,
         }
     }
 
-    /// The requests about attributes.
-    async fn answer_attributes(&self, request: Request) {
+    /// The requests about attributes, and the rest.
+    async fn answer_attributes(&self, request: Request, reply: Reply) {
         match request {
-            Request::GetAttr { ino, reply } => attributes(reply, self.attributes(ino).await),
-            Request::SetAttr { ino, change, reply } => {
-                attributes(reply, self.change_attributes(ino, change).await);
-            }
-            Request::StatFs { reply } => match self.space().await {
-                Ok(space) => {
-                    let (total, free) =
-                        (space.allocatable_total_bytes / BLOCK, space.allocatable_bytes / BLOCK);
-                    let inodes = space.inodes + FREE_INODES;
-                    let block = BLOCK as u32;
-                    reply.statfs(total, free, free, inodes, FREE_INODES, block, NAME_MAX, block);
-                }
-                Err(error) => reply.error(error),
-            },
-            Request::SetXattr { ino, name, value, flags, reply } => {
+            Request::GetAttr { ino } => attributes(reply, self.attributes(ino).await),
+            Request::SetAttr { ino, change } => attributes(reply, self.change_attributes(ino, change).await),
+            Request::StatFs => or_error(reply, self.space().await, |reply, space| {
+                reply.space(&Space {
+                    blocks: space.allocatable_total_bytes / BLOCK,
+                    free_blocks: space.allocatable_bytes / BLOCK,
+                    inodes: space.inodes + FREE_INODES,
+                    free_inodes: FREE_INODES,
+                    name_max: NAME_MAX,
+                });
+            }),
+            Request::SetXattr { ino, name, value, flags } => {
                 done(reply, self.set_xattr(ino, name, value, flags).await);
             }
-            Request::GetXattr { ino, name, room, reply } => xattr(reply, room, self.xattr(ino, name).await),
-            Request::ListXattrs { ino, room, reply } => xattr(reply, room, self.xattrs(ino).await),
-            Request::RemoveXattr { ino, name, reply } => done(reply, self.remove_xattr(ino, name).await),
+            Request::GetXattr { ino, name, room } => xattr(reply, room, self.xattr(ino, name).await),
+            Request::ListXattrs { ino, room } => xattr(reply, room, self.xattrs(ino).await),
+            Request::RemoveXattr { ino, name } => done(reply, self.remove_xattr(ino, name).await),
+            Request::SyncDir => reply.ok(),
+            Request::Refused { errno } => reply.error(Errno::from_code(errno)),
             // Answered by the callers of this.
             other => unreachable!("{other:?} is answered elsewhere"),
         }
     }
 }
 
-fn done(reply: fuser::ReplyEmpty, outcome: Answer<()>) {
+fn or_error<T>(reply: Reply, outcome: Answer<T>, answer: impl FnOnce(Reply, T)) {
     match outcome {
-        Ok(()) => reply.ok(),
+        Ok(value) => answer(reply, value),
         Err(error) => reply.error(error),
     }
 }
 
-fn entry(reply: fuser::ReplyEntry, outcome: Answer<fuser::FileAttr>) {
-    match outcome {
-        Ok(attr) => reply.entry(&LIFETIME, &attr, Generation(0)),
-        Err(error) => reply.error(error),
-    }
+fn done(reply: Reply, outcome: Answer<()>) {
+    or_error(reply, outcome, |reply, ()| reply.ok());
 }
 
-fn attributes(reply: fuser::ReplyAttr, outcome: Answer<fuser::FileAttr>) {
-    match outcome {
-        Ok(attr) => reply.attr(&LIFETIME, &attr),
-        Err(error) => reply.error(error),
-    }
+fn entry(reply: Reply, outcome: Answer<Attr>) {
+    or_error(reply, outcome, |reply, attr| reply.entry(&attr, LIFETIME));
+}
+
+fn attributes(reply: Reply, outcome: Answer<Attr>) {
+    or_error(reply, outcome, |reply, attr| reply.attr(&attr, LIFETIME));
 }
 
 /// Without room only the length is asked for.
-fn xattr(reply: fuser::ReplyXattr, room: u32, outcome: Answer<Vec<u8>>) {
-    match outcome {
-        Ok(value) if room == 0 => reply.size(value.len() as u32),
-        Ok(value) if value.len() > room as usize => reply.error(Errno::ERANGE),
-        Ok(value) => reply.data(&value),
-        Err(error) => reply.error(error),
-    }
+fn xattr(reply: Reply, room: u32, outcome: Answer<Vec<u8>>) {
+    or_error(reply, outcome, |reply, value| match value.len() {
+        len if room == 0 => reply.length(len as u32),
+        len if len > room as usize => reply.error(Errno::ERANGE),
+        _ => reply.data(&value),
+    });
 }

@@ -2,13 +2,12 @@
 
 use std::rc::Rc;
 
-use fuser::Errno;
 use wire::inode::{SetInode, SizeChange, StatFs};
 
 use super::data::failed;
 use super::node::Node;
 use super::{Answer, Fs};
-use crate::errno;
+use crate::errno::{self, Errno};
 
 /// Largest size of a file in bytes.
 pub(super) const SIZE_MAX: u64 = i64::MAX as u64;
@@ -82,7 +81,7 @@ impl Fs {
     }
 
     /// `lseek(2)` for data and holes.
-    pub(super) async fn seek(&self, fh: u64, offset: i64, whence: i32) -> Answer<i64> {
+    pub(super) async fn seek(&self, fh: u64, offset: i64, whence: i32) -> Answer<u64> {
         let wants_data = match whence {
             libc::SEEK_DATA => true,
             libc::SEEK_HOLE => false,
@@ -98,13 +97,13 @@ impl Fs {
             let runs = volume.block_status(at, (size - at).min(LOOK), RUNS).await;
             for run in runs.map_err(|error| failed(&file, "looking at", &error))? {
                 if run.data == wants_data {
-                    return Ok(at as i64);
+                    return Ok(at);
                 }
                 at += run.len;
             }
         }
         // The end counts as a hole.
-        if wants_data { Err(Errno::ENXIO) } else { Ok(size as i64) }
+        if wants_data { Err(Errno::ENXIO) } else { Ok(size) }
     }
 
     /// Sets a size, and with it whatever else `request` says.
