@@ -75,7 +75,10 @@ pub(super) async fn run(mounting: &Mounting, detached: bool) -> Result<(), Failu
         if rt::time::timeout(SETTLE, fs.settle()).await.is_err() {
             tracing::warn!("requests are under way that chunk servers do not answer");
         }
-        let files = fs.close().await;
+        let files = match rt::time::timeout(SETTLE, fs.close()).await {
+            Ok(files) => files,
+            Err(_) => fs.open_files(),
+        };
         membership.end().await;
         endpoint.close().await;
         if files == 0 { Ok(()) } else { Err(Failure::Unfinished { files }) }

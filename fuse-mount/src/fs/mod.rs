@@ -174,6 +174,11 @@ impl Fs {
         failed
     }
 
+    /// Files that have a lease.
+    pub(crate) fn open_files(&self) -> usize {
+        self.nodes.all().iter().filter(|node| node.open.volume().is_ok()).count()
+    }
+
     fn node(&self, ino: u64) -> Answer<Rc<Node>> {
         self.nodes.get(ino).ok_or(Errno::ESTALE)
     }
