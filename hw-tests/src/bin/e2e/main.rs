@@ -1,7 +1,7 @@
 //! End-to-end tests: whole clusters of real daemons, cut, killed, filled and lied to. A stage of `cargo xtask test`.
 //!
 //! ```text
-//! cargo build --profile ci --bins -p control-cli -p mds -p cs-engine -p ublk-target -p hw-tests
+//! cargo build --profile ci --bins -p control-cli -p mds -p cs-engine -p ublk-target -p fuse-mount -p hw-tests
 //! target/ci/e2e [--list] [--minutes N] [--seed S] [--dir DIR] [SCENARIO…]
 //! ```
 //!
@@ -13,6 +13,7 @@ mod bad_requests;
 mod full;
 mod idle;
 mod kill;
+mod mounts;
 mod power;
 mod restarts;
 mod scene;
@@ -44,6 +45,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "bad_files", run: bad_files::bad_files },
     Scenario { name: "bad_requests", run: bad_requests::bad_requests },
     Scenario { name: "full_disk", run: full::full_disk },
+    Scenario { name: "two_mounts", run: mounts::two_mounts },
+    Scenario { name: "mount_commands", run: mounts::mount_commands },
     Scenario { name: "idle", run: idle::idle },
 ];
 

@@ -1,13 +1,12 @@
 //! Where cases run: a directory, an ext4, a mounted cluster.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use hw_tests::cluster::{Cluster, NAME, Options, READY_LIMIT, STOP_LIMIT, environment};
+use hw_tests::cluster::{Cluster, Options};
 use hw_tests::ext4;
 use hw_tests::loop_device::LoopDevice;
-use hw_tests::process::{Daemon, DaemonSpec};
+use hw_tests::mount::{self, Mount};
 
 /// Bytes of the ext4, all of them a hole at first.
 const EXT4_BYTES: u64 = 8 << 30;
@@ -40,21 +39,11 @@ impl Place for Plain {
 /// Unmounts whatever an interrupted run has left, and removes the directory.
 pub(crate) fn clear(dir: &Path) {
     for mount in ["ext4", "mount"] {
-        while Command::new("umount")
-            .arg("-l")
-            .arg(dir.join(mount))
-            .output()
-            .is_ok_and(|out| out.status.success())
-        {}
+        mount::clear(&dir.join(mount));
     }
     if dir.exists() {
         std::fs::remove_dir_all(dir).expect("nothing is mounted there any more");
     }
-}
-
-fn umount(point: &Path) {
-    let out = Command::new("umount").arg(point).output().expect("umount of the Debian package mount");
-    assert!(out.status.success(), "umount: {}", String::from_utf8_lossy(&out.stderr));
 }
 
 /// An ext4 in a file.
@@ -86,7 +75,7 @@ impl Place for Ext4 {
     }
 
     fn remount(&mut self) {
-        umount(&self.point);
+        mount::umount(&self.point).expect("nobody uses it");
         self.mount();
     }
 
@@ -97,7 +86,7 @@ impl Place for Ext4 {
 
 impl Drop for Ext4 {
     fn drop(&mut self) {
-        umount(&self.point);
+        mount::umount(&self.point).expect("nobody uses it");
         self.device.detach(DETACH_LIMIT).expect("nobody uses it");
     }
 }
@@ -105,45 +94,19 @@ impl Drop for Ext4 {
 /// A cluster with three chunk servers, mounted.
 pub(crate) struct Mounted {
     cluster: Cluster,
-    point: PathBuf,
-    spec: DaemonSpec,
-    daemon: Option<Daemon>,
+    mount: Mount,
 }
 
 impl Mounted {
     pub(crate) fn make(dir: &Path, binaries: &Path, options: &str) -> Self {
         let cluster = Cluster::make(Options::plain(&dir.join("cluster"), binaries)).expect("a cluster");
-        let point = dir.join("mount");
-        std::fs::create_dir_all(&point).expect("a mount point");
-        let log = cluster.dir().join("log/mount.log");
-        let mut spec = DaemonSpec::new(binaries.join("vstorage-mount"), log)
-            .args(["-f", "-c", NAME, "-o", options])
-            .arg(&point);
-        for (variable, value) in environment(cluster.dir()) {
-            spec = spec.env(variable, value);
-        }
-        let mut mounted = Self { cluster, point, spec, daemon: None };
-        mounted.mount();
-        mounted
-    }
-
-    fn mount(&mut self) {
-        let mut daemon = self.spec.start().expect("the daemon starts");
-        daemon.wait_line("ready:", READY_LIMIT).expect("the cluster can be mounted");
-        self.daemon = Some(daemon);
-    }
-
-    fn unmount(&mut self) {
-        umount(&self.point);
-        if let Some(mut daemon) = self.daemon.take() {
-            let status = daemon.wait_exit(STOP_LIMIT).expect("it ends when it is unmounted");
-            assert!(status.success(), "the daemon ended with {status}");
-        }
+        let mount = Mount::make(&cluster, binaries, "mount", &dir.join("mount"), options);
+        Self { cluster, mount: mount.expect("the cluster can be mounted") }
     }
 
     /// Unmounts, and ends the cluster in order.
     pub(crate) fn end(mut self) {
-        self.unmount();
+        self.mount.unmount().expect("the daemon ends in order");
         self.cluster.stop_all().expect("the cluster stops in order");
         self.cluster.check_all().expect("chunk servers are whole");
     }
@@ -151,19 +114,17 @@ impl Mounted {
 
 impl Place for Mounted {
     fn root(&self) -> PathBuf {
-        self.point.clone()
+        self.mount.point().to_owned()
     }
 
     fn remount(&mut self) {
-        self.unmount();
-        self.mount();
+        self.mount.unmount().expect("the daemon ends in order");
+        self.mount.mount().expect("it can be mounted again");
     }
 
     fn crash(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            daemon.kill().expect("it runs");
-        }
+        self.mount.kill().expect("it runs");
         // Takes the dead mount away by itself.
-        self.mount();
+        self.mount.mount().expect("it can be mounted again");
     }
 }
