@@ -282,6 +282,14 @@ impl Reign {
                 self.terms_changed.notify_all();
             }
             Effect::UnwatchClient { client } => self.sessions.borrow_mut().forget(client),
+            Effect::LeaseKept { client, file } => {
+                let session = self.read(|state| state.client(client).map_or(0, |client| client.session));
+                let mut sessions = self.sessions.borrow_mut();
+                if !sessions.kept.knows(file, session) {
+                    sessions.kept.begin(file, session, now + self.lease_term());
+                    self.terms_changed.notify_all();
+                }
+            }
             Effect::LeaseLost { client, file, epoch } => {
                 self.sessions.borrow_mut().note_lost(client, file, epoch)
             }
