@@ -59,7 +59,12 @@ impl Server {
                 if !self.registration.may_serve() {
                     return Err(Failure::status(Status::RegistrationLapsed));
                 }
-                self.data(op, request).await
+                let answer = self.data(op, request).await;
+                // What was under way when the cluster said so is not answered either (C10).
+                if self.registration.is_withdrawn() {
+                    return Err(Failure::status(Status::RegistrationLapsed));
+                }
+                answer
             }
         }
     }
