@@ -84,7 +84,8 @@ impl Reign {
         });
         let mds_id = u32::try_from(reign.served.mds_id).unwrap_or(u32::MAX);
         let elected = LeaderElected { mds_id, address: reign.served.address.to_string() };
-        reign.propose(None, CommandOp::LeaderElected(elected)).await?.ok();
+        let command = Command::internal(rt::time::wall_clock_ms(), CommandOp::LeaderElected(elected));
+        reign.consensus.propose_vital(command.encode_log()).await?.ok();
         reign.restart_terms();
         reign.resume();
         let tasks = [
