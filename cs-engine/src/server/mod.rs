@@ -7,6 +7,7 @@ mod registration;
 use std::rc::Rc;
 
 use link::{Connection, Request, Response, Service};
+use wire::data::Read;
 use wire::hello::Role;
 use wire::{ErrorBody, Op, Status};
 
@@ -71,6 +72,11 @@ impl Server {
 }
 
 impl Service for Server {
+    /// A read changes nothing, unless it accepts a block as it lies on the disk.
+    fn may_be_dropped(&self, request: &Request) -> bool {
+        request.known_op() == Some(Op::Read) && Read::decode(&request.body).is_ok_and(|read| !read.unsettled)
+    }
+
     async fn serve(self: Rc<Self>, connection: Connection, request: Request) -> Response {
         match self.answer(&connection, request).await {
             Ok(response) => response,

@@ -11,7 +11,7 @@
 //! | [`reign`], [`timekeeper`], [`watch`], [`mark`] | being master; terms that run out; a directory that is older than it should be |
 //! | [`sessions`], [`names`], [`leases`], [`chunks`], [`chunk_servers`], [`monitoring`] | requests, one group each |
 //! | [`orders`], [`creations`] | what chunk servers are told |
-//! | [`waiting`], [`race`], [`rates`], [`shown`], [`attributes`] | small helpers of these |
+//! | [`waiting`], [`rates`], [`shown`], [`attributes`] | small helpers of these |
 //!
 //! **Invariant:** no answer goes out before what it says is committed; no term is renewed without knowing to be the master.
 //! **Invariant:** time that decides anything is counted in memory on the clock that runs during suspend; the wall clock only
@@ -30,7 +30,6 @@ mod metadata;
 mod monitoring;
 mod names;
 mod orders;
-mod race;
 mod rates;
 mod reign;
 mod service;
@@ -233,6 +232,7 @@ impl Server {
     }
 
     fn admit(&self) -> Result<Permit, Failure> {
+        rt::sim::gauge("mds.requests", REQUESTS_MAX - self.requests.available());
         self.requests.try_acquire(1).ok_or_else(|| Failure::busy("too many requests are under way"))
     }
 

@@ -126,6 +126,12 @@ impl Simulation {
         self.world.coverage()
     }
 
+    /// The longest that each queue was that tells its length by [`super::gauge`].
+    #[must_use]
+    pub fn gauges(&self) -> BTreeMap<&'static str, u64> {
+        self.world.gauges()
+    }
+
     /// Virtual time since the world began.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
