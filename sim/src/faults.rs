@@ -255,6 +255,10 @@ fn isolate(cluster: &Rc<Cluster>) {
     for &other in &others {
         control::partition(host, other);
     }
+    // Sometimes it hears from the metadata server a moment before it hears from the chunk servers.
+    let mds = cluster.host(Part::Mds);
+    let early = Duration::from_millis(if rt::random::below(2) == 0 { 0 } else { rt::random::below(500) });
+    after(cluster, lasting - early, move |_| control::heal(host, mds));
     after(cluster, lasting, move |_| others.iter().for_each(|&other| control::heal(host, other)));
 }
 

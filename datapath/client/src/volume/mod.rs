@@ -302,13 +302,17 @@ impl Inner {
 
     /// Whether a result obtained under `lease` may be given to the caller (C1): the lease was valid all the while.
     async fn may_acknowledge(&self, lease: &Lease) -> Result<(), Stop> {
-        if self.session.is_valid() && !lease.is_broken() {
+        // A session that was opened anew says nothing of what was granted under the one before.
+        let is_of_session = || {
+            lease.session_generation == self.session.generation() || rt::sim::planted("generation-ignored")
+        };
+        if self.session.is_valid() && !lease.is_broken() && is_of_session() {
             return Ok(());
         }
         if self.session.valid().await.is_err() {
             return Err(Stop::Fatal(VolumeError::LeaseLost("the session has ended".into())));
         }
-        if lease.is_broken() || lease.session_generation != self.session.generation() {
+        if lease.is_broken() || !is_of_session() {
             lease.break_off();
             return Err(Stop::Broken);
         }

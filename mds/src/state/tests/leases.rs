@@ -271,7 +271,7 @@ fn c5_what_was_not_reconciled_survives_the_next_end() {
     let b = world.session(2);
     assert_eq!(held_by(world.ok(World::open_op(b, file, READ))), (vec![a.client], false), "one reconciles");
     assert_eq!(world.ok(done(&world, &[2, 0, 1])), Outcome::Unreconciled(0));
-    assert_eq!(world.last_events(1), [EventCode::Reconciled]);
+    assert_eq!(world.last_events(2), [EventCode::WritesLost, EventCode::Reconciled], "C4");
     assert!(!world.granted(World::open_op(b, file, READ)).needs_reconcile);
 }
 
