@@ -49,6 +49,8 @@ pub struct Oracle {
     next: WriteId,
     /// How often the volume was granted to somebody.
     holder: u64,
+    /// The latest moment at which all members had lost power after what was before.
+    cut: u64,
 }
 
 impl Oracle {
@@ -93,7 +95,8 @@ impl Oracle {
         }
         write.ended = Some(now);
         write.acknowledged = Some(now);
-        write.certain = true;
+        // The members may have had it before the power failed, and the answer was on its way since.
+        (write.certain, write.weak) = (write.issued > self.cut, write.issued <= self.cut);
         Ok(())
     }
 
@@ -137,10 +140,11 @@ impl Oracle {
         }
     }
 
-    /// Every member has lost power after `cut`: what was acknowledged before and not flushed may be gone.
+    /// Every member has lost power after `cut`: what was issued before and not flushed may be gone.
     pub fn weaken(&mut self, cut: u64) {
+        self.cut = self.cut.max(cut);
         for write in self.writes.values_mut() {
-            if !write.durable && write.acknowledged.is_some_and(|at| at <= cut) {
+            if !write.durable && write.acknowledged.is_some() && write.issued <= cut {
                 (write.certain, write.weak) = (false, true);
             }
         }
@@ -363,6 +367,17 @@ mod tests {
         oracle.fence(30);
         oracle.flushed(32).expect("the next holder was told nothing");
         assert!(read(&mut oracle, 34, a));
+    }
+
+    #[test]
+    fn an_answer_may_have_been_on_its_way_while_the_power_failed() {
+        let mut oracle = Oracle::new();
+        let a = oracle.issue(10, 5..6, false);
+        oracle.weaken(12);
+        oracle.acknowledge(15, a).unwrap();
+        assert!(read(&mut oracle.clone(), 20, 0) && read(&mut oracle.clone(), 20, a));
+        oracle.flushed(21).unwrap();
+        assert!(!read(&mut oracle, 30, 0), "C4: the flush succeeded");
     }
 
     #[test]

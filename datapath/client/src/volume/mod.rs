@@ -358,10 +358,11 @@ impl Inner {
     }
 
     /// If every member of a chunk with acknowledged, unstable writes has rebooted, they may be lost, and flushes say so
-    /// (C4). Whatever a member still has is found again when the chunk is settled. Tells whether it is so.
+    /// (C4). Whatever a member still has is found again when the chunk is settled. Tells whether that is
+    /// new.
     fn note_lost_writes(&self, lease: &Lease, chunk: &Chunk) -> bool {
-        let lost = lease.lost_all(chunk);
-        if lost && !self.writes_lost.replace(true) {
+        let is_new = lease.lost_all(chunk) && !self.writes_lost.replace(true);
+        if is_new {
             tracing::error!(
                 "file {}: all replicas of chunk {} restarted with unflushed writes; flushes fail until the volume is \
                  opened again",
@@ -369,7 +370,7 @@ impl Inner {
                 chunk.index
             );
         }
-        lost
+        is_new
     }
 }
 
