@@ -27,6 +27,7 @@ pub mod launch;
 pub mod mailbox;
 pub mod net;
 pub mod node;
+mod race;
 pub mod random;
 pub mod readiness;
 pub mod signal;
@@ -39,4 +40,5 @@ mod timers;
 mod uring;
 
 pub use launch::{Executor, ExecutorOptions, StartError};
+pub use race::{First, first};
 pub use task::{JoinError, JoinHandle, spawn, yield_now};

@@ -1,5 +1,7 @@
 //! The simulator finds what it is there to find, and finds it again.
 
+mod memory;
+
 use sim::run::{RunOptions, run};
 
 /// Seeds within which a deliberate bug must be found.
@@ -48,6 +50,16 @@ fn an_epoch_that_is_ignored_is_caught() {
 #[test]
 fn a_reconciliation_that_is_skipped_is_caught() {
     must_catch("reconcile-skipped");
+}
+
+#[test]
+fn a_loss_that_no_flush_tells_is_caught() {
+    must_catch("loss-not-told");
+}
+
+#[test]
+fn an_answer_under_an_earlier_session_is_caught() {
+    must_catch("generation-ignored");
 }
 
 #[test]

@@ -144,7 +144,11 @@ fn client_samples() -> Vec<(&'static str, CommandOp)> {
         ("resume", CommandOp::Resume(Resume { client, token, file, mode, epoch: 9 })),
         ("release", CommandOp::Release(Release { lease: lease(), file, clean: true, successor: 2050 })),
         ("revoke", CommandOp::Revoke(Revoke { what: Some(RevokeWhat::File(target)) })),
-        ("reconcile-done", CommandOp::ReconcileDone(ReconcileDone { lease: lease(), file, chunks })),
+        (
+            "reconcile-done",
+            CommandOp::ReconcileDone(ReconcileDone { lease: lease(), file, chunks, writes_lost: false }),
+        ),
+        ("end-reservation", CommandOp::EndReservation(EndReservation { file, client, session: 6 })),
     ]
 }
 
@@ -246,7 +250,7 @@ fn read_log(mut bytes: &[u8]) -> Vec<Command> {
 #[test]
 fn every_kind_of_command_is_read_as_it_was_written_first() {
     let samples = samples();
-    assert_eq!(samples.len(), 28, "one for each kind");
+    assert_eq!(samples.len(), 29, "one for each kind");
     for (name, command) in samples {
         let bytes = frozen(&name, || command.encode_log());
         assert_eq!(Command::decode_log(&bytes), Ok(command.clone()), "{name}");

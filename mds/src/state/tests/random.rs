@@ -166,8 +166,12 @@ impl Model {
 
     fn end_session(&mut self, a: u8, b: u8) {
         let Session { client, token, number } = self.session_of(a);
-        let op = match b % 3 {
+        let op = match b % 4 {
             0 => CommandOp::CloseSession(CloseSession { client, token }),
+            1 => {
+                let file = self.file_id(b / 4);
+                CommandOp::EndReservation(EndReservation { file, client, session: number })
+            }
             _ => CommandOp::ExpireSession(ExpireSession { client, session: number }),
         };
         let _ = self.run(op);
@@ -227,7 +231,7 @@ impl Model {
             version: chunk.version.raw(),
         };
         let chunks = some.map(chunk).collect();
-        let _ = self.run(CommandOp::ReconcileDone(ReconcileDone { lease, file, chunks }));
+        let _ = self.run(CommandOp::ReconcileDone(ReconcileDone { lease, file, chunks, writes_lost: false }));
     }
 
     fn allocate(&mut self, a: u8, b: u8, c: u8) {
@@ -436,7 +440,7 @@ impl Model {
             }),
             5 => CommandOp::ReplaceCreating(ReplaceCreating { chunk: number, cs, seed: 0 }),
             6 => CommandOp::PurgeChunks(PurgeChunks { chunks: vec![number] }),
-            _ => CommandOp::ReconcileDone(ReconcileDone { lease, file, chunks: vec![] }),
+            _ => CommandOp::ReconcileDone(ReconcileDone { lease, file, chunks: vec![], writes_lost: true }),
         };
         assert!(self.run(op).is_err());
     }
