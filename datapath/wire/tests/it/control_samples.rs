@@ -222,7 +222,9 @@ fn leases() -> Vec<Sample> {
         AllocateChunks { session: key(), file_id, epoch, indices: vec![5, 6, 300], grow_to: 0 },
         map(),
     ));
-    samples.extend(call(ReconcileDone { session: key(), file_id, epoch, chunk_id, version }, Empty {}));
+    let writes_lost = false;
+    let done = ReconcileDone { session: key(), file_id, epoch, chunk_id, version, writes_lost };
+    samples.extend(call(done, Empty {}));
     samples.extend(call(report, map()));
     samples.extend(call(Revoke { target: Some(RevokeTarget::Client(2051)) }, RevokeReply { revoked: 3 }));
     samples
