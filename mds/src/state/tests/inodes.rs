@@ -276,3 +276,56 @@ fn what_was_made_by_path_has_the_times_of_the_log() {
     assert_eq!([access, data, inode, birth], [5_000_000, 7_000_000, 7_000_000, 5_000_000]);
     assert_eq!((dir.uid, dir.gid, dir.mode, dir.nlink), (0, 0, 0o700, 2));
 }
+
+#[test]
+fn commands_by_path_meet_what_mounts_made() {
+    let (mut world, a) = World::with_servers(1);
+    let make = |world: &mut World, parent: u64, name: &[u8], kind: NodeKind| {
+        let op = MakeNode {
+            parent,
+            name: name.to_vec(),
+            kind: kind.into(),
+            target: b"to".to_vec(),
+            opener: Some(SessionProof { client: a.client, token: a.token }),
+            ..MakeNode::default()
+        };
+        let Outcome::Made(made) = world.ok(CommandOp::MakeNode(op)) else { panic!() };
+        made
+    };
+    let dir = make(&mut world, 0, b"d", NodeKind::Directory).id;
+    let file = make(&mut world, dir, b"f\xff", NodeKind::File);
+    assert_eq!(file.granted.map(|granted| (granted.file, granted.needs_reconcile)), Some((file.id, false)));
+    assert!(matches!(world.phase(file.id), lease::Phase::Exclusive { .. }));
+    make(&mut world, dir, b"p", NodeKind::Fifo);
+    make(&mut world, dir, b"l", NodeKind::Symlink);
+    for (parent, name) in [(dir, b"in"), (0, b"up")] {
+        world.ok(CommandOp::LinkNode(LinkNode { id: file.id, parent, name: name.to_vec(), now_ns: 1 }));
+    }
+
+    // A file counts once, however many names it has; what has no chunks does not count.
+    let tier = AttrChange { tier: Some(1), ..AttrChange::default() };
+    let set = |path: &str| {
+        CommandOp::SetAttr(SetAttr { path: path.into(), change: Some(tier.clone()), recursive: true })
+    };
+    assert_eq!(world.ok(set("/d")), Outcome::AttrsChanged(2));
+    assert_eq!(world.refused(set("/d/p")), Refusal::NotAFile("/d/p".into()));
+    let open = Open { client: a.client, token: a.token, target: Target::path("/d/l"), mode: 1 };
+    assert_eq!(world.refused(CommandOp::Open(open)), Refusal::NotAFile("/d/l".into()));
+    assert_eq!(world.state.stat("/d/f\u{fffd}ff").unwrap().id.raw(), file.id);
+    let rename = Rename { from: "/d/f\u{fffd}ff".into(), to: "/d/in".into(), no_replace: false };
+    assert_eq!(
+        world.ok(CommandOp::Rename(rename)),
+        Outcome::Done(()),
+        "two names of one file: nothing is done"
+    );
+
+    // All names below go; the file stays with the one elsewhere, and lives on without any.
+    let remove = |path: &str| CommandOp::Remove(Remove { path: path.into(), recursive: true });
+    let Outcome::Removed(removed) = world.ok(remove("/d")) else { panic!() };
+    assert_eq!((removed.entries, removed.orphans), (5, 0));
+    assert_eq!((world.state.tree().len(), world.state.node_info(file.id).unwrap().nlink), (2, 1));
+    let Outcome::Removed(removed) = world.ok(remove("/up")) else { panic!() };
+    assert_eq!((removed.entries, removed.orphans), (1, 1));
+    world.release(a, file.id, true);
+    assert_eq!(world.state.tree().len(), 1);
+}
