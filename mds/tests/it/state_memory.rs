@@ -1,16 +1,20 @@
-//! What a chunk costs in memory, measured in a process of its own (DESIGN §5: at most 100 bytes).
+//! What a chunk and a file cost in memory, measured in processes of their own (DESIGN §5: at most 100 bytes per chunk).
 
 use std::process::Command as Process;
 
 use mds::state::command::{
     AllocateChunks, ChunkCreated, CommandOp, CreateFile, FencesRecorded, InitCluster, LeaseMode, LeaseProof,
-    Open, OpenSession, RegisterCs, Target,
+    MakeNode, NodeKind, Open, OpenSession, RegisterCs, Target,
 };
 use mds::state::{Command, INDICES_MAX, Outcome, Secret, State};
 
 const CHUNKS: u32 = 1_000_000;
 /// Bytes per chunk that are allowed.
 const BUDGET: u64 = 100;
+
+const FILES: u64 = 100_000;
+/// Bytes per file without chunks and extended attributes, with a name of 12 bytes, that are allowed.
+const FILE_BUDGET: u64 = 512;
 
 /// A state and the number of its last command.
 struct World {
@@ -77,6 +81,24 @@ impl World {
     }
 }
 
+/// Files in directories of 1000.
+fn files(world: &mut World) {
+    let node = |parent, name: String, kind: NodeKind| {
+        let (name, kind) = (name.into_bytes(), kind.into());
+        CommandOp::MakeNode(MakeNode { parent, name, kind, uid: 1000, now_ns: 1, ..MakeNode::default() })
+    };
+    let mut parent = 0;
+    for number in 0..FILES {
+        if number % 1000 == 0 {
+            let Outcome::Made(dir) = world.run(node(0, format!("d{number}"), NodeKind::Directory)) else {
+                panic!()
+            };
+            parent = dir.id;
+        }
+        world.run(node(parent, format!("file-{number:07}"), NodeKind::File));
+    }
+}
+
 /// Bytes of memory that this process has.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
@@ -89,7 +111,7 @@ const MEASURE: &str = "MDS_MEASURE";
 
 /// Does nothing unless the test below runs it, in a process of its own.
 #[test]
-fn figures() {
+fn chunk_figures() {
     if std::env::var_os(MEASURE).is_none() {
         return;
     }
@@ -99,21 +121,47 @@ fn figures() {
     let (file, lease) = world.file();
     let before = resident();
     world.fill(file, lease, &servers);
-    let per_chunk = (resident() - before) / u64::from(CHUNKS);
-    println!("bytes per chunk in memory: {per_chunk}");
-    let snapshot = world.state.encode_snapshot();
-    println!("bytes per chunk in a snapshot: {}", snapshot.len() as u64 / u64::from(CHUNKS));
-    assert!(State::decode_snapshot(&snapshot).expect("readable") == world.state);
+    report(&world.state, before, CHUNKS.into());
+}
+
+/// The same.
+#[test]
+fn file_figures() {
+    if std::env::var_os(MEASURE).is_none() {
+        return;
+    }
+    let mut world = World { state: State::new(), number: 0 };
+    world.run(CommandOp::InitCluster(InitCluster { uuid: vec![7; 16], name: "stor1".into() }));
+    let before = resident();
+    files(&mut world);
+    report(&world.state, before, FILES);
+}
+
+fn report(state: &State, before: u64, count: u64) {
+    println!("bytes in memory: {}", (resident() - before) / count);
+    let snapshot = state.encode_snapshot();
+    println!("bytes in a snapshot: {}", snapshot.len() as u64 / count);
+    assert!(State::decode_snapshot(&snapshot).expect("readable") == *state);
+}
+
+/// Bytes for each, as a process of its own says.
+fn measured(figures: &str) -> u64 {
+    let mut process = Process::new(std::env::current_exe().expect("this program"));
+    let output = process.args(["--exact", figures, "--nocapture"]).env(MEASURE, "1").output();
+    let output = output.expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{figures}: {said}");
+    let figure = said.lines().find_map(|line| line.strip_prefix("bytes in memory: "));
+    assert!(output.status.success(), "{output:?}");
+    figure.and_then(|figure| figure.parse().ok()).unwrap_or_else(|| panic!("{output:?}"))
 }
 
 #[test]
 fn a_million_chunks_fit_into_the_budget() {
-    let mut process = Process::new(std::env::current_exe().expect("this program"));
-    let output = process.args(["--exact", "state_memory::figures", "--nocapture"]).env(MEASURE, "1").output();
-    let output = output.expect("it runs");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let figure = said.lines().find_map(|line| line.strip_prefix("bytes per chunk in memory: "));
-    let per_chunk: u64 =
-        figure.and_then(|figure| figure.parse().ok()).unwrap_or_else(|| panic!("{output:?}"));
-    assert!(output.status.success() && per_chunk <= BUDGET, "{said}");
+    assert!(measured("state_memory::chunk_figures") <= BUDGET);
+}
+
+#[test]
+fn files_fit_into_the_budget() {
+    assert!(measured("state_memory::file_figures") <= FILE_BUDGET);
 }

@@ -4,6 +4,7 @@ mod broken;
 mod chunks;
 mod cluster;
 mod fixtures;
+mod inodes;
 mod leases;
 mod names;
 mod random;

@@ -5,6 +5,7 @@
 //! file, no chunk server that serves accepts the epoch of a holder before that did not release it cleanly.
 
 use super::*;
+use crate::state::inode::Body;
 use crate::state::lease::Phase;
 use crate::state::servers::Registration;
 use proptest::prelude::*;
@@ -114,7 +115,8 @@ impl Model {
 
     fn file_id(&self, pick: u8) -> u64 {
         let files: Vec<_> = self.world.state.tree.files().map(|(id, _)| id.raw()).collect();
-        if files.is_empty() { 99 } else { files[usize::from(pick) % files.len()] }
+        // A few, so that they meet.
+        if files.is_empty() { 99 } else { files[usize::from(pick) % files.len().min(4)] }
     }
 
     fn session_of(&self, pick: u8) -> Session {
@@ -123,7 +125,7 @@ impl Model {
     }
 
     fn step(&mut self, (kind, a, b, c): Step) {
-        match kind % 32 {
+        match kind % 40 {
             0 | 1 => self.open_session(a, b),
             2 => self.end_session(a, b),
             3..=8 => self.ask(a, b, c),
@@ -140,7 +142,12 @@ impl Model {
             28 => self.change_files(a, b, c),
             29 => self.create_file(a, b),
             30 => self.settings(a, b),
-            _ => self.nonsense(a, b, c),
+            31 => self.nonsense(a, b, c),
+            32 | 33 => self.make_node(a, b, c),
+            34 | 35 => self.rename_node(a, b, c),
+            36 | 37 => self.unlink_or_link(a, b, c),
+            38 => self.set_inode(a, b, c),
+            _ => self.change_xattrs(a, b),
         }
         self.check();
     }
@@ -237,7 +244,12 @@ impl Model {
     fn allocate(&mut self, a: u8, b: u8, c: u8) {
         let (session, file) = self.held(a, b);
         let indices: Vec<u32> = (0..u32::from(c % 4)).map(|n| n + u32::from(c / 4 % 6)).collect();
-        let op = self.world.allocate_op(session, file, &indices);
+        let mut op = self.world.allocate_op(session, file, &indices);
+        if let CommandOp::AllocateChunks(op) = &mut op
+            && c.is_multiple_of(5)
+        {
+            op.grow_to = u64::from(c) * (8 << 10);
+        }
         let _ = self.run(op);
     }
 
@@ -397,6 +409,92 @@ impl Model {
         }));
     }
 
+    /// The id of a directory that is there, or was.
+    fn dir_id(&self, pick: u8) -> u64 {
+        let dirs = self.world.state.tree.iter().filter(|(id, _)| self.world.state.tree.dir(*id).is_some());
+        let dirs: Vec<_> = dirs.map(|(id, _)| id.raw()).chain([0, 77]).collect();
+        dirs[usize::from(pick) % dirs.len()]
+    }
+
+    fn node_id(&self, pick: u8) -> u64 {
+        let nodes: Vec<_> = self.world.state.tree.iter().map(|(id, _)| id.raw()).collect();
+        nodes[usize::from(pick) % nodes.len()]
+    }
+
+    fn node_name(pick: u8) -> Vec<u8> {
+        [&b"a"[..], b"b", b"d", b"\xff", b"."][usize::from(pick) % 5].to_vec()
+    }
+
+    fn make_node(&mut self, a: u8, b: u8, c: u8) {
+        let Session { client, token, .. } = self.session_of(a);
+        let op = MakeNode {
+            parent: self.dir_id(b),
+            name: Self::node_name(c),
+            // Mostly files and directories.
+            kind: if c.is_multiple_of(4) { i32::from(a % 9) } else { 1 + i32::from(a % 2) },
+            mode: u32::from(a) << 4,
+            uid: u32::from(b % 3),
+            gid: u32::from(c % 3),
+            rdev: u32::from(c),
+            target: b"to".to_vec(),
+            exclusive: b.is_multiple_of(2),
+            opener: a.is_multiple_of(3).then_some(SessionProof { client, token }),
+            now_ns: i64::from(c) - 7,
+        };
+        let _ = self.run(CommandOp::MakeNode(op));
+    }
+
+    fn rename_node(&mut self, a: u8, b: u8, c: u8) {
+        let op = RenameNode {
+            parent: self.dir_id(a),
+            name: Self::node_name(b),
+            new_parent: self.dir_id(b / 5),
+            new_name: Self::node_name(c),
+            mode: 1 + i32::from(c / 5 % 3),
+            now_ns: 9,
+        };
+        let _ = self.run(CommandOp::RenameNode(op));
+    }
+
+    fn unlink_or_link(&mut self, a: u8, b: u8, c: u8) {
+        let (parent, name) = (self.dir_id(a), Self::node_name(b));
+        let op = if c.is_multiple_of(3) {
+            CommandOp::UnlinkNode(UnlinkNode { parent, name, what: 1 + i32::from(c / 3 % 3), now_ns: 8 })
+        } else {
+            CommandOp::LinkNode(LinkNode { id: self.node_id(c), parent, name, now_ns: 7 })
+        };
+        let _ = self.run(op);
+    }
+
+    fn set_inode(&mut self, a: u8, b: u8, c: u8) {
+        let (session, file) = self.held(a, b);
+        let lease = if c % 4 == 1 { None } else { self.world.proof(session, file) };
+        let size = SizeSet { size: u64::from(b % 8) * (32 << 10), lease, grow_only: b.is_multiple_of(3) };
+        let op = SetInode {
+            id: if c.is_multiple_of(5) { self.node_id(a) } else { file },
+            mode: b.is_multiple_of(2).then_some(0o2777),
+            uid: b.is_multiple_of(5).then_some(5),
+            gid: None,
+            size: (!c.is_multiple_of(3)).then_some(size),
+            atime_ns: c.is_multiple_of(7).then_some(-1),
+            mtime_ns: c.is_multiple_of(11).then_some(i64::MAX),
+            ctime_ns: None,
+            now_ns: i64::from(a) * 1_000_000,
+        };
+        let _ = self.run(CommandOp::SetInode(op));
+    }
+
+    fn change_xattrs(&mut self, a: u8, b: u8) {
+        let (id, name) = (self.node_id(a), vec![b'n', b % 3]);
+        let op = if b.is_multiple_of(5) {
+            CommandOp::RemoveXattr(RemoveXattr { id, name, now_ns: 3 })
+        } else {
+            let mode = 1 + i32::from(a % 3);
+            CommandOp::SetXattr(SetXattr { id, name, value: vec![a; usize::from(b)], mode, now_ns: 4 })
+        };
+        let _ = self.run(op);
+    }
+
     fn settings(&mut self, a: u8, b: u8) {
         // A restore is rare.
         let op = if a.is_multiple_of(16) {
@@ -531,6 +629,12 @@ fn the_random_sequences_reach_what_they_are_for() {
                 ("deletions", state.deletions().any(|(_, deletion)| deletion.purging)),
                 ("expired", state.clients().any(|client| !client.is_live())),
                 ("generation", state.cluster.generation > 1),
+                ("links", state.tree.iter().any(|(id, _)| state.tree.other_names_of(id).count() > 0)),
+                (
+                    "orphans with attributes",
+                    state.tree.orphans().iter().any(|id| state.tree.xattrs(*id).is_some()),
+                ),
+                ("specials", state.tree.iter().any(|(_, inode)| matches!(inode.body, Body::Special(_)))),
                 ("reserved", state.tree.files().any(|(_, file)| file.lease.reserved_for().is_some())),
             ] {
                 *seen.entry(name).or_default() += u32::from(there);
@@ -538,5 +642,5 @@ fn the_random_sequences_reach_what_they_are_for() {
         }
     }
     let rare: Vec<_> = seen.iter().filter(|(_, count)| **count < 5).collect();
-    assert!(seen.len() == 15 && rare.is_empty(), "{seen:?}");
+    assert!(seen.len() == 18 && rare.is_empty(), "{seen:?}");
 }

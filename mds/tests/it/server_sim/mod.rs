@@ -8,6 +8,7 @@
 
 mod chunk_server;
 mod client;
+mod names;
 mod truth;
 
 use std::cell::{Cell, RefCell};
