@@ -52,12 +52,12 @@ impl Fs {
     }
 
     /// Writes all of `data`.
-    pub(super) async fn write(&self, fh: u64, offset: u64, data: View) -> Answer<u32> {
+    pub(super) async fn write(&self, fh: u64, offset: u64, data: View, from_cache: bool) -> Answer<u32> {
         let file = self.file(fh)?;
         let node = &file.node;
         let _inside = node.open.enter().await;
         let volume = node.open.writable()?;
-        let offset = if file.appends { node.size() } else { offset };
+        let offset = if file.appends && !from_cache { node.size() } else { offset };
         let len = data.len();
         volume.write(offset, data).await.map_err(|error| failed(&file, "writing", &error))?;
         self.wrote(node, offset + len as u64, len as u64);

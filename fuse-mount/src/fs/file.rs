@@ -3,7 +3,8 @@
 //! A file is read under a shared lease until somebody opens it for writing; then the shared one is given back and the
 //! exclusive one taken, which fails with EBUSY while another client has either. The lease ends with the last handle.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::ops::Deref;
 use std::rc::Rc;
 
 use client::{OpenError, OpenOptions, Volume};
@@ -71,22 +72,36 @@ impl std::fmt::Debug for OpenFile {
     }
 }
 
-impl OpenFile {
+/// What an inode is as a file, once it has been opened: most of those that the kernel knows never are.
+#[derive(Debug, Default)]
+pub(super) struct MaybeOpen(OnceCell<Box<OpenFile>>);
+
+impl MaybeOpen {
     /// Whether there is a lease, or is about to be.
     pub(super) fn is_open(&self) -> bool {
-        self.handles.get() > 0 || self.volume.borrow().is_some()
+        self.0.get().is_some_and(|open| open.handles.get() > 0 || open.volume.borrow().is_some())
     }
 
     /// Whether this client is the one that may write.
     pub(super) fn is_writing(&self) -> bool {
-        self.writing.get()
+        self.0.get().is_some_and(|open| open.writing.get())
     }
 
     /// Size or times are to be reported.
     pub(super) fn is_dirty(&self) -> bool {
-        self.changes.get() != self.reported.get()
+        self.0.get().is_some_and(|open| open.changes.get() != open.reported.get())
     }
+}
 
+impl Deref for MaybeOpen {
+    type Target = OpenFile;
+
+    fn deref(&self) -> &OpenFile {
+        self.0.get_or_init(Box::default)
+    }
+}
+
+impl OpenFile {
     /// Notes a change of size or times.
     pub(super) fn soil(&self) {
         self.changes.set(self.changes.get() + 1);
@@ -195,8 +210,7 @@ impl Fs {
             answer = answer.and(OpenFlags::NO_FLUSH);
         }
         node.open.handles.set(node.open.handles.get() + 1);
-        let appends = appends && !self.behaviour.writeback;
-        let handle = FileHandle { node: Rc::clone(node), writes, appends };
+        let handle = FileHandle { node: Rc::clone(node), writes, appends: astray };
         Opened { fh: self.add_handle(Handle::File(Rc::new(handle))), flags: answer }
     }
 

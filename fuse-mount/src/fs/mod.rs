@@ -167,7 +167,7 @@ impl Fs {
     pub(crate) async fn close(&self) -> usize {
         let mut failed = 0;
         for node in self.nodes.all() {
-            if self.close_volume(&node).await.is_err() {
+            if node.open.is_open() && self.close_volume(&node).await.is_err() {
                 failed += 1;
             }
         }
@@ -176,7 +176,7 @@ impl Fs {
 
     /// Files that have a lease.
     pub(crate) fn open_files(&self) -> usize {
-        self.nodes.all().iter().filter(|node| node.open.volume().is_ok()).count()
+        self.nodes.all().iter().filter(|node| node.open.is_open() && node.open.volume().is_ok()).count()
     }
 
     fn node(&self, ino: u64) -> Answer<Rc<Node>> {

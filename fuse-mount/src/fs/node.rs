@@ -7,7 +7,7 @@ use std::rc::Rc;
 use rt::time::Instant;
 use wire::inode::Inode;
 
-use super::file::OpenFile;
+use super::file::MaybeOpen;
 use super::{LIFETIME, ROOT};
 use crate::kernel::Attr;
 
@@ -24,7 +24,7 @@ pub(super) struct Node {
     gone: Cell<bool>,
     /// Until when it counts as having no capabilities, which the kernel asks for before each write.
     plain_until: Cell<Option<Instant>>,
-    pub(super) open: OpenFile,
+    pub(super) open: MaybeOpen,
 }
 
 impl Node {
@@ -36,7 +36,7 @@ impl Node {
             fresh_until: Cell::new(None),
             gone: Cell::new(false),
             plain_until: Cell::new(None),
-            open: OpenFile::default(),
+            open: MaybeOpen::default(),
         };
         node.fresh_until.set(Some(rt::time::now() + LIFETIME));
         node

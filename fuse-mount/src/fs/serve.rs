@@ -20,8 +20,8 @@ impl Fs {
                     reply.data(found.as_slice())
                 });
             }
-            Request::Write { fh, offset, data } => {
-                or_error(reply, self.write(fh, offset, data).await, Reply::length);
+            Request::Write { fh, offset, data, from_cache } => {
+                or_error(reply, self.write(fh, offset, data, from_cache).await, Reply::length);
             }
             Request::Flush { fh } => done(reply, self.flush(fh).await),
             Request::Release { fh } => done(reply, self.release_file(fh).await),

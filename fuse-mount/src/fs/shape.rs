@@ -117,8 +117,15 @@ impl Fs {
             let change = SizeChange { size, epoch: 0, grow_only: false };
             let reply =
                 self.meta.change(|session| SetInode { session, size: Some(change), ..request.clone() });
-            node.learn(&reply.await?.inode);
-            return Ok(());
+            match reply.await {
+                Ok(reply) => {
+                    node.learn(&reply.inode);
+                    return Ok(());
+                }
+                // Opened here meanwhile.
+                Err(error) if error.code() == libc::EBUSY && node.open.is_open() => {}
+                Err(error) => return Err(error),
+            }
         }
         self.with_lease(node, async || self.resize_open(node, size, request).await).await
     }

@@ -84,6 +84,8 @@ pub(super) mod fattr {
 
 /// Code of the notice that an inode's attributes or data are old.
 pub(super) const NOTIFY_INVAL_INODE: i32 = 2;
+/// WRITE: from the page cache, wherever the handle would write.
+pub(super) const WRITE_CACHE: u32 = 1;
 /// FSYNC: only data matters.
 pub(super) const FSYNC_DATA: u32 = 1;
 

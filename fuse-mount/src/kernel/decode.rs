@@ -2,7 +2,7 @@
 
 use rt::buf::View;
 
-use super::abi::{Arguments, FSYNC_DATA, IN_HEADER, Short, fattr, opcode};
+use super::abi::{Arguments, FSYNC_DATA, IN_HEADER, Short, WRITE_CACHE, fattr, opcode};
 use super::request::{AttrChange, Making, Owner, Request, TimeChange};
 
 /// What stands before every request.
@@ -38,10 +38,11 @@ impl Header {
 pub(super) fn write(bytes: &[u8], data: View) -> Result<Request, Short> {
     let mut arguments = Arguments(bytes);
     let (fh, offset, size) = (arguments.u64()?, arguments.u64()?, arguments.u32()?);
+    let from_cache = arguments.u32()? & WRITE_CACHE != 0;
     if size as usize != data.len() {
         return Err(Short);
     }
-    Ok(Request::Write { fh, offset, data })
+    Ok(Request::Write { fh, offset, data, from_cache })
 }
 
 /// Reads the arguments of every other request.

@@ -100,10 +100,12 @@ pub(crate) enum Request {
         offset: u64,
         len: u32,
     },
+    /// `from_cache`: pages that were written to a map; their place is theirs, even where the handle appends.
     Write {
         fh: u64,
         offset: u64,
         data: View,
+        from_cache: bool,
     },
     Flush {
         fh: u64,

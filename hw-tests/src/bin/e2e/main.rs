@@ -48,6 +48,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "full_metadata", run: full::full_metadata },
     Scenario { name: "two_mounts", run: mounts::two_mounts },
     Scenario { name: "mount_commands", run: mounts::mount_commands },
+    Scenario { name: "mounted_programs", run: mounts::mounted_programs },
+    Scenario { name: "posix", run: mounts::posix },
     Scenario { name: "idle", run: idle::idle },
 ];
 

@@ -4,13 +4,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use hw_tests::cluster::{Cluster, Ended, NAME, Options, run_to_end};
 use hw_tests::deadline::{Stopwatch, poll_until};
 use hw_tests::mount::{self, Mount};
 
-use crate::scene::{PATIENCE, Scene};
+use crate::scene::{PATIENCE, SOAK_SECONDS, Scene};
 
 /// How long a refusal may take: "at once".
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -172,4 +173,30 @@ pub(crate) fn mount_commands(scene: &Scene) {
         assert!(refused.stderr.contains(text), "{refused}");
     }
     scene.say("refusals say what to do");
+}
+
+/// The table of POSIX cases; a program of its own, which can also be run alone.
+pub(crate) fn posix(scene: &Scene) {
+    let program = scene.settings.binaries.join("posix");
+    let dir = scene.dir.join("posix");
+    let output = Command::new(program).arg("--dir").arg(dir).output().expect("it can be started");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let last = text.lines().last().unwrap_or_default().to_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{errors}");
+    scene.say(last.replace("test result: ", ""));
+}
+
+/// Programs of the Debian packages `git`, `cargo`, `sqlite3` and, in long runs, `postgresql`.
+pub(crate) fn mounted_programs(scene: &Scene) {
+    let cluster = Cluster::make(Options::plain(&scene.dir, &scene.settings.binaries)).expect("a cluster");
+    let mut mount = Mount::make(&cluster, &scene.settings.binaries, "mount", &scene.dir.join("mnt"), "rw")
+        .expect("a mount");
+    let extent = if scene.settings.soak_seconds > SOAK_SECONDS { "all" } else { "some" };
+    let mut shell = Command::new("sh");
+    shell.args(["-c", include_str!("programs.sh"), "programs"]).arg(mount.point()).arg(extent);
+    let ended = run_to_end(&shell, "").expect("a shell");
+    assert!(ended.succeeded(), "{}\n{}", ended.stdout, ended.stderr);
+    ended.stdout.lines().for_each(|line| scene.say(line));
+    mount.unmount().expect("it ends in order");
 }
