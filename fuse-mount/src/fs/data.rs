@@ -3,9 +3,12 @@
 use std::rc::Rc;
 
 use rt::buf::View;
+use wire::inode::SetInode;
 
+use super::node::Node;
 use super::{Answer, FileHandle, Fs};
 use crate::errno::{self, Errno};
+use crate::kernel::Writing;
 
 /// What a read found.
 pub(super) enum Found {
@@ -51,8 +54,9 @@ impl Fs {
         Ok(Found::Whole(bytes))
     }
 
-    /// Writes all of `data`.
-    pub(super) async fn write(&self, fh: u64, offset: u64, data: View, from_cache: bool) -> Answer<u32> {
+    /// Writes all of the data.
+    pub(super) async fn write(&self, writing: Writing) -> Answer<u32> {
+        let Writing { fh, offset, data, from_cache, uid } = writing;
         let file = self.file(fh)?;
         let node = &file.node;
         let _inside = node.open.enter().await;
@@ -61,7 +65,31 @@ impl Fs {
         let len = data.len();
         volume.write(offset, data).await.map_err(|error| failed(&file, "writing", &error))?;
         self.wrote(node, offset + len as u64, len as u64);
+        if file.direct && uid != 0 {
+            self.take_set_id(node).await?;
+        }
         Ok(len as u32)
+    }
+
+    /// Takes the set-id bits of a file that somebody without privileges has written. The kernel does so itself before what
+    /// goes through its cache.
+    async fn take_set_id(&self, node: &Rc<Node>) -> Answer<()> {
+        let mode = node.inode().mode;
+        let group = if mode & libc::S_IXGRP != 0 { libc::S_ISGID } else { 0 };
+        let left = mode & !(libc::S_ISUID | group);
+        if left == mode {
+            return Ok(());
+        }
+        let (id, now_ns) = (node.id, crate::clock::now_ns());
+        let change = self.meta.change(|session| SetInode {
+            session,
+            id,
+            now_ns,
+            mode: Some(left & 0o7777),
+            ..SetInode::default()
+        });
+        node.learn(&change.await?.inode);
+        Ok(())
     }
 
     /// A program closes a descriptor: others may look now.

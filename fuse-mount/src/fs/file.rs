@@ -197,7 +197,8 @@ impl Fs {
         let mut answer = OpenFlags::default();
         // Where the kernel may have the wrong end of the file in mind, appending must not go through its cache.
         let astray = appends && writes && !unchanged;
-        if self.behaviour.direct || flags & libc::O_DIRECT != 0 || astray {
+        let direct = self.behaviour.direct || flags & libc::O_DIRECT != 0 || astray;
+        if direct {
             answer = answer.and(OpenFlags::DIRECT);
             if !appends {
                 answer = answer.and(OpenFlags::PARALLEL_DIRECT_WRITES);
@@ -210,7 +211,7 @@ impl Fs {
             answer = answer.and(OpenFlags::NO_FLUSH);
         }
         node.open.handles.set(node.open.handles.get() + 1);
-        let handle = FileHandle { node: Rc::clone(node), writes, appends: astray };
+        let handle = FileHandle { node: Rc::clone(node), writes, appends: astray, direct };
         Opened { fh: self.add_handle(Handle::File(Rc::new(handle))), flags: answer }
     }
 

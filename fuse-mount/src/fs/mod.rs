@@ -73,6 +73,8 @@ struct FileHandle {
     writes: bool,
     /// Writes go to the end, wherever the kernel believes that is.
     appends: bool,
+    /// Past the kernel's page cache.
+    direct: bool,
 }
 
 /// The mounted file system.

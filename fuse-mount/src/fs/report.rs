@@ -22,8 +22,11 @@ impl Fs {
             // At most everything is allocated; the metadata server knows better as soon as it is asked.
             let most = inode.size.next_multiple_of(4096);
             inode.allocated_bytes = (inode.allocated_bytes + len).min(most).max(inode.allocated_bytes);
-            inode.mtime_ns = now;
-            inode.ctime_ns = now;
+            // Otherwise the kernel knows when a program wrote, and says so.
+            if !self.behaviour.writeback {
+                inode.mtime_ns = now;
+                inode.ctime_ns = now;
+            }
         });
         node.open.soil();
     }

@@ -20,9 +20,7 @@ impl Fs {
                     reply.data(found.as_slice())
                 });
             }
-            Request::Write { fh, offset, data, from_cache } => {
-                or_error(reply, self.write(fh, offset, data, from_cache).await, Reply::length);
-            }
+            Request::Write(writing) => or_error(reply, self.write(writing).await, Reply::length),
             Request::Flush { fh } => done(reply, self.flush(fh).await),
             Request::Release { fh } => done(reply, self.release_file(fh).await),
             Request::Sync { fh, data_only } => done(reply, self.sync(fh, data_only).await),

@@ -3,7 +3,7 @@
 use rt::buf::View;
 
 use super::abi::{Arguments, FSYNC_DATA, IN_HEADER, Short, WRITE_CACHE, fattr, opcode};
-use super::request::{AttrChange, Making, Owner, Request, TimeChange};
+use super::request::{AttrChange, Making, Owner, Request, TimeChange, Writing};
 
 /// What stands before every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +35,14 @@ impl Header {
 ///
 /// # Errors
 /// [`Short`].
-pub(super) fn write(bytes: &[u8], data: View) -> Result<Request, Short> {
+pub(super) fn write(header: &Header, bytes: &[u8], data: View) -> Result<Request, Short> {
     let mut arguments = Arguments(bytes);
     let (fh, offset, size) = (arguments.u64()?, arguments.u64()?, arguments.u32()?);
     let from_cache = arguments.u32()? & WRITE_CACHE != 0;
     if size as usize != data.len() {
         return Err(Short);
     }
-    Ok(Request::Write { fh, offset, data, from_cache })
+    Ok(Request::Write(Writing { fh, offset, data, from_cache, uid: header.owner.uid }))
 }
 
 /// Reads the arguments of every other request.
@@ -236,6 +236,6 @@ mod tests {
             let _any = request(&header(opcode), b"");
         }
         assert!(matches!(request(&header(4096), b""), Ok(Request::Refused { errno: libc::ENOSYS })));
-        assert!(write(&words(&[1, 0, 0, 0, 9, 0]), View::empty()).is_err());
+        assert!(write(&header(opcode::WRITE), &words(&[1, 0, 0, 0, 9, 0]), View::empty()).is_err());
     }
 }

@@ -121,7 +121,7 @@ impl Device {
         let header = Header::read(head).map_err(io::Error::other)?;
         let reply = Reply::new(Rc::clone(self), header.unique);
         let decoded = if header.opcode == opcode::WRITE {
-            decode::write(&head[IN_HEADER..], self.keep(buf, rest))
+            decode::write(&header, &head[IN_HEADER..], self.keep(buf, rest))
         } else {
             let bytes = [&head[IN_HEADER..], &buf[..rest]].concat();
             *self.spare.borrow_mut() = Some(buf);

@@ -11,7 +11,7 @@ mod request;
 
 pub(crate) use device::{Device, Manner, Next};
 pub(crate) use reply::{Attr, Listing, OpenFlags, Reply, Space};
-pub(crate) use request::{AttrChange, Making, Request, TimeChange};
+pub(crate) use request::{AttrChange, Making, Request, TimeChange, Writing};
 
 /// Most bytes of one write, and of one read.
 pub(crate) const TRANSFER_MAX: usize = 1 << 20;

@@ -48,6 +48,18 @@ pub(crate) struct AttrChange {
     pub(crate) ctime_ns: Option<i64>,
 }
 
+/// A write.
+#[derive(Clone, Debug)]
+pub(crate) struct Writing {
+    pub(crate) fh: u64,
+    pub(crate) offset: u64,
+    pub(crate) data: View,
+    /// Pages that were written to a map: their place is theirs, even where the handle appends.
+    pub(crate) from_cache: bool,
+    /// Who writes.
+    pub(crate) uid: u32,
+}
+
 /// A request, by inode number and file handle as the kernel knows them. Lengths and offsets are in bytes.
 #[derive(Clone, Debug)]
 pub(crate) enum Request {
@@ -100,13 +112,7 @@ pub(crate) enum Request {
         offset: u64,
         len: u32,
     },
-    /// `from_cache`: pages that were written to a map; their place is theirs, even where the handle appends.
-    Write {
-        fh: u64,
-        offset: u64,
-        data: View,
-        from_cache: bool,
-    },
+    Write(Writing),
     Flush {
         fh: u64,
     },
