@@ -28,7 +28,7 @@ impl Sample {
         for pid in pids {
             sample.cpu_ns += read(format!("/proc/{pid}/stat")).map_or(0, |text| cpu_ns(&text));
             for thread in threads(*pid) {
-                sample.switches += read(&thread.join("status")).map_or(0, |text| switches(&text));
+                sample.switches += read(thread.join("status")).map_or(0, |text| switches(&text));
             }
         }
         sample.flushes = device.and_then(read).map_or(0, |text| field(&text, 15));

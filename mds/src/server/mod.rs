@@ -11,7 +11,7 @@
 //! | [`reign`], [`timekeeper`], [`watch`], [`mark`] | being master; terms that run out; a directory that is older than it should be |
 //! | [`sessions`], [`names`], [`leases`], [`chunks`], [`chunk_servers`], [`monitoring`] | requests, one group each |
 //! | [`orders`], [`creations`] | what chunk servers are told |
-//! | [`waiting`], [`race`], [`rates`], [`shown`], [`attributes`] | small helpers of these |
+//! | [`waiting`], [`rates`], [`shown`], [`attributes`] | small helpers of these |
 //!
 //! **Invariant:** no answer goes out before what it says is committed; no term is renewed without knowing to be the master.
 //! **Invariant:** time that decides anything is counted in memory on the clock that runs during suspend; the wall clock only
@@ -31,7 +31,6 @@ mod metadata;
 mod monitoring;
 mod names;
 mod orders;
-mod race;
 mod rates;
 mod reign;
 mod service;
@@ -67,8 +66,6 @@ use reign::Reign;
 pub const FIRST_MDS_ID: u64 = 1;
 /// Requests that may be under way, over all connections; renewals do not count.
 const REQUESTS_MAX: u64 = 8192;
-/// Pause before a new master tries again to write its first entry to a full disk.
-const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the process uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -236,6 +233,7 @@ impl Server {
     }
 
     fn admit(&self) -> Result<Permit, Failure> {
+        rt::sim::gauge("mds.requests", REQUESTS_MAX - self.requests.available());
         self.requests.try_acquire(1).ok_or_else(|| Failure::busy("too many requests are under way"))
     }
 
@@ -269,24 +267,16 @@ impl Server {
     }
 
     async fn begin_reign(&self, metadata: &Metadata, served: &Rc<Served>, options: &Rc<ServerOptions>) {
-        loop {
-            let begun =
-                Reign::begin(self.consensus.clone(), metadata.clone(), Rc::clone(served), Rc::clone(options))
-                    .await;
-            match begun {
-                Ok(reign) => {
-                    self.reign.replace(Some(reign));
-                    return self.changed.notify_all();
-                }
-                Err(error @ ProposeError::Full { .. }) => {
-                    tracing::error!("{error}");
-                    rt::time::sleep(FULL_PAUSE).await;
-                }
-                // The next role says how it goes on.
-                Err(error) => {
-                    tracing::warn!("this metadata server does not become the master: {error}");
-                    return metadata.collect(false);
-                }
+        let (consensus, metadata_too) = (self.consensus.clone(), metadata.clone());
+        match Reign::begin(consensus, metadata_too, Rc::clone(served), Rc::clone(options)).await {
+            Ok(reign) => {
+                self.reign.replace(Some(reign));
+                self.changed.notify_all();
+            }
+            // The next role says how it goes on.
+            Err(error) => {
+                tracing::warn!("this metadata server does not become the master: {error}");
+                metadata.collect(false);
             }
         }
     }
