@@ -153,7 +153,7 @@ impl Mount {
             .map(|entry| (entry.name.clone(), (entry.inode.id, entry.inode.size)))
             .collect();
         assert_eq!(found, self.model);
-        for (_, (id, _)) in &found {
+        for (id, _) in found.values() {
             let names = found.values().filter(|node| node.0 == *id).count();
             let linked =
                 page.entries.iter().find(|entry| entry.inode.id == *id).map(|entry| entry.inode.nlink);
