@@ -22,6 +22,7 @@ pub mod identity;
 mod master;
 mod message;
 mod outgoing;
+pub mod password;
 mod peer;
 mod pending;
 mod security;
