@@ -127,7 +127,11 @@ impl Password {
     /// # Errors
     /// [`PasswordError::TooLong`].
     pub fn typed(text: &str) -> Result<Self, PasswordError> {
-        if text.len() > PASSWORD_MAX { Err(PasswordError::TooLong) } else { Ok(Self(Zeroizing::new(text.to_owned()))) }
+        if text.len() > PASSWORD_MAX {
+            Err(PasswordError::TooLong)
+        } else {
+            Ok(Self(Zeroizing::new(text.to_owned())))
+        }
     }
 
     fn bytes(&self) -> &[u8] {
@@ -248,8 +252,7 @@ impl Verifier {
         channel: &[u8],
     ) -> Result<(Challenge, Vec<u8>), PasswordError> {
         let request = CredentialRequest::deserialize(ke1)?;
-        let parameters =
-            ServerLoginParameters { context: Some(channel), identifiers: identifiers(cluster) };
+        let parameters = ServerLoginParameters { context: Some(channel), identifiers: identifiers(cluster) };
         let started = ServerLogin::start(
             &mut Random,
             &self.setup,
@@ -313,10 +316,8 @@ impl Challenge {
     /// [`PasswordError::Wrong`], [`PasswordError::Malformed`].
     pub fn check(self, ke3: &[u8]) -> Result<SessionKey, PasswordError> {
         let finalization = CredentialFinalization::deserialize(ke3)?;
-        let parameters = ServerLoginParameters {
-            context: Some(&self.channel),
-            identifiers: identifiers(&self.cluster),
-        };
+        let parameters =
+            ServerLoginParameters { context: Some(&self.channel), identifiers: identifiers(&self.cluster) };
         let finished = self.login.finish(finalization, parameters)?;
         Ok(SessionKey::new(&finished.session_key))
     }
@@ -355,8 +356,7 @@ impl Login {
     ) -> Result<(SessionKey, Vec<u8>), PasswordError> {
         let response = CredentialResponse::deserialize(ke2)?;
         let ksf = stretching();
-        let parameters =
-            ClientLoginFinishParameters::new(Some(channel), identifiers(cluster), Some(&ksf));
+        let parameters = ClientLoginFinishParameters::new(Some(channel), identifiers(cluster), Some(&ksf));
         let finished = self.0.finish(&mut Random, password.bytes(), response, parameters)?;
         Ok((SessionKey::new(&finished.session_key), finished.message.serialize().to_vec()))
     }
@@ -519,7 +519,11 @@ mod tests {
     #[test]
     fn passwords_have_limits() {
         assert_eq!(Password::new("1234567").unwrap_err(), PasswordError::TooShort);
-        assert_eq!(Password::new("äöüß").unwrap_err(), PasswordError::TooShort, "four characters in eight bytes");
+        assert_eq!(
+            Password::new("äöüß").unwrap_err(),
+            PasswordError::TooShort,
+            "four characters in eight bytes"
+        );
         assert_eq!(Password::typed(&"x".repeat(PASSWORD_MAX + 1)).unwrap_err(), PasswordError::TooLong);
         assert_eq!(format!("{:?}", password("correct horse")), "Password");
     }

@@ -29,10 +29,13 @@ fn revocations() -> Sample {
 
 /// All of them.
 pub(crate) fn all() -> Vec<Sample> {
-    let enroll =
-        Enroll { ke3: bytes(3, 64), key: claim(4), node: "node-a".into(), host_id: "0123456789abcdef".into() };
-    let enrolled =
-        EnrollReply { authority: bytes(5, 300), certificate: bytes(6, 400), proof: bytes(7, 64) };
+    let enroll = Enroll {
+        ke3: bytes(3, 64),
+        key: claim(4),
+        node: "node-a".into(),
+        host_id: "0123456789abcdef".into(),
+    };
+    let enrolled = EnrollReply { authority: bytes(5, 300), certificate: bytes(6, 400), proof: bytes(7, 64) };
     let node = NodeInfo {
         number: 7,
         name: "node-a".into(),
