@@ -138,6 +138,19 @@ impl ClusterAuthority {
         Ok(Credentials::from_parts(self.certificate.clone(), certificate, key.to_pkcs8())?)
     }
 
+    /// Makes a node with a number a member: a new key and a certificate for it, without an end by the calendar.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Name`] when node or host may not be called so.
+    ///
+    /// # Panics
+    /// When called outside an executor, from which randomness comes, and when the identity is of another cluster.
+    pub fn issue_as(&self, identity: &Identity) -> Result<Credentials, AuthorityError> {
+        let key = NodeKey::new()?;
+        let certificate = self.admit(identity, &key.claim()?)?;
+        Ok(Credentials::from_parts(self.certificate.clone(), certificate.into(), key.to_pkcs8())?)
+    }
+
     /// Admits a node whose key only the node has: its certificate, DER. It has no end by the calendar, only by the cluster's own
     /// time ([`Identity::until_h`]), which no clock of a host can change.
     ///

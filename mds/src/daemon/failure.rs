@@ -96,8 +96,7 @@ pub(super) enum Failure {
     },
     /// No usable credentials.
     #[error(
-        "{}: {error}; without it this host is no member of cluster {cluster:?}: restore it from a backup, or issue it anew from the \
-         authority in the directory of the first metadata server", .path.display()
+        "{}: {error}; without it this host is no member of cluster {cluster:?}: restore it from a backup", .path.display()
     )]
     Credentials {
         /// The cluster.
@@ -108,6 +107,18 @@ pub(super) enum Failure {
         #[source]
         error: CredentialsError,
     },
+    /// The authority beside the log cannot be used.
+    #[error("{}: {error}; restore it from a backup", .path.display())]
+    BadAuthority {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: AuthorityError,
+    },
+    /// The authority beside the log is another cluster's.
+    #[error("{} is the authority of another cluster: restore this cluster's one from a backup", .0.display())]
+    OtherAuthority(PathBuf),
     /// No usable password.
     #[error(transparent)]
     Password(#[from] PasswordError),

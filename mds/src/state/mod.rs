@@ -11,7 +11,7 @@
 //! | [`command`] | what the log contains |
 //! | [`outcome`], [`refusal`], [`effect`], [`event`] | what comes out |
 //! | [`ids`], [`path`], [`attrs`], [`config`] | the small types |
-//! | [`namespace`], [`chunk`], [`lease`], [`clients`], [`servers`], [`window`] | the parts of the state |
+//! | [`namespace`], [`chunk`], [`lease`], [`clients`], [`servers`], [`nodes`], [`window`] | the parts of the state |
 //! | `apply` | one file per group of commands |
 //! | [`placement`], [`space`], [`health`] | pure decisions |
 //! | [`query`], [`snapshot`], [`invariants`] | reading, writing down, checking |
@@ -33,6 +33,7 @@ pub mod ids;
 pub mod invariants;
 pub mod lease;
 pub mod namespace;
+pub mod nodes;
 pub mod outcome;
 pub mod path;
 pub mod placement;
@@ -59,6 +60,7 @@ use chunk::Deletions;
 use clients::Clients;
 use health::ClusterStatus;
 use namespace::Namespace;
+use nodes::Nodes;
 use servers::ChunkServers;
 use std::collections::{BTreeMap, BTreeSet};
 use window::Window;
@@ -105,6 +107,7 @@ pub struct State {
     servers: ChunkServers,
     clients: Clients,
     deletions: Deletions,
+    nodes: Nodes,
     /// Chunks that some chosen chunk server has not created yet, and where they belong.
     creating: BTreeMap<ChunkId, (FileId, u32)>,
     /// Files whose lease is in [`lease::Phase::Fencing`].
@@ -137,6 +140,11 @@ impl State {
     /// The index of the last command applied; 0 before the first.
     pub fn applied(&self) -> u64 {
         self.applied
+    }
+
+    /// Who was admitted to the cluster, and what is kept of the password.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
     }
 
     /// Carries out the command at `index` of the log.

@@ -177,6 +177,15 @@ pub enum Refusal {
     #[error("{}: '{}' is not a number from {} to {} ({})", .0.key, .0.value, .0.min, .0.max, .0.unit)]
     #[prost(message, tag = "61")]
     BadValue(BadValue),
+
+    /// No node has this number.
+    #[error("there is no node {0}: see vstorage list-nodes")]
+    #[prost(uint64, tag = "90")]
+    UnknownNode(u64),
+    /// The password was changed by somebody else meanwhile.
+    #[error("the password was changed by somebody else meanwhile")]
+    #[prost(message, tag = "91")]
+    PasswordChanged(()),
 }
 
 fn nearest(name: &str) -> String {
@@ -234,6 +243,7 @@ impl Refusal {
             | Self::UnknownFile(_)
             | Self::NotCreating(_)
             | Self::NotDeleted(_)
+            | Self::UnknownNode(_)
             | Self::UnknownCs(_) => RefusalKind::NotFound,
             Self::Exists(_) | Self::NotEmpty(_) => RefusalKind::Exists,
             Self::InUse(_) | Self::SessionTaken(_) | Self::CsTwice(_) => RefusalKind::Busy,
@@ -242,6 +252,7 @@ impl Refusal {
             | Self::NotHolder(_)
             | Self::WrongEpoch(_)
             | Self::ResumeLost(_)
+            | Self::PasswordChanged(())
             | Self::WrongRegistration(_) => RefusalKind::Stale,
             Self::NoPlace(_) => RefusalKind::NoSpace,
         }

@@ -2,6 +2,7 @@
 //!
 //! Every handler first checks, then changes: once it has changed anything it cannot refuse any more.
 
+mod access;
 mod chunks;
 mod cluster;
 mod files;
@@ -95,6 +96,11 @@ impl State {
             CommandOp::ReplaceCreating(op) => self.replace_creating(step, op),
             CommandOp::PurgeChunks(op) => self.purge_chunks(step, op),
             CommandOp::ChunksPurged(op) => self.chunks_purged(op),
+            CommandOp::SetPassword(op) => self.set_password(step, op),
+            CommandOp::AdmitNode(op) => self.admit_node(step, op),
+            CommandOp::RevokeNode(op) => self.revoke_node(step, op),
+            CommandOp::LoginsFailed(op) => self.logins_failed(step, op),
+            CommandOp::NoteHour(op) => self.note_hour(step, *op),
         }
     }
 

@@ -3,6 +3,7 @@
 //! The format is drawn in `docs/formats/mds-state.md`: a header with its own checksum, then records. What can be
 //! derived (lists of work, counts, what sessions hold) is not written but worked out again, so it cannot disagree.
 
+mod access;
 mod build;
 mod records;
 
