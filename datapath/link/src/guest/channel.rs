@@ -7,8 +7,10 @@ use rt::net::{Address, Reader, Writer};
 use wire::auth::GUEST_BODY_MAX;
 use wire::{BodyError, ErrorBody, FrameError, HEADER_LEN, Header, Kind, Status};
 
-use crate::error::Violation;
-use crate::tls::handshake::{Secured, alert_text};
+use super::visit::VisitError;
+use crate::error::{ConnectCause, Violation};
+use crate::security::{self, Security};
+use crate::tls::handshake::{self, Secured, alert_text};
 use crate::tls::record::{
     self, ALERT, CONTENT_MAX, Content, HEADER, OVERHEAD, Opened, Opener, RecordError, Sealer,
 };
@@ -72,6 +74,21 @@ impl std::fmt::Debug for Channel {
 }
 
 impl Channel {
+    /// Connects as a guest. Whoever answers is not known yet.
+    ///
+    /// # Errors
+    /// [`VisitError`].
+    ///
+    /// # Panics
+    /// When called outside an executor.
+    pub async fn connect(address: &Address, security: Security) -> Result<Self, VisitError> {
+        let config = security::of_guest(security)?;
+        let (mut reader, mut writer) = rt::net::connect(address).await.map_err(ConnectCause::Io)?;
+        let secured = handshake::connect(&config, &mut reader, &mut writer).await;
+        let secured = secured.map_err(ConnectCause::Handshake)?;
+        Ok(Self::new(address.clone(), reader, writer, secured))
+    }
+
     pub(crate) fn new(address: Address, reader: Reader, writer: Writer, secured: Secured) -> Self {
         let Secured { sealer, opener, binding, surplus, .. } = secured;
         let opened = Vec::new();
@@ -150,7 +167,11 @@ impl Channel {
         self.writer.shutdown();
     }
 
-    async fn send(&mut self, header: Header, body: &[u8]) -> Result<(), ChannelError> {
+    /// Sends a frame. Those who speak the protocol use [`Channel::ask`] and [`Channel::answer`].
+    ///
+    /// # Errors
+    /// [`ChannelError`].
+    pub async fn send(&mut self, header: Header, body: &[u8]) -> Result<(), ChannelError> {
         let frame = [&header.encode()[..], body].concat();
         for part in frame.chunks(CONTENT_MAX) {
             let mut record = Buf::new(part.len() + OVERHEAD);

@@ -11,8 +11,7 @@ use crate::authority::{AuthorityError, NodeKey};
 use crate::credentials::{Credentials, CredentialsError};
 use crate::error::ConnectCause;
 use crate::password::{Login, Password, PasswordError, Registration, SessionKey};
-use crate::security::{self, ConfigError, Security};
-use crate::tls::handshake;
+use crate::security::{ConfigError, Security};
 
 /// Why a visit came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -123,11 +122,7 @@ impl Visit {
     /// # Panics
     /// When called outside an executor.
     pub async fn begin(visitor: &Visitor, address: &Address) -> Result<Self, VisitError> {
-        let config = security::of_guest(visitor.security)?;
-        let (mut reader, mut writer) = rt::net::connect(address).await.map_err(ConnectCause::Io)?;
-        let secured = handshake::connect(&config, &mut reader, &mut writer).await;
-        let secured = secured.map_err(ConnectCause::Handshake)?;
-        let mut channel = Channel::new(address.clone(), reader, writer, secured);
+        let mut channel = Channel::connect(address, visitor.security).await?;
         let (login, ke1) = Login::begin(&visitor.password)?;
         let reply = channel.ask(&LoginCall { ke1 }).await?;
         let proven = login.finish(&reply.ke2, &visitor.password, &visitor.cluster, channel.binding());

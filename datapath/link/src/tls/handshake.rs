@@ -65,7 +65,7 @@ pub enum HandshakeError {
 pub(crate) fn alert_text(description: u8) -> &'static str {
     match AlertDescription::from(description) {
         AlertDescription::CertificateExpired => {
-            "by its clock our certificate is expired or not valid yet; check the clocks, then renew the certificate"
+            "our certificate is expired, or not valid by its clock; check the clocks, then authenticate this node again (vstorage auth-node)"
         }
         AlertDescription::UnknownCA | AlertDescription::DecryptError => {
             "our certificate was not issued by its cluster's authority; authenticate this node again"

@@ -6,7 +6,7 @@
 
 mod limiter;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -30,7 +30,7 @@ use crate::state::command::{self, CommandOp, LoginsFailed};
 use limiter::{Limiter, Origin};
 
 /// Between two events about failed attempts.
-const REPORT_PAUSE: Duration = Duration::from_secs(10);
+const REPORT_PAUSE: Duration = Duration::from_secs(5);
 /// How long the log may take for a guest.
 const CHANGE_MAX: Duration = Duration::from_secs(10);
 /// What the programs of a node may be that has joined by password.
@@ -40,7 +40,7 @@ const ROLES: [Role; 3] = [Role::Cs, Role::Client, Role::Tool];
 pub(super) struct Guests {
     limiter: RefCell<Limiter>,
     /// Stands in for the verifier of a cluster that has no password, so that it cannot be told from others.
-    nobody: Verifier,
+    nobody: OnceCell<Verifier>,
     failed: RefCell<LoginsFailed>,
     /// There is something to report.
     reported: Notify,
@@ -51,7 +51,7 @@ impl Guests {
     pub(super) fn new() -> Self {
         Self {
             limiter: RefCell::new(Limiter::new(rt::time::now())),
-            nobody: Verifier::without_password(),
+            nobody: OnceCell::new(),
             failed: RefCell::default(),
             reported: Notify::new(),
             has_failed: Cell::new(false),
@@ -163,8 +163,7 @@ impl Server {
         let login: Login = asked.read()?;
         let reign = self.reign()?;
         reign.confirm_for_guest().await?;
-        let challenge = self.challenge(&reign, &login.ke1, channel)?;
-        let (challenge, ke2) = challenge;
+        let (challenge, ke2) = self.challenge(&reign, &login.ke1, channel)?;
         asked.answer::<Login>(channel, &LoginReply { ke2 }).await?;
         let Ok(wish) = Asked::next(channel).await else { return Ok(None) };
         let ke3 = match wish.header.known_op() {
@@ -194,17 +193,17 @@ impl Server {
             let name = state.cluster().map(|cluster| cluster.name.clone()).unwrap_or_default();
             (name, state.nodes().password().verifier.clone())
         });
-        let malformed =
-            |error: link::password::PasswordError| Failure::new(Status::Invalid, error.to_string());
-        let verifier = if kept.is_empty() { None } else { Some(Verifier::from_bytes(&kept)) };
-        match verifier {
-            Some(Ok(verifier)) => verifier.challenge(ke1, &name, channel.binding()).map_err(malformed),
-            None => self.guests.nobody.challenge(ke1, &name, channel.binding()).map_err(malformed),
-            Some(Err(error)) => {
-                tracing::error!("nobody can authenticate: {error}");
-                self.guests.nobody.challenge(ke1, &name, channel.binding()).map_err(malformed)
-            }
-        }
+        let kept = if kept.is_empty() { Ok(None) } else { Verifier::from_bytes(&kept).map(Some) };
+        let kept = kept.unwrap_or_else(|error| {
+            tracing::error!("nobody can authenticate: {error}");
+            None
+        });
+        let verifier = match &kept {
+            Some(verifier) => verifier,
+            None => self.guests.nobody.get_or_init(Verifier::without_password),
+        };
+        let answered = verifier.challenge(ke1, &name, channel.binding());
+        answered.map_err(|error| Failure::new(Status::Invalid, error.to_string()))
     }
 
     /// Leaves events of attempts that failed, not more often than the log bears.

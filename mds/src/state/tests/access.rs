@@ -27,7 +27,10 @@ fn a_node_is_revoked_once_and_its_number_never_given_again() {
     let mut world = World::new();
     assert_eq!(world.ok(admit("s1")), Outcome::Created(FOUNDER));
     assert_eq!(world.ok(admit("s2")), Outcome::Created(2));
-    assert_eq!(world.last_event(), "mds.node_admitted: Node 2 (s2) was admitted to the cluster from 10.0.0.7");
+    assert_eq!(
+        world.last_event(),
+        "mds.node_admitted: Node 2 (s2) was admitted to the cluster from 10.0.0.7"
+    );
     assert_eq!(world.refused(revoke(3)), Refusal::UnknownNode(3));
     let before = world.state.nodes().version();
     world.ok(revoke(2));

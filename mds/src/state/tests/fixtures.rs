@@ -188,7 +188,14 @@ fn access_samples() -> Vec<(&'static str, CommandOp)> {
 
 /// One command of each kind, under its name.
 fn samples() -> Vec<(String, Command)> {
-    let all = [cluster_samples(), name_samples(), server_samples(), client_samples(), chunk_samples(), access_samples()];
+    let all = [
+        cluster_samples(),
+        name_samples(),
+        server_samples(),
+        client_samples(),
+        chunk_samples(),
+        access_samples(),
+    ];
     let named = |(name, op): (&str, CommandOp)| {
         let file = format!("command-{:02}-{name}.bin", op.kind());
         (file, Command::requested(1_700_000_000_123, 42, 7, op))
