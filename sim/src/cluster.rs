@@ -105,6 +105,8 @@ impl Cluster {
             }
         }
         let depth = 1 + rt::random::below(6) as usize;
+        // In every other run much is at stake when the power fails.
+        let flush_percent = if rt::random::below(2) == 0 { 12 } else { 1 };
         let jobs = (0..CLIENTS)
             .map(|n| Job {
                 client: n,
@@ -112,6 +114,7 @@ impl Cluster {
                 volumes: CLIENTS,
                 size: VOLUME_BYTES,
                 depth,
+                flush_percent,
                 operations: operations / CLIENTS as u64,
             })
             .collect();
@@ -433,6 +436,7 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
             volumes: CLIENTS,
             size: VOLUME_BYTES,
             depth,
+            flush_percent: 0,
             operations: 0,
         };
         let volume = workload::open(shared, &session, servers, &job).await;

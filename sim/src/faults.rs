@@ -14,6 +14,8 @@ use crate::workload::Shared;
 const ISOLATION_MIN: Duration = Duration::from_millis(9_000);
 /// ...and at most this long: shorter than its connections live.
 const ISOLATION_MAX: Duration = Duration::from_millis(14_500);
+/// The longest wait for a cluster to get on between two faults.
+const PROGRESS_MAX: Duration = Duration::from_secs(20);
 
 /// Strikes until `count` faults have struck and the clients are done, or only until the count is reached.
 pub async fn strike(cluster: &Rc<Cluster>, count: usize) {
@@ -21,7 +23,11 @@ pub async fn strike(cluster: &Rc<Cluster>, count: usize) {
     // Some runs are mostly about who may write (C1, C2).
     let succession = rt::random::below(4) == 0;
     for _ in 0..count {
-        rt::time::sleep(Duration::from_millis(50 + rt::random::below(1500))).await;
+        if rt::random::below(3) == 0 {
+            rt::time::sleep(Duration::from_millis(50 + rt::random::below(1500))).await;
+        } else {
+            progress(cluster, rt::random::below(150)).await;
+        }
         for _ in 0..rt::random::below(200) {
             // Most faults hurt most in the middle of a change.
             if cluster.shared.changing.get() > 0 {
@@ -40,6 +46,15 @@ pub async fn strike(cluster: &Rc<Cluster>, count: usize) {
             // Sometimes two at once.
             one(cluster, &cuts).await;
         }
+    }
+}
+
+/// Waits until the clients have got some further operations done, so that something is at stake, or for a while.
+async fn progress(cluster: &Cluster, operations: u64) {
+    let goal = cluster.shared.operations.get() + operations;
+    let end = rt::time::now() + PROGRESS_MAX;
+    while cluster.shared.operations.get() < goal && rt::time::now() < end {
+        rt::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -240,6 +255,10 @@ fn isolate(cluster: &Rc<Cluster>) {
     for &other in &others {
         control::partition(host, other);
     }
+    // Sometimes it hears from the metadata server a moment before it hears from the chunk servers.
+    let mds = cluster.host(Part::Mds);
+    let early = Duration::from_millis(if rt::random::below(2) == 0 { 0 } else { rt::random::below(500) });
+    after(cluster, lasting - early, move |_| control::heal(host, mds));
     after(cluster, lasting, move |_| others.iter().for_each(|&other| control::heal(host, other)));
 }
 

@@ -2,8 +2,9 @@
 //!
 //! A write has an interval in which it may take effect: from its issue to its end. It ends when it is acknowledged, or,
 //! if its client died, when the file was granted anew, because the fence lets nothing older through (C2). It
-//! is *certain* once it was acknowledged, until a power cut of every member may have taken it along (C4); flushed writes
-//! stay certain.
+//! is *certain* once it was acknowledged, until a power cut of every member may have taken it along: then it is *weak*.
+//! Flushed writes stay certain. A flush that succeeds makes the weak writes of its own holder certain again, because it
+//! must fail if one of them is lost (C4).
 //!
 //! A read that began at `start` may return the value of a write unless a certain write was issued after that one had
 //! ended and was acknowledged before `start`. Once a value was seen, writes that had ended before it was issued
@@ -25,8 +26,12 @@ struct Write {
     ended: Option<u64>,
     certain: bool,
     durable: bool,
+    /// It may have been lost by every member.
+    weak: bool,
     acknowledged: Option<u64>,
     zero: bool,
+    /// Who issued it: see [`Oracle::fence`].
+    holder: u64,
 }
 
 /// What a check found.
@@ -42,6 +47,10 @@ pub struct Oracle {
     /// Per sector the newest write that was seen for certain.
     seen: BTreeMap<u64, WriteId>,
     next: WriteId,
+    /// How often the volume was granted to somebody.
+    holder: u64,
+    /// The latest moment at which all members had lost power after what was before.
+    cut: u64,
 }
 
 impl Oracle {
@@ -64,8 +73,10 @@ impl Oracle {
             ended: None,
             certain: false,
             durable: false,
+            weak: false,
             acknowledged: None,
             zero,
+            holder: self.holder,
         };
         self.writes.insert(id, write);
         id
@@ -84,13 +95,15 @@ impl Oracle {
         }
         write.ended = Some(now);
         write.acknowledged = Some(now);
-        write.certain = true;
+        // The members may have had it before the power failed, and the answer was on its way since.
+        (write.certain, write.weak) = (write.issued > self.cut, write.issued <= self.cut);
         Ok(())
     }
 
-    /// Everything begun by a client that is gone has taken effect by now or never will. Gives the sectors in question:
-    /// whoever reads them knows which.
+    /// The volume was granted to a new holder. Everything begun by a client that is gone has taken effect by now or never
+    /// will. Gives the sectors in question: whoever reads them knows which.
     pub fn fence(&mut self, now: u64) -> Vec<std::ops::Range<u64>> {
+        self.holder += 1;
         let open = self.writes.values_mut().filter(|write| write.ended.is_none());
         open.map(|write| {
             write.ended = Some(now);
@@ -99,20 +112,40 @@ impl Oracle {
         .collect()
     }
 
-    /// A flush that began at `start` has succeeded: what was acknowledged before is durable.
-    pub fn flushed(&mut self, start: u64) {
-        for write in self.writes.values_mut() {
-            if write.certain && write.acknowledged.is_some_and(|at| at <= start) {
-                write.durable = true;
+    /// A flush of the present holder that began at `start` has succeeded: what was acknowledged before is durable.
+    ///
+    /// # Errors
+    /// When a read has shown that a write is lost that the holder had been told of: then flushes must fail (C4).
+    pub fn flushed(&mut self, start: u64) -> Result<(), Violation> {
+        let mut lost = None;
+        for (id, write) in &mut self.writes {
+            if write.durable || write.acknowledged.is_none_or(|at| at > start) {
+                continue;
             }
+            if write.weak && write.holder == self.holder {
+                (write.weak, write.certain) = (false, true);
+                let candidates = &self.candidates;
+                let shows =
+                    |sector: &u64| candidates.get(sector).is_some_and(|candidates| candidates.contains(id));
+                lost =
+                    lost.or(write.sectors.clone().find(|sector| !shows(sector)).map(|sector| (*id, sector)));
+            }
+            write.durable = write.certain;
+        }
+        match lost {
+            None => Ok(()),
+            Some((id, sector)) => Err(Violation(format!(
+                "C4: the flush begun at {start} succeeded, and write {id}, acknowledged before, is lost in sector {sector}"
+            ))),
         }
     }
 
-    /// Every member has lost power after `cut`: what was acknowledged before and not flushed may be gone.
+    /// Every member has lost power after `cut`: what was issued before and not flushed may be gone.
     pub fn weaken(&mut self, cut: u64) {
+        self.cut = self.cut.max(cut);
         for write in self.writes.values_mut() {
-            if !write.durable && write.acknowledged.is_some_and(|at| at <= cut) {
-                write.certain = false;
+            if !write.durable && write.acknowledged.is_some() && write.issued <= cut {
+                (write.certain, write.weak) = (false, true);
             }
         }
         // What was seen and not flushed may be gone again.
@@ -301,12 +334,50 @@ mod tests {
         let mut oracle = Oracle::new();
         let a = oracle.issue(10, 5..6, false);
         oracle.acknowledge(12, a).unwrap();
-        oracle.flushed(14);
+        oracle.flushed(14).unwrap();
         let b = oracle.issue(20, 5..6, false);
         oracle.acknowledge(22, b).unwrap();
         oracle.weaken(25);
         assert!(read(&mut oracle.clone(), 30, b) && read(&mut oracle.clone(), 30, a));
         assert!(!read(&mut oracle, 30, 0), "C4: a was flushed");
+    }
+
+    /// `a` was flushed, `b` acknowledged, and all members lost power.
+    fn weakened() -> (Oracle, WriteId, WriteId) {
+        let mut oracle = Oracle::new();
+        let a = oracle.issue(10, 5..6, false);
+        oracle.acknowledge(12, a).unwrap();
+        oracle.flushed(14).unwrap();
+        let b = oracle.issue(20, 5..6, false);
+        oracle.acknowledge(22, b).unwrap();
+        oracle.weaken(25);
+        (oracle, a, b)
+    }
+
+    #[test]
+    fn a_flush_that_succeeds_promises_that_nothing_was_lost() {
+        let (mut oracle, a, b) = weakened();
+        oracle.flushed(26).unwrap();
+        assert!(read(&mut oracle.clone(), 30, b));
+        assert!(!read(&mut oracle, 30, a), "C4: the flush succeeded");
+
+        let (mut oracle, a, _) = weakened();
+        assert!(read(&mut oracle, 26, a), "b is lost");
+        assert!(oracle.clone().flushed(28).is_err(), "C4: it has to fail");
+        oracle.fence(30);
+        oracle.flushed(32).expect("the next holder was told nothing");
+        assert!(read(&mut oracle, 34, a));
+    }
+
+    #[test]
+    fn an_answer_may_have_been_on_its_way_while_the_power_failed() {
+        let mut oracle = Oracle::new();
+        let a = oracle.issue(10, 5..6, false);
+        oracle.weaken(12);
+        oracle.acknowledge(15, a).unwrap();
+        assert!(read(&mut oracle.clone(), 20, 0) && read(&mut oracle.clone(), 20, a));
+        oracle.flushed(21).unwrap();
+        assert!(!read(&mut oracle, 30, 0), "C4: the flush succeeded");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use link::Master;
 use rt::buf::Buf;
 use wire::session::{ClientKind, SessionKey};
 
+use crate::coverage;
 use crate::oracle::{Oracle, SECTOR, Violation};
 
 /// What is common to a whole run and lives outside every process.
@@ -92,6 +93,8 @@ pub struct Job {
     pub size: u64,
     /// Operations side by side.
     pub depth: usize,
+    /// Flushes among a hundred operations.
+    pub flush_percent: u64,
     /// Operations after which the client closes the volume and ends.
     pub operations: u64,
 }
@@ -155,10 +158,13 @@ pub async fn run(shared: Rc<Shared>, master: Rc<Master>, servers: Rc<Servers>, j
         let closing = now();
         match volume.close().await {
             Ok(()) => {
-                shared.oracles.borrow_mut()[job.volume].flushed(closing);
+                let outcome = shared.oracles.borrow_mut()[job.volume].flushed(closing);
+                shared.note(outcome);
                 shared.open.borrow_mut()[job.client] = None;
             }
-            Err(error) => rt::sim::trace(|| format!("close: {error}")),
+            Err(error) => {
+                rt::sim::trace(|| format!("close: {error}"));
+            }
         }
     }
     if let Err(error) = session.close().await {
@@ -209,11 +215,12 @@ async fn work(shared: Rc<Shared>, volume: Volume, job: Job, left: Rc<Cell<u64>>)
         if rt::random::below(2) == 0 {
             rt::time::sleep(Duration::from_micros(rt::random::below(4 * THINK_US))).await;
         }
-        let outcome = match rt::random::below(100) {
+        let is_flush = rt::random::below(100) < job.flush_percent;
+        let outcome = match rt::random::below(88) {
+            _ if is_flush => flush(&shared, &volume, &job).await,
             0..45 => write(&shared, &volume, &job).await,
             45..80 => read(&shared, &volume, &job).await,
-            80..92 => flush(&shared, &volume, &job).await,
-            92..97 => zero(&shared, &volume, &job).await,
+            80..85 => zero(&shared, &volume, &job).await,
             _ => status(&volume, &job).await,
         };
         match outcome {
@@ -294,8 +301,13 @@ pub async fn check_range(
 
 async fn flush(shared: &Shared, volume: &Volume, job: &Job) -> Result<(), VolumeError> {
     let start = now();
-    volume.flush().await?;
-    shared.oracles.borrow_mut()[job.volume].flushed(start);
+    volume.flush().await.inspect_err(|error| {
+        if matches!(error, VolumeError::WritesLost) {
+            rt::sim::hit(coverage::FLUSH_REFUSED);
+        }
+    })?;
+    let outcome = shared.oracles.borrow_mut()[job.volume].flushed(start);
+    shared.note(outcome);
     Ok(())
 }
 

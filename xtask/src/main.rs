@@ -1,5 +1,6 @@
 //! `cargo xtask`: builds, tests and tidies this repository. `.ci/run` calls `cargo xtask test` and nothing else.
 
+mod bench;
 mod error;
 mod fix;
 mod packages;
@@ -35,6 +36,8 @@ enum Command {
     Quickstart(quickstart::Args),
     /// Run seeds of the simulator on all cores, or replay one.
     Sim(sim_run::Args),
+    /// Measure what an operation costs, against the raw medium.
+    Bench(bench::Args),
     /// Format the code and apply what clippy can mend by itself.
     Fix,
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(&workspace),
         Command::Sim(args) => sim_run::run(&workspace, args),
         Command::Quickstart(args) => quickstart::run(&workspace, args),
+        Command::Bench(args) => bench::run(&workspace, args),
         Command::Fix => fix::run(&workspace),
     });
     match outcome {

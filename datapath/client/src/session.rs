@@ -5,7 +5,7 @@
 //! over.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use link::{AskError, Master};
@@ -53,7 +53,7 @@ pub struct Session {
     /// Grows whenever the session had to be opened anew: leases of an older one must be opened anew too.
     generation: Cell<u64>,
     closed: Cell<bool>,
-    wake: Notify,
+    wake: Rc<Notify>,
     io: Cell<IoStats>,
     next_request: Cell<u64>,
 }
@@ -85,11 +85,11 @@ impl Session {
             changed: Notify::new(),
             generation: Cell::new(0),
             closed: Cell::new(false),
-            wake: Notify::new(),
+            wake: Rc::default(),
             io: Cell::new(IoStats::default()),
             next_request: Cell::new(1),
         });
-        rt::spawn(Rc::clone(&session).keep_alive());
+        rt::spawn(keep_alive(Rc::downgrade(&session)));
         Ok(session)
     }
 
@@ -159,27 +159,6 @@ impl Session {
         }
     }
 
-    async fn keep_alive(self: Rc<Self>) {
-        while !self.closed.get() {
-            let pause = self.term.get() / 3;
-            let wake = self.wake.notified();
-            // Woken early only to be closed.
-            let _closing = rt::time::timeout(pause, wake).await;
-            while !self.closed.get() {
-                match self.renew().await {
-                    Ok(()) => break,
-                    Err(error) => {
-                        tracing::warn!("renewing the session failed: {error}");
-                        rt::time::sleep(
-                            Duration::from_millis(200) + Duration::from_millis(rt::random::below(200)),
-                        )
-                        .await;
-                    }
-                }
-            }
-        }
-    }
-
     async fn renew(&self) -> Result<(), AskError> {
         let sent = rt::time::now();
         let request =
@@ -234,6 +213,34 @@ impl Session {
         self.changed.notify_all();
         let deadline = rt::time::now() + RENEWAL_PATIENCE;
         self.master.ask(&CloseSession { session: self.key() }, deadline).await.map(drop)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Whoever renews it is told at once; the metadata servers notice when the term is over.
+        self.wake.notify_one();
+    }
+}
+
+/// Renews a session every third of its term until it is closed or dropped.
+async fn keep_alive(session: Weak<Session>) {
+    loop {
+        let Some(strong) = session.upgrade() else { return };
+        let (pause, wake) = (strong.term.get() / 3, Rc::clone(&strong.wake));
+        if strong.closed.get() {
+            return;
+        }
+        drop(strong);
+        // Woken early only to end.
+        let _ending = rt::time::timeout(pause, wake.notified()).await;
+        while let Some(strong) = session.upgrade().filter(|strong| !strong.closed.get()) {
+            let Err(error) = strong.renew().await else { break };
+            tracing::warn!("renewing the session failed: {error}");
+            drop(strong);
+            let pause = Duration::from_millis(200) + Duration::from_millis(rt::random::below(200));
+            rt::time::sleep(pause).await;
+        }
     }
 }
 

@@ -212,6 +212,9 @@ pub struct ReconcileDone {
     /// Version of the chunk that was reconciled.
     #[prost(uint64, tag = "5")]
     pub version: u64,
+    /// All members had restarted with writes of this client that were acknowledged and not flushed (C4).
+    #[prost(bool, tag = "6")]
+    pub writes_lost: bool,
 }
 
 /// REPORT_MEMBER request: a replica failed a request. Replied with the chunk's map as it is then.

@@ -98,6 +98,7 @@ impl Reign {
             lease: Some(proof(&holder, call.epoch)),
             file: call.file_id,
             chunks: vec![ReconciledChunk { index: chunk.index, chunk: call.chunk_id, version: call.version }],
+            writes_lost: call.writes_lost,
         });
         self.change(asked, None, op).await??;
         Ok(Empty {})

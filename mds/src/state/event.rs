@@ -162,6 +162,9 @@ events! {
         "'{0}' was left without a flush at epoch {1}: its next holder reconciles its replicas";
     /// Arguments: path.
     Reconciled = 44: "mds.reconciled" Mds Info "All replicas of '{0}' are reconciled";
+    /// Arguments: path, client.
+    WritesLost = 45: "mds.writes_lost" Mds Error
+        "All replicas of a chunk of '{0}' restarted with writes that CL#{1} had not flushed: its flushes fail until it opens the file again";
 
     /// Arguments: origin.
     PasswordSet = 90: "mds.password_set" Mds Info "The password of the cluster was set{0}";

@@ -198,6 +198,7 @@ fn c5_chunks_are_reconciled_one_by_one() {
             epoch: open.epoch,
             chunk_id: chunk.chunk_id,
             version,
+            writes_lost: true,
         };
         let [first, second] = &open.map.chunks[..] else { panic!("two chunks") };
         let (status, error) = refused(client.ask(&done(first, first.version + 1)).await);

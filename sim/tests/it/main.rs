@@ -51,6 +51,16 @@ fn a_reconciliation_that_is_skipped_is_caught() {
 }
 
 #[test]
+fn a_loss_that_no_flush_tells_is_caught() {
+    must_catch("loss-not-told");
+}
+
+#[test]
+fn an_answer_under_an_earlier_session_is_caught() {
+    must_catch("generation-ignored");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     let options = RunOptions { operations: 400, faults: 4, ..RunOptions::new(7) };
     let (first, second) = (run(&options), run(&options));

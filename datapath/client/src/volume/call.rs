@@ -30,9 +30,9 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    fn call(&self) -> Call {
+    fn call(&self, patience: Duration) -> Call {
         let call =
-            Call::new(self.op, self.body.clone(), rt::time::now() + ATTEMPT).expecting(self.reply_bytes);
+            Call::new(self.op, self.body.clone(), rt::time::now() + patience).expecting(self.reply_bytes);
         match &self.payload {
             Some(payload) => call.with_payload(payload.clone()),
             None => call,
@@ -45,6 +45,17 @@ impl Message {
 pub(crate) struct Refused {
     pub(crate) status: Status,
     pub(crate) text: String,
+}
+
+/// What one attempt gave.
+#[derive(Debug)]
+pub(crate) enum Attempt {
+    /// Success.
+    Done(Reply),
+    /// A refusal that sending again cannot change.
+    Refused(Refused),
+    /// No answer, or one that may be another the next time.
+    Later,
 }
 
 impl Inner {
@@ -64,39 +75,70 @@ impl Inner {
                 Some(live) => live,
                 None => self.connected(lease, server).await?,
             };
-            if !lease.same_boot(server.id(), live.boot_id) {
-                tracing::warn!(
-                    "chunk server {} has rebooted: file {} needs a new epoch",
-                    server.id(),
-                    self.file_id
-                );
-                lease.break_off();
-                return Err(Stop::Broken);
-            }
-            if !self.session.is_valid() && self.session.valid().await.is_err() {
-                return Err(Stop::Fatal(VolumeError::LeaseLost("the session has ended".into())));
-            }
-            match until_broken(lease, live.connection.call(message.call())).await? {
-                Ok(reply) if reply.status.is_ok() => return Ok(Ok(reply)),
-                Ok(reply) => match self.refused(lease, server, &reply) {
-                    Some(outcome) => return outcome.map(Err),
-                    None => rt::time::sleep(BUSY_PAUSE).await,
-                },
-                Err(CallError::Timeout) => {
-                    tracing::warn!("chunk server {}: no answer within {} s", server.id(), ATTEMPT.as_secs());
-                }
-                Err(CallError::Disconnected(reason)) => {
-                    tracing::debug!("chunk server {}: {reason}", server.id());
-                    server.forget(live.serial);
-                }
-                Err(CallError::Unreachable(error)) => {
-                    tracing::debug!("chunk server {}: {error}", server.id())
-                }
-                Err(error @ CallError::TooLarge(_)) => {
-                    return Err(VolumeError::Refused { cs: server.id(), text: error.to_string() }.into());
-                }
+            match self.attempt(lease, server, &live, message, ATTEMPT).await? {
+                Attempt::Done(reply) => return Ok(Ok(reply)),
+                Attempt::Refused(refused) => return Ok(Err(refused)),
+                Attempt::Later if server.is_connected() => rt::time::sleep(BUSY_PAUSE).await,
+                Attempt::Later => {}
             }
         }
+    }
+
+    /// Sends a request once over a connection.
+    pub(crate) async fn attempt(
+        &self,
+        lease: &Rc<Lease>,
+        server: &Rc<Server>,
+        live: &Live,
+        message: &Message,
+        patience: Duration,
+    ) -> Result<Attempt, Stop> {
+        if !lease.same_boot(server.id(), live.boot_id) {
+            tracing::warn!(
+                "chunk server {} has rebooted: file {} needs a new epoch",
+                server.id(),
+                self.file_id
+            );
+            lease.break_off();
+            return Err(Stop::Broken);
+        }
+        if !self.session.is_valid() && self.session.valid().await.is_err() {
+            return Err(Stop::Fatal(VolumeError::LeaseLost("the session has ended".into())));
+        }
+        match until_broken(lease, live.connection.call(message.call(patience))).await? {
+            Ok(reply) if reply.status.is_ok() => return Ok(Attempt::Done(reply)),
+            Ok(reply) => {
+                if let Some(outcome) = self.refused(lease, server, &reply) {
+                    return outcome.map(Attempt::Refused);
+                }
+            }
+            Err(CallError::Timeout) => {
+                tracing::warn!("chunk server {}: no answer within {} s", server.id(), patience.as_secs());
+            }
+            Err(CallError::Disconnected(reason)) => {
+                tracing::debug!("chunk server {}: {reason}", server.id());
+                server.forget(live.serial);
+            }
+            Err(CallError::Unreachable(error)) => tracing::debug!("chunk server {}: {error}", server.id()),
+            Err(error @ CallError::TooLarge(_)) => {
+                return Err(VolumeError::Refused { cs: server.id(), text: error.to_string() }.into());
+            }
+        }
+        Ok(Attempt::Later)
+    }
+
+    /// Waits until one of these members is connected.
+    pub(crate) async fn any_connected(&self, lease: &Rc<Lease>, members: &[Rc<Server>]) -> Result<(), Stop> {
+        let mut waiting: Vec<_> =
+            members.iter().map(|server| Box::pin(self.connected(lease, server))).collect();
+        std::future::poll_fn(|cx| {
+            let mut ready = waiting.iter_mut().filter_map(|one| match one.as_mut().poll(cx) {
+                Poll::Ready(outcome) => Some(outcome.map(drop)),
+                Poll::Pending => None,
+            });
+            ready.next().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     /// The connection to a member, however long that takes. A server that stays away may have come back somewhere

@@ -31,7 +31,9 @@ impl Volume {
                 inner.may_acknowledge(&lease).await
             };
             match outcome.await {
-                Ok(()) if inner.writes_lost.get() => return Err(VolumeError::WritesLost),
+                Ok(()) if inner.writes_lost.get() && !rt::sim::planted("loss-not-told") => {
+                    return Err(VolumeError::WritesLost);
+                }
                 Ok(()) => {
                     inner.session.report(|io| io.flushes += 1);
                     return Ok(());

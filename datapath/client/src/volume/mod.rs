@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use link::AskError;
 use rt::sync::{Notify, RangeLock, Semaphore};
+use rt::time::Instant;
 use wire::lease::{Open, OpenMode, Release};
 use wire::namespace::FileRef;
 use wire::{Action, Status};
@@ -43,6 +44,9 @@ pub(crate) const ATTEMPT: Duration = Duration::from_secs(10);
 pub(crate) const ASK: Duration = Duration::from_secs(10);
 /// Pause before a request that found a server busy or full is sent again.
 pub(crate) const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest pause between two epochs.
+const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// How to open a volume.
 #[derive(Clone, Debug)]
@@ -298,13 +302,17 @@ impl Inner {
 
     /// Whether a result obtained under `lease` may be given to the caller (C1): the lease was valid all the while.
     async fn may_acknowledge(&self, lease: &Lease) -> Result<(), Stop> {
-        if self.session.is_valid() && !lease.is_broken() {
+        // A session that was opened anew says nothing of what was granted under the one before.
+        let is_of_session = || {
+            lease.session_generation == self.session.generation() || rt::sim::planted("generation-ignored")
+        };
+        if self.session.is_valid() && !lease.is_broken() && is_of_session() {
             return Ok(());
         }
         if self.session.valid().await.is_err() {
             return Err(Stop::Fatal(VolumeError::LeaseLost("the session has ended".into())));
         }
-        if lease.is_broken() || lease.session_generation != self.session.generation() {
+        if lease.is_broken() || !is_of_session() {
             lease.break_off();
             return Err(Stop::Broken);
         }
@@ -350,9 +358,11 @@ impl Inner {
     }
 
     /// If every member of a chunk with acknowledged, unstable writes has rebooted, they may be lost, and flushes say so
-    /// (C4). Whatever a member still has is found again when the chunk is settled.
-    fn note_lost_writes(&self, lease: &Lease, chunk: &Chunk) {
-        if lease.lost_all(chunk) && !self.writes_lost.replace(true) {
+    /// (C4). Whatever a member still has is found again when the chunk is settled. Tells whether that is
+    /// new.
+    fn note_lost_writes(&self, lease: &Lease, chunk: &Chunk) -> bool {
+        let is_new = lease.lost_all(chunk) && !self.writes_lost.replace(true);
+        if is_new {
             tracing::error!(
                 "file {}: all replicas of chunk {} restarted with unflushed writes; flushes fail until the volume is \
                  opened again",
@@ -360,6 +370,7 @@ impl Inner {
                 chunk.index
             );
         }
+        is_new
     }
 }
 
@@ -373,6 +384,9 @@ fn is_passing(status: Status) -> bool {
 
 /// Opens the file again whenever its epoch breaks, until the volume is dropped or closed.
 async fn keep_lease(inner: std::rc::Weak<Inner>) {
+    // An epoch that breaks as soon as it is granted is followed by pauses that grow.
+    let mut pause = BUSY_PAUSE;
+    let mut granted = None;
     loop {
         let Some(strong) = inner.upgrade() else { return };
         let lease = Rc::clone(&strong.lease.borrow());
@@ -381,7 +395,15 @@ async fn keep_lease(inner: std::rc::Weak<Inner>) {
             VolumeState::Active | VolumeState::Reopening => {}
         }
         if lease.is_broken() {
+            if granted.take().is_some_and(|at: Instant| rt::time::now() < at + REOPEN_PAUSE_MAX) {
+                strong.set_state(VolumeState::Reopening);
+                drop(strong);
+                rt::time::sleep(pause).await;
+                pause = (pause * 2).min(REOPEN_PAUSE_MAX);
+                continue;
+            }
             strong.reopen(&lease).await;
+            granted = Some(rt::time::now());
             continue;
         }
         drop(strong);

@@ -3,16 +3,20 @@
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use rt::buf::{Buf, View};
-use wire::Op;
 use wire::data::{BlockStatus, BlockStatusReply, Read, ReadReply, RunKind, Target};
+use wire::{Action, Op};
 
-use super::call::{Message, all};
+use super::call::{Attempt, Message, Refused, all};
 use super::lease::{Chunk, Lease};
-use super::{BLOCK, BUSY_PAUSE, Inner, PART_MAX, Run, Stop, Volume};
+use super::{ATTEMPT, BLOCK, BUSY_PAUSE, Inner, PART_MAX, Run, Stop, Volume};
 use crate::error::VolumeError;
 use crate::servers::Server;
+
+/// How long a member may take to answer while another one is connected.
+const READ_ATTEMPT: Duration = Duration::from_secs(3);
 
 /// A part of a read.
 #[derive(Clone, Copy, Debug)]
@@ -22,10 +26,28 @@ struct Part {
     len: u32,
 }
 
+impl Part {
+    /// The blocks it touches.
+    fn blocks(&self) -> std::ops::Range<u32> {
+        self.offset / BLOCK as u32..(self.offset + self.len).div_ceil(BLOCK as u32)
+    }
+}
+
 /// What one member gave.
 enum Found {
     Data(View),
     Zeroes,
+}
+
+/// What a member answered.
+enum Answer {
+    Found(Found),
+    /// Its replica is damaged here.
+    Damaged,
+    /// It will not give it, now or later.
+    Refused(VolumeError),
+    /// It is away, busy, silent, or knows another version.
+    Later,
 }
 
 impl Volume {
@@ -209,48 +231,52 @@ impl Inner {
         Ok(found)
     }
 
-    /// Reads a part from the first member that has it whole; also gives the blocks that were damaged elsewhere.
+    /// Reads a part from the first member that has it whole; also gives the blocks that were damaged elsewhere. A member
+    /// that is away, busy or silent is left for the next one.
     async fn read_part(&self, lease: &Rc<Lease>, part: Part) -> Result<(Found, Vec<u32>), Stop> {
-        let Some(chunk) = self.chunk(lease, part.index, false).await? else {
-            return Ok((Found::Zeroes, Vec::new()));
-        };
-        let first = chunk.preferred.get();
         let mut damaged = BTreeSet::new();
         loop {
-            let mut intact_somewhere = false;
+            if lease.is_broken() {
+                return Err(Stop::Broken);
+            }
+            let Some(chunk) = self.chunk(lease, part.index, false).await? else {
+                return Ok((Found::Zeroes, Vec::new()));
+            };
+            let mut refusal = None;
+            let mut may_change = false;
+            let first = chunk.preferred.get();
             for turn in 0..chunk.members.len() {
                 let member = (first + turn) % chunk.members.len();
-                let server = &chunk.members[member];
-                // A member that is away is passed over while another is there.
-                if !server.is_connected() && chunk.members.iter().any(|other| other.is_connected()) {
-                    server.connect_in_background();
-                    intact_somewhere = true;
-                    continue;
-                }
-                match self.read_member(lease, &chunk, server, part).await? {
-                    Ok(found) => {
+                match self.read_member(lease, &chunk, &chunk.members[member], part).await? {
+                    Answer::Found(found) => {
                         chunk.preferred.set(member);
                         return Ok((found, damaged.into_iter().collect()));
                     }
-                    Err(bad) => damaged.extend(bad),
+                    Answer::Damaged => damaged.extend(part.blocks()),
+                    Answer::Refused(error) => refusal = Some(error),
+                    Answer::Later => may_change = true,
                 }
             }
-            if !intact_somewhere {
+            if !may_change {
                 let block = damaged.first().copied().unwrap_or(part.offset / BLOCK as u32);
-                return Err(VolumeError::Corrupt { index: part.index, block }.into());
+                return Err(refusal.unwrap_or(VolumeError::Corrupt { index: part.index, block }).into());
             }
-            rt::time::sleep(BUSY_PAUSE).await;
+            if chunk.members.iter().any(|server| server.is_connected()) {
+                rt::time::sleep(BUSY_PAUSE).await;
+            } else {
+                self.any_connected(lease, &chunk.members).await?;
+            }
         }
     }
 
-    /// Reads a part from one member; on damage gives the blocks to look at.
+    /// Reads a part from one member.
     async fn read_member(
         &self,
         lease: &Rc<Lease>,
         chunk: &Chunk,
         server: &Rc<Server>,
         part: Part,
-    ) -> Result<Result<Found, Vec<u32>>, Stop> {
+    ) -> Result<Answer, Stop> {
         let request = Read {
             target: Target {
                 file: self.file_id,
@@ -265,26 +291,12 @@ impl Inner {
         let mut body = Vec::new();
         request.encode(&mut body);
         let message = Message { op: Op::Read, body, payload: None, reply_bytes: part.len as usize };
-        let blocks =
-            || (part.offset / BLOCK as u32..(part.offset + part.len).div_ceil(BLOCK as u32)).collect();
         // Damage on the way shows once; damage at rest shows again.
         for _ in 0..2 {
-            let reply = match self.request(lease, server, &message).await? {
-                Ok(reply) => reply,
-                Err(refused) => {
-                    tracing::warn!(
-                        "reading from chunk server {}: {}: {}",
-                        server.id(),
-                        refused.status,
-                        refused.text
-                    );
-                    if refused.status == wire::Status::StaleVersion {
-                        self.forget_chunk(lease, chunk);
-                    }
-                    // Anything but damage is nothing that writing the block again would mend.
-                    let is_damage = refused.status == wire::Status::Corrupt;
-                    return Ok(Err(if is_damage { blocks() } else { Vec::new() }));
-                }
+            let reply = match self.ask_member(lease, chunk, server, &message).await? {
+                Attempt::Done(reply) => reply,
+                Attempt::Refused(refused) => return Ok(self.read_refused(lease, chunk, server, &refused)),
+                Attempt::Later => return Ok(Answer::Later),
             };
             let decoded = ReadReply::decode(&reply.body, reply.payload.len() as u32);
             let Ok((answer, crcs)) = decoded else { continue };
@@ -292,13 +304,52 @@ impl Inner {
                 continue;
             }
             if answer.zeroes {
-                return Ok(Ok(Found::Zeroes));
+                return Ok(Answer::Found(Found::Zeroes));
             }
             if wire::crc::verify_blocks(part.offset.into(), &reply.payload, crcs.iter()).is_ok() {
-                return Ok(Ok(Found::Data(reply.payload)));
+                return Ok(Answer::Found(Found::Data(reply.payload)));
             }
         }
-        Ok(Err(blocks()))
+        Ok(Answer::Damaged)
+    }
+
+    /// One attempt at one member, with less patience while another one is there.
+    async fn ask_member(
+        &self,
+        lease: &Rc<Lease>,
+        chunk: &Chunk,
+        server: &Rc<Server>,
+        message: &Message,
+    ) -> Result<Attempt, Stop> {
+        let Some(live) = server.live() else {
+            server.connect_in_background();
+            return Ok(Attempt::Later);
+        };
+        let is_other = |other: &Rc<Server>| other.id() != server.id() && other.is_connected();
+        let patience = if chunk.members.iter().any(is_other) { READ_ATTEMPT } else { ATTEMPT };
+        self.attempt(lease, server, &live, message, patience).await
+    }
+
+    /// What a member's refusal to read means.
+    fn read_refused(&self, lease: &Lease, chunk: &Chunk, server: &Server, refused: &Refused) -> Answer {
+        tracing::warn!("reading from chunk server {}: {}: {}", server.id(), refused.status, refused.text);
+        match refused.status.action() {
+            Action::ReadElsewhere => Answer::Damaged,
+            // The map is asked for again, and the chunk settled again, if all members say so.
+            Action::RefreshMap => {
+                self.forget_chunk(lease, chunk);
+                Answer::Later
+            }
+            Action::Settle => {
+                chunk.settled.set(false);
+                Answer::Later
+            }
+            // Nothing that writing the block again would mend.
+            _ => {
+                let text = format!("{}: {}", refused.status, refused.text);
+                Answer::Refused(VolumeError::Refused { cs: server.id(), text })
+            }
+        }
     }
 
     async fn status_of(
@@ -313,34 +364,37 @@ impl Inner {
         };
         let target =
             Target { file: self.file_id, epoch: lease.epoch, chunk: chunk.id, version: chunk.version };
-        let server = Rc::clone(&chunk.members[chunk.preferred.get() % chunk.members.len()]);
         let request = BlockStatus { target, offset, len };
         let mut body = Vec::new();
         request.encode(&mut body);
         let message = Message { op: Op::BlockStatus, body, payload: None, reply_bytes: 0 };
-        let refused = |text: String| VolumeError::Refused { cs: server.id(), text };
-        let answer = self.request(lease, &server, &message).await?;
-        self.may_acknowledge(lease).await?;
-        match answer {
-            Ok(reply) => {
-                let reply =
-                    BlockStatusReply::decode(&reply.body).map_err(|error| refused(error.to_string()))?;
-                let runs = reply
-                    .runs
-                    .iter()
-                    .map(|run| Run { len: u64::from(run.blocks) * BLOCK, data: run.kind == RunKind::Data });
-                let runs: Vec<Run> = runs.collect();
-                let covered: u64 = runs.iter().map(|run| run.len).sum();
-                // It may end early, never late.
-                if reply.offset != offset || covered == 0 || covered > u64::from(len) {
-                    return Err(refused("a block status of another range".into()).into());
-                }
-                Ok(runs)
+        let first = chunk.preferred.get();
+        for turn in 0..chunk.members.len() {
+            let server = &chunk.members[(first + turn) % chunk.members.len()];
+            let answer = self.ask_member(lease, &chunk, server, &message).await?;
+            self.may_acknowledge(lease).await?;
+            if let Attempt::Done(reply) = answer {
+                return Ok(status_runs(server, &reply.body, offset, len)?);
             }
-            // Not knowing is answered by the safe side: there may be data.
-            Err(_) => Ok(vec![Run { len: u64::from(len), data: true }]),
         }
+        // Not knowing is answered by the safe side: there may be data.
+        Ok(vec![Run { len: u64::from(len), data: true }])
     }
+}
+
+/// The runs of a member's answer, which begin at `offset` and reach at most `len` far.
+fn status_runs(server: &Server, body: &[u8], offset: u32, len: u32) -> Result<Vec<Run>, VolumeError> {
+    let refused = |text: String| VolumeError::Refused { cs: server.id(), text };
+    let reply = BlockStatusReply::decode(body).map_err(|error| refused(error.to_string()))?;
+    let runs = reply.runs.iter();
+    let runs: Vec<Run> =
+        runs.map(|run| Run { len: u64::from(run.blocks) * BLOCK, data: run.kind == RunKind::Data }).collect();
+    let covered: u64 = runs.iter().map(|run| run.len).sum();
+    // It may end early, never late.
+    if reply.offset != offset || covered == 0 || covered > u64::from(len) {
+        return Err(refused("a block status of another range".into()));
+    }
+    Ok(runs)
 }
 
 /// Splits a range at chunk borders and at the most that one request carries.

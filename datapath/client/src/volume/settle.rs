@@ -179,8 +179,8 @@ impl Inner {
         clear.encode(&mut body);
         self.tell_all(lease, chunk, &Message { op: Op::ClearMarks, body, payload: None, reply_bytes: 0 })
             .await?;
-        self.note_lost_writes(lease, chunk);
-        self.report_settled(lease, chunk).await?;
+        let writes_lost = self.note_lost_writes(lease, chunk);
+        self.report_settled(lease, chunk, writes_lost).await?;
         if copied > 0 {
             tracing::warn!(
                 "file {}: {copied} blocks of chunk {} differed and are settled",
@@ -248,6 +248,7 @@ impl Inner {
         server: &Rc<Server>,
     ) -> Result<Vec<(u32, u32)>, Stop> {
         let mut found = Vec::new();
+        let mut total = None;
         loop {
             let request = Survey { target: self.target(lease, chunk), skip: found.len() as u32 };
             let mut body = Vec::new();
@@ -256,6 +257,13 @@ impl Inner {
             let reply = self.demand(lease, chunk, server, &message).await?;
             let reply =
                 SurveyReply::decode(&reply.body).map_err(|error| bad_answer(server, &error.to_string()))?;
+            if total.replace(reply.total).is_some_and(|total| total != reply.total) {
+                // The list has changed under the pages, which count from its beginning.
+                found.clear();
+                total = None;
+                rt::time::sleep(BUSY_PAUSE).await;
+                continue;
+            }
             found.extend(reply.entries.iter().map(|entry| (entry.first_block, entry.blocks)));
             if reply.entries.is_empty() || found.len() as u64 >= u64::from(reply.total) {
                 return Ok(found);
@@ -458,13 +466,14 @@ impl Inner {
     }
 
     /// Tells the metadata server that the members agree.
-    async fn report_settled(&self, lease: &Rc<Lease>, chunk: &Chunk) -> Result<(), Stop> {
+    async fn report_settled(&self, lease: &Rc<Lease>, chunk: &Chunk, writes_lost: bool) -> Result<(), Stop> {
         let request = ReconcileDone {
             session: self.session.key(),
             file_id: self.file_id,
             epoch: lease.epoch,
             chunk_id: chunk.id,
             version: chunk.version,
+            writes_lost,
         };
         let id = self.session.request_id();
         loop {

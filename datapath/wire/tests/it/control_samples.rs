@@ -218,7 +218,9 @@ fn leases() -> Vec<Sample> {
     samples.extend(call(Release { session: key(), file_id, epoch, clean: true }, Empty {}));
     samples.extend(call(GetMap { file_id, epoch, first_index: 5, count: 9 }, map()));
     samples.extend(call(AllocateChunks { session: key(), file_id, epoch, indices: vec![5, 6, 300] }, map()));
-    samples.extend(call(ReconcileDone { session: key(), file_id, epoch, chunk_id, version }, Empty {}));
+    let writes_lost = false;
+    let done = ReconcileDone { session: key(), file_id, epoch, chunk_id, version, writes_lost };
+    samples.extend(call(done, Empty {}));
     samples.extend(call(report, map()));
     samples.extend(call(Revoke { target: Some(RevokeTarget::Client(2051)) }, RevokeReply { revoked: 3 }));
     samples

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use hw_tests::cluster::{Cluster, Options};
 use hw_tests::forgetting_disk::{self, CutReport, ForgettingDisk};
 use hw_tests::load::LoadError;
+use hw_tests::oracle::Violation;
 
-use crate::scene::{Loads, Scene, VOLUME, Works};
+use crate::scene::{self, Loads, Scene, VOLUME, Works};
 
 /// Room for a journal, the chunks and ext4's own things.
 const DISK_BYTES: u64 = 1 << 30;
@@ -163,9 +164,23 @@ fn cut_servers(cluster: &mut Cluster, disks: &mut Disks, loads: &mut Loads) -> C
         watch.advances(ANSWERS);
         report
     });
+    let is_flushed = match scene::flush(cluster) {
+        0 => true,
+        EIO => false,
+        error => panic!("a flush after the cut was answered with errno {error}"),
+    };
     for outcome in outcomes {
-        let is_told = matches!(outcome, Ok(()) | Err(LoadError::Refused { error: EIO, .. }));
-        assert!(is_told, "the client is told with EIO or goes on: {outcome:?}");
+        match outcome {
+            Ok(()) => {}
+            // The client was told, or it read what is older before it asked: then the flush must have told it.
+            Err(LoadError::Refused { error: EIO, .. } | LoadError::Violation(Violation::Lost { .. })) => {
+                assert!(!is_flushed, "C4: a flush succeeds after acknowledged writes were lost");
+            }
+            Err(other) => panic!("the client is told with EIO or goes on: {other}"),
+        }
+    }
+    if is_flushed {
+        loads.judge_acknowledged(cluster);
     }
     cluster.kill_export().works("kill the export");
     cluster.export(VOLUME).works("export after the cut");

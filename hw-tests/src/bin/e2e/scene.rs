@@ -9,7 +9,7 @@ use hw_tests::cleanup_stale;
 use hw_tests::cluster::{Cluster, ClusterError, Options};
 use hw_tests::deadline::Stopwatch;
 use hw_tests::load::{Counts, Load, LoadError, Progress};
-use hw_tests::nbd::Client;
+use hw_tests::nbd::{Client, Request};
 
 /// How long the soak goes on unless told otherwise.
 pub(crate) const SOAK_SECONDS: u64 = 20;
@@ -217,6 +217,12 @@ impl Loads {
             longest.as_secs_f64()
         )
     }
+}
+
+/// Flushes the exported volume; gives the answer, an error number or zero.
+pub(crate) fn flush(cluster: &Cluster) -> u32 {
+    let mut client = Client::connect(&cluster.socket(), PATIENCE).expect("the export greets");
+    client.ask(Request::Flush, 0, 0, &[]).expect("the export answers").error
 }
 
 /// How far all loads are.

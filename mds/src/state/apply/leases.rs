@@ -255,6 +255,9 @@ impl State {
             });
         }
         let left = file.chunks.unreconciled();
+        if op.writes_lost && left < before {
+            step.event(EventCode::WritesLost, &[&self.tree.path_of(id), &client.0]);
+        }
         if before > 0 && left == 0 {
             step.event(EventCode::Reconciled, &[&self.tree.path_of(id)]);
             step.effect(Effect::LeaseFree { file: id });

@@ -180,6 +180,9 @@ pub struct ReconcileDone {
     /// Which chunks; at most [`crate::state::RECONCILED_MAX`].
     #[prost(message, repeated, tag = "3")]
     pub chunks: Vec<ReconciledChunk>,
+    /// All members of one of them had restarted with writes of the holder that were not flushed (C4).
+    #[prost(bool, tag = "4")]
+    pub writes_lost: bool,
 }
 
 /// Asks for chunks at indices that have none (C9). An index that has one already is answered with it.

@@ -145,7 +145,10 @@ fn client_samples() -> Vec<(&'static str, CommandOp)> {
         ("resume", CommandOp::Resume(Resume { client, token, file, mode, epoch: 9 })),
         ("release", CommandOp::Release(Release { lease: lease(), file, clean: true, successor: 2050 })),
         ("revoke", CommandOp::Revoke(Revoke { what: Some(RevokeWhat::File(target)) })),
-        ("reconcile-done", CommandOp::ReconcileDone(ReconcileDone { lease: lease(), file, chunks })),
+        (
+            "reconcile-done",
+            CommandOp::ReconcileDone(ReconcileDone { lease: lease(), file, chunks, writes_lost: false }),
+        ),
     ]
 }
 

@@ -245,12 +245,17 @@ fn c5_what_was_not_reconciled_survives_the_next_end() {
             version: map[*index].version.raw(),
         };
         let chunks = indices.iter().map(chunk).collect();
-        CommandOp::ReconcileDone(ReconcileDone { lease: world.proof(a, file), file, chunks })
+        CommandOp::ReconcileDone(ReconcileDone {
+            lease: world.proof(a, file),
+            file,
+            chunks,
+            writes_lost: true,
+        })
     };
     let other_version =
         ReconciledChunk { index: 1, chunk: map[1].chunk.raw(), version: map[1].version.raw() + 1 };
     let lease = world.proof(a, file);
-    let wrong = ReconcileDone { lease, file, chunks: vec![other_version] };
+    let wrong = ReconcileDone { lease, file, chunks: vec![other_version], writes_lost: false };
     assert_eq!(world.ok(CommandOp::ReconcileDone(wrong)), Outcome::Unreconciled(3), "another version (C7)");
     assert_eq!(world.ok(done(&world, &[0])), Outcome::Unreconciled(2));
     world.release(a, file, true);
@@ -266,7 +271,7 @@ fn c5_what_was_not_reconciled_survives_the_next_end() {
     let b = world.session(2);
     assert_eq!(held_by(world.ok(World::open_op(b, file, READ))), (vec![a.client], false), "one reconciles");
     assert_eq!(world.ok(done(&world, &[2, 0, 1])), Outcome::Unreconciled(0));
-    assert_eq!(world.last_events(1), [EventCode::Reconciled]);
+    assert_eq!(world.last_events(2), [EventCode::WritesLost, EventCode::Reconciled], "C4");
     assert!(!world.granted(World::open_op(b, file, READ)).needs_reconcile);
 }
 

@@ -227,7 +227,7 @@ impl Model {
             version: chunk.version.raw(),
         };
         let chunks = some.map(chunk).collect();
-        let _ = self.run(CommandOp::ReconcileDone(ReconcileDone { lease, file, chunks }));
+        let _ = self.run(CommandOp::ReconcileDone(ReconcileDone { lease, file, chunks, writes_lost: false }));
     }
 
     fn allocate(&mut self, a: u8, b: u8, c: u8) {
@@ -430,7 +430,7 @@ impl Model {
             }),
             5 => CommandOp::ReplaceCreating(ReplaceCreating { chunk: number, cs, seed: 0 }),
             6 => CommandOp::PurgeChunks(PurgeChunks { chunks: vec![number] }),
-            _ => CommandOp::ReconcileDone(ReconcileDone { lease, file, chunks: vec![] }),
+            _ => CommandOp::ReconcileDone(ReconcileDone { lease, file, chunks: vec![], writes_lost: true }),
         };
         assert!(self.run(op).is_err());
     }
