@@ -4,11 +4,10 @@ use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
-use link::Credentials;
-use link::ServerAddress;
+use link::cluster_dir::{ServiceKind, local_services};
 use link::identity::node_name;
+use link::{Credentials, ServerAddress};
 use serde::Serialize;
-use wire::hello::Role;
 
 use crate::cli::Context;
 use crate::cluster::{Cluster, ClusterError};
@@ -70,7 +69,7 @@ impl AuthNode {
 
         let dir = cluster.dirs.cluster(&cluster.name);
         rt::fs::create_dir_all(&dir).await.map_err(|error| write_error(dir, error))?;
-        self_list(&cluster, &self.bootstrap).await?;
+        write_list(&cluster, &self.bootstrap).await?;
         credentials.save(&path).await.map_err(|error| write_error(path.clone(), error))?;
         let number = credentials.identity().number;
         if let Some(before) = before.filter(|before| *before != 0) {
@@ -88,22 +87,28 @@ impl AuthNode {
 
 /// The number this host has in the cluster, if it is a node already.
 async fn known(cluster: &Cluster, path: &std::path::Path) -> Result<Option<u64>, Error> {
-    let Ok(found) = Credentials::load(path).await else { return Ok(None) };
-    if found.identity().roles.contains(Role::Mds) {
-        // Others issue no certificate that a metadata server could run with.
+    let services = local_services(&cluster.dirs, &cluster.name).await;
+    let services = services.map_err(|error| read_error(cluster.dirs.services(&cluster.name), error))?;
+    if services.iter().any(|service| service.kind == ServiceKind::Mds) {
+        // Nobody gets a certificate by password that a metadata server could run with.
         return Err(Misuse::FounderAgain(cluster.name.clone()).into());
     }
-    Ok(Some(found.identity().number))
+    let found = Credentials::load(path).await;
+    Ok(found.ok().map(|found| found.identity().number))
 }
 
 /// Writes the list of metadata servers, if there is none.
-async fn self_list(cluster: &Cluster, servers: &[ServerAddress]) -> Result<(), Error> {
+async fn write_list(cluster: &Cluster, servers: &[ServerAddress]) -> Result<(), Error> {
     let path = cluster.dirs.bs_list(&cluster.name);
     if servers.is_empty() || rt::fs::exists(&path).await.unwrap_or(true) {
         return Ok(());
     }
     let text: String = servers.iter().map(|server| format!("{server}\n")).collect();
     rt::fs::write_atomic(&path, text.as_bytes()).await.map_err(|error| write_error(path, error))
+}
+
+fn read_error(path: PathBuf, error: io::Error) -> Error {
+    ClusterError::Unreadable { path, error }.into()
 }
 
 fn write_error(path: PathBuf, error: io::Error) -> Error {
