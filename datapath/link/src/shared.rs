@@ -381,7 +381,7 @@ impl Shared {
         }
         let body = prost::Message::encode_to_vec(list.notice());
         if let Ok(header) = Header::notice(Op::Revocations, &body, 0) {
-            self.push(header, Sort::Control, body.into(), Payload::none());
+            self.push(header, Sort::Other, body.into(), Payload::none());
         }
     }
 

@@ -134,6 +134,11 @@ impl Server {
             Ok(asked) => asked,
             Err(error) => return tracing::debug!(%address, %error, "a guest said nothing"),
         };
+        if let Err(failure) = self.reign() {
+            // Whoever asks one server after the other has not guessed at anything yet.
+            asked.refuse(&mut channel, failure).await;
+            return channel.close().await;
+        }
         if !self.guests.limiter.borrow_mut().admit(origin, rt::time::now()) {
             self.guests.count(&address, true);
             let text = "too many attempts to authenticate: try again in some minutes";

@@ -219,8 +219,8 @@ mod tests {
     #[test]
     fn a_record_of_a_later_version_is_not_skipped() {
         let mut bytes = State::new().encode_snapshot();
-        // A record whose only field has the unused tag 90: key, length 0.
-        bytes.splice(HEADER..HEADER, [3, 0xd2, 0x05, 0]);
+        // A record whose only field has the unused tag 120: key, length 0.
+        bytes.splice(HEADER..HEADER, [3, 0xc2, 0x07, 0]);
         let body = (bytes.len() - HEADER) as u64;
         bytes[16..24].copy_from_slice(&body.to_le_bytes());
         reseal(&mut bytes);
