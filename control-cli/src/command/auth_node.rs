@@ -19,7 +19,7 @@ const EXAMPLES: &str = "\
 Examples:
   vstorage -c stor1 auth-node
   vstorage -c stor1 auth-node -b 10.30.100.101 -b 10.30.100.102:4110
-  vstorage -c stor1 auth-node -P < /root/stor1.password
+  vstorage -c stor1 auth-node -P
 
 The key is made on this host and never leaves it; the password does not leave it either. Without
 a terminal, or with -P, the password is one line of standard input.";

@@ -12,7 +12,7 @@ use crate::password::Password;
 const EXAMPLES: &str = "\
 Examples:
   vstorage -c stor1 change-password
-  vstorage -c stor1 change-password -P < /root/old-and-new
+  vstorage -c stor1 change-password -P
 
 Without a terminal, or with -P, standard input has two lines: the old password and the new one.
 Nodes stay nodes. A password that was forgotten is set on the host of the stopped metadata

@@ -116,9 +116,6 @@ pub(super) enum Failure {
         #[source]
         error: AuthorityError,
     },
-    /// The authority beside the log is another cluster's.
-    #[error("{} is the authority of another cluster: restore this cluster's one from a backup", .0.display())]
-    OtherAuthority(PathBuf),
     /// No usable password.
     #[error(transparent)]
     Password(#[from] PasswordError),

@@ -32,7 +32,7 @@ pub(super) async fn run(args: RunArgs) -> Result<(), Failure> {
     let mut stop = StopSignals::listen().map_err(Failure::io("listen for", "SIGTERM"))?;
     let (dir, settings) = load(&args).await?;
     let credentials = credentials(&args.cluster).await?;
-    let authority = authority(&dir, &credentials).await?;
+    let authority = authority(&dir).await?;
     let options = ServerOptions {
         vitals: Some(vitals::watch()),
         mark: Some(mark(&args.cluster)),
@@ -83,7 +83,7 @@ async fn credentials(cluster: &str) -> Result<Credentials, Failure> {
 }
 
 /// The authority of the cluster, which lies beside the log.
-async fn authority(dir: &Path, credentials: &Credentials) -> Result<Option<Rc<ClusterAuthority>>, Failure> {
+async fn authority(dir: &Path) -> Result<Option<Rc<ClusterAuthority>>, Failure> {
     if rt::fs::exists(&dir.join(password::OLD_FILE)).await.unwrap_or(false) {
         tracing::warn!(
             "{} was written by an earlier version and is not used: nobody can authenticate until the password is set anew, with \
@@ -93,10 +93,7 @@ async fn authority(dir: &Path, credentials: &Credentials) -> Result<Option<Rc<Cl
     }
     let path = dir.join(AUTHORITY_FILE);
     match ClusterAuthority::load(&path).await {
-        Ok(authority) if authority.cluster() == credentials.identity().cluster => {
-            Ok(Some(Rc::new(authority)))
-        }
-        Ok(_) => Err(Failure::OtherAuthority(path)),
+        Ok(authority) => Ok(Some(Rc::new(authority))),
         Err(AuthorityError::Credentials(CredentialsError::Read(error)))
             if error.kind() == io::ErrorKind::NotFound =>
         {

@@ -164,6 +164,11 @@ pub enum ServerError {
         /// The cluster of the credentials.
         expected: Uuid,
     },
+    /// The authority is another cluster's.
+    #[error(
+        "the authority (ca.key) in {} is that of another cluster: restore this cluster's one from a backup", .0.display()
+    )]
+    OtherAuthority(PathBuf),
     /// The credentials cannot be used.
     #[error("cannot use the credentials: {0}")]
     Config(#[from] ConfigError),
@@ -434,6 +439,11 @@ pub async fn start_server(
     if let Err(error) = check_cluster(dir, &credentials, &metadata) {
         consensus.shutdown().await;
         return Err(error);
+    }
+    let cluster = credentials.identity().cluster;
+    if options.authority.as_ref().is_some_and(|authority| authority.cluster() != cluster) {
+        consensus.shutdown().await;
+        return Err(ServerError::OtherAuthority(dir.to_owned()));
     }
     note_reign(options.mark.as_deref(), &consensus).await;
     match begin(dir, credentials, address, clients, options, &consensus, metadata) {

@@ -354,6 +354,14 @@ fn what_keeps_it_from_running_is_said() {
     assert!(host.refusal("stor1").contains("the credentials are of cluster"));
     std::fs::write(&key, credentials).unwrap();
 
+    let authority = host.path("mds/ca.key");
+    let good = std::fs::read(&authority).unwrap();
+    std::fs::copy(other.path("mds/ca.key"), &authority).unwrap();
+    assert!(host.refusal("stor1").contains("is that of another cluster"));
+    std::fs::write(&authority, "garbage").unwrap();
+    assert!(host.refusal("stor1").contains("ca.key: "));
+    std::fs::write(&authority, good).unwrap();
+
     let taken = TcpListener::bind((host.ip, 2510)).unwrap();
     assert!(host.refusal("stor1").contains("another program uses the port"));
     drop(taken);
