@@ -154,7 +154,7 @@ fn is_hopeless(error: &ConnectError) -> bool {
             !matches!(error, HandshakeError::Ended | HandshakeError::Io(_) | HandshakeError::Record(_))
         }
         ConnectCause::Greeting(reason) => matches!(reason, CloseReason::Greeting(_) | CloseReason::Alert(_)),
-        ConnectCause::Io(_) | ConnectCause::Timeout(_) => false,
+        ConnectCause::Io(_) | ConnectCause::Timeout(_) | ConnectCause::Shed => false,
     }
 }
 

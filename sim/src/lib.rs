@@ -10,5 +10,6 @@ pub mod coverage;
 pub mod faults;
 pub mod log;
 pub mod oracle;
+pub mod queues;
 pub mod run;
 pub mod workload;

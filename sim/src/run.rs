@@ -45,6 +45,8 @@ pub struct Report {
     pub hash: u64,
     /// What was hit how often.
     pub coverage: BTreeMap<&'static str, u64>,
+    /// How long the queues became (C13), see [`crate::queues`].
+    pub gauges: BTreeMap<&'static str, u64>,
     /// What was violated; empty if all is well.
     pub violations: Vec<String>,
 }
@@ -64,16 +66,20 @@ pub fn run(options: &RunOptions) -> Report {
     let mut simulation = Simulation::new(sim);
     let (operations, count) = (options.operations, options.faults);
     let outcome = simulation.run(async move { whole(operations, count).await });
-    let (done, violations) = match outcome {
+    let (done, mut violations) = match outcome {
         Ok(result) => result,
         Err(failure) => (0, vec![failure.to_string()]),
     };
+    if violations.is_empty() {
+        violations = crate::queues::judge(&simulation.gauges());
+    }
     Report {
         operations: done,
         elapsed: simulation.elapsed(),
         steps: simulation.steps(),
         hash: simulation.trace_hash(),
         coverage: simulation.coverage(),
+        gauges: simulation.gauges(),
         violations,
     }
 }

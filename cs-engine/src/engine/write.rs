@@ -432,9 +432,13 @@ impl Engine {
         }
         if appended.is_err() {
             // No room for the record of data that is there: a refused write may leave it so. It counts for nobody's
-            // write, and after a crash the mark says that the block is in doubt.
+            // write, and after a crash the mark says that the block is in doubt. Holes have no mark: they stay holes,
+            // whatever is under them.
             let lsn = self.journal.written();
-            let entries = blocks.clone().zip(kept.chunks(BLOCK)).map(|(block, bytes)| {
+            let states = self.states(chunk, blocks.clone()).await?;
+            let was_data = states.iter().map(|(state, _)| *state != BlockState::Hole);
+            let held = blocks.clone().zip(kept.chunks(BLOCK)).zip(was_data).filter(|(_, was_data)| *was_data);
+            let entries = held.map(|((block, bytes), _)| {
                 let state = BlockState::of_plain(crc32c(bytes), chunk.id, block);
                 (block, Entry { lsn, epoch: 0, seq: 0, state, place: Place::File })
             });

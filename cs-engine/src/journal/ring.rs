@@ -163,6 +163,7 @@ impl Journal {
         let crc = group.encode(&mut buf);
         // The cursor moves before the write: whatever is appended meanwhile lies behind this group.
         self.next.set(lsn + len);
+        rt::sim::gauge("cs.journal-percent", self.used_percent());
         self.writing.set(Some(lsn));
         self.starts.borrow_mut().push_back((lsn, self.previous_crc.replace(crc)));
         self.file.write_all_at(buf.freeze(), header.offset(lsn)).await?;

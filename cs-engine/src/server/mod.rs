@@ -7,6 +7,7 @@ mod registration;
 use std::rc::Rc;
 
 use link::{Connection, Request, Response, Service};
+use wire::data::Read;
 use wire::hello::Role;
 use wire::{ErrorBody, Op, Status};
 
@@ -59,13 +60,23 @@ impl Server {
                 if !self.registration.may_serve() {
                     return Err(Failure::status(Status::RegistrationLapsed));
                 }
-                self.data(op, request).await
+                let answer = self.data(op, request).await;
+                // What was under way when the cluster said so is not answered either (C10).
+                if self.registration.is_withdrawn() {
+                    return Err(Failure::status(Status::RegistrationLapsed));
+                }
+                answer
             }
         }
     }
 }
 
 impl Service for Server {
+    /// A read changes nothing, unless it accepts a block as it lies on the disk.
+    fn may_be_dropped(&self, request: &Request) -> bool {
+        request.known_op() == Some(Op::Read) && Read::decode(&request.body).is_ok_and(|read| !read.unsettled)
+    }
+
     async fn serve(self: Rc<Self>, connection: Connection, request: Request) -> Response {
         match self.answer(&connection, request).await {
             Ok(response) => response,

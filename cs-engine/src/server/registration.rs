@@ -26,6 +26,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long one request to the metadata server may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How many times in a row a server may name another one and be believed at once.
+const REDIRECTS_MAX: u32 = 3;
+/// A registration that lasted as long was a good one: the next attempt is made at once.
+const STEADY: Duration = Duration::from_secs(5);
 /// Bytes of a nonce.
 const NONCE: usize = 16;
 
@@ -34,6 +38,8 @@ const NONCE: usize = 16;
 pub(crate) struct Registration {
     serve_until: Cell<Option<Instant>>,
     fences_pending: Cell<bool>,
+    /// The cluster does not want this server (C10): nothing is served any more, whatever was promised before.
+    withdrawn: Cell<bool>,
     /// Counts the registrations: what an earlier one was told completes no later one.
     round: Cell<u64>,
     /// Counts how often the last fence was recorded.
@@ -46,6 +52,7 @@ impl Registration {
         Self {
             serve_until: Cell::new(None),
             fences_pending: Cell::new(true),
+            withdrawn: Cell::new(false),
             round: Cell::new(0),
             completed: Cell::new(0),
             changed: rt::sync::Notify::new(),
@@ -54,7 +61,19 @@ impl Registration {
 
     /// Whether data may be served now.
     pub(crate) fn may_serve(&self) -> bool {
-        !self.fences_pending.get() && self.serve_until.get().is_some_and(|until| rt::time::now() < until)
+        !self.withdrawn.get()
+            && !self.fences_pending.get()
+            && self.serve_until.get().is_some_and(|until| rt::time::now() < until)
+    }
+
+    /// The cluster has said that it does not want this server: it serves nothing from now on.
+    pub(crate) fn withdraw(&self) {
+        self.withdrawn.set(true);
+    }
+
+    /// Whether the cluster has said that it does not want this server.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.withdrawn.get()
     }
 
     /// Completes once data may be served.
@@ -195,30 +214,35 @@ impl Registrar {
     /// # Errors
     /// [`RegistrationError`] when going on makes no sense.
     pub async fn run(&self) -> Result<(), RegistrationError> {
-        let mut pause = PAUSE_MIN;
-        let mut turn = 0;
+        let mut pause = Pause::new();
+        let (mut turn, mut redirects) = (0, 0);
         let mut hint: Option<Address> = None;
         loop {
             let address =
                 hint.take().unwrap_or_else(|| self.options.mds[turn % self.options.mds.len()].clone());
             match self.register_at(&address).await {
                 Ok((connection, reply)) => {
-                    pause = PAUSE_MIN;
                     tracing::info!("registered as CS#{} with the metadata server at {address}", reply.cs_id);
+                    let since = rt::time::now();
                     let why = self.renew(&connection, &reply).await;
                     tracing::warn!("the registration with {address} ended: {why}");
+                    if since.elapsed() >= STEADY {
+                        (pause, redirects) = (Pause::new(), 0);
+                    } else {
+                        pause.wait().await;
+                    }
                 }
                 Err(Attempt::Fatal(error)) => return Err(error),
                 Err(Attempt::Passing(text, elsewhere)) => {
                     tracing::warn!("registering with {address}: {text}");
                     turn += 1;
                     hint = elsewhere;
-                    if hint.is_none() {
-                        rt::time::sleep(
-                            pause + Duration::from_nanos(rt::random::below(pause.as_nanos() as u64)),
-                        )
-                        .await;
-                        pause = (pause * 2).min(PAUSE_MAX);
+                    // Servers may name each other for as long as they have not agreed on who is master.
+                    if hint.is_some() && redirects < REDIRECTS_MAX {
+                        redirects += 1;
+                    } else {
+                        redirects = 0;
+                        pause.wait().await;
                     }
                 }
             }
@@ -242,9 +266,18 @@ impl Registrar {
         let sent = rt::time::now();
         let reply = match connection.ask(&request, sent + PATIENCE).await {
             Ok(reply) => reply,
-            Err(AskError::Status { status, error }) => return Err(refused(status, &error)),
+            Err(AskError::Status { status, error }) => {
+                let why = refused(status, &error);
+                if matches!(why, Attempt::Fatal(_)) {
+                    registration.withdraw();
+                }
+                return Err(why);
+            }
             Err(error) => return Err(Attempt::Passing(error.to_string(), None)),
         };
+        if reply.stale {
+            registration.withdraw();
+        }
         if reply.more_fences {
             registration.fences_follow(completed);
         }
@@ -355,7 +388,12 @@ impl Registrar {
                     pause = term / 6;
                     self.server.registration().renewed(sent, term);
                 }
-                Err(error) => return error.to_string(),
+                Err(error) => {
+                    if matches!(error, AskError::Status { status: Status::Forbidden, .. }) {
+                        self.server.registration().withdraw();
+                    }
+                    return error.to_string();
+                }
             }
         }
     }
@@ -383,6 +421,21 @@ impl Registrar {
             flags: flags(engine),
             journal_dirty_bytes: engine.journal_used_percent() * engine.superblock().journal_bytes / 100,
         })
+    }
+}
+
+/// Growing pauses between attempts, not in step with those of other servers.
+struct Pause(Duration);
+
+impl Pause {
+    fn new() -> Self {
+        Self(PAUSE_MIN)
+    }
+
+    async fn wait(&mut self) {
+        let drawn = Duration::from_nanos(rt::random::below(self.0.as_nanos() as u64));
+        rt::time::sleep(self.0 + drawn).await;
+        self.0 = (self.0 * 2).min(PAUSE_MAX);
     }
 }
 

@@ -4,6 +4,7 @@ mod basic;
 mod check;
 mod fixtures;
 mod model;
+mod registration;
 mod restarts;
 mod rig;
 mod simulated;

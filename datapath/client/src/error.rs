@@ -12,6 +12,9 @@ pub enum OpenError {
     /// What it answered makes no sense.
     #[error("the metadata server gave an invalid {0}")]
     Answer(&'static str),
+    /// This very session has the file open: the metadata server grants a file to a session once.
+    #[error("the file is open in this process already")]
+    AlreadyOpen,
 }
 
 impl OpenError {

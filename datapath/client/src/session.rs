@@ -5,6 +5,7 @@
 //! over.
 
 use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -56,6 +57,23 @@ pub struct Session {
     wake: Rc<Notify>,
     io: Cell<IoStats>,
     next_request: Cell<u64>,
+    /// Leases that were taken away, by file: the epoch that is gone.
+    revoked: RefCell<BTreeMap<u64, u64>>,
+    /// Files that are open: a second opening would count the same numbers under the same epoch (C11).
+    open_files: RefCell<BTreeSet<u64>>,
+}
+
+/// A file that is open in a session, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    session: Rc<Session>,
+    file_id: u64,
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        self.session.open_files.borrow_mut().remove(&self.file_id);
+    }
 }
 
 impl std::fmt::Debug for Session {
@@ -88,6 +106,8 @@ impl Session {
             wake: Rc::default(),
             io: Cell::new(IoStats::default()),
             next_request: Cell::new(1),
+            revoked: RefCell::default(),
+            open_files: RefCell::default(),
         });
         rt::spawn(keep_alive(Rc::downgrade(&session)));
         Ok(session)
@@ -116,6 +136,17 @@ impl Session {
     #[must_use]
     pub fn master(&self) -> &Rc<Master> {
         &self.master
+    }
+
+    /// Notes that a file is open; `None` if it is already.
+    pub(crate) fn enter(self: &Rc<Self>, file_id: u64) -> Option<OpenFile> {
+        let is_new = self.open_files.borrow_mut().insert(file_id);
+        is_new.then(|| OpenFile { session: Rc::clone(self), file_id })
+    }
+
+    /// Whether the lease of a file at this epoch was taken away, as the last renewal told.
+    pub(crate) fn is_revoked(&self, file_id: u64, epoch: u64) -> bool {
+        self.revoked.borrow().get(&file_id).is_some_and(|gone| epoch <= *gone)
     }
 
     /// Grows whenever the session had to be opened anew.
@@ -171,6 +202,9 @@ impl Session {
                 let term = Duration::from_millis(u64::from(reply.term_ms));
                 self.term.set(term);
                 self.life.set(Life::Until(usable_until(sent, term)));
+                // It is told again until the file is released or opened anew.
+                *self.revoked.borrow_mut() =
+                    reply.revoked.iter().map(|file| (file.file_id, file.epoch)).collect();
                 self.changed.notify_all();
                 Ok(())
             }

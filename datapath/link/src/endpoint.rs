@@ -1,13 +1,15 @@
 //! One end of connections: it connects to others and accepts them.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rt::net::{Address, Listener, Reader, Writer};
-use rt::sync::{OneReceiver, Semaphore, oneshot};
+use rt::sync::{OneReceiver, OneSender, Semaphore, oneshot};
 use rt::time::Instant;
+use rt::{First, first};
 use wire::hello::Role;
 
 use crate::connection::Connection;
@@ -59,7 +61,7 @@ pub struct Options {
     pub queue_bytes: usize,
     /// Most connections that peers may have made.
     pub connections_max: u32,
-    /// Most peers that may be shaking hands; they are not known yet.
+    /// Most peers that may be shaking hands; they are not known yet. When there are more the oldest is dropped.
     pub handshakes_max: u32,
 }
 
@@ -116,7 +118,7 @@ pub(crate) struct Local {
     published: RefCell<Option<Rc<SignedList>>>,
     /// A new certificate is being asked for.
     pub(crate) renewing: Cell<bool>,
-    handshakes: Semaphore,
+    strangers: Rc<Strangers>,
     accepted: Semaphore,
     live: RefCell<Vec<Weak<Shared>>>,
     refusals: LogLimit,
@@ -155,7 +157,7 @@ impl Endpoint {
             guest_places: Semaphore::new(GUESTS_MAX),
             published: RefCell::new(None),
             renewing: Cell::new(false),
-            handshakes: Semaphore::new(options.handshakes_max.into()),
+            strangers: Rc::new(Strangers::new(options.handshakes_max)),
             accepted: Semaphore::new(options.connections_max.into()),
             live: RefCell::default(),
             refusals: LogLimit::default(),
@@ -324,16 +326,13 @@ impl Endpoint {
     }
 
     fn admit(&self, reader: Reader, writer: Writer, address: Address, dispatch: Rc<dyn Dispatch>) {
-        let (Some(handshake), Some(place)) =
-            (self.0.handshakes.try_acquire(1), self.0.accepted.try_acquire(1))
-        else {
+        let Some(place) = self.0.accepted.try_acquire(1) else {
             return self.refuse(&address, &"too many connections");
         };
+        let stranger = Strangers::enter(&self.0.strangers);
         let endpoint = self.clone();
         rt::spawn(async move {
-            let accepted = endpoint.accept(reader, writer, &address, dispatch).await;
-            drop(handshake);
-            match accepted {
+            match endpoint.accept(reader, writer, &address, dispatch, stranger).await {
                 Ok(Accepted::Guest(channel)) => endpoint.receive(*channel).await,
                 Ok(Accepted::Member(connection)) => {
                     let peer = connection.peer();
@@ -353,6 +352,7 @@ impl Endpoint {
         mut writer: Writer,
         address: &Address,
         dispatch: Rc<dyn Dispatch>,
+        mut stranger: Stranger,
     ) -> Result<Accepted, ConnectCause> {
         let within = self.0.options.handshake_timeout;
         let deadline = rt::time::now() + within;
@@ -362,10 +362,13 @@ impl Endpoint {
             (Arc::clone(if open { &configs.host } else { &configs.server }), configs.certificate.clone())
         };
         let secured = handshake::accept(&config, &own, &mut reader, &mut writer);
-        let mut secured = match rt::time::timeout_at(deadline, secured).await {
-            Ok(secured) => secured?,
-            Err(_) => return Err(ConnectCause::Timeout(within)),
+        let mut secured = match first(rt::time::timeout_at(deadline, secured), stranger.shed()).await {
+            First::Left(Ok(secured)) => secured?,
+            First::Left(Err(_)) => return Err(ConnectCause::Timeout(within)),
+            First::Right(()) => return Err(ConnectCause::Shed),
         };
+        // Whoever has shown a certificate of the cluster is none; for guests there are places of their own.
+        drop(stranger);
         let Some(peer) = secured.peer.take() else {
             let channel = Channel::new(address.clone(), reader, writer, secured);
             return Ok(Accepted::Guest(Box::new(channel)));
@@ -411,6 +414,60 @@ impl Endpoint {
 enum Accepted {
     Member(Connection),
     Guest(Box<Channel>),
+}
+
+/// Those who have not shown yet who they are. When there are too many the one that has been there longest goes: a member
+/// is through in milliseconds, whoever hangs is none.
+#[derive(Debug)]
+struct Strangers {
+    max: usize,
+    serial: Cell<u64>,
+    /// By age.
+    inside: RefCell<VecDeque<(u64, OneSender<()>)>>,
+}
+
+impl Strangers {
+    fn new(max: u32) -> Self {
+        Self { max: max.max(1) as usize, serial: Cell::new(0), inside: RefCell::default() }
+    }
+
+    fn enter(all: &Rc<Self>) -> Stranger {
+        let serial = all.serial.get();
+        all.serial.set(serial + 1);
+        let (sender, shed) = oneshot();
+        let mut inside = all.inside.borrow_mut();
+        inside.push_back((serial, sender));
+        let surplus = if inside.len() > all.max { inside.pop_front() } else { None };
+        drop(inside);
+        if let Some((_, oldest)) = surplus {
+            // It may have gone just now.
+            let _gone = oldest.send(());
+        }
+        Stranger { all: Rc::clone(all), serial, shed }
+    }
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Stranger {
+    all: Rc<Strangers>,
+    serial: u64,
+    shed: OneReceiver<()>,
+}
+
+impl Stranger {
+    /// Completes when it has to go.
+    async fn shed(&mut self) {
+        if (&mut self.shed).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.all.inside.borrow_mut().retain(|(serial, _)| *serial != self.serial);
+    }
 }
 
 /// Waits until the greeting is over.

@@ -37,6 +37,14 @@ pub enum Violation {
         /// The request id it names.
         id: u64,
     },
+    /// An answer with more payload than was asked for.
+    #[error("an answer with {bytes} bytes of payload, which is more than was asked for (id {id:#x})")]
+    TooMuch {
+        /// The request id it names.
+        id: u64,
+        /// Its length.
+        bytes: u32,
+    },
     /// Something before HELLO, or a second HELLO.
     #[error("a message out of order (operation {op:#06x})")]
     OutOfOrder {
@@ -195,6 +203,9 @@ pub enum ConnectCause {
     /// It took too long.
     #[error("cannot connect: no answer within {} ms", .0.as_millis())]
     Timeout(Duration),
+    /// The peer had not shown who it is when too many others came.
+    #[error("it had not shown who it is when too many others came")]
+    Shed,
     /// The TLS handshake failed.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rt::net::Address;
 use rt::sync::Notify;
 use rt::time::Instant;
+use rt::{First, first};
 
 use crate::backoff::Backoff;
 use crate::connection::{Connection, read_reply};
@@ -15,7 +16,7 @@ use crate::endpoint::{Endpoint, Expect};
 use crate::error::{AskError, CallError, CloseReason, ConnectError};
 use crate::message::{Call, Reply};
 use crate::service::{Dispatch, Service};
-use crate::signal::{First, Signal, first};
+use crate::signal::Signal;
 
 /// A connection that lived this long was a good one: the next attempts begin with short pauses.
 const GOOD: Duration = Duration::from_secs(1);

@@ -21,10 +21,18 @@ struct Waiter {
     answer: OneSender<Answer>,
 }
 
+/// What the answer to a request must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Expected {
+    /// Code of the operation, which the answer must repeat.
+    pub(crate) op: u16,
+    /// Bytes of payload it may bring at most.
+    pub(crate) payload_max: usize,
+}
+
 /// One request on its way.
 struct Pending {
-    /// Code of the operation, which the answer must repeat.
-    op: u16,
+    expected: Expected,
     /// `None` when nobody waits any more.
     waiter: Option<Waiter>,
     /// Whether the first byte has been handed to TLS: from then on the request cannot be taken back.
@@ -56,13 +64,13 @@ impl PendingTable {
     pub(crate) fn insert(
         &mut self,
         id: u64,
-        op: u16,
+        expected: Expected,
         deadline: Instant,
         window: (Permit, Permit),
     ) -> (u64, OneReceiver<Answer>) {
         let (waiter, answer) = self.waiter(deadline);
         let serial = waiter.serial;
-        let entry = Pending { op, waiter: Some(waiter), sent: false, _window: window };
+        let entry = Pending { expected, waiter: Some(waiter), sent: false, _window: window };
         let before = self.entries.insert(id, entry);
         assert!(before.is_none(), "request id {id:#x} is in use");
         (serial, answer)
@@ -82,7 +90,7 @@ impl PendingTable {
         let (waiter, answer) = self.waiter(deadline);
         let serial = waiter.serial;
         let entry = self.entries.get_mut(&id)?;
-        assert!(entry.op == op && entry.waiter.is_none(), "request id {id:#x} is in use");
+        assert!(entry.expected.op == op && entry.waiter.is_none(), "request id {id:#x} is in use");
         entry.waiter = Some(waiter);
         Some((serial, answer))
     }
@@ -93,16 +101,20 @@ impl PendingTable {
         (Waiter { serial: self.serial, deadline, answer: sender }, answer)
     }
 
+    /// Whether an answer that is wanted may bring a payload of this length.
+    pub(crate) fn allows(&self, id: u64, payload: usize) -> bool {
+        self.entries.get(&id).is_some_and(|entry| payload <= entry.expected.payload_max)
+    }
+
     /// Requests whose answers are out.
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Whether an answer with this id and operation is wanted.
     pub(crate) fn wants(&self, id: u64, op: u16) -> Wanted {
         match self.entries.get(&id) {
-            Some(entry) if entry.sent && entry.op == op => {
+            Some(entry) if entry.sent && entry.expected.op == op => {
                 if entry.waiter.is_some() {
                     Wanted::Yes
                 } else {
@@ -198,7 +210,12 @@ mod tests {
         fn add(&mut self, id: u64, deadline: u64, sent: bool) -> (u64, OneReceiver<Answer>) {
             let permit = || self.window.try_acquire(1).unwrap();
             let window = (permit(), permit());
-            let added = self.table.insert(id, 1, Instant::from_nanos(deadline), window);
+            let added = self.table.insert(
+                id,
+                Expected { op: 1, payload_max: 4 },
+                Instant::from_nanos(deadline),
+                window,
+            );
             if sent {
                 self.table.mark_sent(id);
             }
@@ -263,6 +280,7 @@ mod tests {
         assert_ne!(first, second);
         assert!(!world.table.forget(5, first), "the first caller is history");
         assert_eq!(world.table.wants(5, 1), Wanted::Yes);
+        assert!(world.table.allows(5, 4) && !world.table.allows(5, 5) && !world.table.allows(6, 0));
         world.table.answer(5, reply());
         assert!(matches!(now(answer), Some(Ok(_))));
         assert!(world.table.adopt(5, 1, deadline).is_none());

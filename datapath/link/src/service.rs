@@ -4,6 +4,7 @@ use std::future::Future;
 use std::rc::Rc;
 
 use rt::buf::View;
+use rt::{First, first};
 use wire::{Header, Op, Status};
 
 use crate::connection::Connection;
@@ -32,12 +33,19 @@ impl Notice {
 /// Who answers the requests that come over connections.
 pub trait Service: 'static {
     /// Answers one request. Each runs as a task of its own, to its end, even when the connection dies meanwhile:
-    /// what has been accepted is finished, only nobody is told.
+    /// what has been accepted is finished, only nobody is told. Unless [`Service::may_be_dropped`] says otherwise.
     fn serve(
         self: Rc<Self>,
         connection: Connection,
         request: Request,
     ) -> impl Future<Output = Response> + 'static;
+
+    /// Whether the work on a request may be dropped at any await point once its connection has ended: nobody hears the
+    /// answer, and nothing else may depend on it. By default it may not.
+    fn may_be_dropped(&self, request: &Request) -> bool {
+        let _ = request;
+        false
+    }
 
     /// How many bytes of payload the answer to a request may have. Requests whose answers could not be queued are not
     /// started yet, so that a peer that asks for much and reads nothing costs no memory.
@@ -65,8 +73,18 @@ impl<S: Service> Dispatch for S {
     }
 
     fn start(self: Rc<Self>, connection: Connection, request: Request, ticket: Ticket) {
+        let may_be_dropped = self.may_be_dropped(&request);
+        let shared = Rc::clone(&ticket.shared);
         rt::spawn(async move {
-            let response = self.serve(connection, request).await;
+            let serving = self.serve(connection, request);
+            let response = if may_be_dropped {
+                match first(serving, shared.wait_for_end()).await {
+                    First::Left(response) => response,
+                    First::Right(_) => return,
+                }
+            } else {
+                serving.await
+            };
             ticket.respond(response);
         });
     }

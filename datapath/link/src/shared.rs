@@ -16,6 +16,7 @@ use std::rc::{Rc, Weak};
 use rt::net::Address;
 use rt::sync::{Notify, OneReceiver, OneSender, Permit, Semaphore};
 use rt::time::Instant;
+use rt::{First, first};
 use wire::{Header, Op, Status};
 
 use crate::connection::{Connection, Handle};
@@ -25,10 +26,10 @@ use crate::greeting::PeerInfo;
 use crate::identity::Identity;
 use crate::message::{Body, Call, OWN_IDS, Payload, Reply, Request, Response};
 use crate::outgoing::{OutQueue, Outgoing, Sort};
-use crate::pending::{Answer, PendingTable};
+use crate::pending::{Answer, Expected, PendingTable};
 use crate::revocation::SignedList;
 use crate::service::{Dispatch, Ticket};
-use crate::signal::{First, Signal, first};
+use crate::signal::Signal;
 
 /// Answers to pings that may wait to be sent; nobody needs more than one.
 pub(crate) const PINGS_MAX: usize = 16;
@@ -176,7 +177,10 @@ impl Shared {
 
     /// Queues a frame.
     pub(crate) fn push(&self, header: Header, sort: Sort, body: Body, payload: Payload) {
-        self.queue.borrow_mut().push(Outgoing { header, sort, body, payload });
+        let mut queue = self.queue.borrow_mut();
+        queue.push(Outgoing { header, sort, body, payload });
+        rt::sim::gauge("link.queue-bytes", queue.bytes() as u64);
+        drop(queue);
         self.send.set();
     }
 
@@ -246,7 +250,11 @@ impl Shared {
             Some(window) => window,
             None => self.wait_for_window(bytes, call.deadline).await?,
         };
-        let waiting = self.pending.borrow_mut().insert(header.request_id, header.op, call.deadline, window);
+        let mut pending = self.pending.borrow_mut();
+        let expected = Expected { op: header.op, payload_max: call.reply_bytes };
+        let waiting = pending.insert(header.request_id, expected, call.deadline, window);
+        rt::sim::gauge("link.requests-out", pending.len() as u64);
+        drop(pending);
         self.push(header, Sort::Request { deadline: call.deadline }, call.body, call.payload);
         Ok(waiting)
     }
@@ -328,6 +336,8 @@ impl Shared {
         }
         inbound.requests += 1;
         inbound.bytes = bytes;
+        rt::sim::gauge("link.requests-in", inbound.requests.into());
+        rt::sim::gauge("link.request-bytes-in", bytes);
         Ok(())
     }
 

@@ -1,8 +1,7 @@
-//! Waking the one task that does a job, and waiting for the first of two events.
+//! Waking the one task that does a job.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
 /// Tells one task that there is something to do. Costs nothing to set while it is set.
@@ -34,27 +33,11 @@ impl Signal {
     }
 }
 
-/// Which of two futures was ready first.
-pub(crate) enum First<A, B> {
-    Left(A),
-    Right(B),
-}
-
-/// Waits for the first of two futures and drops the other; the left one wins a draw.
-pub(crate) async fn first<A: Future, B: Future>(left: A, right: B) -> First<A::Output, B::Output> {
-    let (mut left, mut right) = (pin!(left), pin!(right));
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = left.as_mut().poll(cx) {
-            return Poll::Ready(First::Left(output));
-        }
-        right.as_mut().poll(cx).map(First::Right)
-    })
-    .await
-}
-
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
+
+    use rt::{First, first};
 
     use super::*;
     use crate::testing::run;

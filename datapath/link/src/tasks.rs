@@ -6,6 +6,7 @@ use std::time::Duration;
 use rt::buf::Buf;
 use rt::net::{Reader, Writer};
 use rt::time::Instant;
+use rt::{First, first};
 use wire::{Header, Kind, Op, Status};
 
 use crate::error::{CloseReason, Violation};
@@ -17,7 +18,6 @@ use crate::pending::Wanted;
 use crate::renewal;
 use crate::service::Notice;
 use crate::shared::{PINGS_MAX, Phase, Shared};
-use crate::signal::{First, first};
 use crate::tls::record::{self, ALERT, HEADER, KEY_UPDATE, Opened, Opener, RecordError, Sealer};
 
 /// Requests whose deadlines pass within this time of each other are ended together.
@@ -159,6 +159,10 @@ impl Arrivals<'_> {
     fn admit_answer(&self, header: &Header) -> Result<Verdict, CloseReason> {
         let mut pending = self.shared.pending();
         match pending.wants(header.request_id, header.op) {
+            // Before memory is spent on it.
+            Wanted::Yes if !pending.allows(header.request_id, header.payload_len as usize) => {
+                Err(Violation::TooMuch { id: header.request_id, bytes: header.payload_len }.into())
+            }
             Wanted::Yes => Ok(Verdict::Keep),
             Wanted::NoLonger => {
                 // At once: whoever repeats the request from now on needs another answer.
@@ -493,7 +497,9 @@ mod tests {
             let payload = View::copy_of(&[0; 4096]);
             for _ in 0..2000 {
                 let deadline = rt::time::now() + Duration::from_secs(10);
-                let call = Call::new(Op::Write, vec![], deadline).with_payload(payload.clone());
+                let call = Call::new(Op::Write, vec![], deadline)
+                    .with_payload(payload.clone())
+                    .expecting(payload.len());
                 let mut call = std::pin::pin!(connection.call(call));
                 std::future::poll_fn(|cx| {
                     assert!(call.as_mut().poll(cx).is_pending());

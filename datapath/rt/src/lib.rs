@@ -27,6 +27,7 @@ pub mod launch;
 pub mod mailbox;
 pub mod net;
 pub mod node;
+mod race;
 pub mod random;
 pub mod signal;
 pub mod sim;
@@ -38,4 +39,5 @@ mod timers;
 mod uring;
 
 pub use launch::{Executor, ExecutorOptions, StartError};
+pub use race::{First, first};
 pub use task::{JoinError, JoinHandle, spawn, yield_now};

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -208,10 +209,22 @@ impl Tasks {
         victims.len()
     }
 
-    /// Forgets every task without dropping it: after a panic no further code of theirs may run.
-    pub(crate) fn leak(&self) {
-        if let Ok(mut slots) = self.slots.try_borrow_mut() {
-            std::mem::forget(std::mem::take(&mut *slots));
+    /// Drops every task after one of them panicked. What they share may be in disorder, so a destructor that panics
+    /// in turn takes along no more than its own task.
+    pub(crate) fn clear_after_panic(&self) {
+        loop {
+            let slots = std::mem::take(&mut *self.slots.borrow_mut());
+            self.vacant.borrow_mut().clear();
+            self.ready.borrow_mut().clear();
+            self.count.set(0);
+            if slots.is_empty() {
+                return;
+            }
+            // Destructors may spawn; hence the loop.
+            for slot in slots {
+                let dropped = std::panic::catch_unwind(AssertUnwindSafe(move || drop(slot)));
+                drop(dropped);
+            }
         }
     }
 

@@ -118,6 +118,13 @@ mod tests {
     }
 
     #[test]
+    fn the_first_file_is_read_and_written_as_it_was() {
+        let frozen = include_str!("../../fixtures/v1/mds.conf");
+        assert_eq!(Settings::parse(frozen), Ok(settings()));
+        assert_eq!(settings().to_text(), frozen);
+    }
+
+    #[test]
     fn settings_survive_their_file() {
         assert_eq!(Settings::parse(&settings().to_text()), Ok(settings()));
         let more = format!("\n{}later version\n", settings().to_text());

@@ -698,6 +698,7 @@ fn group_end(items: &[Item], max: usize) -> usize {
 }
 
 async fn make_spare(shared: Weak<Shared>, number: u64) {
+    let mut was_full = false;
     loop {
         let Some(log) = shared.upgrade().filter(|log| !log.closing.get()) else { return };
         let dir = Rc::clone(&log.dir);
@@ -716,10 +717,20 @@ async fn make_spare(shared: Weak<Shared>, number: u64) {
         };
         *log.spare.borrow_mut() = spare;
         log.spare_changed.notify_all();
+        let dir = log.dir.path().display().to_string();
         drop(log);
+        match (full, was_full) {
+            (true, false) => tracing::error!(
+                "no room in {dir} for the next segment of the metadata log ({size} bytes): when the present one is \
+                 half full changes are refused; free some space"
+            ),
+            (false, true) => tracing::info!("there is room in {dir} for the metadata log again"),
+            _ => {}
+        }
         if !full {
             return;
         }
+        was_full = true;
         rt::time::sleep(FULL_RETRY).await;
     }
 }

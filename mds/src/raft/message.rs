@@ -226,10 +226,14 @@ pub(super) fn encode_append(request: AppendEntriesRequest<Types>) -> Vec<u8> {
 pub(super) fn decode_append(bytes: &[u8]) -> Result<AppendEntriesRequest<Types>, MessageError> {
     let message = PbAppend::decode(bytes)?;
     let entries: Vec<config::Entry> = message.entries.into_iter().map(entry_of).collect::<Result<_, _>>()?;
-    let first = message.previous.map_or(0, |previous| previous.index.saturating_add(1));
     // The consensus library relies on it.
-    if !entries.iter().zip(first..).all(|(entry, index)| entry.log_id.index == index) {
-        return Err(MessageError::Order);
+    let mut last = message.previous.map(|previous| previous.index);
+    for entry in &entries {
+        let next = last.map_or(Some(0), |last| last.checked_add(1));
+        if next != Some(entry.log_id.index) {
+            return Err(MessageError::Order);
+        }
+        last = next;
     }
     Ok(AppendEntriesRequest {
         vote: vote_of(message.vote)?,
@@ -330,9 +334,37 @@ pub(super) fn decode_snapshot_answer(bytes: &[u8]) -> Result<RaftVote, MessageEr
     vote_of(PbSnapshotAnswer::decode(bytes)?.vote)
 }
 
+/// One message of each kind, as bytes.
+#[cfg(test)]
+pub(super) fn samples() -> Vec<Vec<u8>> {
+    tests::samples()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    pub(super) fn samples() -> Vec<Vec<u8>> {
+        let vote = RaftVote::new(7, 1);
+        vec![
+            encode_append(request()),
+            encode_append_answer(&AppendEntriesResponse::PartialSuccess(Some(id(9)))),
+            encode_append_answer(&AppendEntriesResponse::HigherVote(vote)),
+            encode_vote(&VoteRequest::new(vote, Some(id(2)))),
+            encode_vote_answer(&VoteResponse::new(vote, Some(id(2)), true)),
+            encode_snapshot_part(&part(), b"state"),
+            encode_snapshot_answer(&vote),
+        ]
+    }
+
+    fn part() -> SnapshotPart {
+        let meta = RaftSnapshotMeta {
+            last_log_id: Some(id(40)),
+            last_membership: config::stored_membership(None, Membership::founder(1, "a:1")),
+            snapshot_id: "s".to_owned(),
+        };
+        SnapshotPart { vote: RaftVote::new_committed(4, 2), meta, commands: 33, offset: 7, done: true }
+    }
 
     fn id(index: u64) -> RaftLogId {
         config::log_id(LogId { term: 4, node: 2, index })
@@ -397,15 +429,8 @@ mod tests {
 
     #[test]
     fn parts_of_snapshots_come_back() {
-        let meta = RaftSnapshotMeta {
-            last_log_id: Some(id(40)),
-            last_membership: config::stored_membership(None, Membership::founder(1, "a:1")),
-            snapshot_id: "s".to_owned(),
-        };
-        let part =
-            SnapshotPart { vote: RaftVote::new_committed(4, 2), meta, commands: 33, offset: 7, done: true };
-        let bytes = encode_snapshot_part(&part, b"state");
-        assert_eq!(decode_snapshot_part(&bytes), Ok((part, b"state".to_vec())));
+        let bytes = encode_snapshot_part(&part(), b"state");
+        assert_eq!(decode_snapshot_part(&bytes), Ok((part(), b"state".to_vec())));
         assert_eq!(
             decode_snapshot_answer(&encode_snapshot_answer(&RaftVote::new(2, 1))),
             Ok(RaftVote::new(2, 1))

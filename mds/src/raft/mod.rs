@@ -23,6 +23,7 @@ mod compact;
 mod config;
 mod core;
 mod error;
+pub mod fuzz;
 mod machine;
 mod message;
 mod metrics;
@@ -174,13 +175,23 @@ impl<M: Machine> Consensus<M> {
     /// [`ProposeError`]; after some of them the command may be carried out all the same.
     pub async fn propose(&self, command: Vec<u8>) -> Result<M::Response, ProposeError> {
         let core = &self.inner.core;
+        if matches!(core.roles.get(), Role::Leader { .. }) && core.log.is_full() {
+            return Err(ProposeError::Full { dir: core.log.directory().path().to_owned() });
+        }
+        self.propose_vital(command).await
+    }
+
+    /// As [`Consensus::propose`], and on a full disk too: for the few short commands without which nothing can be served,
+    /// not even what changes nothing. They use what the log keeps free for votes and the like.
+    ///
+    /// # Errors
+    /// [`ProposeError`], but not [`ProposeError::Full`].
+    pub async fn propose_vital(&self, command: Vec<u8>) -> Result<M::Response, ProposeError> {
+        let core = &self.inner.core;
         if let Some(failure) = core.failure() {
             return Err(failure.into());
         }
         match core.roles.get() {
-            Role::Leader { .. } if core.log.is_full() => {
-                return Err(ProposeError::Full { dir: core.log.directory().path().to_owned() });
-            }
             Role::Leader { .. } => {}
             Role::Follower { leader, .. } => return Err(ProposeError::NotLeader { leader }),
             Role::Stopped => return Err(ProposeError::Stopped),

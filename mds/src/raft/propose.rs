@@ -76,6 +76,7 @@ impl<M: Machine> Work<M> {
     async fn run(mut self) {
         while let Some(batch) = self.gather().await {
             let began = rt::time::now();
+            rt::sim::gauge("mds.batch", batch.len() as u64);
             let commands = Batch::of(batch.iter().map(|proposal| &proposal.command[..]));
             match self.raft.client_write(commands).await {
                 Ok(written) => {

@@ -64,6 +64,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_first_file_is_read_and_written_as_it_was() {
+        let frozen = include_str!("../../fixtures/v1/mds.reign");
+        let reign = Reign { directory: *b"\x00\x01456789abcdefgh", term: 7 };
+        assert_eq!(parse(frozen), Some(reign));
+        assert_eq!(to_text(reign), frozen);
+    }
+
+    #[test]
     fn a_reign_survives_its_file_and_nothing_else_is_taken_for_one() {
         let reign = Reign { directory: *b"\x00\x01456789abcdefgh", term: 7 };
         let text = to_text(reign);

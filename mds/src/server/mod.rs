@@ -12,7 +12,7 @@
 //! | [`sessions`], [`names`], [`leases`], [`chunks`], [`chunk_servers`], [`monitoring`] | requests, one group each |
 //! | [`guests`], [`nodes`] | passwords, nodes and their certificates |
 //! | [`orders`], [`creations`] | what chunk servers are told |
-//! | [`waiting`], [`race`], [`rates`], [`shown`], [`attributes`] | small helpers of these |
+//! | [`waiting`], [`rates`], [`shown`], [`attributes`] | small helpers of these |
 //!
 //! **Invariant:** no answer goes out before what it says is committed; no term is renewed without knowing to be the master.
 //! **Invariant:** time that decides anything is counted in memory on the clock that runs during suspend; the wall clock only
@@ -33,7 +33,6 @@ mod monitoring;
 mod names;
 mod nodes;
 mod orders;
-mod race;
 mod rates;
 mod reign;
 mod service;
@@ -70,8 +69,6 @@ use reign::Reign;
 pub const FIRST_MDS_ID: u64 = 1;
 /// Requests that may be under way, over all connections; renewals do not count.
 const REQUESTS_MAX: u64 = 8192;
-/// Pause before a new master tries again to write its first entry to a full disk.
-const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the process uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -253,6 +250,7 @@ impl Server {
     }
 
     fn admit(&self) -> Result<Permit, Failure> {
+        rt::sim::gauge("mds.requests", REQUESTS_MAX - self.requests.available());
         self.requests.try_acquire(1).ok_or_else(|| Failure::busy("too many requests are under way"))
     }
 
@@ -286,24 +284,16 @@ impl Server {
     }
 
     async fn begin_reign(&self, metadata: &Metadata, served: &Rc<Served>, options: &Rc<ServerOptions>) {
-        loop {
-            let begun =
-                Reign::begin(self.consensus.clone(), metadata.clone(), Rc::clone(served), Rc::clone(options))
-                    .await;
-            match begun {
-                Ok(reign) => {
-                    self.reign.replace(Some(reign));
-                    return self.changed.notify_all();
-                }
-                Err(error @ ProposeError::Full { .. }) => {
-                    tracing::error!("{error}");
-                    rt::time::sleep(FULL_PAUSE).await;
-                }
-                // The next role says how it goes on.
-                Err(error) => {
-                    tracing::warn!("this metadata server does not become the master: {error}");
-                    return metadata.collect(false);
-                }
+        let (consensus, metadata_too) = (self.consensus.clone(), metadata.clone());
+        match Reign::begin(consensus, metadata_too, Rc::clone(served), Rc::clone(options)).await {
+            Ok(reign) => {
+                self.reign.replace(Some(reign));
+                self.changed.notify_all();
+            }
+            // The next role says how it goes on.
+            Err(error) => {
+                tracing::warn!("this metadata server does not become the master: {error}");
+                metadata.collect(false);
             }
         }
     }

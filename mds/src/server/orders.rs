@@ -12,10 +12,10 @@ use std::time::Duration;
 use link::{AskError, CallError, Connection};
 use rt::sync::Notify;
 use rt::time::Instant;
+use rt::{First, first};
 use wire::Status;
 use wire::cs::{CreateChunks, CreateItem, DeleteChunks, DeleteItem, Fence, FenceItem, ItemResult};
 
-use super::race::{First, first};
 use super::reign::Reign;
 use crate::state::command::{ChunkCreated, ChunksPurged, CommandOp, FenceRecord, FencesRecorded};
 use crate::state::{ChunkId, CsId, Effect, Epoch, FileId, NewChunk, Version};

@@ -84,7 +84,8 @@ impl Reign {
         });
         let mds_id = u32::try_from(reign.served.mds_id).unwrap_or(u32::MAX);
         let elected = LeaderElected { mds_id, address: reign.served.address.to_string() };
-        reign.propose(None, CommandOp::LeaderElected(elected)).await?.ok();
+        let command = Command::internal(rt::time::wall_clock_ms(), CommandOp::LeaderElected(elected));
+        reign.consensus.propose_vital(command.encode_log()).await?.ok();
         reign.restart_terms();
         reign.resume();
         let tasks = [
@@ -283,6 +284,14 @@ impl Reign {
                 self.terms_changed.notify_all();
             }
             Effect::UnwatchClient { client } => self.sessions.borrow_mut().forget(client),
+            Effect::LeaseKept { client, file } => {
+                let session = self.read(|state| state.client(client).map_or(0, |client| client.session));
+                let mut sessions = self.sessions.borrow_mut();
+                if !sessions.kept.knows(file, session) {
+                    sessions.kept.begin(file, session, now + self.lease_term());
+                    self.terms_changed.notify_all();
+                }
+            }
             Effect::LeaseLost { client, file, epoch } => {
                 self.sessions.borrow_mut().note_lost(client, file, epoch)
             }

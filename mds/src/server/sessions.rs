@@ -40,6 +40,8 @@ struct Memory {
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     pub(super) watch: Watch<ClientId>,
+    /// Files that are kept for a client that does not hold them, by the session that has the time.
+    pub(super) kept: Watch<FileId>,
     memory: BTreeMap<ClientId, Memory>,
     /// I/O of all clients since the reign began.
     total: IoStats,

@@ -6,8 +6,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::reign::Reign;
-use crate::state::command::{CommandOp, CsLapsed, CsState, CsStateChanged, ExpireSession, PurgeChunks};
-use crate::state::{ClientId, CsId, Parameter};
+use crate::state::command::{
+    CommandOp, CsLapsed, CsState, CsStateChanged, EndReservation, ExpireSession, PurgeChunks,
+};
+use crate::state::{ClientId, CsId, FileId, Parameter};
 
 /// A timer that is this late tells that the process was stopped, and nobody could renew.
 const LATE: Duration = Duration::from_secs(1);
@@ -32,7 +34,9 @@ impl Reign {
             let late = planned.filter(|_| waited).map_or(Duration::ZERO, |at| at.elapsed());
             if late > LATE {
                 tracing::warn!("stopped for {} ms: all terms are longer by as much", late.as_millis());
-                self.sessions.borrow_mut().watch.delay(late);
+                let mut sessions = self.sessions.borrow_mut();
+                sessions.watch.delay(late);
+                sessions.kept.delay(late);
                 let mut servers = self.servers.borrow_mut();
                 servers.watch.delay(late);
                 servers.offline.delay(late);
@@ -43,19 +47,27 @@ impl Reign {
 
     fn next_end(&self) -> Option<rt::time::Instant> {
         let servers = self.servers.borrow();
-        let next = [self.sessions.borrow().watch.next(), servers.watch.next(), servers.offline.next()];
+        let sessions = self.sessions.borrow();
+        let next =
+            [sessions.watch.next(), sessions.kept.next(), servers.watch.next(), servers.offline.next()];
         next.into_iter().flatten().min()
     }
 
     fn end_terms(self: &Rc<Self>) {
         let now = rt::time::now();
-        let sessions = self.sessions.borrow_mut().watch.fire(now);
+        let (sessions, kept) = {
+            let mut sessions = self.sessions.borrow_mut();
+            (sessions.watch.fire(now), sessions.kept.fire(now))
+        };
         let (lapsed, offline) = {
             let mut servers = self.servers.borrow_mut();
             (servers.watch.fire(now), servers.offline.fire(now))
         };
         for (client, session) in sessions {
             rt::spawn(Rc::clone(self).expire(client, session));
+        }
+        for (file, session) in kept {
+            rt::spawn(Rc::clone(self).keep_no_more(file, session));
         }
         for (cs, session) in lapsed {
             rt::spawn(Rc::clone(self).lapse(cs, session));
@@ -71,6 +83,31 @@ impl Reign {
             // A refusal says that the session was closed or opened anew meanwhile.
             tracing::info!("the session of {client} is over: {answer:?}");
             self.sessions.borrow_mut().watch.end_this(client, session);
+        }
+    }
+
+    /// A file was kept for a client for a whole term. If the client's daemon was restarted once more meanwhile, the new
+    /// one has a term of its own.
+    async fn keep_no_more(self: Rc<Self>, file: FileId, session: u64) {
+        self.sessions.borrow_mut().kept.end_this(file, session);
+        let owner = self.read(|state| {
+            let client = state.tree().file(file).ok()?.lease().reserved_for()?;
+            let live = state.client(client).filter(|client| client.is_live());
+            Some((client, live.map_or(session, |client| client.session)))
+        });
+        let Some((client, present)) = owner else { return };
+        if present != session {
+            let until = rt::time::now() + self.lease_term();
+            self.sessions.borrow_mut().kept.begin(file, present, until);
+            self.terms_changed.notify_all();
+            return;
+        }
+        let op = CommandOp::EndReservation(EndReservation { file: file.raw(), client: client.0, session });
+        if let Some(Ok(_)) = self.insist(op).await {
+            tracing::info!(
+                "file {:#x} was kept for {client}, which has not opened it: it is free",
+                file.raw()
+            );
         }
     }
 

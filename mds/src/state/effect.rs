@@ -60,6 +60,13 @@ pub enum Effect {
         /// The client.
         client: ClientId,
     },
+    /// Time how long this file is kept for a client that does not hold it: a full term.
+    LeaseKept {
+        /// The client.
+        client: ClientId,
+        /// The file.
+        file: FileId,
+    },
     /// Tell a client that it no longer holds a lease. Not part of the pending work: C2 protects without it.
     LeaseLost {
         /// The client.
@@ -114,7 +121,8 @@ impl Effect {
             | Self::Fence { .. }
             | Self::DeleteChunks { .. }
             | Self::WatchClient { .. }
-            | Self::WatchCs { .. } => true,
+            | Self::WatchCs { .. }
+            | Self::LeaseKept { .. } => true,
             Self::UnwatchClient { .. }
             | Self::LeaseLost { .. }
             | Self::LeaseFree { .. }

@@ -258,6 +258,12 @@ impl State {
                 return Err(V::FenceOnLapsed { file: id, cs: *cs });
             }
         }
+        let kept = self.tree.files().filter(|(_, file)| file.lease.reserved_for().is_some());
+        if let Some(id) =
+            kept.map(|(id, _)| id).collect::<BTreeSet<_>>().symmetric_difference(&self.kept).next()
+        {
+            return Err(V::Lease { file: *id, what: "kept for somebody and not listed, or the reverse" });
+        }
         if let Some(gone) = self.fencing.iter().find(|id| self.tree.file(**id).is_err()) {
             return Err(V::FencingList { file: *gone });
         }

@@ -112,6 +112,8 @@ pub struct State {
     creating: BTreeMap<ChunkId, (FileId, u32)>,
     /// Files whose lease is in [`lease::Phase::Fencing`].
     fencing: BTreeSet<FileId>,
+    /// Files that are kept for a client that does not hold them.
+    kept: BTreeSet<FileId>,
     events: EventLog,
     window: Window,
     /// As last reported by an event.

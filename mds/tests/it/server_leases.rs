@@ -156,6 +156,46 @@ fn c1_a_restarted_daemon_takes_its_own_lease_over_at_once() {
 }
 
 #[test]
+fn c1_what_is_kept_for_a_restarted_client_is_kept_for_one_term() {
+    test(async {
+        let world = World::start(500, 60_000).await;
+        let one = world.client(1).await;
+        file(&one.connection, "/f", 1).await;
+        one.open("/f", OpenMode::Write).await.expect("open");
+        let restarted = world.connect(wire::hello::Role::Client).await;
+        let begun = rt::time::now();
+        let reply = open_session(&restarted, 1, Some(one.session.clone())).await.expect("taken over");
+        let new = super::server_world::Client { connection: restarted, session: reply.session, term_ms: 0 };
+        let two = world.client(2).await;
+        // The new process lives and renews, but never opens the file.
+        let granted = loop {
+            new.renew().await.expect("its session is live all the time");
+            two.renew().await.expect("so is that of the other");
+            match two.open("/f", OpenMode::Write).await {
+                Ok(granted) => break granted,
+                Err(error) => assert_eq!(refused::<()>(Err(error)).0, Status::LeaseHeld),
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "kept for ever");
+            pause(20).await;
+        };
+        assert!(begun.elapsed() >= Duration::from_millis(500), "a whole term: {:?}", begun.elapsed());
+        assert!(granted.epoch > 0);
+        // Whoever opens in time is not disturbed by the end of the time.
+        two.release(&granted, true).await.expect("released");
+        new.open("/f", OpenMode::Write).await.expect("open");
+        let reply = open_session(&new.connection, 1, Some(new.session.clone())).await.expect("again");
+        let third = super::server_world::Client { session: reply.session, ..new };
+        let mine = third.open("/f", OpenMode::Write).await.expect("in time");
+        for _ in 0..4 {
+            pause(200).await;
+            third.renew().await.expect("renewed");
+        }
+        third.release(&mine, true).await.expect("held until now");
+        world.stop().await;
+    });
+}
+
+#[test]
 fn c10_a_holder_opens_its_file_again_at_a_higher_epoch() {
     test(async {
         let world = World::calm().await;

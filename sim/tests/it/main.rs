@@ -1,5 +1,7 @@
 //! The simulator finds what it is there to find, and finds it again.
 
+mod memory;
+
 use sim::run::{RunOptions, run};
 
 /// Seeds within which a deliberate bug must be found.

@@ -19,6 +19,10 @@ pub(crate) struct Chunk {
     pub(crate) members: Vec<Rc<Server>>,
     /// The members agree: nothing of an earlier epoch is in doubt (C5).
     pub(crate) settled: Cell<bool>,
+    /// It was settled under this very epoch.
+    pub(crate) settled_here: Cell<bool>,
+    /// Fewer members than the file wants for a write (C3).
+    pub(crate) blocked: bool,
     pub(crate) settling: Semaphore,
     /// Where reads go first.
     pub(crate) preferred: Cell<usize>,
@@ -175,6 +179,8 @@ impl Lease {
             version: map.version,
             members,
             settled: Cell::new(!map.needs_reconcile),
+            settled_here: Cell::new(false),
+            blocked: map.blocked,
             settling: Semaphore::new(1),
             preferred: Cell::new(preferred),
         }

@@ -13,20 +13,36 @@ use crate::error::VolumeError;
 /// Maps asked for at once.
 const MAPS_AT_ONCE: u64 = 64;
 
+/// What a chunk is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// To read what it holds.
+    Read,
+    /// To make some of it zero.
+    Zero,
+    /// To write data: it is allocated if it must be.
+    Data,
+}
+
 impl Inner {
     /// The chunk with this index, settled and ready; `None` when it was never allocated and need not be.
     pub(crate) async fn chunk(
         &self,
         lease: &Rc<Lease>,
         index: u64,
-        allocate: bool,
+        need: Need,
     ) -> Result<Option<Rc<Chunk>>, Stop> {
+        let allocate = need == Need::Data;
+        // With too few members nothing is written, nor taken for settled; what is settled may be read (C3).
+        let must_wait = |chunk: &Chunk| {
+            chunk.members.is_empty() || chunk.blocked && (need != Need::Read || !chunk.settled.get())
+        };
         loop {
             let known = lease.chunks.borrow().get(&index).cloned();
             match known {
-                Some(Some(chunk)) if chunk.members.is_empty() => {
-                    // Nobody to write to and nobody to read from: wait for the metadata server to name somebody. A
-                    // write that nobody has must never count as one that everybody has (C3).
+                Some(Some(chunk)) if must_wait(&chunk) => {
+                    // Wait for the metadata server to name others. A write that nobody has must never count as one
+                    // that everybody has.
                     self.forget_chunk(lease, &chunk);
                     rt::time::sleep(BUSY_PAUSE * 4).await;
                     if lease.is_broken() {
@@ -47,16 +63,17 @@ impl Inner {
 
     /// Asks for maps from `index` on, or has the chunk allocated.
     async fn fetch(&self, lease: &Rc<Lease>, index: u64, allocate: bool) -> Result<(), Stop> {
-        let _one_at_a_time = lease.mapping.acquire(1).await;
-        let known = lease.chunks.borrow().get(&index).map(Option::is_some);
-        if known == Some(true) || (known == Some(false) && !allocate) {
-            return Ok(());
-        }
         let chunks = self.size.get().div_ceil(self.chunk_size);
         let request_id = self.session.request_id();
         loop {
+            // For one attempt at a time: whoever waits for space keeps nobody from asking for other maps.
+            let one_at_a_time = lease.mapping.acquire(1).await;
             if lease.is_broken() {
                 return Err(Stop::Broken);
+            }
+            let known = lease.chunks.borrow().get(&index).map(Option::is_some);
+            if known == Some(true) || (known == Some(false) && !allocate) {
+                return Ok(());
             }
             let deadline = rt::time::now() + ASK;
             let master = self.session.master();
@@ -84,6 +101,7 @@ impl Inner {
                 Err(AskError::Status { status, error }) => self.map_refused(lease, status, &error.message)?,
                 Err(error) => tracing::warn!("asking for the map of file {}: {error}", self.file_id),
             }
+            drop(one_at_a_time);
             rt::time::sleep(BUSY_PAUSE).await;
         }
     }

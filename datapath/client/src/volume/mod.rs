@@ -27,7 +27,7 @@ use wire::{Action, Status};
 
 use crate::error::{OpenError, VolumeError};
 use crate::servers::Servers;
-use crate::session::Session;
+use crate::session::{OpenFile, Session};
 use lease::{Chunk, Lease};
 
 pub use settle::Comparison;
@@ -113,6 +113,10 @@ struct Inner {
     state_changed: Notify,
     lost: RefCell<Option<VolumeError>>,
     writes_lost: Cell<bool>,
+    /// The metadata server has been told of it.
+    loss_told: Cell<bool>,
+    /// Nobody else in this session has the file open, until it is closed or lost.
+    open: RefCell<Option<OpenFile>>,
     ranges: RangeLock,
     budget: Semaphore,
 }
@@ -150,6 +154,7 @@ impl Volume {
         if reply.chunk_size == 0 || !reply.chunk_size.is_multiple_of(BLOCK) {
             return Err(OpenError::Answer("chunk size"));
         }
+        let Some(open) = session.enter(reply.file_id) else { return Err(OpenError::AlreadyOpen) };
         let lease = Rc::new(Lease::new(reply.epoch, generation, reply.needs_reconcile));
         let chunks = reply.size.div_ceil(reply.chunk_size);
         let asked = if reply.map.next_index == 0 { chunks } else { reply.map.next_index };
@@ -167,6 +172,8 @@ impl Volume {
             state_changed: Notify::new(),
             lost: RefCell::new(None),
             writes_lost: Cell::new(false),
+            loss_told: Cell::new(false),
+            open: RefCell::new(Some(open)),
             ranges: RangeLock::new(),
             budget: Semaphore::new(BUDGET_BYTES),
         });
@@ -220,6 +227,8 @@ impl Volume {
         }
         let lease = Rc::clone(&inner.lease.borrow());
         inner.set_state(VolumeState::Closed);
+        // Whatever is under way still is answered no more.
+        lease.break_off();
         let request = Release {
             session: inner.session.key(),
             file_id: inner.file_id,
@@ -232,6 +241,7 @@ impl Volume {
                 inner.file_id
             );
         }
+        inner.open.borrow_mut().take();
         flushed
     }
 
@@ -269,6 +279,7 @@ impl Inner {
         tracing::error!("file {}: {error}", self.file_id);
         *self.lost.borrow_mut() = Some(error);
         self.lease.borrow().break_off();
+        self.open.borrow_mut().take();
         self.set_state(VolumeState::Lost);
     }
 
@@ -282,7 +293,8 @@ impl Inner {
                     if self.session.valid().await.is_err() {
                         return Err(VolumeError::LeaseLost("the session has ended".into()));
                     }
-                    let current = lease.session_generation == self.session.generation();
+                    let current = lease.session_generation == self.session.generation()
+                        && !self.session.is_revoked(self.file_id, lease.epoch);
                     if current && !lease.is_broken() {
                         return Ok(lease);
                     }
@@ -304,7 +316,9 @@ impl Inner {
     async fn may_acknowledge(&self, lease: &Lease) -> Result<(), Stop> {
         // A session that was opened anew says nothing of what was granted under the one before.
         let is_of_session = || {
-            lease.session_generation == self.session.generation() || rt::sim::planted("generation-ignored")
+            let is_current = lease.session_generation == self.session.generation()
+                && !self.session.is_revoked(self.file_id, lease.epoch);
+            is_current || rt::sim::planted("generation-ignored")
         };
         if self.session.is_valid() && !lease.is_broken() && is_of_session() {
             return Ok(());
@@ -358,11 +372,10 @@ impl Inner {
     }
 
     /// If every member of a chunk with acknowledged, unstable writes has rebooted, they may be lost, and flushes say so
-    /// (C4). Whatever a member still has is found again when the chunk is settled. Tells whether that is
-    /// new.
+    /// (C4). Whatever a member still has is found again when the chunk is settled. Tells whether the
+    /// metadata server has to hear of it.
     fn note_lost_writes(&self, lease: &Lease, chunk: &Chunk) -> bool {
-        let is_new = lease.lost_all(chunk) && !self.writes_lost.replace(true);
-        if is_new {
+        if lease.lost_all(chunk) && !self.writes_lost.replace(true) {
             tracing::error!(
                 "file {}: all replicas of chunk {} restarted with unflushed writes; flushes fail until the volume is \
                  opened again",
@@ -370,7 +383,7 @@ impl Inner {
                 chunk.index
             );
         }
-        is_new
+        self.writes_lost.get() && !self.loss_told.get()
     }
 }
 
@@ -386,7 +399,7 @@ fn is_passing(status: Status) -> bool {
 async fn keep_lease(inner: std::rc::Weak<Inner>) {
     // An epoch that breaks as soon as it is granted is followed by pauses that grow.
     let mut pause = BUSY_PAUSE;
-    let mut granted = None;
+    let mut granted: Option<Instant> = None;
     loop {
         let Some(strong) = inner.upgrade() else { return };
         let lease = Rc::clone(&strong.lease.borrow());
@@ -395,12 +408,17 @@ async fn keep_lease(inner: std::rc::Weak<Inner>) {
             VolumeState::Active | VolumeState::Reopening => {}
         }
         if lease.is_broken() {
-            if granted.take().is_some_and(|at: Instant| rt::time::now() < at + REOPEN_PAUSE_MAX) {
-                strong.set_state(VolumeState::Reopening);
-                drop(strong);
-                rt::time::sleep(pause).await;
-                pause = (pause * 2).min(REOPEN_PAUSE_MAX);
-                continue;
+            match granted.take() {
+                Some(at) if rt::time::now() < at + REOPEN_PAUSE_MAX => {
+                    strong.set_state(VolumeState::Reopening);
+                    drop(strong);
+                    rt::time::sleep(pause).await;
+                    pause = (pause * 2).min(REOPEN_PAUSE_MAX);
+                    continue;
+                }
+                Some(_) => pause = BUSY_PAUSE,
+                // The pause has just been made, or it is the first time.
+                None => {}
             }
             strong.reopen(&lease).await;
             granted = Some(rt::time::now());

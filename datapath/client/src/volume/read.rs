@@ -11,6 +11,7 @@ use wire::{Action, Op};
 
 use super::call::{Attempt, Message, Refused, all};
 use super::lease::{Chunk, Lease};
+use super::map::Need;
 use super::{ATTEMPT, BLOCK, BUSY_PAUSE, Inner, PART_MAX, Run, Stop, Volume};
 use crate::error::VolumeError;
 use crate::servers::Server;
@@ -138,7 +139,11 @@ impl Volume {
             let part = (inner.chunk_size - from).min(end.next_multiple_of(BLOCK) - at);
             let found = loop {
                 let lease = inner.usable_lease().await?;
-                match inner.status_of(&lease, index, from as u32, part as u32).await {
+                let outcome = async {
+                    let found = inner.status_of(&lease, index, from as u32, part as u32).await?;
+                    inner.may_acknowledge(&lease).await.map(|()| found)
+                };
+                match outcome.await {
                     Ok(found) => break found,
                     Err(Stop::Broken) => {}
                     Err(Stop::Fatal(error)) => return Err(error),
@@ -239,7 +244,7 @@ impl Inner {
             if lease.is_broken() {
                 return Err(Stop::Broken);
             }
-            let Some(chunk) = self.chunk(lease, part.index, false).await? else {
+            let Some(chunk) = self.chunk(lease, part.index, Need::Read).await? else {
                 return Ok((Found::Zeroes, Vec::new()));
             };
             let mut refusal = None;
@@ -295,7 +300,7 @@ impl Inner {
         for _ in 0..2 {
             let reply = match self.ask_member(lease, chunk, server, &message).await? {
                 Attempt::Done(reply) => reply,
-                Attempt::Refused(refused) => return Ok(self.read_refused(lease, chunk, server, &refused)),
+                Attempt::Refused(refused) => return self.read_refused(lease, chunk, server, &refused),
                 Attempt::Later => return Ok(Answer::Later),
             };
             let decoded = ReadReply::decode(&reply.body, reply.payload.len() as u32);
@@ -331,23 +336,31 @@ impl Inner {
     }
 
     /// What a member's refusal to read means.
-    fn read_refused(&self, lease: &Lease, chunk: &Chunk, server: &Server, refused: &Refused) -> Answer {
+    fn read_refused(
+        &self,
+        lease: &Lease,
+        chunk: &Chunk,
+        server: &Server,
+        refused: &Refused,
+    ) -> Result<Answer, Stop> {
         tracing::warn!("reading from chunk server {}: {}: {}", server.id(), refused.status, refused.text);
         match refused.status.action() {
-            Action::ReadElsewhere => Answer::Damaged,
-            // The map is asked for again, and the chunk settled again, if all members say so.
+            Action::ReadElsewhere => Ok(Answer::Damaged),
             Action::RefreshMap => {
                 self.forget_chunk(lease, chunk);
-                Answer::Later
+                Ok(Answer::Later)
             }
-            Action::Settle => {
-                chunk.settled.set(false);
-                Answer::Later
+            // Settling is for an epoch of its own, whose fence lets no write through that is under way now. Where that
+            // was done already, and for a reader who may not, the block is as good as damaged.
+            Action::Settle if self.writable && !chunk.settled_here.get() => {
+                lease.break_off();
+                Err(Stop::Broken)
             }
+            Action::Settle => Ok(Answer::Damaged),
             // Nothing that writing the block again would mend.
             _ => {
                 let text = format!("{}: {}", refused.status, refused.text);
-                Answer::Refused(VolumeError::Refused { cs: server.id(), text })
+                Ok(Answer::Refused(VolumeError::Refused { cs: server.id(), text }))
             }
         }
     }
@@ -359,7 +372,7 @@ impl Inner {
         offset: u32,
         len: u32,
     ) -> Result<Vec<Run>, Stop> {
-        let Some(chunk) = self.chunk(lease, index, false).await? else {
+        let Some(chunk) = self.chunk(lease, index, Need::Read).await? else {
             return Ok(vec![Run { len: u64::from(len), data: false }]);
         };
         let target =
@@ -371,9 +384,7 @@ impl Inner {
         let first = chunk.preferred.get();
         for turn in 0..chunk.members.len() {
             let server = &chunk.members[(first + turn) % chunk.members.len()];
-            let answer = self.ask_member(lease, &chunk, server, &message).await?;
-            self.may_acknowledge(lease).await?;
-            if let Attempt::Done(reply) = answer {
+            if let Attempt::Done(reply) = self.ask_member(lease, &chunk, server, &message).await? {
                 return Ok(status_runs(server, &reply.body, offset, len)?);
             }
         }

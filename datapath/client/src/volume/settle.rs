@@ -16,6 +16,7 @@ use wire::{Op, Status};
 
 use super::call::{Message, Refused, all};
 use super::lease::{Chunk, Issued, Lease};
+use super::map::Need;
 use super::{ASK, BLOCK, BUSY_PAUSE, Inner, Stop};
 use crate::error::VolumeError;
 use crate::servers::Server;
@@ -68,7 +69,11 @@ impl super::Volume {
         let _range = inner.ranges.shared(from..from + inner.chunk_size).await;
         loop {
             let lease = inner.usable_lease().await?;
-            match inner.compare_chunk(&lease, index).await {
+            let outcome = async {
+                let comparison = inner.compare_chunk(&lease, index).await?;
+                inner.may_acknowledge(&lease).await.map(|()| comparison)
+            };
+            match outcome.await {
                 Ok(comparison) => return Ok(comparison),
                 Err(Stop::Broken) => {}
                 Err(Stop::Fatal(error)) => return Err(error),
@@ -95,7 +100,7 @@ impl super::Volume {
 impl Inner {
     async fn compare_chunk(&self, lease: &Rc<Lease>, index: u64) -> Result<Comparison, Stop> {
         let mut found = Comparison::default();
-        let Some(chunk) = self.chunk(lease, index, false).await? else { return Ok(found) };
+        let Some(chunk) = self.chunk(lease, index, Need::Read).await? else { return Ok(found) };
         let blocks = (self.chunk_size / BLOCK) as u32;
         for first in (0..blocks).step_by(SURVEY_BLOCKS as usize) {
             let range = first..(first + SURVEY_BLOCKS).min(blocks);
@@ -132,7 +137,7 @@ impl Inner {
             for first in (0..chunks).step_by(SETTLED_AT_ONCE as usize) {
                 let some = (first..(first + SETTLED_AT_ONCE).min(chunks)).map(|index| {
                     let future: Pin<Box<dyn Future<Output = _> + '_>> =
-                        Box::pin(inner.chunk(&lease, index, false));
+                        Box::pin(inner.chunk(&lease, index, Need::Read));
                     future
                 });
                 if let Err(stop) = all(some).await {
@@ -181,6 +186,9 @@ impl Inner {
             .await?;
         let writes_lost = self.note_lost_writes(lease, chunk);
         self.report_settled(lease, chunk, writes_lost).await?;
+        if writes_lost {
+            self.loss_told.set(true);
+        }
         if copied > 0 {
             tracing::warn!(
                 "file {}: {copied} blocks of chunk {} differed and are settled",
@@ -189,6 +197,7 @@ impl Inner {
             );
         }
         chunk.settled.set(true);
+        chunk.settled_here.set(true);
         Ok(())
     }
 

@@ -9,6 +9,7 @@ use wire::{Op, Status};
 
 use super::call::{Message, all};
 use super::lease::{Chunk, Issued, Lease};
+use super::map::Need;
 use super::{BLOCK, BUSY_PAUSE, Inner, PART_MAX, Stop, Volume};
 use crate::error::VolumeError;
 use crate::servers::Server;
@@ -111,8 +112,8 @@ impl Inner {
     }
 
     async fn write_part(&self, lease: &Rc<Lease>, part: &Part) -> Result<(), Stop> {
-        let allocate = matches!(part.change, Change::Data(_));
-        let Some(chunk) = self.chunk(lease, part.index, allocate).await? else {
+        let need = if matches!(part.change, Change::Data(_)) { Need::Data } else { Need::Zero };
+        let Some(chunk) = self.chunk(lease, part.index, need).await? else {
             // Zeroes over what was never written.
             return Ok(());
         };

@@ -1,5 +1,6 @@
 //! Calls that work, and calls that end without an answer.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -7,9 +8,11 @@ use rt::buf::View;
 use wire::hello::{Goodbye, Role};
 use wire::{Op, Status};
 
-use crate::link::{Call, CallError, CloseReason, Expect, Limits, Options, Response};
+use crate::link::{
+    Call, CallError, CloseReason, Connection, Expect, Limits, Options, Request, Response, Service,
+};
 use crate::world::{
-    Echo, authority, endpoint, pair, pair_with, pattern, read_body, run, serve, soon, within,
+    Echo, anywhere, authority, endpoint, pair, pair_with, pattern, read_body, run, serve, soon, within,
 };
 
 #[test]
@@ -34,7 +37,8 @@ fn every_size_comes_back_as_it_went() {
         for (salt, len) in sizes.into_iter().enumerate() {
             for body in [0, 1, 130, 70_000, 1 << 20] {
                 let (body, payload) = (vec![salt as u8; body], pattern(len, salt as u8));
-                let call = Call::new(Op::Write, body.clone(), soon()).with_payload(payload.clone());
+                let call =
+                    Call::new(Op::Write, body.clone(), soon()).with_payload(payload.clone()).expecting(len);
                 let reply = connection.call(call).await.unwrap();
                 assert_eq!(reply.status, Status::Ok);
                 assert!(
@@ -55,7 +59,10 @@ fn a_payload_of_many_parts_arrives_as_one() {
         let whole = pattern(50_000, 3);
         let parts: Vec<View> =
             [0..1, 1..1, 1..4096, 4096..20_000, 20_000..50_000].map(|part| whole.slice(part)).into();
-        let reply = connection.call(Call::new(Op::Write, vec![1], soon()).with_payload(parts)).await.unwrap();
+        let reply = connection
+            .call(Call::new(Op::Write, vec![1], soon()).with_payload(parts).expecting(50_000))
+            .await
+            .unwrap();
         assert!(reply.payload[..] == whole[..]);
     });
 }
@@ -76,7 +83,10 @@ fn too_much_for_a_frame_is_refused_here() {
 fn an_answer_too_large_for_a_frame_is_an_internal_error() {
     run(async {
         let (_server, connection) = pair().await;
-        let reply = connection.call(Call::new(Op::Read, read_body((4 << 20) + 1, 0), soon())).await.unwrap();
+        let reply = connection
+            .call(Call::new(Op::Read, read_body((4 << 20) + 1, 0), soon()).expecting((4 << 20) + 1))
+            .await
+            .unwrap();
         assert_eq!(reply.status, Status::Internal);
     });
 }
@@ -91,8 +101,10 @@ fn answers_overtake_each_other() {
             .map(|delay| {
                 let (connection, order) = (connection.clone(), Rc::clone(&order));
                 rt::spawn(async move {
-                    let reply =
-                        connection.call(Call::new(Op::Read, read_body(10, delay), soon())).await.unwrap();
+                    let reply = connection
+                        .call(Call::new(Op::Read, read_body(10, delay), soon()).expecting(10))
+                        .await
+                        .unwrap();
                     assert_eq!(&reply.body[..], read_body(10, delay));
                     order.borrow_mut().push(delay);
                 })
@@ -143,10 +155,11 @@ fn a_deadline_ends_a_call_and_nothing_else() {
         assert!(matches!(passed, Err(CallError::Timeout)));
         assert_eq!(server.echo.served.get(), 1, "a call whose deadline has passed is not made");
         // Its answer comes late and is dropped, with its payload.
-        let late = connection.call(Call::new(Op::Read, read_body(1 << 20, 60), within(20))).await;
+        let late =
+            connection.call(Call::new(Op::Read, read_body(1 << 20, 60), within(20)).expecting(1 << 20)).await;
         assert!(matches!(late, Err(CallError::Timeout)));
         rt::time::sleep(Duration::from_millis(100)).await;
-        let reply = connection.call(Call::new(Op::Read, read_body(5, 0), soon())).await.unwrap();
+        let reply = connection.call(Call::new(Op::Read, read_body(5, 0), soon()).expecting(5)).await.unwrap();
         assert_eq!(reply.payload.len(), 5);
     });
 }
@@ -158,10 +171,10 @@ fn a_dropped_call_is_forgotten_and_its_place_is_free_again() {
         let (_server, connection) =
             pair_with(Options { limits, ..Options::default() }, Options::default()).await;
         for _ in 0..10 {
-            let call = connection.call(Call::new(Op::Read, read_body(100, 10), soon()));
+            let call = connection.call(Call::new(Op::Read, read_body(100, 10), soon()).expecting(100));
             assert!(rt::time::timeout(Duration::from_millis(2), call).await.is_err());
         }
-        let reply = connection.call(Call::new(Op::Read, read_body(3, 0), soon())).await.unwrap();
+        let reply = connection.call(Call::new(Op::Read, read_body(3, 0), soon()).expecting(3)).await.unwrap();
         assert_eq!(reply.payload.len(), 3);
     });
 }
@@ -170,7 +183,7 @@ fn a_dropped_call_is_forgotten_and_its_place_is_free_again() {
 fn a_request_made_again_waits_for_the_first_answer() {
     run(async {
         let (server, connection) = pair().await;
-        let call = |deadline| Call::new(Op::Read, read_body(9, 80), deadline).with_id(42);
+        let call = |deadline| Call::new(Op::Read, read_body(9, 80), deadline).expecting(9).with_id(42);
         assert!(matches!(connection.call(call(within(20))).await, Err(CallError::Timeout)));
         let reply = connection.call(call(soon())).await.unwrap();
         assert_eq!((reply.payload.len(), server.echo.served.get()), (9, 1));
@@ -189,7 +202,7 @@ fn no_more_requests_are_made_than_the_peer_allows() {
             .map(|_| {
                 let connection = connection.clone();
                 rt::spawn(async move {
-                    connection.call(Call::new(Op::Read, read_body(1, 10), soon())).await.unwrap()
+                    connection.call(Call::new(Op::Read, read_body(1, 10), soon()).expecting(1)).await.unwrap()
                 })
             })
             .collect();
@@ -224,9 +237,11 @@ fn bytes_under_way_are_bounded_and_a_giant_goes_alone() {
         let limits = Limits { requests: 100, bytes: 64 << 10 };
         let (server, connection) =
             pair_with(Options { limits, ..Options::default() }, Options::default()).await;
-        let giant = Call::new(Op::Write, vec![1], soon()).with_payload(pattern(1 << 20, 1));
-        let others =
-            (0..10).map(|_| Call::new(Op::Read, read_body(1, 5), soon()).with_payload(pattern(30_000, 2)));
+        let giant =
+            Call::new(Op::Write, vec![1], soon()).with_payload(pattern(1 << 20, 1)).expecting(1 << 20);
+        let others = (0..10).map(|_| {
+            Call::new(Op::Read, read_body(1, 5), soon()).with_payload(pattern(30_000, 2)).expecting(1)
+        });
         let calls: Vec<_> = std::iter::once(giant)
             .chain(others)
             .map(|call| {
@@ -289,9 +304,9 @@ fn closing_finishes_what_was_begun() {
         let theirs = server.echo.held.borrow_mut().pop().unwrap();
         let read = {
             let connection = connection.clone();
-            rt::spawn(
-                async move { connection.call(Call::new(Op::Read, read_body(2 << 20, 400), soon())).await },
-            )
+            rt::spawn(async move {
+                connection.call(Call::new(Op::Read, read_body(2 << 20, 400), soon()).expecting(2 << 20)).await
+            })
         };
         rt::time::sleep(Duration::from_millis(20)).await;
         let closing = {
@@ -320,7 +335,9 @@ fn a_peer_that_says_goodbye_gets_no_more_requests_and_answers_the_old_ones() {
         let theirs = server.echo.held.borrow_mut().pop().unwrap();
         let read = {
             let connection = connection.clone();
-            rt::spawn(async move { connection.call(Call::new(Op::Read, read_body(5, 300), soon())).await })
+            rt::spawn(async move {
+                connection.call(Call::new(Op::Read, read_body(5, 300), soon()).expecting(5)).await
+            })
         };
         rt::time::sleep(Duration::from_millis(10)).await;
         theirs.notify(&Goodbye::default()).await.unwrap();
@@ -339,7 +356,9 @@ fn dropping_the_last_handle_closes() {
         let theirs = server.echo.held.borrow_mut().pop().unwrap();
         let waiting = {
             let connection = connection.clone();
-            rt::spawn(async move { connection.call(Call::new(Op::Read, read_body(5, 30), soon())).await })
+            rt::spawn(async move {
+                connection.call(Call::new(Op::Read, read_body(5, 30), soon()).expecting(5)).await
+            })
         };
         drop(connection);
         assert!(waiting.await.unwrap().is_ok(), "a call holds its connection");
@@ -412,7 +431,7 @@ fn a_killed_peer_ends_every_call() {
 fn tasks_outlive_their_connection() {
     run(async {
         let (server, connection) = pair().await;
-        let call = connection.call(Call::new(Op::Read, read_body(1, 80), soon()));
+        let call = connection.call(Call::new(Op::Read, read_body(1, 80), soon()).expecting(1));
         assert!(rt::time::timeout(Duration::from_millis(20), call).await.is_err());
         assert_eq!((server.echo.served.get(), server.echo.finished.get()), (1, 0));
         drop(connection);
@@ -435,5 +454,68 @@ fn typed_requests_are_answered_or_refused_in_type() {
         let error = wire::ErrorBody { message: "no".into(), ..Default::default() };
         let response = Response::failure(Status::NotFound, &error);
         assert_eq!(wire::ErrorBody::lossy(&response.body), error);
+    });
+}
+
+/// Counts how its work ends.
+#[derive(Default)]
+struct Patient {
+    dropped: Cell<u32>,
+    finished: Cell<u32>,
+}
+
+struct Work(Rc<Patient>);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.dropped.set(self.0.dropped.get() + 1);
+    }
+}
+
+impl Service for Patient {
+    async fn serve(self: Rc<Self>, _connection: Connection, request: Request) -> Response {
+        let work = Work(Rc::clone(&self));
+        // A read waits for ever, a write for a while.
+        if request.known_op() == Some(Op::Read) {
+            std::future::pending::<()>().await;
+        }
+        rt::time::sleep(Duration::from_millis(100)).await;
+        drop(work);
+        self.finished.set(self.finished.get() + 1);
+        Response::ok(Vec::new())
+    }
+
+    fn may_be_dropped(&self, request: &Request) -> bool {
+        request.known_op() == Some(Op::Read)
+    }
+}
+
+#[test]
+fn work_for_a_dead_connection_is_dropped_where_that_is_allowed() {
+    run(async {
+        let authority = authority();
+        let listener = rt::net::Listener::bind(&anywhere()).unwrap();
+        let address = listener.local_address().unwrap();
+        let (server, patient) = (endpoint(&authority, Role::Cs), Rc::new(Patient::default()));
+        let service = Rc::clone(&patient);
+        let _serving = rt::spawn(async move { server.serve(listener, service).await });
+        let connection =
+            endpoint(&authority, Role::Client).connect(&address, Expect::role(Role::Cs)).await.unwrap();
+        let calls: Vec<_> = [Op::Read, Op::Read, Op::Write]
+            .into_iter()
+            .map(|op| {
+                let connection = connection.clone();
+                rt::spawn(async move { connection.call(Call::new(op, vec![], within(50))).await })
+            })
+            .collect();
+        for call in calls {
+            assert!(matches!(call.await.unwrap(), Err(CallError::Timeout)));
+        }
+        assert_eq!(patient.dropped.get(), 0, "the connection lives: the answers may still be wanted");
+        drop(connection);
+        while patient.dropped.get() < 3 {
+            rt::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(patient.finished.get(), 1, "what may not be dropped is finished");
     });
 }

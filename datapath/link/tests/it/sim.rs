@@ -98,7 +98,7 @@ async fn one_call(peer: &Peer, tally: &Tally) {
     let call = if reads {
         Call::new(Op::Read, read_body(len as u32, rng.below(30) as u32), deadline).expecting(len)
     } else {
-        Call::new(Op::Write, vec![salt; 10], deadline).with_payload(pattern(len, salt))
+        Call::new(Op::Write, vec![salt; 10], deadline).with_payload(pattern(len, salt)).expecting(len)
     };
     count(&tally.begun);
     let outcome = if rng.one_in(8) {
@@ -240,7 +240,7 @@ fn recorded(seed: u64) -> (u64, Vec<u8>, Vec<u8>) {
             let connection = client.connect(&middle.0, Expect::default()).await.unwrap();
             for len in [0, 100, 4096, 100_000] {
                 let call = Call::new(Op::Write, vec![9; 50], rt::time::now() + SECOND);
-                connection.call(call.with_payload(pattern(len, 1))).await.unwrap();
+                connection.call(call.with_payload(pattern(len, 1)).expecting(len)).await.unwrap();
             }
             connection.close().await;
         });

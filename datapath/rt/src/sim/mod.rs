@@ -235,6 +235,12 @@ pub fn hit(name: &'static str) {
     try_world(|world, _| world.hit(name));
 }
 
+/// Notes how long a queue is that must be bounded (C13); nothing outside a simulation. The longest of a run is kept:
+/// see [`Simulation::gauges`].
+pub fn gauge(name: &'static str, length: u64) {
+    try_world(|world, _| world.gauge(name, length));
+}
+
 /// Whether this run carries the deliberate bug `name`: code under test plants it so, and a checker proves that it is
 /// caught. Always false outside a simulation.
 #[must_use]

@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -15,7 +17,7 @@ use super::{SimFailure, SimOptions};
 use crate::context::{self, Core, Driver};
 use crate::mailbox::Inbox;
 use crate::random::Rng;
-use crate::task::{self, Owner, TaskId, Tasks};
+use crate::task::{self, JoinHandle, Owner, TaskId, Tasks};
 
 /// A world and its run.
 pub struct Simulation {
@@ -60,24 +62,50 @@ impl Simulation {
     {
         assert!(!std::mem::replace(&mut self.ran, true), "a world runs once");
         let _entered = context::enter(Rc::clone(&self.core));
-        let _report = PanicReport(self);
         self.core.tasks.owner.set(0);
         let mut main = std::pin::pin!(task::spawn(controller));
+        // Caught here and not while it unwinds: the tasks that are left are dropped in good order, whatever their
+        // destructors do.
+        match std::panic::catch_unwind(AssertUnwindSafe(|| self.drive(main.as_mut()))) {
+            Ok(result) => {
+                self.core.tasks.abort_all();
+                result
+            }
+            Err(panic) => {
+                self.report_panic();
+                self.core.tasks.clear_after_panic();
+                std::panic::resume_unwind(panic)
+            }
+        }
+    }
+
+    /// Runs until the controller has ended.
+    fn drive<T>(&self, mut main: Pin<&mut JoinHandle<T>>) -> Result<T, SimFailure> {
         let mut cx = Context::from_waker(Waker::noop());
-        let result = loop {
+        loop {
             self.settle();
             if main.is_finished() {
                 let Poll::Ready(Ok(output)) = main.as_mut().poll(&mut cx) else {
                     unreachable!("nobody aborts the controller")
                 };
-                break Ok(output);
+                return Ok(output);
             }
-            if let Err(failure) = self.step() {
-                break Err(failure);
-            }
-        };
-        self.core.tasks.abort_all();
-        result
+            self.step()?;
+        }
+    }
+
+    /// Says where the run was when a task panicked.
+    fn report_panic(&self) {
+        let world = &self.world;
+        let owner = self.core.tasks.owner.get();
+        let process =
+            world.processes.try_borrow().ok().and_then(|all| all.get(owner as usize).map(|p| p.name.clone()));
+        eprintln!(
+            "simulation of seed {} panicked at {:?} of virtual time, in process {}",
+            world.options.seed,
+            world.elapsed(),
+            process.as_deref().unwrap_or("?"),
+        );
     }
 
     /// A number that stands for everything that has happened; it does not depend on whether lines are kept.
@@ -96,6 +124,12 @@ impl Simulation {
     #[must_use]
     pub fn coverage(&self) -> BTreeMap<&'static str, u64> {
         self.world.coverage()
+    }
+
+    /// The longest that each queue was that tells its length by [`super::gauge`].
+    #[must_use]
+    pub fn gauges(&self) -> BTreeMap<&'static str, u64> {
+        self.world.gauges()
     }
 
     /// Virtual time since the world began.
@@ -236,28 +270,5 @@ impl Simulation {
         self.core.tasks.owner.set(0);
         let cost = world.rng.borrow_mut().below(nanos(world.options.poll_cost) + 1);
         world.set_now(world.now_nanos() + cost);
-    }
-}
-
-/// Says where a run was when a task panicked, and keeps the other tasks from running their destructors.
-struct PanicReport<'a>(&'a Simulation);
-
-impl Drop for PanicReport<'_> {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
-        let world = &self.0.world;
-        let owner = self.0.core.tasks.owner.get();
-        let process =
-            world.processes.try_borrow().ok().and_then(|all| all.get(owner as usize).map(|p| p.name.clone()));
-        eprintln!(
-            "simulation of seed {} panicked at {:?} of virtual time, in process {}",
-            world.options.seed,
-            world.elapsed(),
-            process.as_deref().unwrap_or("?"),
-        );
-        // A destructor that panics now would end the whole program, and with it the runs of other seeds.
-        self.0.core.tasks.leak();
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct World {
     pub(super) events: RefCell<Events>,
     pub(super) trace: RefCell<Trace>,
     coverage: RefCell<Coverage>,
+    /// The most that was noted under each name.
+    gauges: RefCell<Coverage>,
     pub(super) hosts: RefCell<Vec<Host>>,
     /// By owner; the first is the controller.
     pub(super) processes: RefCell<Vec<Process>>,
@@ -50,6 +52,7 @@ impl World {
             events: RefCell::default(),
             trace: RefCell::new(Trace::new(options.trace)),
             coverage: RefCell::default(),
+            gauges: RefCell::default(),
             hosts: RefCell::default(),
             processes: RefCell::new(vec![Process::new("controller", None)]),
             runnable: RefCell::default(),
@@ -143,6 +146,16 @@ impl World {
 
     pub(super) fn coverage(&self) -> Coverage {
         self.coverage.borrow().clone()
+    }
+
+    pub(super) fn gauge(&self, name: &'static str, length: u64) {
+        let mut gauges = self.gauges.borrow_mut();
+        let most = gauges.entry(name).or_insert(0);
+        *most = (*most).max(length);
+    }
+
+    pub(super) fn gauges(&self) -> Coverage {
+        self.gauges.borrow().clone()
     }
 
     pub(super) fn has_planted(&self, name: &str) -> bool {

@@ -197,14 +197,27 @@ fn runs_have_limits() {
     );
 }
 
+struct Angry;
+
+impl Drop for Angry {
+    fn drop(&mut self) {
+        panic!("a destructor among ruins");
+    }
+}
+
 #[test]
-fn a_panic_of_any_task_ends_the_run_and_runs_no_destructor() {
+fn a_panic_of_any_task_ends_the_run_and_every_task_is_dropped() {
     let dropped = Rc::new(Cell::new(0));
-    let theirs = Last(Rc::clone(&dropped));
+    let (theirs, also) = (Last(Rc::clone(&dropped)), Last(Rc::clone(&dropped)));
     let run = std::panic::AssertUnwindSafe(move || {
         Simulation::new(SimOptions::new(1)).run(async move {
             let _other = forever(host(), async move {
                 let _held = theirs;
+                std::future::pending::<()>().await;
+            });
+            // Its destructor finds the world in disorder; that ends neither the program nor the clearing away.
+            let _angry = forever(host(), async move {
+                let _held = (Angry, also);
                 std::future::pending::<()>().await;
             });
             let _process = forever(host(), async {
@@ -216,7 +229,7 @@ fn a_panic_of_any_task_ends_the_run_and_runs_no_destructor() {
     });
     let panic = std::panic::catch_unwind(run).unwrap_err();
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"found it"));
-    assert_eq!(dropped.get(), 0);
+    assert_eq!(dropped.get(), 2);
     // The thread can run the next seed.
     world(2, async { control::advance(SECOND).await });
 }

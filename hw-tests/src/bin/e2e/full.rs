@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hw_tests::cluster::Options;
+use hw_tests::cluster::{Cluster, Options};
 use hw_tests::deadline::poll_until;
 use hw_tests::nbd::{Client, Request};
 use hw_tests::ram_medium::RamMedium;
@@ -19,6 +19,12 @@ const PIECE: u64 = 1 << 20;
 /// No answer for so long means that the write waits for room.
 const WAITING: Duration = Duration::from_secs(6);
 const ENOSPC: u32 = 28;
+
+/// The metadata server's disk: room for some segments of its log.
+const MDS_DISK_BYTES: u64 = 48 << 20;
+/// Changes after which a metadata server on a full disk must have refused one: the last segment of its log has 4 MiB, and
+/// a change takes 4 KiB of it at least.
+const CHANGES_MAX: u64 = 1100;
 
 /// The content of a piece.
 fn content(seed: u64, number: u64) -> Vec<u8> {
@@ -94,6 +100,90 @@ pub(crate) fn full_disk(scene: &Scene) {
     drop(client);
     cluster.stop_all().works("orderly stop");
     cluster.check_all().works("check");
+}
+
+/// On a full disk a metadata server refuses changes and says why; what changes nothing goes on, so does the data path, also
+/// after `kill -9`; nothing is lost, and once there is room it takes changes again by itself.
+pub(crate) fn full_metadata(scene: &Scene) {
+    let medium = RamMedium::create(&scene.dir.join("ram-mds"), MDS_DISK_BYTES).expect("a RAM medium");
+    let plain = Options::plain(&scene.dir, &scene.settings.binaries);
+    let mut cluster = scene.cluster_of(Options { mds: medium.path().join("mds"), ..plain });
+    cluster.vstorage(&["create", "--dir", "/dir"]).works("a directory");
+    cluster.export(crate::scene::VOLUME).works("export");
+    let mut client = Client::connect(&cluster.socket(), PATIENCE).expect("the export greets");
+    let seed = scene.settings.seed;
+    let moves_data = |client: &mut Client, round: u64| {
+        for number in 0..4 {
+            let bytes = content(seed + round, number);
+            let offset = number * PIECE;
+            assert_eq!(client.ask(Request::Write, offset, PIECE as u32, &bytes).expect("answered").error, 0);
+            assert_eq!(client.ask(Request::Flush, 0, 0, &[]).expect("answered").error, 0);
+            let read = client.ask(Request::Read, offset, PIECE as u32, &[]).expect("answered");
+            assert!(read.error == 0 && read.data == bytes, "piece {number} of round {round}");
+        }
+    };
+    moves_data(&mut client, 0);
+
+    let ballast = medium.path().join("ballast");
+    take_the_rest(&ballast);
+    let create = |cluster: &Cluster, number: u64| {
+        cluster.try_vstorage(&["create", "--dir", &format!("/dir/{number}")]).works("create runs")
+    };
+    let refused = (1..CHANGES_MAX)
+        .map(|number| (number, create(&cluster, number)))
+        .find(|(_, ended)| !ended.succeeded());
+    let (made, refusal) = refused.expect("a change is refused at last");
+    assert!(made > 1, "the log has room of its own: {refusal}");
+    for part in ["no room left for the metadata log", "free some space"] {
+        assert!(refusal.stderr.contains(part), "{refusal}");
+    }
+    assert!(cluster.log("mds").contains("no room in"), "the log of the server says so too");
+    scene.say(format!("full after {made} changes: {}", refusal.stderr.trim()));
+    let listed = |cluster: &Cluster| {
+        let text = cluster.vstorage(&["ls", "/dir"]).works("listing");
+        // The first is number 1.
+        1 + text.lines().filter(|line| line.contains("drwx") || line.contains('/')).count() as u64
+    };
+    assert_eq!(listed(&cluster), made, "what was refused is not there, what was taken is");
+    moves_data(&mut client, 1);
+
+    cluster.mds.kill().works("kill");
+    cluster.mds.start().works("start");
+    cluster.mds.ready().works("it serves on a full disk");
+    assert_eq!(listed(&cluster), made);
+    assert!(!create(&cluster, made).succeeded(), "there is still no room");
+    moves_data(&mut client, 2);
+    scene.say("full: it serves what changes nothing, also after kill -9");
+
+    std::fs::remove_file(&ballast).expect("it was made above");
+    let again = poll_until(PATIENCE, || create(&cluster, made).succeeded().then_some(()));
+    assert!(again.is_some(), "changes are taken once there is room");
+    assert_eq!(listed(&cluster), made + 1);
+    moves_data(&mut client, 3);
+    drop(client);
+    cluster.kill_all().works("kill");
+    cluster.start_all().works("start");
+    assert_eq!(listed(&cluster), made + 1, "nothing is lost");
+    cluster.stop_all().works("orderly stop");
+    cluster.check_all().works("check");
+}
+
+/// Fills a file system to the last block.
+fn take_the_rest(path: &std::path::Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create_new(path).expect("a file");
+    for len in [1 << 20, 4096] {
+        let zeroes = vec![0; len];
+        loop {
+            match file.write_all(&zeroes).and_then(|()| file.sync_data()) {
+                Ok(()) => {}
+                Err(error) => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
+                    break;
+                }
+            }
+        }
+    }
 }
 
 /// Writes pieces in order until one waits or is refused; returns how many went in.

@@ -44,6 +44,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "bad_files", run: bad_files::bad_files },
     Scenario { name: "bad_requests", run: bad_requests::bad_requests },
     Scenario { name: "full_disk", run: full::full_disk },
+    Scenario { name: "full_metadata", run: full::full_metadata },
     Scenario { name: "idle", run: idle::idle },
 ];
 

@@ -86,6 +86,7 @@ impl State {
             file.chunks.update_all(|entry| entry.set_unreconciled(entry.is_usable()));
         }
         self.fencing.clear();
+        self.kept.clear();
         for orphan in self.tree.orphans().clone() {
             self.delete_file(step, orphan);
         }

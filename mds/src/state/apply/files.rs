@@ -99,6 +99,7 @@ impl State {
             self.discard_chunks(step, id, file.chunks.iter());
         }
         self.fencing.remove(&id);
+        self.kept.remove(&id);
         for server in self.servers.iter_mut() {
             server.debts.remove(&id);
         }

@@ -3,7 +3,10 @@
 use super::{Answer, Step, check_count};
 use crate::state::State;
 use crate::state::chunk::ChunkMap;
-use crate::state::command::{LeaseMode, Open, ReconcileDone, Release, Resume, Revoke, RevokeWhat};
+use crate::state::clients::Client;
+use crate::state::command::{
+    EndReservation, LeaseMode, Open, ReconcileDone, Release, Resume, Revoke, RevokeWhat,
+};
 use crate::state::effect::Effect;
 use crate::state::event::EventCode;
 use crate::state::ids::{ClientId, CsId, Epoch, FileId};
@@ -67,6 +70,7 @@ impl State {
         let before = file.lease.epoch();
         let verdict = question(&mut file.lease, client, mode, now);
         let epoch = file.lease.epoch();
+        self.note_kept(id);
         if unclean && epoch != before {
             self.start_fence(step, id)?;
         }
@@ -83,6 +87,9 @@ impl State {
                 if let Some(client) = self.clients.get_mut(client) {
                     client.leases.insert(id, mode);
                 }
+                // Given up and had back in one command.
+                step.effects
+                    .retain(|effect| !matches!(effect, Effect::LeaseKept { file, .. } if *file == id));
                 Outcome::Granted(granted)
             }
             Verdict::Held { by, reserved } => Outcome::Held(Held {
@@ -178,6 +185,11 @@ impl State {
         if free && let Some(successor) = successor {
             file.lease.reserve(successor);
         }
+        let kept_for = file.lease.reserved_for();
+        self.note_kept(id);
+        if let Some(client) = kept_for {
+            step.effect(Effect::LeaseKept { client, file: id });
+        }
         if let Some(client) = self.clients.get_mut(client) {
             client.leases.remove(&id);
         }
@@ -222,6 +234,7 @@ impl State {
                     file.lease.clear_reservation();
                     file.lease.forget_resumable();
                 }
+                self.note_kept(id);
                 self.sweep_orphans(step);
                 Ok(Outcome::Acknowledged(holders.len() as u64))
             }
@@ -235,6 +248,31 @@ impl State {
                 Ok(Outcome::Acknowledged(held.len() as u64))
             }
         }
+    }
+
+    /// Brings the list of kept files in line with a lease that has changed.
+    fn note_kept(&mut self, id: FileId) {
+        if self.tree.file(id).is_ok_and(|file| file.lease.reserved_for().is_some()) {
+            self.kept.insert(id);
+        } else {
+            self.kept.remove(&id);
+        }
+    }
+
+    pub(super) fn end_reservation(&mut self, step: &mut Step, op: &EndReservation) -> Answer {
+        let (id, owner) = (FileId::from_raw(op.file), ClientId(op.client));
+        let later = |client: &Client| client.is_live() && client.session != op.session;
+        if self.clients.get(owner).is_some_and(later) {
+            return Err(Refusal::NoSession(op.client));
+        }
+        let file = self.tree.file_mut(id)?;
+        if file.lease.reserved_for() == Some(owner) {
+            file.lease.clear_reservation();
+            self.note_kept(id);
+            step.effect(Effect::LeaseFree { file: id });
+            self.sweep_orphans(step);
+        }
+        Ok(Outcome::Done(()))
     }
 
     pub(super) fn reconcile_done(&mut self, step: &mut Step, op: &ReconcileDone) -> Answer {

@@ -91,6 +91,7 @@ impl State {
             CommandOp::Release(op) => self.release(step, op),
             CommandOp::Revoke(op) => self.revoke(step, op),
             CommandOp::ReconcileDone(op) => self.reconcile_done(step, op),
+            CommandOp::EndReservation(op) => self.end_reservation(step, op),
             CommandOp::AllocateChunks(op) => self.allocate_chunks(step, op),
             CommandOp::ChunkCreated(op) => self.chunk_created(step, op),
             CommandOp::ReplaceCreating(op) => self.replace_creating(step, op),

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 impl State {
     /// All lasting effects that are not done yet. A new leader starts with these.
     ///
-    /// Costs time in proportion to the work, the delete list, clients and chunk servers, not to files and chunks.
+    /// Costs time in proportion to the work, the delete list, clients, chunk servers and kept files, not to files and chunks.
     pub fn pending_work(&self) -> Vec<Effect> {
         let mut work = Vec::new();
         self.pending_creations(&mut work);
@@ -21,6 +21,10 @@ impl State {
         work.extend(live.map(|client| Effect::WatchClient { client: client.id, session: client.session }));
         let registered = self.servers.iter().filter(|server| !server.is_lapsed());
         work.extend(registered.map(|server| Effect::WatchCs { cs: server.id, session: server.session }));
+        work.extend(self.kept.iter().filter_map(|id| {
+            let client = self.tree.file(*id).ok()?.lease().reserved_for()?;
+            Some(Effect::LeaseKept { client, file: *id })
+        }));
         work
     }
 

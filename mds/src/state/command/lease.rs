@@ -168,6 +168,22 @@ pub struct ReconciledChunk {
     pub version: u64,
 }
 
+/// A file was kept for a client for a whole term, and the client did not open it: whoever asks first has it (C1).
+///
+/// The client may still have the file back for as long as nobody else was granted it.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct EndReservation {
+    /// The file's id.
+    #[prost(uint64, tag = "1")]
+    pub file: u64,
+    /// The client it is kept for.
+    #[prost(uint32, tag = "2")]
+    pub client: u32,
+    /// The number of the session that had the time; a later one has its own.
+    #[prost(uint64, tag = "3")]
+    pub session: u64,
+}
+
 /// The holder has reconciled these chunks on all members and flushed the result (C5).
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct ReconcileDone {

@@ -19,9 +19,9 @@ mod node;
 pub use access::{AdmitNode, LoginsFailed, NoteHour, RevokeNode, SetPassword};
 pub use cluster::{InitCluster, LeaderElected, RaiseGeneration, SetConfig};
 pub use lease::{
-    AllocateChunks, ChunkCreated, ChunksPurged, CloseSession, ExpireSession, LeaseMode, LeaseProof, Open,
-    OpenSession, PurgeChunks, ReconcileDone, ReconciledChunk, Release, ReplaceCreating, Resume, Revoke,
-    RevokeWhat,
+    AllocateChunks, ChunkCreated, ChunksPurged, CloseSession, EndReservation, ExpireSession, LeaseMode,
+    LeaseProof, Open, OpenSession, PurgeChunks, ReconcileDone, ReconciledChunk, Release, ReplaceCreating,
+    Resume, Revoke, RevokeWhat,
 };
 pub use namespace::{
     AttrChange, CreateFile, FailureDomain, MakeDir, Remove, Rename, ReplicaChange, Resize, SetAttr, Target,
@@ -46,7 +46,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "CommandOp",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 50, 51, 52, 53, 54, 90, 91, 92, 93, 94"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51, 52, 53, 54, 90, 91, 92, 93, 94"
     )]
     pub op: Option<CommandOp>,
 }
@@ -135,6 +135,9 @@ pub enum CommandOp {
     /// See [`ReconcileDone`].
     #[prost(message, tag = "47")]
     ReconcileDone(ReconcileDone),
+    /// See [`EndReservation`].
+    #[prost(message, tag = "48")]
+    EndReservation(EndReservation),
     /// See [`AllocateChunks`].
     #[prost(message, tag = "50")]
     AllocateChunks(AllocateChunks),
@@ -197,6 +200,7 @@ impl CommandOp {
             Self::Release(_) => 45,
             Self::Revoke(_) => 46,
             Self::ReconcileDone(_) => 47,
+            Self::EndReservation(_) => 48,
             Self::AllocateChunks(_) => 50,
             Self::ChunkCreated(_) => 51,
             Self::ReplaceCreating(_) => 52,

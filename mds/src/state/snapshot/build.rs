@@ -387,6 +387,9 @@ impl Builder {
             if matches!(file.lease.phase(), Phase::Fencing { .. }) {
                 state.fencing.insert(id);
             }
+            if file.lease.reserved_for().is_some() {
+                state.kept.insert(id);
+            }
             for holder in file.lease.holders() {
                 let client = state.clients.get_mut(*holder).ok_or("a lease of a client that is not there")?;
                 client.leases.extend(file.lease.mode_of(*holder).map(|mode| (id, mode)));

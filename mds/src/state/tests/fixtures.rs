@@ -149,6 +149,7 @@ fn client_samples() -> Vec<(&'static str, CommandOp)> {
             "reconcile-done",
             CommandOp::ReconcileDone(ReconcileDone { lease: lease(), file, chunks, writes_lost: false }),
         ),
+        ("end-reservation", CommandOp::EndReservation(EndReservation { file, client, session: 6 })),
     ]
 }
 
@@ -274,7 +275,7 @@ fn read_log(mut bytes: &[u8]) -> Vec<Command> {
 #[test]
 fn every_kind_of_command_is_read_as_it_was_written_first() {
     let samples = samples();
-    assert_eq!(samples.len(), 33, "one for each kind");
+    assert_eq!(samples.len(), 34, "one for each kind");
     for (name, command) in samples {
         let bytes = frozen(&name, || command.encode_log());
         assert_eq!(Command::decode_log(&bytes), Ok(command.clone()), "{name}");

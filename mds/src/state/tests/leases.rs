@@ -378,3 +378,42 @@ fn may_grant_tells_when_asking_is_worth_it() {
     assert_eq!(world.phase(file), &Phase::Fenced);
     assert!(may(&world, b, WRITE));
 }
+
+#[test]
+fn c1_a_file_is_kept_until_the_time_of_that_very_session_is_over() {
+    let (mut world, a) = World::with_servers(1);
+    let b = world.session(2);
+    let file = world.file("/f", 1, 1);
+    world.open(a, file);
+    let take_over = |world: &mut World, stored_token, n| {
+        let op = OpenSession {
+            client_uuid: vec![1; 16],
+            stored_token,
+            new_token: secret(n),
+            ..OpenSession::default()
+        };
+        match world.ok(CommandOp::OpenSession(op)) {
+            Outcome::Session(opened) => (opened.session, opened.token),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (first, token) = take_over(&mut world, a.token, 71);
+    let kept = Effect::LeaseKept { client: ClientId(a.client), file: FileId::from_raw(file) };
+    assert!(world.state.pending_work().contains(&kept), "a new master times it too");
+    let (second, _) = take_over(&mut world, token, 72);
+    let end = |session| CommandOp::EndReservation(EndReservation { file, client: a.client, session });
+    assert_eq!(
+        world.refused(end(first)),
+        Refusal::NoSession(a.client),
+        "a later restart has a term of its own"
+    );
+    assert_eq!(held_by(world.ok(World::open_op(b, file, WRITE))), (vec![a.client], true));
+    let other = EndReservation { file, client: b.client, session: b.number };
+    world.ok(CommandOp::EndReservation(other));
+    assert_eq!(held_by(world.ok(World::open_op(b, file, WRITE))), (vec![a.client], true), "not theirs");
+    world.ok(end(second));
+    assert!(!world.state.pending_work().contains(&kept));
+    world.granted(World::open_op(b, file, WRITE));
+    world.ok(end(second));
+    world.proof(b, file);
+}

@@ -166,8 +166,12 @@ impl Model {
 
     fn end_session(&mut self, a: u8, b: u8) {
         let Session { client, token, number } = self.session_of(a);
-        let op = match b % 3 {
+        let op = match b % 4 {
             0 => CommandOp::CloseSession(CloseSession { client, token }),
+            1 => {
+                let file = self.file_id(b / 4);
+                CommandOp::EndReservation(EndReservation { file, client, session: number })
+            }
             _ => CommandOp::ExpireSession(ExpireSession { client, session: number }),
         };
         let _ = self.run(op);
