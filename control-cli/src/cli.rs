@@ -9,8 +9,9 @@ use link::cluster_dir::HostDirs;
 
 use crate::cluster::{Cluster, ClusterError};
 use crate::command::{
-    create, detached, export, get_attr, get_config, get_event, list_clients, list_services, ls, make_cs,
-    make_mds, mv, resize, revoke, rm, set_attr, set_config, start_service, stat, stop_service,
+    auth_node, change_password, create, detached, export, get_attr, get_config, get_event, list_clients,
+    list_nodes, list_services, ls, make_cs, make_mds, mv, resize, revoke, revoke_node, rm, set_attr,
+    set_config, start_service, stat, stop_service,
 };
 use crate::error::Error;
 use crate::logging::LogLevel;
@@ -25,6 +26,7 @@ const SERVICE_PATIENCE: Duration = Duration::from_secs(120);
 const EXAMPLES: &str = "\
 Examples:
   vstorage -c stor1 make-mds -I -a 10.30.100.101 -r /vstorage/stor1-mds -p
+  vstorage -c stor1 auth-node
   vstorage -c stor1 make-cs -r /vstorage/stor1-cs
   vstorage -c stor1 start-service
   vstorage -c stor1 set-attr -R -p / replicas=3
@@ -78,6 +80,7 @@ pub(crate) struct Globals {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     MakeMds(make_mds::MakeMds),
+    AuthNode(auth_node::AuthNode),
     MakeCs(make_cs::MakeCs),
     StartService(start_service::StartService),
     StopService(stop_service::StopService),
@@ -86,6 +89,9 @@ pub(crate) enum Command {
     GetEvent(get_event::GetEvent),
     ListClients(list_clients::ListClients),
     Revoke(revoke::Revoke),
+    ListNodes(list_nodes::ListNodes),
+    RevokeNode(revoke_node::RevokeNode),
+    ChangePassword(change_password::ChangePassword),
     GetConfig(get_config::GetConfig),
     SetConfig(set_config::SetConfig),
     GetAttr(get_attr::GetAttr),
@@ -117,6 +123,10 @@ impl Command {
             Self::GetEvent(command) => command.run(context).await,
             Self::ListClients(command) => command.run(context).await,
             Self::Revoke(command) => command.run(context).await,
+            Self::AuthNode(command) => command.run(context).await,
+            Self::ListNodes(command) => command.run(context).await,
+            Self::RevokeNode(command) => command.run(context).await,
+            Self::ChangePassword(command) => command.run(context).await,
             Self::GetConfig(command) => command.run(context).await,
             Self::SetConfig(command) => command.run(context).await,
             Self::GetAttr(command) => command.run(context).await,
@@ -173,8 +183,12 @@ impl Context {
     /// # Errors
     /// [`ClusterError`].
     pub(crate) async fn mds(&self) -> Result<Mds, ClusterError> {
-        let patience = self.globals.timeout.map_or(ANSWER_PATIENCE, Duration::from_secs);
-        Mds::of(&self.cluster()?, patience).await
+        Mds::of(&self.cluster()?, self.answer_patience()).await
+    }
+
+    /// How long the metadata servers have for an answer.
+    pub(crate) fn answer_patience(&self) -> Duration {
+        self.globals.timeout.map_or(ANSWER_PATIENCE, Duration::from_secs)
     }
 
     /// Its metadata servers, connected; tells the operator which one it is.
@@ -257,6 +271,7 @@ mod tests {
         let guide = [
             "vstorage -c stor1 make-mds -I -a 10.30.100.101 -r /vstorage/stor1-mds -p",
             "vstorage -c stor1 make-mds -I -a 10.30.100.101:4110 -r /vstorage/stor1-mds -p",
+            "vstorage -c stor1 auth-node",
             "vstorage -c stor1 make-cs -r /vstorage/stor1-cs",
             "vstorage -c stor1 make-cs -r /vstorage/stor1-cs -t 1",
             "vstorage make-cs -r /vstorage/stor1-cs -a 132.132.1.101:3000",
@@ -312,6 +327,8 @@ mod tests {
             ("vstorage set-config", "KEY=VALUE"),
             ("vstorage set-config =1", "KEY=VALUE"),
             ("vstorage revoke", "PATH"),
+            ("vstorage revoke-node", "NODE"),
+            ("vstorage auth-node -b fd00::1", "brackets"),
             ("vstorage revoke /a -C 7", "cannot be used with"),
             ("vstorage get-event -n 0", "0"),
             ("vstorage --timeout 0 stat", "0"),

@@ -59,10 +59,19 @@ pub(crate) enum ClusterError {
         #[source]
         error: io::Error,
     },
+    /// Something cannot be written.
+    #[error("cannot write {path:?}: {error}")]
+    Unwritable {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
     /// There are no credentials.
     #[error(
         "this host is not authenticated in cluster '{name}': {path:?} is missing; \
-         make-mds -I makes it on the first host of the cluster, other hosts need a copy (readable by root only)"
+         make-mds -I makes it on the first host of the cluster; on other hosts run vstorage -c {name} auth-node"
     )]
     NoCredentials {
         /// The cluster.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::attributes::AttributeError;
 use crate::cluster::ClusterError;
+use crate::guest::GuestError;
 use crate::mds::MdsError;
 use crate::password::PasswordError;
 use crate::program::ProgramError;
@@ -46,6 +47,22 @@ pub(crate) enum Misuse {
     /// A command that makes a cluster must be told its name.
     #[error("name the new cluster with -c NAME")]
     NewClusterUnnamed,
+    /// The host of a metadata server cannot be authenticated like others.
+    #[error(
+        "this host runs a metadata server of cluster '{0}' and is authenticated; if its credentials are lost, restore them from a backup"
+    )]
+    FounderAgain(String),
+    /// No such node.
+    #[error("there is no node {0:?} that is a member: see list-nodes -a")]
+    NoNode(String),
+    /// A name of several nodes.
+    #[error("several nodes are called {name:?}: give a number ({})", numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", "))]
+    ManyNodes {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        numbers: Vec<u64>,
+    },
     /// The top directory has no name to take away.
     #[error("the top directory cannot be removed or renamed")]
     Root,
@@ -66,6 +83,9 @@ pub(crate) enum Error {
     /// The metadata servers do not answer, or refuse.
     #[error(transparent)]
     Mds(#[from] MdsError),
+    /// A visit with nothing but the password.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
     /// There is no password.
     #[error(transparent)]
     Password(#[from] PasswordError),

@@ -13,6 +13,7 @@ mod cli;
 mod cluster;
 mod command;
 mod error;
+mod guest;
 mod logging;
 mod mds;
 mod output;

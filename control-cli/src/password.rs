@@ -5,6 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
+use zeroize::Zeroizing;
 
 /// Longest password in bytes; a pipe takes it without a reader.
 const PASSWORD_MAX: usize = 1024;
@@ -38,7 +39,7 @@ pub(crate) enum PasswordError {
 }
 
 /// A password. Not shown by `Debug`.
-pub(crate) struct Password(String);
+pub(crate) struct Password(Zeroizing<String>);
 
 impl std::fmt::Debug for Password {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -61,6 +62,40 @@ impl Password {
         if first.0 == second.0 { Ok(first) } else { Err(PasswordError::Mismatch) }
     }
 
+    /// Asks for a password that is set: once on a terminal, else a line of standard input.
+    ///
+    /// # Errors
+    /// [`PasswordError`].
+    pub(crate) fn ask(question: &str, plain: bool) -> Result<Self, PasswordError> {
+        let input = io::stdin();
+        if plain || !input.is_terminal() {
+            Self::read_line(input.lock())
+        } else {
+            Self::prompt(&input, question)
+        }
+    }
+
+    /// Asks for the old password and a new one: on a terminal, the new one twice; else two lines of standard input.
+    ///
+    /// # Errors
+    /// [`PasswordError`].
+    pub(crate) fn ask_change(plain: bool) -> Result<(Self, Self), PasswordError> {
+        let input = io::stdin();
+        if plain || !input.is_terminal() {
+            let mut lines = input.lock();
+            return Ok((Self::read_line(&mut lines)?, Self::read_line(&mut lines)?));
+        }
+        let old = Self::prompt(&input, "Present password of the cluster: ")?;
+        let new = Self::prompt(&input, "New password: ")?;
+        let again = Self::prompt(&input, "The same again: ")?;
+        if new.0 == again.0 { Ok((old, new)) } else { Err(PasswordError::Mismatch) }
+    }
+
+    /// The password itself.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
     fn read_line(input: impl BufRead) -> Result<Self, PasswordError> {
         let mut line = Vec::new();
         // One more than allowed tells a long password from one cut off.
@@ -68,7 +103,7 @@ impl Password {
         if line.is_empty() {
             return Err(PasswordError::Missing);
         }
-        let text = String::from_utf8(line).map_err(|_| PasswordError::Control)?;
+        let text = Zeroizing::new(String::from_utf8(line).map_err(|_| PasswordError::Control)?);
         let text = text.strip_suffix('\n').unwrap_or(&text);
         Self::check(text.strip_suffix('\r').unwrap_or(text).to_owned())
     }
@@ -83,7 +118,7 @@ impl Password {
         if text.chars().any(char::is_control) {
             return Err(PasswordError::Control);
         }
-        Ok(Self(text))
+        Ok(Self(Zeroizing::new(text)))
     }
 
     fn prompt(terminal: &io::Stdin, question: &str) -> Result<Self, PasswordError> {
@@ -161,7 +196,7 @@ mod tests {
     use super::*;
 
     fn line(input: &[u8]) -> Result<String, PasswordError> {
-        Password::read_line(input).map(|password| password.0)
+        Password::read_line(input).map(|password| password.0.to_string())
     }
 
     #[test]

@@ -6,4 +6,5 @@ pub(crate) mod cluster;
 pub(crate) mod event;
 pub(crate) mod file;
 pub(crate) mod io;
+pub(crate) mod node;
 pub(crate) mod server;

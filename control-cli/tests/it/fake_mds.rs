@@ -64,6 +64,7 @@ impl Service for Script {
 pub(crate) struct FakeMds {
     script: Rc<Script>,
     pub(crate) host: Rc<Host>,
+    pub(crate) endpoint: Endpoint,
     task: rt::JoinHandle<()>,
 }
 
@@ -101,8 +102,9 @@ impl FakeMds {
         host.write_list("stor1", &format!("127.0.0.1:{}\n", address.port() - 1));
         let script = Rc::new(Script::default());
         let service = Rc::clone(&script);
-        let task = rt::spawn(async move { endpoint.serve(listener, service).await });
-        Self { script, host, task }
+        let serving = endpoint.clone();
+        let task = rt::spawn(async move { serving.serve(listener, service).await });
+        Self { script, host, endpoint, task }
     }
 
     fn push(&self, op: Op, answer: Answer) {

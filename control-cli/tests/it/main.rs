@@ -5,6 +5,7 @@ mod change;
 mod events;
 mod fake_mds;
 mod host;
+mod join;
 mod make;
 mod reach;
 mod services;

@@ -56,11 +56,16 @@ fn terminal() -> (std::fs::File, OwnedFd) {
     (ours.into(), theirs)
 }
 
-/// Types passwords on a terminal; gives the exit code, what the terminal showed, and what came on standard error.
+/// Types passwords for a new cluster.
 fn type_on_terminal(host: &Host, first: &str, second: &str) -> (Option<i32>, String, String) {
-    let (mut ours, theirs) = terminal();
     let args = ["-c", "stor1", "make-mds", "-I", "-a", "10.30.100.101", "-r", "/x", "-p"];
-    let mut command = host.command(host.installed(), &args);
+    answer_on_terminal(host, &args, &[("cluster: ", first), ("again: ", second)])
+}
+
+/// Answers questions on a terminal; gives the exit code, what the terminal showed, and what came on standard error.
+fn answer_on_terminal(host: &Host, args: &[&str], answers: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let (mut ours, theirs) = terminal();
+    let mut command = host.command(host.installed(), args);
     let shown_before = theirs.try_clone().unwrap();
     let mut child = command.stdin(theirs).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     drop(command);
@@ -72,11 +77,11 @@ fn type_on_terminal(host: &Host, first: &str, second: &str) -> (Option<i32>, Str
             said.push(byte[0].into());
         }
     };
-    wait_for("cluster: ", &mut said);
-    ours.write_all(first.as_bytes()).unwrap();
-    wait_for("again: ", &mut said);
-    // It may have ended already.
-    let _ended = ours.write_all(second.as_bytes());
+    for (question, keys) in answers {
+        wait_for(question, &mut said);
+        // It may have ended already.
+        let _ended = ours.write_all(keys.as_bytes());
+    }
     wait_for("\0never", &mut said);
     let code = child.wait().unwrap().code();
     // An echo would have come by now: it is made when keys are typed.
@@ -101,6 +106,33 @@ fn a_terminal_is_asked_twice_and_shows_nothing() {
     let (code, _, said) = type_on_terminal(&host, "sek\x03", "");
     assert_eq!(code, Some(1));
     assert!(said.contains("interrupted; nothing was done"), "{said}");
+}
+
+#[test]
+fn the_password_of_a_cluster_is_asked_for_and_not_shown() {
+    let host = Host::new();
+    // Nobody is there; by then everything has been asked.
+    host.write_list("stor1", "127.0.0.1:1\n");
+    let new = [("Present password of the cluster: ", "sekrit12\r"), ("New password: ", "sekrit34\r")];
+    let table: [(&str, Vec<(&str, &str)>, &str); 4] = [
+        (
+            "auth-node",
+            vec![("Please enter password for cluster: ", "sekrit\r")],
+            "no metadata server of cluster",
+        ),
+        ("auth-node", vec![("cluster: ", "sek\x03")], "interrupted; nothing was done"),
+        (
+            "change-password",
+            [&new[..], &[("again: ", "sekrit34\r")]].concat(),
+            "no metadata server of cluster",
+        ),
+        ("change-password", [&new[..], &[("again: ", "sekrit56\r")]].concat(), "the two passwords differ"),
+    ];
+    for (command, answers, expected) in table {
+        let (code, shown, said) = answer_on_terminal(&host, &[command], &answers);
+        assert!(code == Some(1) && said.contains(expected), "{command}: {said}");
+        assert!(!shown.contains("sekrit") && !said.contains("sekrit"), "{shown:?} {said:?}");
+    }
 }
 
 #[test]

@@ -10,7 +10,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, SerialNumber,
 };
+use ring::signature::{ED25519, UnparsedPublicKey};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use wire::auth::KeyClaim;
 use zeroize::Zeroizing;
 
 use crate::credentials::{Credentials, CredentialsError, PemFile};
@@ -36,6 +38,9 @@ pub enum AuthorityError {
         /// The name.
         found: String,
     },
+    /// A key that does not prove itself.
+    #[error("the key to be certified does not prove that its secret half is known")]
+    Claim,
     /// A certificate could not be made.
     #[error("cannot make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
@@ -120,10 +125,67 @@ impl ClusterAuthority {
         assert!((FIRST_YEAR + 1..=LAST_YEAR).contains(&year), "certificates end between 1971 and 9999");
         check("node name", node)?;
         check("host id", host_id)?;
-        let identity =
-            Identity { cluster: self.cluster, node: node.to_owned(), host_id: host_id.to_owned(), roles };
-        let key = new_key()?;
-        let mut params = params(node, year, &identity.to_uris())?;
+        let identity = Identity {
+            cluster: self.cluster,
+            node: node.to_owned(),
+            host_id: host_id.to_owned(),
+            roles,
+            number: 0,
+            until_h: 0,
+        };
+        let key = NodeKey::new()?;
+        let certificate = self.sign(&identity, key.0.public_key_raw(), year)?;
+        Ok(Credentials::from_parts(self.certificate.clone(), certificate, key.to_pkcs8())?)
+    }
+
+    /// Makes a node with a number a member: a new key and a certificate for it, without an end by the calendar.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Name`] when node or host may not be called so.
+    ///
+    /// # Panics
+    /// When called outside an executor, from which randomness comes, and when the identity is of another cluster.
+    pub fn issue_as(&self, identity: &Identity) -> Result<Credentials, AuthorityError> {
+        let key = NodeKey::new()?;
+        let certificate = self.admit(identity, &key.claim()?)?;
+        Ok(Credentials::from_parts(self.certificate.clone(), certificate.into(), key.to_pkcs8())?)
+    }
+
+    /// Admits a node whose key only the node has: its certificate, DER. It has no end by the calendar, only by the cluster's own
+    /// time ([`Identity::until_h`]), which no clock of a host can change.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Name`] when node or host may not be called so, [`AuthorityError::Claim`] when whoever asks does not have the
+    /// key.
+    ///
+    /// # Panics
+    /// When called outside an executor, from which randomness comes, and when the identity is of another cluster.
+    pub fn admit(&self, identity: &Identity, claim: &KeyClaim) -> Result<Vec<u8>, AuthorityError> {
+        assert_eq!(identity.cluster, self.cluster, "an authority admits to its own cluster only");
+        check("node name", &identity.node)?;
+        check("host id", &identity.host_id)?;
+        let public_key = checked_claim(claim).ok_or(AuthorityError::Claim)?;
+        Ok(self.sign(identity, public_key, LAST_YEAR)?.to_vec())
+    }
+
+    /// Signs a message of our own form. These begin with words, so that none can be taken for a certificate.
+    pub(crate) fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, AuthorityError> {
+        Ok(rcgen::SigningKey::sign(&self.key, message)?)
+    }
+
+    /// The authority's certificate, DER.
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    fn sign(
+        &self,
+        identity: &Identity,
+        public_key: &[u8],
+        end_year: i32,
+    ) -> Result<CertificateDer<'static>, AuthorityError> {
+        let mut params = params(&identity.node, end_year, &identity.to_uris())?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -131,9 +193,7 @@ impl ClusterAuthority {
         let mut own = CertificateParams::default();
         own.distinguished_name.push(DnType::CommonName, self.cluster.to_string());
         let issuer = Issuer::from_params(&own, &self.key);
-        let certificate = params.signed_by(&key, &issuer)?.der().clone();
-        let key = Zeroizing::new(key.serialize_der());
-        Ok(Credentials::from_parts(self.certificate.clone(), certificate, key)?)
+        Ok(params.signed_by(&PublicKey(public_key), &issuer)?.der().clone())
     }
 
     /// The authority as a PEM file: certificate and key. Whoever reads it can make himself a member.
@@ -208,6 +268,58 @@ fn params(common_name: &str, end_year: i32, uris: &[String]) -> Result<Certifica
         params.subject_alt_names.push(SanType::URI(uri.as_str().try_into()?));
     }
     Ok(params)
+}
+
+/// Somebody else's public key, Ed25519.
+struct PublicKey<'a>(&'a [u8]);
+
+impl rcgen::PublicKeyData for PublicKey<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.0
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ED25519
+    }
+}
+
+/// A node's own key, made on the node.
+pub(crate) struct NodeKey(KeyPair);
+
+impl NodeKey {
+    /// A new one.
+    pub(crate) fn new() -> Result<Self, AuthorityError> {
+        new_key().map(Self)
+    }
+
+    /// Reads a key in PKCS#8.
+    pub(crate) fn from_pkcs8(der: &[u8]) -> Result<Self, AuthorityError> {
+        let der = PrivatePkcs8KeyDer::from(der);
+        Ok(Self(KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ED25519)?))
+    }
+
+    pub(crate) fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.0.serialize_der())
+    }
+
+    /// The public half, and the proof that there is another one.
+    pub(crate) fn claim(&self) -> Result<KeyClaim, AuthorityError> {
+        let public_key = self.0.public_key_raw().to_vec();
+        let signature = rcgen::SigningKey::sign(&self.0, &claim_text(&public_key))?;
+        Ok(KeyClaim { public_key, signature })
+    }
+}
+
+fn claim_text(public_key: &[u8]) -> Vec<u8> {
+    [b"vstorage key claim 1\0", public_key].concat()
+}
+
+/// The key of a claim that proves itself.
+fn checked_claim(claim: &KeyClaim) -> Option<&[u8]> {
+    let key = UnparsedPublicKey::new(&ED25519, &claim.public_key);
+    let proven =
+        claim.public_key.len() == 32 && key.verify(&claim_text(&claim.public_key), &claim.signature).is_ok();
+    proven.then_some(&claim.public_key)
 }
 
 /// DER of a PKCS#8 Ed25519 key (RFC 8410 section 7) up to its 32 secret bytes.

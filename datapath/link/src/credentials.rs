@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use zeroize::Zeroizing;
 
 use crate::identity::{Identity, authority_from_uris};
+use crate::revocation::Standing;
 use crate::verify;
 
 const CERTIFICATE: &str = "CERTIFICATE";
@@ -62,6 +63,10 @@ pub struct Credentials {
     authority: CertificateDer<'static>,
     certificate: CertificateDer<'static>,
     key: Zeroizing<Vec<u8>>,
+    /// The file they were read from, which a renewal replaces.
+    origin: Option<PathBuf>,
+    /// What this process knows of revoked nodes; all copies share it.
+    standing: Standing,
 }
 
 impl fmt::Debug for Credentials {
@@ -94,7 +99,8 @@ impl Credentials {
             return Err(CredentialsError::Refused(refused));
         }
         drop(parsed);
-        Ok(Self { identity, cluster_name, authority, certificate, key })
+        let (origin, standing) = (None, Standing::default());
+        Ok(Self { identity, cluster_name, authority, certificate, key, origin, standing })
     }
 
     /// Who the node is.
@@ -117,7 +123,7 @@ impl Credentials {
     /// # Panics
     /// When called outside an executor, whose clock it reads.
     pub fn check_validity(&self) -> Result<(), CredentialsError> {
-        let verifier = verify::ClusterVerifier::new(self)?;
+        let verifier = verify::ClusterVerifier::new(self, false)?;
         let refused = verifier.check(&self.certificate, &[], now(), webpki::KeyUsage::client_auth());
         refused.map(drop).map_err(CredentialsError::Refused)
     }
@@ -161,12 +167,43 @@ impl Credentials {
     /// As [`Credentials::from_pem`], and [`CredentialsError::Read`].
     pub async fn load(path: &Path) -> Result<Self, CredentialsError> {
         let text = Zeroizing::new(rt::fs::read(path).await.map_err(CredentialsError::Read)?);
-        Self::from_pem(&text)
+        Ok(Self { origin: Some(path.to_owned()), ..Self::from_pem(&text)? })
+    }
+
+    /// The file they were read from.
+    pub(crate) fn origin(&self) -> Option<&Path> {
+        self.origin.as_deref()
+    }
+
+    /// What this process knows of revoked nodes.
+    pub(crate) fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// The private key, as in the file.
+    pub(crate) fn key_bytes(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// The same node with another certificate, and what this process knows of revoked nodes.
+    pub(crate) fn with_certificate(&self, certificate: Vec<u8>) -> Result<Self, CredentialsError> {
+        let renewed = Self::from_parts(self.authority.clone(), certificate.into(), self.key.clone())?;
+        Ok(Self { origin: self.origin.clone(), standing: self.standing.clone(), ..renewed })
+    }
+
+    /// Those found in the file, with what this process knows of revoked nodes.
+    pub(crate) fn with_file(&self, found: &Self) -> Self {
+        Self { standing: self.standing.clone(), ..found.clone() }
     }
 
     /// The certificate of the cluster's authority, DER.
     pub(crate) fn authority_certificate(&self) -> &CertificateDer<'static> {
         &self.authority
+    }
+
+    /// The node's certificate, DER.
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
     }
 
     /// What is sent to peers: the authority's certificate they have themselves.

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rt::net::{Address, Listener, Reader, Writer};
@@ -15,11 +16,19 @@ use crate::connection::Connection;
 use crate::credentials::Credentials;
 use crate::error::{CloseReason, ConnectCause, ConnectError};
 use crate::greeting::{self, LocalHello};
+use crate::guest::{Channel, Host};
+use crate::identity::Identity;
+use crate::revocation::SignedList;
 use crate::security::{ConfigError, Configs, Security};
 use crate::service::{Dispatch, Service};
 use crate::shared::{Greeter, Shared};
 use crate::tasks;
-use crate::tls::handshake::{self, Secured};
+use crate::tls::handshake::{self, HandshakeError, Secured};
+
+/// Guests that may be received at a time. They take no place of a member's.
+const GUESTS_MAX: u64 = 16;
+/// How long a visit may take. People have typed their password before it begins.
+const VISIT_MAX: Duration = Duration::from_secs(20);
 
 /// What a peer may have under way on one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +110,14 @@ pub(crate) struct Local {
     pub(crate) options: Options,
     pub(crate) credentials: Credentials,
     pub(crate) hello: RefCell<LocalHello>,
-    configs: Configs,
+    configs: RefCell<Configs>,
+    /// Who receives those without a certificate.
+    guests: RefCell<Option<Rc<dyn Host>>>,
+    guest_places: Semaphore,
+    /// What every peer is told, if this side publishes it.
+    published: RefCell<Option<Rc<SignedList>>>,
+    /// A new certificate is being asked for.
+    pub(crate) renewing: Cell<bool>,
     strangers: Rc<Strangers>,
     accepted: Semaphore,
     live: RefCell<Vec<Weak<Shared>>>,
@@ -136,7 +152,11 @@ impl Endpoint {
             tracing::warn!(node = credentials.identity().node, %error, "peers may refuse this node");
         }
         Ok(Self(Rc::new(Local {
-            configs,
+            configs: RefCell::new(configs),
+            guests: RefCell::new(None),
+            guest_places: Semaphore::new(GUESTS_MAX),
+            published: RefCell::new(None),
+            renewing: Cell::new(false),
             strangers: Rc::new(Strangers::new(options.handshakes_max)),
             accepted: Semaphore::new(options.connections_max.into()),
             live: RefCell::default(),
@@ -151,6 +171,52 @@ impl Endpoint {
     #[must_use]
     pub fn credentials(&self) -> &Credentials {
         &self.0.credentials
+    }
+
+    /// Lets those in who have no certificate, to be received by `host`. Without this they are refused in the handshake.
+    pub fn receive_guests(&self, host: Rc<dyn Host>) {
+        self.0.guests.replace(Some(host));
+    }
+
+    /// From now on later connections are made with these credentials; those that are there stay as they are.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; then nothing has changed.
+    pub(crate) fn adopt(&self, credentials: &Credentials) -> Result<(), ConfigError> {
+        self.0.configs.replace(Configs::new(credentials, self.0.options.security)?);
+        Ok(())
+    }
+
+    /// Tells this list to everybody who is connected, and to everybody who connects from now on; cuts the connections of those
+    /// whom it names, and refuses them. A list that is no later than the one known changes nothing.
+    pub fn publish(&self, list: SignedList) {
+        if !self.0.credentials.standing().take(list.clone()) {
+            return;
+        }
+        self.cut_revoked();
+        let list = Rc::new(list);
+        self.0.published.replace(Some(Rc::clone(&list)));
+        for shared in self.live() {
+            shared.announce(&list);
+        }
+    }
+
+    /// Tells a peer that has just connected.
+    pub(crate) fn announce_to(&self, shared: &Shared) {
+        if let Some(list) = &*self.0.published.borrow() {
+            shared.announce(list);
+        }
+    }
+
+    /// Ends the connections of those who are members no longer.
+    pub(crate) fn cut_revoked(&self) {
+        for shared in self.live() {
+            shared.end_if_revoked();
+        }
+    }
+
+    fn live(&self) -> Vec<Rc<Shared>> {
+        self.0.live.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Changes what later connections say about this side.
@@ -191,10 +257,13 @@ impl Endpoint {
             Ok(connected) => connected,
             Err(_) => Err(ConnectCause::Timeout(within)),
         };
-        let greeted = match connected {
-            Ok(secured) => {
+        let greeted = match connected.and_then(|(reader, writer, mut secured)| {
+            let peer = secured.peer.take().ok_or(HandshakeError::NoCertificate)?;
+            Ok(((reader, writer, secured), peer))
+        }) {
+            Ok((secured, peer)) => {
                 let (connection, greeted) =
-                    self.start(address.clone(), secured, Greeter::Caller(expect), dispatch);
+                    self.start(address.clone(), secured, peer, Greeter::Caller(expect), dispatch);
                 greeting::begin(&connection.0.shared);
                 greet_until(deadline, &connection, greeted)
                     .await
@@ -208,7 +277,8 @@ impl Endpoint {
 
     async fn connect_securely(&self, address: &Address) -> Result<(Reader, Writer, Secured), ConnectCause> {
         let (mut reader, mut writer) = rt::net::connect(address).await.map_err(ConnectCause::Io)?;
-        let secured = handshake::connect(&self.0.configs.client, &mut reader, &mut writer).await?;
+        let config = Arc::clone(&self.0.configs.borrow().client);
+        let secured = handshake::connect(&config, &mut reader, &mut writer).await?;
         Ok((reader, writer, secured))
     }
 
@@ -217,11 +287,12 @@ impl Endpoint {
         &self,
         address: Address,
         (reader, writer, secured): (Reader, Writer, Secured),
+        peer: Identity,
         greeter: Greeter,
         dispatch: Option<Rc<dyn Dispatch>>,
     ) -> (Connection, OneReceiver<Result<(), CloseReason>>) {
         let (greeted, greeting) = oneshot();
-        let shared = Shared::new(address, secured.peer, Rc::clone(&self.0), greeter, dispatch, greeted);
+        let shared = Shared::new(address, peer, Rc::clone(&self.0), greeter, dispatch, greeted);
         let connection = Connection::new(&shared);
         self.remember(&shared);
         rt::spawn(tasks::receive(Rc::clone(&shared), reader, secured.opener, secured.surplus));
@@ -262,7 +333,8 @@ impl Endpoint {
         let endpoint = self.clone();
         rt::spawn(async move {
             match endpoint.accept(reader, writer, &address, dispatch, stranger).await {
-                Ok(connection) => {
+                Ok(Accepted::Guest(channel)) => endpoint.receive(*channel).await,
+                Ok(Accepted::Member(connection)) => {
                     let peer = connection.peer();
                     tracing::debug!(%address, node = peer.identity.node, role = ?peer.role, "connected");
                     let reason = connection.closed().await;
@@ -281,21 +353,43 @@ impl Endpoint {
         address: &Address,
         dispatch: Rc<dyn Dispatch>,
         mut stranger: Stranger,
-    ) -> Result<Connection, ConnectCause> {
+    ) -> Result<Accepted, ConnectCause> {
         let within = self.0.options.handshake_timeout;
         let deadline = rt::time::now() + within;
-        let secured = handshake::accept(&self.0.configs.server, &mut reader, &mut writer);
-        let secured = match first(rt::time::timeout_at(deadline, secured), stranger.shed()).await {
+        let (config, own) = {
+            let configs = self.0.configs.borrow();
+            let open = self.0.guests.borrow().is_some();
+            (Arc::clone(if open { &configs.host } else { &configs.server }), configs.certificate.clone())
+        };
+        let secured = handshake::accept(&config, &own, &mut reader, &mut writer);
+        let mut secured = match first(rt::time::timeout_at(deadline, secured), stranger.shed()).await {
             First::Left(Ok(secured)) => secured?,
             First::Left(Err(_)) => return Err(ConnectCause::Timeout(within)),
             First::Right(()) => return Err(ConnectCause::Shed),
         };
-        // Whoever has shown a certificate of the cluster is none.
+        // Whoever has shown a certificate of the cluster is none; for guests there are places of their own.
         drop(stranger);
+        let Some(peer) = secured.peer.take() else {
+            let channel = Channel::new(address.clone(), reader, writer, secured);
+            return Ok(Accepted::Guest(Box::new(channel)));
+        };
         let (connection, greeted) =
-            self.start(address.clone(), (reader, writer, secured), Greeter::Callee, Some(dispatch));
+            self.start(address.clone(), (reader, writer, secured), peer, Greeter::Callee, Some(dispatch));
         greet_until(deadline, &connection, greeted).await.map_err(ConnectCause::Greeting)?;
-        Ok(connection)
+        self.announce_to(&connection.0.shared);
+        Ok(Accepted::Member(connection))
+    }
+
+    /// Has a guest received, for as long as a visit may take.
+    async fn receive(&self, channel: Channel) {
+        let address = channel.address().clone();
+        let (Some(host), Some(_place)) = (self.0.guests.borrow().clone(), self.0.guest_places.try_acquire(1))
+        else {
+            return self.refuse(&address, &"too many guests");
+        };
+        if rt::time::timeout(VISIT_MAX, host.receive(channel)).await.is_err() {
+            self.refuse(&address, &"a guest took too long");
+        }
     }
 
     fn refuse(&self, address: &Address, cause: &dyn std::fmt::Display) {
@@ -306,7 +400,7 @@ impl Endpoint {
 
     /// Closes every connection in order (see [`Connection::close`]).
     pub async fn close(&self) {
-        let live: Vec<Rc<Shared>> = self.0.live.borrow().iter().filter_map(Weak::upgrade).collect();
+        let live = self.live();
         for shared in &live {
             shared.drain(CloseReason::Local, true);
         }
@@ -314,6 +408,12 @@ impl Endpoint {
             shared.wait_for_end().await;
         }
     }
+}
+
+/// Who has come.
+enum Accepted {
+    Member(Connection),
+    Guest(Box<Channel>),
 }
 
 /// Those who have not shown yet who they are. When there are too many the one that has been there longest goes: a member

@@ -11,6 +11,7 @@ use wire::{BodyError, ErrorBody, FrameError, Status};
 use crate::identity::role_name;
 use crate::tls::handshake::{HandshakeError, alert_text};
 use crate::tls::record::RecordError;
+use crate::verify::CertificateRefused;
 
 /// A rule of the connection that the peer broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -143,6 +144,9 @@ pub enum CloseReason {
     /// Both ends could not agree.
     #[error(transparent)]
     Greeting(#[from] GreetError),
+    /// The peer is a member of the cluster no longer.
+    #[error("the peer is refused: {0}")]
+    Refused(#[from] CertificateRefused),
     /// The greeting took too long.
     #[error("the peer did not greet in time")]
     GreetingTimeout,

@@ -121,6 +121,10 @@ pub struct Identity {
     pub host_id: String,
     /// What its programs may be.
     pub roles: Roles,
+    /// The number under which it was admitted, by which it can be revoked; 0 = made beside the cluster's list.
+    pub number: u64,
+    /// The hour of the cluster's own time (see [`crate::revocation`]) at which the certificate has served its time; 0 = never.
+    pub until_h: u64,
 }
 
 const CLUSTER: &str = "vstorage:cluster:";
@@ -128,6 +132,8 @@ const NAME: &str = "vstorage:name:";
 const NODE: &str = "vstorage:node:";
 const HOST: &str = "vstorage:host:";
 const ROLE: &str = "vstorage:role:";
+const NUMBER: &str = "vstorage:number:";
+const UNTIL: &str = "vstorage:until:";
 
 impl Identity {
     /// The URIs that say so.
@@ -138,6 +144,8 @@ impl Identity {
             format!("{HOST}{}", self.host_id),
         ];
         uris.extend(self.roles.iter().map(|role| format!("{ROLE}{role}")));
+        let facts = [(NUMBER, self.number), (UNTIL, self.until_h)];
+        uris.extend(facts.iter().filter(|(_, fact)| *fact > 0).map(|(name, fact)| format!("{name}{fact}")));
         uris
     }
 
@@ -145,6 +153,7 @@ impl Identity {
     /// code does not know are skipped.
     pub(crate) fn from_uris<'a>(uris: impl Iterator<Item = &'a str>) -> Option<Self> {
         let (mut cluster, mut node, mut host, mut roles) = (None, None, None, Roles::default());
+        let (mut number, mut until_h) = (0, 0);
         for uri in uris {
             if let Some(text) = uri.strip_prefix(CLUSTER) {
                 cluster = Some(text.parse().ok()?);
@@ -152,6 +161,10 @@ impl Identity {
                 node = Some(text.to_owned());
             } else if let Some(text) = uri.strip_prefix(HOST) {
                 host = Some(text.to_owned());
+            } else if let Some(text) = uri.strip_prefix(NUMBER) {
+                number = text.parse().ok()?;
+            } else if let Some(text) = uri.strip_prefix(UNTIL) {
+                until_h = text.parse().ok()?;
             } else if let Some(text) = uri.strip_prefix(ROLE)
                 && let Some((role, _)) = NAMES.iter().find(|(_, name)| *name == text)
             {
@@ -159,7 +172,8 @@ impl Identity {
             }
         }
         let (node, host_id) = (node?, host?);
-        (is_name(&node) && is_name(&host_id)).then_some(Self { cluster: cluster?, node, host_id, roles })
+        let good = is_name(&node) && is_name(&host_id);
+        good.then_some(Self { cluster: cluster?, node, host_id, roles, number, until_h })
     }
 }
 
@@ -179,6 +193,14 @@ pub(crate) fn authority_from_uris<'a>(uris: impl Iterator<Item = &'a str>) -> Op
         }
     }
     Some((cluster?, name.filter(|name| is_name(name))?))
+}
+
+/// A host's name as a certificate takes it, for [`Identity::node`].
+#[must_use]
+pub fn node_name(host: &str) -> String {
+    let good = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' };
+    let name: String = host.chars().map(good).take(NAME_MAX).collect();
+    if name.is_empty() { "node".to_owned() } else { name }
 }
 
 /// Whether `text` may name a node, a cluster or a host: letters, digits, `.`, `_` and `-`.
@@ -213,6 +235,8 @@ mod tests {
             node: "s1.example".into(),
             host_id: "0123456789abcdef".into(),
             roles: Roles::of(&[Role::Cs, Role::Client]),
+            number: 7,
+            until_h: u64::MAX,
         };
         let mut uris = identity.to_uris();
         uris.push("vstorage:role:gateway".into());
@@ -233,6 +257,14 @@ mod tests {
             assert!(Roles::ALL.contains(role));
             assert_eq!(role_name(role), name);
         }
+    }
+
+    #[test]
+    fn host_names_become_node_names() {
+        assert_eq!(node_name("s1.stor.test"), "s1.stor.test");
+        assert_eq!(node_name("büro pc"), "b-ro-pc");
+        assert_eq!(node_name(""), "node");
+        assert_eq!(node_name(&"x".repeat(200)).len(), NAME_MAX);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls::client::Resumption;
 use rustls::crypto::ring as real;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
-use rustls::pki_types::UnixTime;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
@@ -16,7 +16,7 @@ use rustls::{ClientConfig, ServerConfig};
 
 use crate::credentials::{self, Credentials, CredentialsError};
 use crate::simulated;
-use crate::verify::{ALGORITHMS, ClusterVerifier};
+use crate::verify::{ALGORITHMS, AnyServer, ClusterVerifier};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -71,36 +71,64 @@ impl TimeProvider for Clock {
     }
 }
 
-/// Both roles' configurations.
+/// The configurations of a member.
 pub(crate) struct Configs {
+    /// For connecting.
     pub(crate) client: Arc<ClientConfig>,
+    /// For being connected to, by members.
     pub(crate) server: Arc<ServerConfig>,
+    /// For being connected to, by members and guests.
+    pub(crate) host: Arc<ServerConfig>,
+    /// The certificate that all of them show.
+    pub(crate) certificate: CertificateDer<'static>,
 }
 
 impl Configs {
     pub(crate) fn new(credentials: &Credentials, security: Security) -> Result<Self, ConfigError> {
-        if security == Security::simulated() && !rt::sim::is_running() {
-            return Err(ConfigError::SimulatedInEarnest);
-        }
-        let provider = Arc::new(security.provider());
-        let verifier = Arc::new(ClusterVerifier::new(credentials)?);
-        let mut client = ClientConfig::builder_with_details(Arc::clone(&provider), Arc::new(Clock))
+        let provider = checked_provider(security)?;
+        let client = ClientConfig::builder_with_details(Arc::clone(&provider), Arc::new(Clock))
             .with_protocol_versions(&[&TLS13])?
             .dangerous()
-            .with_custom_certificate_verifier(verifier.clone())
+            .with_custom_certificate_verifier(Arc::new(ClusterVerifier::new(credentials, false)?))
             .with_client_auth_cert(credentials.chain(), credentials.key())?;
-        client.enable_sni = false;
-        client.resumption = Resumption::disabled();
-        client.enable_secret_extraction = true;
-        let mut server = ServerConfig::builder_with_details(provider, Arc::new(Clock))
-            .with_protocol_versions(&[&TLS13])?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(credentials.chain(), credentials.key())?;
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
-        server.enable_secret_extraction = true;
-        Ok(Self { client: Arc::new(client), server: Arc::new(server) })
+        let server = |guests| -> Result<_, ConfigError> {
+            let verifier = Arc::new(ClusterVerifier::new(credentials, guests)?);
+            let mut server = ServerConfig::builder_with_details(Arc::clone(&provider), Arc::new(Clock))
+                .with_protocol_versions(&[&TLS13])?
+                .with_client_cert_verifier(verifier)
+                .with_single_cert(credentials.chain(), credentials.key())?;
+            server.session_storage = Arc::new(NoServerSessionStorage {});
+            server.send_tls13_tickets = 0;
+            server.enable_secret_extraction = true;
+            Ok(Arc::new(server))
+        };
+        let certificate = credentials.certificate().clone();
+        Ok(Self { client: finished(client), server: server(false)?, host: server(true)?, certificate })
     }
+}
+
+fn checked_provider(security: Security) -> Result<Arc<CryptoProvider>, ConfigError> {
+    if security == Security::simulated() && !rt::sim::is_running() {
+        return Err(ConfigError::SimulatedInEarnest);
+    }
+    Ok(Arc::new(security.provider()))
+}
+
+fn finished(mut client: ClientConfig) -> Arc<ClientConfig> {
+    client.enable_sni = false;
+    client.resumption = Resumption::disabled();
+    client.enable_secret_extraction = true;
+    Arc::new(client)
+}
+
+/// The configuration of a guest, who has no certificate and knows none.
+pub(crate) fn of_guest(security: Security) -> Result<Arc<ClientConfig>, ConfigError> {
+    let client = ClientConfig::builder_with_details(checked_provider(security)?, Arc::new(Clock))
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer))
+        .with_no_client_auth();
+    Ok(finished(client))
 }
 
 /// Why credentials do not make an endpoint.

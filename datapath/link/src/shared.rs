@@ -27,6 +27,7 @@ use crate::identity::Identity;
 use crate::message::{Body, Call, OWN_IDS, Payload, Reply, Request, Response};
 use crate::outgoing::{OutQueue, Outgoing, Sort};
 use crate::pending::{Answer, Expected, PendingTable};
+use crate::revocation::SignedList;
 use crate::service::{Dispatch, Ticket};
 use crate::signal::Signal;
 
@@ -383,7 +384,25 @@ impl Shared {
         }
     }
 
-    fn connection(&self) -> Option<Connection> {
+    /// Tells the peer who is a member no longer.
+    pub(crate) fn announce(&self, list: &SignedList) {
+        if self.phase.get() != Phase::Open {
+            return;
+        }
+        let body = prost::Message::encode_to_vec(list.notice());
+        if let Ok(header) = Header::notice(Op::Revocations, &body, 0) {
+            self.push(header, Sort::Other, body.into(), Payload::none());
+        }
+    }
+
+    /// Ends the connection if the peer is a member no longer.
+    pub(crate) fn end_if_revoked(&self) {
+        if let Err(refused) = self.local.credentials.standing().check(&self.identity) {
+            self.end(CloseReason::Refused(refused));
+        }
+    }
+
+    pub(crate) fn connection(&self) -> Option<Connection> {
         self.handle.borrow().upgrade().map(Connection)
     }
 

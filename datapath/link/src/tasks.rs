@@ -15,6 +15,7 @@ use crate::greeting;
 use crate::message::{Body, Payload, Reply, Request};
 use crate::outgoing::Sort;
 use crate::pending::Wanted;
+use crate::renewal;
 use crate::service::Notice;
 use crate::shared::{PINGS_MAX, Phase, Shared};
 use crate::tls::record::{self, ALERT, HEADER, KEY_UPDATE, Opened, Opener, RecordError, Sealer};
@@ -219,6 +220,10 @@ impl Arrivals<'_> {
             self.shared.peer_stops();
             return Ok(());
         }
+        if frame.header.op == Op::Revocations.code() {
+            renewal::hear(self.shared, &frame.body);
+            return Ok(());
+        }
         self.shared.take_notice(Notice { op: frame.header.op, body: frame.body, payload: frame.payload });
         Ok(())
     }
@@ -329,6 +334,8 @@ pub(crate) async fn watch(shared: Rc<Shared>) {
         }
         if tick <= now {
             tick = now + every;
+            // Another endpoint of this process may have heard of it.
+            shared.end_if_revoked();
             silent = if shared.heard.take() { Duration::ZERO } else { silent + every };
             if silent >= limit {
                 return shared.end(CloseReason::Silent(silent));

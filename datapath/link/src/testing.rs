@@ -7,6 +7,7 @@ use std::rc::Rc;
 use rt::buf::View;
 use rt::net::{Address, Listener, Reader, Writer};
 use rt::{Executor, ExecutorOptions};
+use rustls::pki_types::CertificateDer;
 use rustls::{ClientConnection, ConnectionCommon, ServerConnection, SideData};
 use wire::hello::Role;
 
@@ -32,10 +33,11 @@ pub(crate) fn endpoint(options: Options) -> Endpoint {
     Endpoint::new(credentials, LocalHello::new(Role::Cs, [1; 16]), options).expect("valid credentials")
 }
 
-fn configs() -> Configs {
+fn configs() -> (Configs, CertificateDer<'static>) {
     let authority = ClusterAuthority::create("test", ClusterId::random()).expect("a valid name");
     let credentials = authority.issue("node", "1", Roles::ALL).expect("valid names");
-    Configs::new(&credentials, Security::real()).expect("valid credentials")
+    let configs = Configs::new(&credentials, Security::real()).expect("valid credentials");
+    (configs, credentials.certificate().clone())
 }
 
 fn listener() -> (Listener, Address) {
@@ -46,11 +48,11 @@ fn listener() -> (Listener, Address) {
 
 /// The two ends of a handshake: the one that connected, and the other.
 pub(crate) async fn secured() -> (Secured, Secured) {
-    let configs = configs();
+    let (configs, own) = configs();
     let (mut listener, address) = listener();
     let server = rt::spawn(async move {
         let (mut reader, mut writer, _) = listener.accept().await.expect("a connection");
-        handshake::accept(&configs.server, &mut reader, &mut writer).await.expect("shaken")
+        handshake::accept(&configs.server, &own, &mut reader, &mut writer).await.expect("shaken")
     });
     let (mut reader, mut writer) = rt::net::connect(&address).await.expect("a connection");
     let client = handshake::connect(&configs.client, &mut reader, &mut writer).await.expect("shaken");
@@ -82,7 +84,7 @@ async fn complete<D: SideData, S: DerefMut<Target = ConnectionCommon<D>>>(
 
 /// Stock `rustls` that has connected to our end.
 pub(crate) async fn stock_client() -> (ClientConnection, Secured) {
-    let configs = configs();
+    let (configs, own) = configs();
     let (mut listener, address) = listener();
     let name = "any.invalid".try_into().expect("a name");
     let stock = ClientConnection::new(configs.client, name).expect("a client");
@@ -91,13 +93,13 @@ pub(crate) async fn stock_client() -> (ClientConnection, Secured) {
         complete(stock, halves).await
     });
     let (mut reader, mut writer, _) = listener.accept().await.expect("a connection");
-    let ours = handshake::accept(&configs.server, &mut reader, &mut writer).await.expect("shaken");
+    let ours = handshake::accept(&configs.server, &own, &mut reader, &mut writer).await.expect("shaken");
     (stock.await.expect("it ends"), ours)
 }
 
 /// Stock `rustls` that our end has connected to.
 pub(crate) async fn stock_server() -> (ServerConnection, Secured) {
-    let configs = configs();
+    let (configs, _) = configs();
     let (mut listener, address) = listener();
     let stock = ServerConnection::new(configs.server).expect("a server");
     let stock = rt::spawn(async move {

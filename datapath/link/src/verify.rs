@@ -16,6 +16,7 @@ use rustls::{
 
 use crate::credentials::{Credentials, CredentialsError};
 use crate::identity::{ClusterId, Identity};
+use crate::revocation::Standing;
 
 /// Why a certificate is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +55,16 @@ pub enum CertificateRefused {
         /// The time here, in seconds since 1970.
         now_s: u64,
     },
+    /// An operator has revoked it.
+    #[error(
+        "its certificate was revoked; if that is a mistake, authenticate the node again (vstorage auth-node)"
+    )]
+    Revoked,
+    /// Nobody has renewed it for years of the cluster's own time.
+    #[error(
+        "its certificate has served its time in this cluster; authenticate the node again (vstorage auth-node)"
+    )]
+    Served,
     /// It does not say whose it is, or cannot be read.
     #[error("its certificate is not one of a vstorage cluster")]
     Foreign,
@@ -88,6 +99,8 @@ impl CertificateRefused {
                 CertificateError::NotValidYetContext { time: at(now_s), not_before: at(not_before_s) }
             }
             Self::Untrusted => CertificateError::UnknownIssuer,
+            Self::Revoked => CertificateError::Revoked,
+            Self::Served => CertificateError::Expired,
             Self::Foreign => CertificateError::BadEncoding,
             other => CertificateError::Other(OtherError(Arc::new(other))),
         })
@@ -103,6 +116,8 @@ impl CertificateRefused {
                 Some(Self::NotYetValid { not_before_s: not_before.as_secs(), now_s: time.as_secs() })
             }
             CertificateError::UnknownIssuer => Some(Self::Untrusted),
+            CertificateError::Revoked => Some(Self::Revoked),
+            CertificateError::Expired => Some(Self::Served),
             CertificateError::BadEncoding => Some(Self::Foreign),
             CertificateError::Other(other) => other.0.downcast_ref::<Self>().cloned(),
             _ => None,
@@ -121,13 +136,17 @@ pub(crate) const ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorith
 pub(crate) struct ClusterVerifier {
     cluster: ClusterId,
     anchors: [TrustAnchor<'static>; 1],
+    standing: Standing,
+    /// A peer that has connected need not show a certificate: it is a guest then.
+    guests: bool,
 }
 
 impl ClusterVerifier {
-    pub(crate) fn new(credentials: &Credentials) -> Result<Self, CredentialsError> {
+    pub(crate) fn new(credentials: &Credentials, guests: bool) -> Result<Self, CredentialsError> {
         let certificate = credentials.authority_certificate();
         let anchor = webpki::anchor_from_trusted_cert(certificate).map_err(CredentialsError::Malformed)?;
-        Ok(Self { cluster: credentials.identity().cluster, anchors: [anchor.to_owned()] })
+        let standing = credentials.standing().clone();
+        Ok(Self { cluster: credentials.identity().cluster, anchors: [anchor.to_owned()], standing, guests })
     }
 
     /// Who the peer is, if it is a member.
@@ -148,6 +167,7 @@ impl ClusterVerifier {
         parsed
             .verify_for_usage(all, &self.anchors, intermediates, now, usage, None, None)
             .map_err(CertificateRefused::from_webpki)?;
+        self.standing.check(&identity)?;
         Ok(identity)
     }
 }
@@ -195,6 +215,10 @@ impl ServerCertVerifier for ClusterVerifier {
 }
 
 impl ClientCertVerifier for ClusterVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        !self.guests
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -208,6 +232,48 @@ impl ClientCertVerifier for ClusterVerifier {
         self.check(certificate, intermediates, now, webpki::KeyUsage::client_auth())
             .map(|_| ClientCertVerified::assertion())
             .map_err(CertificateRefused::into_rustls)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        no_tls12()
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &ALGORITHMS)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ALGORITHMS.supported_schemes()
+    }
+}
+
+/// For a guest, who knows no authority yet: any server will do that has the key of the certificate it shows. Which one it was goes
+/// into the password exchange, which tells whether it was the right one.
+#[derive(Debug)]
+pub(crate) struct AnyServer;
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let parsed = webpki::EndEntityCert::try_from(certificate);
+        let known = parsed.ok().and_then(|parsed| Identity::from_uris(parsed.valid_uri_names()));
+        known.map(|_| ServerCertVerified::assertion()).ok_or(CertificateRefused::Foreign.into_rustls())
     }
 
     fn verify_tls12_signature(

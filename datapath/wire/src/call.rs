@@ -2,7 +2,7 @@
 
 use crate::hello::{Empty, Goodbye, Hello, Ping};
 use crate::op::Op;
-use crate::{cluster, cs, inode, lease, namespace, session};
+use crate::{auth, cluster, cs, inode, lease, namespace, session};
 
 /// A control request.
 pub trait Call: prost::Message + Default {
@@ -20,6 +20,10 @@ pub trait Notice: prost::Message + Default {
 
 impl Notice for Goodbye {
     const OP: Op = Op::Goodbye;
+}
+
+impl Notice for auth::Revocations {
+    const OP: Op = Op::Revocations;
 }
 
 /// Implements [`Call`] for each row, and runs a callback over the rows for [`crate::fuzz`].
@@ -101,6 +105,15 @@ calls! {
     ListXattrs: inode::ListXattrs => inode::ListXattrsReply;
     RemoveXattr: inode::RemoveXattr => Empty;
     StatFs: inode::StatFs => inode::StatFsReply;
+
+    Login: auth::Login => auth::LoginReply;
+    Enroll: auth::Enroll => auth::EnrollReply;
+    NewPassword: auth::NewPassword => auth::NewPasswordReply;
+    SetPassword: auth::SetPassword => Empty;
+
+    ListNodes: auth::ListNodes => auth::ListNodesReply;
+    RevokeNode: auth::RevokeNode => Empty;
+    RenewCertificate: auth::RenewCertificate => auth::RenewCertificateReply;
 }
 
 #[cfg(test)]
@@ -112,7 +125,8 @@ mod tests {
     fn each_operation_is_a_call_or_has_a_fixed_body() {
         for &op in Op::ALL {
             let rows = ROWS.iter().filter(|row| row.op == op).count();
-            let fixed = matches!(op.group(), Group::Data | Group::Reconcile) || op == Op::Goodbye;
+            let fixed = matches!(op.group(), Group::Data | Group::Reconcile)
+                || matches!(op, Op::Goodbye | Op::Revocations);
             assert_eq!(rows, usize::from(!fixed), "{op}");
         }
     }

@@ -6,6 +6,7 @@
 
 use prost::Message;
 
+use crate::auth::{RevocationList, Revocations};
 use crate::body::decode_body;
 use crate::call::ROWS;
 use crate::crc::crc32c;
@@ -37,6 +38,11 @@ pub const TARGETS: &[Target] = &[
         name: "error_body",
         run: error_body,
         seed: |header, body| seed_if(!header.status.is_ok(), body),
+    },
+    Target {
+        name: "revocations",
+        run: revocations,
+        seed: |header, body| seed_if(is(header, Op::Revocations), body),
     },
     Target { name: "goodbye", run: goodbye, seed: |header, body| seed_if(is(header, Op::Goodbye), body) },
     Target { name: "write", run: write, seed: |header, body| with_payload(request(header, Op::Write), body) },
@@ -105,6 +111,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "cs", run: cs, seed: |header, body| control_seed(Group::ChunkServer, header, body) },
     Target { name: "command", run: command, seed: |header, body| control_seed(Group::Command, header, body) },
     Target { name: "cluster", run: cluster, seed: |header, body| control_seed(Group::Cluster, header, body) },
+    Target { name: "guest", run: guest, seed: |header, body| control_seed(Group::Guest, header, body) },
+    Target { name: "node", run: node, seed: |header, body| control_seed(Group::Node, header, body) },
 ];
 
 fn is(header: &Header, op: Op) -> bool {
@@ -249,6 +257,25 @@ pub fn command(data: &[u8]) -> bool {
 /// Configuration and monitoring.
 pub fn cluster(data: &[u8]) -> bool {
     control(Group::Cluster, data)
+}
+
+/// What guests say and hear.
+pub fn guest(data: &[u8]) -> bool {
+    control(Group::Guest, data)
+}
+
+/// Members and their certificates.
+pub fn node(data: &[u8]) -> bool {
+    control(Group::Node, data)
+}
+
+/// REVOCATIONS notice, and the list in it.
+pub fn revocations(data: &[u8]) -> bool {
+    let accepted = round_trips::<Revocations>(data);
+    if let Ok(notice) = decode_body::<Revocations>(data) {
+        round_trips::<RevocationList>(&notice.list);
+    }
+    accepted
 }
 
 /// A fixed body without a list of checksums: decode, encode, decode.

@@ -2,7 +2,7 @@
 //!
 //! A frame is a 64-byte [`Header`], a body and a payload. Data operations ([`data`]) have fixed
 //! little-endian bodies; control operations are `prost` messages, grouped by who serves them:
-//! [`hello`], [`session`], [`namespace`], [`inode`], [`lease`], [`cs`], [`cluster`]. [`Op`] is the one table of
+//! [`hello`], [`session`], [`namespace`], [`inode`], [`lease`], [`cs`], [`cluster`], [`auth`]. [`Op`] is the one table of
 //! operation codes, [`Status`] the one table of answers. `docs/formats/wire.md` describes the bytes;
 //! the files under `fixtures/` freeze them.
 //!
@@ -10,6 +10,7 @@
 //! **Invariant:** nothing received is trusted before a `decode` has checked it; no input makes a
 //! decoder panic or reserve more memory than a small multiple of the frame's length.
 
+pub mod auth;
 pub mod body;
 pub mod call;
 pub mod cluster;

@@ -27,6 +27,10 @@ pub enum Group {
     Command,
     /// Configuration and monitoring, tool to MDS.
     Cluster,
+    /// Proving the password, guest to MDS: the only operations for those who have no certificate, and not for others.
+    Guest,
+    /// Members and their certificates, anyone to MDS.
+    Node,
 }
 
 impl Group {
@@ -43,6 +47,8 @@ impl Group {
             0x14 => Some(Self::Command),
             0x15 => Some(Self::Cluster),
             0x17 => Some(Self::Inode),
+            0x30 => Some(Self::Guest),
+            0x31 => Some(Self::Node),
             _ => None,
         }
     }
@@ -88,6 +94,8 @@ ops! {
     /// Notice: the sender takes no new requests on this connection and closes it when the running
     /// ones are answered.
     Goodbye = 0x0003, "goodbye";
+    /// Notice of an MDS: these nodes are members no longer.
+    Revocations = 0x0040, "revocations";
 
     /// Write, write zeroes or discard a range of a chunk.
     Write = 0x0101, "write";
@@ -201,6 +209,22 @@ ops! {
     RemoveXattr = 0x170d, "remove_xattr";
     /// Space and inodes of the whole cluster.
     StatFs = 0x170e, "stat_fs";
+
+    /// Begin to prove the password of the cluster.
+    Login = 0x3001, "login";
+    /// Become a node of the cluster.
+    Enroll = 0x3002, "enroll";
+    /// Begin to change the password of the cluster.
+    NewPassword = 0x3003, "new_password";
+    /// Change the password of the cluster.
+    SetPassword = 0x3004, "set_password";
+
+    /// Who was admitted to the cluster?
+    ListNodes = 0x3101, "list_nodes";
+    /// A node is no longer a member.
+    RevokeNode = 0x3102, "revoke_node";
+    /// A certificate that lasts longer.
+    RenewCertificate = 0x3103, "renew_certificate";
 }
 
 impl Op {

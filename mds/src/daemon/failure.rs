@@ -96,8 +96,7 @@ pub(super) enum Failure {
     },
     /// No usable credentials.
     #[error(
-        "{}: {error}; without it this host is no member of cluster {cluster:?}: restore it from a backup, or issue it anew from the \
-         authority in the directory of the first metadata server", .path.display()
+        "{}: {error}; without it this host is no member of cluster {cluster:?}: restore it from a backup", .path.display()
     )]
     Credentials {
         /// The cluster.
@@ -107,6 +106,15 @@ pub(super) enum Failure {
         /// Why.
         #[source]
         error: CredentialsError,
+    },
+    /// The authority beside the log cannot be used.
+    #[error("{}: {error}; restore it from a backup", .path.display())]
+    BadAuthority {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: AuthorityError,
     },
     /// No usable password.
     #[error(transparent)]

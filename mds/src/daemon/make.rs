@@ -8,14 +8,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use link::cluster_dir::{HostDirs, ServiceKind, add_local_service, check_cluster_name};
+use link::identity::{Identity, node_name};
+use link::password::Verifier;
 use link::{ClusterAuthority, ClusterId, Roles, ServerAddress};
 use rt::net::{Address, Listener};
 
 use super::MakeArgs;
 use super::failure::Failure;
-use super::password::Password;
+use super::password::{self, Password};
 use super::settings::{self, Settings};
-use crate::server::{self, FIRST_MDS_ID};
+use crate::server::{self, FIRST_MDS_ID, Founding};
+use crate::state::nodes::FOUNDER;
 
 /// Longest name of a cluster.
 const NAME_MAX: usize = 63;
@@ -23,8 +26,6 @@ const NAME_MAX: usize = 63;
 const SPACE_WANTED: u64 = 10 << 30;
 /// The authority of the cluster, beside the log. Whoever reads it can make himself a member.
 pub(super) const AUTHORITY_FILE: &str = "ca.key";
-/// What is kept of the password, beside the log.
-pub(super) const PASSWORD_FILE: &str = "password.phc";
 
 /// What is to be made, as far as it can be checked without looking.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl Plan {
         let address = args.address.parse();
         let address = address.map_err(|error| Failure::Address { text: args.address.clone(), error })?;
         let dir = std::path::absolute(&args.repository).map_err(Failure::io("use", &args.repository))?;
-        let password = args.password.then(|| Password::read_line(io::stdin().lock())).transpose()?;
+        let password = args.password.then(|| password::read_line(io::stdin().lock())).transpose()?;
         Ok(Self { cluster: args.cluster, address, dir, password })
     }
 }
@@ -153,22 +154,27 @@ async fn build(plan: &Plan, dirs: &HostDirs, address: SocketAddr, made: &mut Mad
     let Plan { cluster, dir, .. } = plan;
     let host_id = dirs.host_id().await.map_err(Failure::io("find out the host id in", &dirs.etc))?;
     let authority = ClusterAuthority::create(cluster, ClusterId::random())?;
-    let credentials = authority.issue(&node_name(&rt::node::host_name()), &host_id, Roles::ALL)?;
-    let verifier = plan.password.as_ref().map(|password| {
-        let mut salt = [0; 16];
-        rt::random::fill_secret(&mut salt);
-        password.verifier(&salt)
-    });
+    let node = node_name(&rt::node::host_name());
+    // The host that holds the authority needs nobody to renew its certificate: it has no end.
+    let credentials = authority.issue_as(&Identity {
+        cluster: authority.cluster(),
+        node: node.clone(),
+        host_id: host_id.clone(),
+        roles: Roles::ALL,
+        number: FOUNDER,
+        until_h: 0,
+    })?;
+    let verifier = plan.password.as_ref().map(|password| Verifier::of(password, cluster));
+    let verifier = verifier.transpose().map_err(password::PasswordError::from)?;
+    let verifier = verifier.map(|verifier| verifier.to_bytes().to_vec());
 
     made.dir(dir, true)?;
-    server::create(dir, authority.cluster().0, cluster, address).await?;
+    let founding = Founding { node: Some((node, host_id)), verifier };
+    server::found(dir, authority.cluster().0, cluster, address, founding).await?;
     authority
         .save(&dir.join(AUTHORITY_FILE))
         .await
         .map_err(Failure::io("write", dir.join(AUTHORITY_FILE)))?;
-    if let Some(verifier) = verifier.transpose()? {
-        write(&dir.join(PASSWORD_FILE), &format!("{verifier}\n")).await?;
-    }
     let settings = Settings { cluster: cluster.clone(), mds_id: FIRST_MDS_ID, address };
     write(&dir.join(settings::FILE), &settings.to_text()).await?;
 
@@ -187,13 +193,6 @@ async fn build(plan: &Plan, dirs: &HostDirs, address: SocketAddr, made: &mut Mad
 
 async fn write(path: &Path, text: &str) -> Result<(), Failure> {
     rt::fs::write_atomic(path, text.as_bytes()).await.map_err(Failure::io("write", path))
-}
-
-/// A host name as a certificate takes it.
-fn node_name(host: &str) -> String {
-    let good = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' };
-    let name: String = host.chars().map(good).take(link::identity::NAME_MAX).collect();
-    if name.is_empty() { "mds".to_owned() } else { name }
 }
 
 /// What was made so far.
@@ -253,14 +252,6 @@ impl Made {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn host_names_become_node_names() {
-        assert_eq!(node_name("s1.stor.test"), "s1.stor.test");
-        assert_eq!(node_name("büro pc"), "b-ro-pc");
-        assert_eq!(node_name(""), "mds");
-        assert_eq!(node_name(&"x".repeat(100)).len(), 64);
-    }
 
     #[test]
     fn what_was_made_goes_and_what_was_there_stays() {

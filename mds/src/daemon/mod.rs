@@ -1,4 +1,4 @@
-//! `vstorage-mdsd`: make the first metadata server of a cluster, run it, accept an old copy of it.
+//! `vstorage-mdsd`: make the first metadata server of a cluster, run it, set a forgotten password, accept an old copy of it.
 
 mod failure;
 mod make;
@@ -40,6 +40,10 @@ enum Command {
     /// Run a metadata server until SIGTERM.
     #[command(after_help = "Example:\n  vstorage-mdsd run -c stor1 -r /vstorage/stor1-mds")]
     Run(RunArgs),
+    /// Set the password of a cluster whose metadata server is stopped, without the old one: it was forgotten, or never set.
+    #[command(after_help = "Example:\n  vstorage-mdsd password -c stor1 -r /vstorage/stor1-mds\n\n\
+                      The password is the first line of standard input.")]
+    Password(RunArgs),
     /// Accept that the directory of a metadata server was put back from a copy, and that what was changed since is lost.
     #[command(after_help = "Example:\n  vstorage-mdsd restored -c stor1 -r /vstorage/stor1-mds")]
     Restored(RunArgs),
@@ -110,6 +114,11 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Run(args) => {
             link::cluster_dir::check_cluster_name(&args.cluster)?;
             executor(&options)?.run(run::run(args))
+        }
+        Command::Password(args) => {
+            link::cluster_dir::check_cluster_name(&args.cluster)?;
+            let password = password::read_line(std::io::stdin().lock())?;
+            executor(&options)?.run(async move { run::set_password(args, &password).await })
         }
         Command::Restored(args) => {
             link::cluster_dir::check_cluster_name(&args.cluster)?;

@@ -127,6 +127,7 @@ fn status_of(refusal: &Refusal) -> Status {
         Refusal::NotFound(_)
         | Refusal::UnknownFile(_)
         | Refusal::UnknownCs(_)
+        | Refusal::UnknownNode(_)
         | Refusal::UnknownParameter(_) => Status::NotFound,
         Refusal::Exists(_) | Refusal::AlreadyInitialized(_) => Status::AlreadyExists,
         Refusal::NotADirectory(_) => Status::NotADirectory,
@@ -161,6 +162,7 @@ fn status_of(refusal: &Refusal) -> Status {
         Refusal::NoSession(_) | Refusal::WrongToken(_) => Status::SessionExpired,
         // What is not the sender's any more it must open again (C1).
         Refusal::NotHolder(_) | Refusal::WrongEpoch(_) | Refusal::ResumeLost(_) => Status::StaleEpoch,
+        Refusal::PasswordChanged(()) => Status::Forbidden,
         Refusal::InUse(_) => Status::LeaseHeld,
         // Both end by themselves, when the term of the other one is over.
         Refusal::SessionTaken(_) | Refusal::CsTwice(_) => Status::Retry,

@@ -27,7 +27,7 @@ use crate::state::{ClientId, FileId, Outcome, Refusal, name};
 impl Reign {
     pub(super) async fn lookup(&self, call: Lookup, asked: &Asked) -> Result<InodeReply, Failure> {
         self.confirm(asked).await?;
-        match self.read(|state| state.lookup_node(call.parent, &call.name))? {
+        match self.read(|state| state.lookup_inode(call.parent, &call.name))? {
             Some(node) => Ok(InodeReply { inode: shown::inode(&node) }),
             // Asked often, and mostly out of habit: no words.
             None => Err(Failure::new(Status::NotFound, "")),
@@ -40,7 +40,7 @@ impl Reign {
     }
 
     fn inode_reply(&self, id: u64) -> Result<InodeReply, Failure> {
-        let node = self.read(|state| state.node_info(id))?;
+        let node = self.read(|state| state.inode_view(id))?;
         Ok(InodeReply { inode: shown::inode(&node) })
     }
 

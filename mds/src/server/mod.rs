@@ -10,6 +10,7 @@
 //! | [`metadata`] | the state machine of [`crate::raft`] |
 //! | [`reign`], [`timekeeper`], [`watch`], [`mark`] | being master; terms that run out; a directory that is older than it should be |
 //! | [`sessions`], [`names`], [`leases`], [`chunks`], [`chunk_servers`], [`monitoring`] | requests, one group each |
+//! | [`guests`], [`nodes`] | passwords, nodes and their certificates |
 //! | [`orders`], [`creations`] | what chunk servers are told |
 //! | [`waiting`], [`rates`], [`shown`], [`attributes`] | small helpers of these |
 //!
@@ -24,12 +25,14 @@ mod chunk_servers;
 mod chunks;
 mod creations;
 mod failure;
+mod guests;
 mod inodes;
 mod leases;
 mod mark;
 mod metadata;
 mod monitoring;
 mod names;
+mod nodes;
 mod orders;
 mod rates;
 mod reign;
@@ -47,7 +50,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use link::{ConfigError, Credentials, Endpoint, LocalHello, Security};
+use link::{ClusterAuthority, ConfigError, Credentials, Endpoint, LocalHello, Security};
 use rt::net::{Address, Listener};
 use rt::sync::{Notify, Permit, Semaphore};
 use rt::time::Instant;
@@ -56,9 +59,10 @@ use wire::hello::Role as PeerRole;
 
 use crate::log::OpenError;
 use crate::raft::{self, Consensus, NoPeers, Peer, ProposeError, Role, StartError};
-use crate::state::command::{CommandOp, InitCluster, RaiseGeneration};
+use crate::state::command::{AdmitNode, CommandOp, InitCluster, RaiseGeneration, SetPassword};
 use crate::state::{Command, Outcome, Refusal, Uuid};
 use failure::Failure;
+use guests::{Guests, Reception};
 use metadata::Metadata;
 use reign::Reign;
 
@@ -92,6 +96,10 @@ pub struct ServerOptions {
     /// The file in which the newest reign is noted. It lies outside of the server's directory. Without it a directory that
     /// was put back from a copy is not noticed.
     pub mark: Option<PathBuf>,
+    /// The cluster's authority. Without it nobody can join, and revoked nodes are refused by nobody.
+    pub authority: Option<Rc<ClusterAuthority>>,
+    /// An hour of the cluster's own time, instead of one of the clock.
+    pub hour: Option<Duration>,
 }
 
 impl Default for ServerOptions {
@@ -103,6 +111,8 @@ impl Default for ServerOptions {
             cs_term: None,
             vitals: None,
             mark: None,
+            authority: None,
+            hour: None,
         }
     }
 }
@@ -152,6 +162,11 @@ pub enum ServerError {
         /// The cluster of the credentials.
         expected: Uuid,
     },
+    /// The authority is another cluster's.
+    #[error(
+        "the authority (ca.key) in {} is that of another cluster: restore this cluster's one from a backup", .0.display()
+    )]
+    OtherAuthority(PathBuf),
     /// The credentials cannot be used.
     #[error("cannot use the credentials: {0}")]
     Config(#[from] ConfigError),
@@ -202,6 +217,8 @@ struct Served {
     /// Where other metadata servers reach it; chunk servers and clients use the next port.
     address: SocketAddr,
     dir: PathBuf,
+    /// The number of the node it runs on; 0 if it has none.
+    node: u64,
     since: Instant,
     /// Requests that wait for events.
     followers: Cell<u32>,
@@ -216,6 +233,7 @@ struct Server {
     requests: Semaphore,
     changed: Notify,
     stopped: Cell<bool>,
+    guests: Guests,
 }
 
 impl Server {
@@ -303,15 +321,77 @@ pub async fn create(
     name: &str,
     address: SocketAddr,
 ) -> Result<(), ServerError> {
+    found(dir, cluster, name, address, Founding::default()).await
+}
+
+/// What a cluster begins with.
+#[derive(Debug, Default)]
+pub struct Founding {
+    /// Name and host id of the node that is the first one ([`crate::state::nodes::FOUNDER`]).
+    pub node: Option<(String, String)>,
+    /// What is kept of the password ([`link::password::Verifier::to_bytes`]).
+    pub verifier: Option<Vec<u8>>,
+}
+
+/// As [`create`], with a first node and a password.
+///
+/// # Errors
+/// As [`create`].
+pub async fn found(
+    dir: &Path,
+    cluster: [u8; 16],
+    name: &str,
+    address: SocketAddr,
+    founding: Founding,
+) -> Result<(), ServerError> {
     let options = raft::Options::default();
     Consensus::<Metadata>::create(dir, FIRST_MDS_ID, &address.to_string(), options.log).await?;
     let consensus = Consensus::open(dir, Metadata::new(), options, Rc::new(NoPeers)).await?;
-    let op = CommandOp::InitCluster(InitCluster { uuid: cluster.to_vec(), name: name.to_owned() });
-    let command = Command::internal(rt::time::wall_clock_ms(), op);
-    let answer = consensus.propose(command.encode_log()).await;
+    let mut ops = vec![CommandOp::InitCluster(InitCluster { uuid: cluster.to_vec(), name: name.to_owned() })];
+    ops.extend(
+        founding
+            .node
+            .map(|(name, host_id)| CommandOp::AdmitNode(AdmitNode { name, host_id, address: String::new() })),
+    );
+    ops.extend(founding.verifier.map(|verifier| {
+        CommandOp::SetPassword(SetPassword { verifier, replaces: 0, origin: String::new() })
+    }));
+    let proposed = async {
+        for op in ops {
+            let command = Command::internal(rt::time::wall_clock_ms(), op);
+            consensus.propose(command.encode_log()).await??;
+        }
+        Ok(())
+    };
+    let proposed: Result<(), ServerError> = proposed.await;
     consensus.shutdown().await;
-    answer??;
-    Ok(())
+    proposed
+}
+
+/// Sets the password of the cluster whose metadata server lies in a directory and does not run, without asking for the old one.
+///
+/// # Errors
+/// [`ServerError`].
+pub async fn reset_password(
+    dir: &Path,
+    credentials: &Credentials,
+    verifier: Vec<u8>,
+) -> Result<(), ServerError> {
+    let metadata = Metadata::new();
+    let consensus =
+        Consensus::open(dir, metadata.clone(), raft::Options::default(), Rc::new(NoPeers)).await?;
+    let set = async {
+        check_cluster(dir, credentials, &metadata)?;
+        let replaces = metadata.read(|state| state.nodes().password().version);
+        let origin = "the metadata server itself".to_owned();
+        let op = CommandOp::SetPassword(SetPassword { verifier, replaces, origin });
+        let command = Command::internal(rt::time::wall_clock_ms(), op);
+        consensus.propose(command.encode_log()).await??;
+        Ok(())
+    };
+    let set: Result<(), ServerError> = set.await;
+    consensus.shutdown().await;
+    set
 }
 
 /// A metadata server that runs.
@@ -319,7 +399,7 @@ pub struct RunningServer {
     server: Rc<Server>,
     endpoint: Endpoint,
     clients: SocketAddr,
-    tasks: [rt::JoinHandle<()>; 2],
+    tasks: [rt::JoinHandle<()>; 4],
 }
 
 impl fmt::Debug for RunningServer {
@@ -350,6 +430,11 @@ pub async fn start_server(
     if let Err(error) = check_cluster(dir, &credentials, &metadata) {
         consensus.shutdown().await;
         return Err(error);
+    }
+    let cluster = credentials.identity().cluster;
+    if options.authority.as_ref().is_some_and(|authority| authority.cluster() != cluster) {
+        consensus.shutdown().await;
+        return Err(ServerError::OtherAuthority(dir.to_owned()));
     }
     note_reign(options.mark.as_deref(), &consensus).await;
     match begin(dir, credentials, address, clients, options, &consensus, metadata) {
@@ -393,6 +478,7 @@ fn begin(
         mds_id: FIRST_MDS_ID,
         address,
         dir: dir.to_owned(),
+        node: endpoint.credentials().identity().number,
         since: rt::time::now(),
         followers: Cell::new(0),
     });
@@ -403,13 +489,20 @@ fn begin(
         requests: Semaphore::new(REQUESTS_MAX),
         changed: Notify::new(),
         stopped: Cell::new(false),
+        guests: Guests::new(),
     });
+    if options.authority.is_some() {
+        endpoint.receive_guests(Rc::new(Reception(Rc::downgrade(&server))));
+    }
+    let publishing = nodes::publish(endpoint.clone(), metadata.clone(), options.authority.clone());
+    let publishing = rt::spawn(publishing);
+    let reporting = rt::spawn(Rc::clone(&server).report_guests());
     let following = rt::spawn(Rc::clone(&server).follow_role(metadata, served, Rc::new(options)));
     let serving = rt::spawn({
         let (endpoint, server) = (endpoint.clone(), Rc::clone(&server));
         async move { endpoint.serve(listener, server).await }
     });
-    Ok(RunningServer { server, endpoint, clients, tasks: [serving, following] })
+    Ok(RunningServer { server, endpoint, clients, tasks: [serving, following, publishing, reporting] })
 }
 
 /// Notes the present reign before anybody is answered in it. With one member there is one from the start.
@@ -496,11 +589,9 @@ impl RunningServer {
 
     /// Stops in order: changes under way are answered, nothing new is taken.
     pub async fn stop(self) {
-        let [serving, following] = &self.tasks;
         self.server.stopped.set(true);
         self.server.end_reign();
-        following.abort();
-        serving.abort();
+        self.tasks.iter().for_each(rt::JoinHandle::abort);
         self.endpoint.close().await;
         self.server.consensus.shutdown().await;
     }

@@ -93,6 +93,7 @@ impl Reign {
             rt::spawn(Rc::clone(&reign).keep_time()),
             rt::spawn(Rc::clone(&reign).mend_creations()),
             rt::spawn(Rc::clone(&reign).end_quarantines()),
+            rt::spawn(Rc::clone(&reign).count_hours()),
         ];
         reign.tasks.borrow_mut().extend(tasks);
         Ok(reign)

@@ -35,8 +35,10 @@ fn may_ask(role: Role, group: Group) -> bool {
         Group::Session | Group::Namespace | Group::Inode | Group::Lease | Group::Cluster => {
             matches!(role, Role::Client | Role::Tool)
         }
+        // Each member cares for its own certificate; the rest is checked by operation.
+        Group::Node => true,
         // Of the connection itself, which has answered them, or not for metadata servers at all.
-        Group::Connection | Group::Data | Group::Reconcile | Group::Command => false,
+        Group::Connection | Group::Data | Group::Reconcile | Group::Command | Group::Guest => false,
     }
 }
 
@@ -54,10 +56,10 @@ impl Server {
         let op = request.known_op().ok_or_else(|| unsupported(&request))?;
         let role = connection.peer().role;
         match op.group() {
-            Group::Connection | Group::Data | Group::Reconcile | Group::Command => {
+            Group::Connection | Group::Data | Group::Reconcile | Group::Command | Group::Guest => {
                 return Err(unsupported(&request));
             }
-            group if !may_ask(role, group) => {
+            group if !may_ask(role, group) || (op == Op::RevokeNode && role != Role::Tool) => {
                 let text = format!("{op} is not for peers of the role {}", link::identity::role_name(role));
                 return Err(Failure::new(Status::Forbidden, text));
             }
@@ -115,7 +117,14 @@ impl Server {
             Op::RemoveXattr => reply(request, async |call| reign.remove_xattr(call, asked).await).await,
             Op::StatFs => reply(request, async |call| reign.stat_fs(call, asked).await).await,
 
-            Op::Hello | Op::Ping | Op::Goodbye => Err(unsupported(request)),
+            Op::ListNodes => reply(request, async |call| reign.list_nodes(call, asked).await).await,
+            Op::RevokeNode => reply(request, async |call| reign.revoke_node(call, asked).await).await,
+            Op::RenewCertificate => {
+                reply(request, async |call| reign.renew_certificate(call, asked).await).await
+            }
+
+            Op::Login | Op::Enroll | Op::NewPassword | Op::SetPassword => Err(unsupported(request)),
+            Op::Hello | Op::Ping | Op::Goodbye | Op::Revocations => Err(unsupported(request)),
             Op::Write | Op::Read | Op::Flush | Op::BlockStatus => Err(unsupported(request)),
             Op::Survey | Op::SurveyBlocks | Op::Settle | Op::ClearMarks => Err(unsupported(request)),
             Op::CreateChunks | Op::DeleteChunks | Op::Fence => Err(unsupported(request)),

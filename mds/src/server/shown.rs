@@ -10,8 +10,8 @@ use super::attributes;
 use crate::state::chunk::{ChunkEntry, MemberState};
 use crate::state::command::NodeKind;
 use crate::state::lease::Phase;
-use crate::state::nodes::Node;
 use crate::state::query::{Stat, StatKind};
+use crate::state::view::InodeView;
 use crate::state::{ClientId, CsId, FileId, Refusal, State};
 
 /// Positions of a file in one map, at most.
@@ -36,8 +36,8 @@ pub(crate) fn file_info(state: &State, stat: Stat) -> FileInfo {
         ..FileInfo::default()
     };
     match stat.kind {
-        StatKind::Other { node } => {
-            FileInfo { kind: kind(node.kind).into(), size: node.size, chunk_size: 0, ..info }
+        StatKind::Other { inode } => {
+            FileInfo { kind: kind(inode.kind).into(), size: inode.size, chunk_size: 0, ..info }
         }
         StatKind::Dir { .. } => FileInfo { kind: FileKind::Directory.into(), ..info },
         StatKind::File { size, chunks, lease, epoch, unlinked, .. } => {
@@ -75,7 +75,7 @@ pub(crate) fn kind(kind: NodeKind) -> FileKind {
 }
 
 /// An inode.
-pub(crate) fn inode(node: &Node) -> Inode {
+pub(crate) fn inode(node: &InodeView) -> Inode {
     Inode {
         id: node.id.raw(),
         generation: 0,

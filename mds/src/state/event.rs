@@ -165,6 +165,21 @@ events! {
     /// Arguments: path, client.
     WritesLost = 45: "mds.writes_lost" Mds Error
         "All replicas of a chunk of '{0}' restarted with writes that CL#{1} had not flushed: its flushes fail until it opens the file again";
+
+    /// Arguments: origin.
+    PasswordSet = 90: "mds.password_set" Mds Info "The password of the cluster was set{0}";
+    /// Arguments: origin.
+    PasswordChanged = 91: "mds.password_changed" Mds Warning "The password of the cluster was changed{0}";
+    /// Arguments: node, name, address.
+    NodeAdmitted = 92: "mds.node_admitted" Mds Info "Node {0} ({1}) was admitted to the cluster[ from {2}]";
+    /// Arguments: node, name, origin.
+    NodeRevoked = 93: "mds.node_revoked" Mds Warning "Node {0} ({1}) was revoked{2}";
+    /// Arguments: attempts, address.
+    LoginFailed = 94: "mds.login_failed" Mds Warning
+        "{0} attempts to authenticate with a wrong password, the last one from {1}";
+    /// Arguments: attempts, address.
+    LoginsIgnored = 95: "mds.logins_ignored" Mds Warning
+        "{0} attempts to authenticate were turned away because there were too many, the last one from {1}";
 }
 
 /// An event.

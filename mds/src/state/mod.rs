@@ -11,10 +11,10 @@
 //! | [`command`] | what the log contains |
 //! | [`outcome`], [`refusal`], [`effect`], [`event`] | what comes out |
 //! | [`ids`], [`path`], [`attrs`], [`config`] | the small types |
-//! | [`namespace`], [`inode`], [`name`], [`xattrs`], [`chunk`], [`lease`], [`clients`], [`servers`], [`window`] | the parts of the state |
+//! | [`namespace`], [`inode`], [`name`], [`xattrs`], [`chunk`], [`lease`], [`clients`], [`servers`], [`nodes`], [`window`] | the parts of the state |
 //! | `apply` | one file per group of commands |
 //! | [`placement`], [`space`], [`health`] | pure decisions |
-//! | [`query`], [`nodes`], [`snapshot`], [`invariants`] | reading, writing down, checking |
+//! | [`query`], [`view`], [`snapshot`], [`invariants`] | reading, writing down, checking |
 //!
 //! **Invariant:** a refused command changes nothing but the list of events and the window of answers.
 //! **Invariant:** nothing here depends on the order in which effects are carried out, or on their being carried out
@@ -44,6 +44,7 @@ pub mod refusal;
 pub mod servers;
 pub mod snapshot;
 pub mod space;
+pub mod view;
 pub mod window;
 pub mod xattrs;
 
@@ -63,6 +64,7 @@ use chunk::Deletions;
 use clients::Clients;
 use health::ClusterStatus;
 use namespace::Namespace;
+use nodes::Nodes;
 use servers::ChunkServers;
 use std::collections::{BTreeMap, BTreeSet};
 use window::Window;
@@ -109,6 +111,7 @@ pub struct State {
     servers: ChunkServers,
     clients: Clients,
     deletions: Deletions,
+    nodes: Nodes,
     /// Chunks that some chosen chunk server has not created yet, and where they belong.
     creating: BTreeMap<ChunkId, (FileId, u32)>,
     /// Files whose lease is in [`lease::Phase::Fencing`].
@@ -143,6 +146,11 @@ impl State {
     /// The index of the last command applied; 0 before the first.
     pub fn applied(&self) -> u64 {
         self.applied
+    }
+
+    /// Who was admitted to the cluster, and what is kept of the password.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
     }
 
     /// Carries out the command at `index` of the log.

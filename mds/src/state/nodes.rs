@@ -1,181 +1,147 @@
-//! Reading inodes: what a mounted file system asks without changing anything.
-//!
-//! Nothing here walks a directory or a map: each answer takes time in proportion to what it holds, and to the
-//! logarithm of what there is.
+//! Who was admitted to the cluster, who is a member no longer, what is kept of the password, and the cluster's own time.
 
-use super::apply::no_xattr;
-use super::command::NodeKind;
-use super::ids::{ClientId, Epoch, FileId};
-use super::inode::{Body, DIR_SIZE, Inode, SpecialKind, Times};
-use super::lease::Phase;
-use super::refusal::Refusal;
-use super::{Namespace, State};
-use std::ops::Bound::{Excluded, Unbounded};
+use std::collections::BTreeMap;
 
-/// The block that allocated space is rounded up to, in bytes.
-const BLOCK: u64 = 4096;
+/// Most nodes that are kept, revoked ones among them.
+pub const NODES_MAX: usize = 16_384;
+/// The number of the host that makes the cluster.
+pub const FOUNDER: u64 = 1;
 
-/// An inode as a mounted file system sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Node {
-    /// Its id.
-    pub id: FileId,
-    /// What it is.
-    pub kind: NodeKind,
-    /// Permission bits as in POSIX.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Names it has; of a directory 2 and one more for each directory in it.
-    pub nlink: u32,
-    /// Number of a device.
-    pub rdev: u32,
-    /// Size in bytes.
-    pub size: u64,
-    /// Chunks times chunk size, at most the size rounded up to 4096; replicas not counted.
-    pub allocated_bytes: u64,
-    /// When it was used and changed.
-    pub times: Times,
-    /// Highest epoch of its lease.
-    pub epoch: Epoch,
-    /// Who may write it.
-    pub writer: Option<ClientId>,
-    /// How many read it.
-    pub readers: usize,
-    /// Bytes per chunk; 0 for what is no file.
-    pub chunk_size: u64,
-}
-
-/// A page of a directory.
+/// A node: a host that was admitted once. If it is admitted again, that is another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodePage<'a> {
-    /// Names and what has them, by the bytes of the names.
-    pub entries: Vec<(&'a [u8], Node)>,
-    /// There are more: ask again after the last name.
-    pub more: bool,
-    /// The directory above; of the top directory itself.
-    pub parent: FileId,
+pub struct Node {
+    /// Its number, which its certificates carry; from 1, never used twice.
+    pub number: u64,
+    /// Its name, for people.
+    pub name: String,
+    /// The id of its host.
+    pub host_id: String,
+    /// Where it was admitted from, without port; empty for the founder.
+    pub address: String,
+    /// When it was admitted, in milliseconds since 1970.
+    pub admitted_ms: u64,
+    /// When it was revoked, in milliseconds since 1970.
+    pub revoked_ms: Option<u64>,
 }
 
-impl State {
-    /// Describes an inode; 0 is the top directory.
-    ///
-    /// # Errors
-    /// [`Refusal::Gone`].
-    pub fn node_info(&self, raw: u64) -> Result<Node, Refusal> {
-        let id = self.node(raw)?;
-        let inode = self.tree.inode(id).ok_or(Refusal::Gone(raw))?;
-        Ok(describe(&self.tree, id, inode))
-    }
+/// What the password's verifier is, and how often it was set.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Password {
+    /// Bytes of the verifier; empty = there is no password.
+    pub verifier: Vec<u8>,
+    /// Counts the passwords.
+    pub version: u64,
+}
 
-    /// What a directory lists under a name; `None` if nothing.
-    ///
-    /// # Errors
-    /// [`Refusal::NotFound`] and [`Refusal::NotADirectory`] about the directory; [`Refusal::NameTooLong`] and
-    /// [`Refusal::BadName`].
-    pub fn lookup_node(&self, parent: u64, name: &[u8]) -> Result<Option<Node>, Refusal> {
-        let parent = self.parent(parent)?;
-        super::name::check(name)?;
-        let found = self.tree.child(parent, name).and_then(|id| Some((id, self.tree.inode(id)?)));
-        Ok(found.map(|(id, inode)| describe(&self.tree, id, inode)))
-    }
-
-    /// A page of a directory: at most `limit` entries after a name, or from the first.
-    ///
-    /// # Errors
-    /// [`Refusal::Gone`] and [`Refusal::NotADirectory`].
-    pub fn read_dir(&self, raw: u64, after: &[u8], limit: usize) -> Result<NodePage<'_>, Refusal> {
-        let id = self.node(raw)?;
-        let dir = self.tree.dir(id).ok_or_else(|| Refusal::NotADirectory(self.tree.path_of(id)))?;
-        // No name is empty.
-        let mut rest = dir.children.range::<[u8], _>((Excluded(after), Unbounded));
-        let entries = rest
-            .by_ref()
-            .take(limit)
-            .filter_map(|(name, id)| Some((&**name, describe(&self.tree, *id, self.tree.inode(*id)?))));
-        let entries = entries.collect();
-        Ok(NodePage { entries, more: rest.next().is_some(), parent: self.tree.parent_of(id) })
-    }
-
-    /// The target of a symbolic link.
-    ///
-    /// # Errors
-    /// [`Refusal::Gone`]; [`Refusal::Malformed`] if it is none.
-    pub fn link_target(&self, raw: u64) -> Result<&[u8], Refusal> {
-        match self.tree.inode(self.node(raw)?).map(|inode| &inode.body) {
-            Some(Body::Symlink(target)) => Ok(target),
-            _ => Err(Refusal::malformed("it is not a symbolic link")),
-        }
-    }
-
-    /// The value of an extended attribute.
-    ///
-    /// # Errors
-    /// [`Refusal::Gone`] and [`Refusal::NoXattr`].
-    pub fn xattr(&self, raw: u64, name: &[u8]) -> Result<&[u8], Refusal> {
-        let id = self.node(raw)?;
-        self.tree.xattrs(id).and_then(|xattrs| xattrs.get(name)).ok_or_else(|| no_xattr(name))
-    }
-
-    /// The names of the extended attributes, by their bytes.
-    ///
-    /// # Errors
-    /// [`Refusal::Gone`].
-    pub fn xattr_names(&self, raw: u64) -> Result<impl Iterator<Item = &[u8]>, Refusal> {
-        let id = self.node(raw)?;
-        Ok(self.tree.xattrs(id).into_iter().flat_map(|xattrs| xattrs.iter().map(|(name, _)| name)))
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Password").field("version", &self.version).finish_non_exhaustive()
     }
 }
 
-fn describe(tree: &Namespace, id: FileId, inode: &Inode) -> Node {
-    let node = Node {
-        id,
-        kind: NodeKind::Directory,
-        mode: inode.mode,
-        uid: inode.uid,
-        gid: inode.gid,
-        nlink: tree.nlink(id),
-        rdev: 0,
-        size: 0,
-        allocated_bytes: 0,
-        times: inode.times,
-        epoch: Epoch::ZERO,
-        writer: None,
-        readers: 0,
-        chunk_size: 0,
-    };
-    match &inode.body {
-        Body::Dir(_) => Node { size: DIR_SIZE, ..node },
-        Body::Symlink(target) => Node { kind: NodeKind::Symlink, size: target.len() as u64, ..node },
-        Body::Special(special) => {
-            let kind = match special.kind {
-                SpecialKind::Fifo => NodeKind::Fifo,
-                SpecialKind::Socket => NodeKind::Socket,
-                SpecialKind::CharDevice => NodeKind::CharDevice,
-                SpecialKind::BlockDevice => NodeKind::BlockDevice,
-            };
-            Node { kind, rdev: special.rdev, ..node }
-        }
-        Body::File(file) => {
-            let (writer, readers) = match file.lease.phase() {
-                Phase::Exclusive { holder } => (Some(*holder), 0),
-                Phase::Shared { readers, .. } => (None, readers.len()),
-                Phase::Idle | Phase::Unclean | Phase::Fencing { .. } | Phase::Fenced => (None, 0),
-            };
-            let chunk_size = file.attrs.chunk_size;
-            let space = (file.chunks.len() as u64).saturating_mul(chunk_size);
-            Node {
-                kind: NodeKind::File,
-                size: file.size,
-                allocated_bytes: space.min(file.size.checked_next_multiple_of(BLOCK).unwrap_or(space)),
-                epoch: file.lease.epoch(),
-                writer,
-                readers,
-                chunk_size,
-                ..node
-            }
-        }
+/// All nodes, the password, and the cluster's own time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nodes {
+    members: BTreeMap<u64, Node>,
+    last: u64,
+    password: Password,
+    hours: u64,
+    /// The version of the list of revoked nodes: a later list has a higher one.
+    version: u64,
+}
+
+impl Nodes {
+    /// The node of this number.
+    pub fn get(&self, number: u64) -> Option<&Node> {
+        self.members.get(&number)
+    }
+
+    /// Nodes with numbers above `after`, ascending.
+    pub fn after(&self, after: u64) -> impl Iterator<Item = &Node> {
+        self.members.range(after.saturating_add(1)..).map(|(_, node)| node)
+    }
+
+    /// Numbers of those that are members no longer, ascending.
+    pub fn revoked(&self) -> impl Iterator<Item = u64> {
+        self.members.values().filter(|node| node.revoked_ms.is_some()).map(|node| node.number)
+    }
+
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// What is kept of the password.
+    pub fn password(&self) -> &Password {
+        &self.password
+    }
+
+    /// Hours during which the cluster has had a master.
+    pub fn hours(&self) -> u64 {
+        self.hours
+    }
+
+    /// The version of the list of revoked nodes.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The last number given.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Adds a node under a number of its own.
+    pub(super) fn admit(&mut self, name: &str, host_id: &str, address: &str, now_ms: u64) -> u64 {
+        self.last += 1;
+        let node = Node {
+            number: self.last,
+            name: name.to_owned(),
+            host_id: host_id.to_owned(),
+            address: address.to_owned(),
+            admitted_ms: now_ms,
+            revoked_ms: None,
+        };
+        self.members.insert(self.last, node);
+        self.last
+    }
+
+    /// Revokes a node; gives it if it was a member until now.
+    pub(super) fn revoke(&mut self, number: u64, now_ms: u64, version: u64) -> Option<&Node> {
+        let node = self.members.get_mut(&number).filter(|node| node.revoked_ms.is_none())?;
+        node.revoked_ms = Some(now_ms);
+        self.version = version;
+        Some(node)
+    }
+
+    pub(super) fn set_password(&mut self, verifier: Vec<u8>) {
+        self.password = Password { verifier, version: self.password.version + 1 };
+    }
+
+    /// The cluster is an hour older.
+    pub(super) fn set_hours(&mut self, hours: u64, version: u64) {
+        self.hours = hours;
+        self.version = version;
+    }
+
+    /// Numbers that a restored backup may not know of are skipped.
+    pub(super) fn skip_numbers(&mut self, count: u64, version: u64) {
+        self.last = self.last.saturating_add(count);
+        self.version = version;
+    }
+
+    /// From a snapshot.
+    pub(super) fn restore(&mut self, last: u64, password: Password, hours: u64, version: u64) {
+        (self.last, self.password, self.hours, self.version) = (last, password, hours, version);
+    }
+
+    /// From a snapshot; false if the number is taken or was never given.
+    pub(super) fn restore_node(&mut self, node: Node) -> bool {
+        (1..=self.last).contains(&node.number) && self.members.insert(node.number, node).is_none()
     }
 }

@@ -14,7 +14,7 @@ pub enum Outcome {
     /// To `RaiseGeneration`: the new cluster generation.
     #[prost(uint32, tag = "2")]
     Generation(u32),
-    /// To `MakeDir` and `CreateFile`: the new file's (or directory's) id.
+    /// To `MakeDir` and `CreateFile`: the new file's (or directory's) id. To `AdmitNode`: the node's number.
     #[prost(uint64, tag = "3")]
     Created(u64),
     /// To `Remove`.

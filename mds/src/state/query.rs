@@ -15,10 +15,10 @@ use super::inode::{Body, File, ms_of_ns};
 use super::lease::Phase;
 use super::name;
 use super::namespace::parse_path;
-use super::nodes::Node;
 use super::refusal::Refusal;
 use super::servers::ChunkServer;
 use super::space::{Disk, Space, space};
+use super::view::InodeView;
 use super::{Cluster, Effect, Namespace, State};
 
 /// What `stat` and `get-attr` show.
@@ -68,7 +68,7 @@ pub enum StatKind {
     /// Something that has no chunks: a symbolic link, or what kernels do the rest of.
     Other {
         /// What it is.
-        node: Node,
+        inode: InodeView,
     },
 }
 
@@ -223,7 +223,7 @@ impl State {
             Body::File(file) => (file.attrs, self.stat_file(id, file)),
             Body::Symlink(_) | Body::Special(_) => (
                 self.tree.attrs_in(self.tree.parent_of(id)),
-                StatKind::Other { node: self.node_info(id.raw())? },
+                StatKind::Other { inode: self.inode_view(id.raw())? },
             ),
         };
         Ok(Stat {
@@ -272,7 +272,7 @@ impl State {
     }
 
     fn dir_entry(&self, name: &[u8], id: FileId) -> Option<DirEntry> {
-        let node = self.node_info(id.raw()).ok()?;
+        let node = self.inode_view(id.raw()).ok()?;
         let size = if node.kind == NodeKind::Directory { 0 } else { node.size };
         let name = name::shown(name).into_owned();
         Some(DirEntry { name, id, kind: node.kind, size, changed_ms: ms_of_ns(node.times.inode) })

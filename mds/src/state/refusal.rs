@@ -214,6 +214,14 @@ pub enum Refusal {
     #[error("a value of {0} bytes is over the limit of an extended attribute")]
     #[prost(uint64, tag = "78")]
     ValueTooLarge(u64),
+    /// No node has this number.
+    #[error("there is no node {0}: see vstorage list-nodes")]
+    #[prost(uint64, tag = "90")]
+    UnknownNode(u64),
+    /// The password was changed by somebody else meanwhile.
+    #[error("the password was changed by somebody else meanwhile")]
+    #[prost(message, tag = "91")]
+    PasswordChanged(()),
 }
 
 fn nearest(name: &str) -> String {
@@ -278,6 +286,7 @@ impl Refusal {
             | Self::UnknownFile(_)
             | Self::NotCreating(_)
             | Self::NotDeleted(_)
+            | Self::UnknownNode(_)
             | Self::UnknownCs(_)
             | Self::Gone(_)
             | Self::NoXattr(_) => RefusalKind::NotFound,
@@ -288,6 +297,7 @@ impl Refusal {
             | Self::NotHolder(_)
             | Self::WrongEpoch(_)
             | Self::ResumeLost(_)
+            | Self::PasswordChanged(())
             | Self::WrongRegistration(_) => RefusalKind::Stale,
             Self::NoPlace(_) => RefusalKind::NoSpace,
         }
@@ -502,7 +512,7 @@ pub(crate) struct StoredRefusal {
     /// The refusal.
     #[prost(
         oneof = "Refusal",
-        tags = "1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 35, 36, 40, 41, 42, 43, 44, 50, 51, 52, 53, 54, 60, 61, 70, 71, 72, 73, 74, 75, 76, 77, 78"
+        tags = "1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 35, 36, 40, 41, 42, 43, 44, 50, 51, 52, 53, 54, 60, 61, 70, 71, 72, 73, 74, 75, 76, 77, 78, 90, 91"
     )]
     pub(crate) refusal: Option<Refusal>,
 }
@@ -578,6 +588,8 @@ mod tests {
             Refusal::NoXattr("x".into()),
             Refusal::XattrsFull(1),
             Refusal::ValueTooLarge(1),
+            Refusal::UnknownNode(1),
+            Refusal::PasswordChanged(()),
         ]
     }
 

@@ -5,6 +5,7 @@ mod raft_ledger;
 mod raft_member;
 mod raft_peers;
 mod raft_sim;
+mod server_access;
 mod server_chunks;
 mod server_cluster;
 mod server_daemon;

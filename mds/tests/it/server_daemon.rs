@@ -183,12 +183,56 @@ fn a_cluster_is_made_with_all_it_needs() {
         settings.contains("cluster stor1\n") && settings.contains(&format!("address {address}\n")),
         "{settings}"
     );
-    assert!(text(dir.join("password.phc")).starts_with("$argon2id$"));
-    for secret in [dir.join("ca.key"), dir.join("password.phc"), host.cluster("auth_digest.key")] {
+    // The verifier is in the log.
+    let log = dir.join("log-0000000000000001");
+    for secret in [dir.join("ca.key"), log, host.cluster("auth_digest.key")] {
         assert_eq!(secret.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{secret:?}");
+        let bytes = std::fs::read(&secret).unwrap();
+        assert!(!bytes.windows(5).any(|part| part == b"horse"), "{secret:?}");
     }
     let spoken = [output.stdout, output.stderr].concat();
     assert!(!String::from_utf8_lossy(&spoken).contains("horse"));
+}
+
+#[test]
+fn hosts_join_a_real_server_by_a_password_that_was_set_late() {
+    let host = Host::new();
+    host.make();
+    let dir = host.path("mds");
+    // What an earlier build left.
+    std::fs::write(dir.join("password.phc"), "$argon2id$v=19$m=19456,t=2,p=1$AAAA$AAAA\n").unwrap();
+    let address = Address::Tcp(SocketAddr::from((host.ip, 2511)));
+    let join = |typed: &'static str| {
+        let address = address.clone();
+        on_ring(async move {
+            let visitor = link::guest::Visitor {
+                cluster: "stor1".into(),
+                password: link::password::Password::typed(typed).unwrap(),
+                patience: Duration::from_secs(20),
+                security: link::Security::real(),
+            };
+            visitor.enroll(&address, "s2", "00ff").await.map(|node| node.to_pem())
+        })
+    };
+    let daemon = host.start();
+    assert!(join("correct horse").is_err(), "there is none");
+    let set = ["password", "-c", "stor1", "-r", dir.to_str().unwrap()];
+    assert!(failed(&host.ends(&set, "correct horse\n")).contains("in use by another process"));
+    daemon.terminate();
+    assert!(failed(&host.ends(&set, "short\n")).contains("too short"));
+    let output = host.ends(&set, "correct horse\n");
+    assert!(output.status.success(), "{output:?}");
+    assert!(!dir.join("password.phc").exists());
+    let daemon = host.start();
+    assert!(join("wrong horse").is_err());
+    let node = join("correct horse").unwrap();
+    daemon.kill();
+    // What was admitted survives, and what was revoked would.
+    let daemon = host.start();
+    std::fs::write(host.cluster("auth_digest.key"), &*node).unwrap();
+    let nodes = host.ask(vec![wire::auth::ListNodes::default()]).remove(0).nodes;
+    assert_eq!(nodes.iter().map(|node| node.number).collect::<Vec<_>>(), [1, 2]);
+    daemon.terminate();
 }
 
 #[test]
@@ -309,6 +353,14 @@ fn what_keeps_it_from_running_is_said() {
     std::fs::copy(other.cluster("auth_digest.key"), &key).unwrap();
     assert!(host.refusal("stor1").contains("the credentials are of cluster"));
     std::fs::write(&key, credentials).unwrap();
+
+    let authority = host.path("mds/ca.key");
+    let good = std::fs::read(&authority).unwrap();
+    std::fs::copy(other.path("mds/ca.key"), &authority).unwrap();
+    assert!(host.refusal("stor1").contains("is that of another cluster"));
+    std::fs::write(&authority, "garbage").unwrap();
+    assert!(host.refusal("stor1").contains("ca.key: "));
+    std::fs::write(&authority, good).unwrap();
 
     let taken = TcpListener::bind((host.ip, 2510)).unwrap();
     assert!(host.refusal("stor1").contains("another program uses the port"));

@@ -4,6 +4,7 @@ use std::io;
 use std::ops::DerefMut;
 use std::sync::Arc;
 
+use ring::digest::{Context, SHA256};
 use rt::buf::View;
 use rt::net::{Reader, Writer};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
@@ -12,7 +13,7 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, UnbufferedConnectionCommon, UnbufferedStatus,
 };
-use rustls::{AlertDescription, ClientConfig, Error, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, ConnectionTrafficSecrets, Error, ServerConfig};
 
 use super::record::{self, Opener, RecordError, Sealer};
 use crate::identity::Identity;
@@ -64,7 +65,7 @@ pub enum HandshakeError {
 pub(crate) fn alert_text(description: u8) -> &'static str {
     match AlertDescription::from(description) {
         AlertDescription::CertificateExpired => {
-            "by its clock our certificate is expired or not valid yet; check the clocks, then renew the certificate"
+            "our certificate is expired, or not valid by its clock; check the clocks, then authenticate this node again (vstorage auth-node)"
         }
         AlertDescription::UnknownCA | AlertDescription::DecryptError => {
             "our certificate was not issued by its cluster's authority; authenticate this node again"
@@ -100,8 +101,11 @@ impl From<Error> for HandshakeError {
 pub(crate) struct Secured {
     pub(crate) sealer: Sealer,
     pub(crate) opener: Opener,
-    /// Who the peer is, by its certificate.
-    pub(crate) peer: Identity,
+    /// Who the peer is, by its certificate; `None` = a guest, who has shown none.
+    pub(crate) peer: Option<Identity>,
+    /// Known to both ends and the same for no other connection, whoever makes it: a hash of the server's certificate and of
+    /// what the handshake has derived for both directions.
+    pub(crate) binding: [u8; 32],
     /// What has arrived behind the handshake.
     pub(crate) surplus: Vec<u8>,
 }
@@ -136,29 +140,55 @@ pub(crate) async fn connect(
     let name = ServerName::try_from("vstorage.invalid").expect("a valid name");
     let mut end = UnbufferedClientConnection::new(Arc::clone(config), name)?;
     let surplus = drive(&mut end, reader, writer).await?;
-    let peer = identity(end.peer_certificates())?;
+    let certificate = end.peer_certificates().and_then(<[_]>::first).ok_or(HandshakeError::NoCertificate)?;
+    let (peer, certificate) = (identity(certificate)?, certificate.to_vec());
     let (secrets, schedule) = end.dangerous_into_kernel_connection()?;
+    let binding = binding(&certificate, &secrets.tx.1, &secrets.rx.1)?;
     let (sealer, opener) = record::of_client(secrets, schedule)?;
-    Ok(Secured { sealer, opener, peer, surplus })
+    Ok(Secured { sealer, opener, peer: Some(peer), binding, surplus })
 }
 
-/// Shakes hands as the side that was connected to.
+/// Shakes hands as the side that was connected to. `own` is the certificate it shows.
 pub(crate) async fn accept(
     config: &Arc<ServerConfig>,
+    own: &CertificateDer<'_>,
     reader: &mut Reader,
     writer: &mut Writer,
 ) -> Result<Secured, HandshakeError> {
     let mut end = UnbufferedServerConnection::new(Arc::clone(config))?;
     let surplus = drive(&mut end, reader, writer).await?;
-    let peer = identity(end.peer_certificates())?;
+    let peer = end.peer_certificates().and_then(<[_]>::first).map(identity).transpose()?;
     let (secrets, schedule) = end.dangerous_into_kernel_connection()?;
+    let binding = binding(own, &secrets.rx.1, &secrets.tx.1)?;
     let (sealer, opener) = record::of_server(secrets, schedule)?;
-    Ok(Secured { sealer, opener, peer, surplus })
+    Ok(Secured { sealer, opener, peer, binding, surplus })
 }
 
-/// The identity in a chain that the verifier has accepted.
-fn identity(chain: Option<&[CertificateDer<'_>]>) -> Result<Identity, HandshakeError> {
-    let certificate = chain.and_then(<[_]>::first).ok_or(HandshakeError::NoCertificate)?;
+/// What tells this connection from every other one. `rustls` has no exporter (RFC 8446 section 7.5) for connections of this kind;
+/// the keys and initialisation vectors come from the same schedule, over the same transcript.
+fn binding(
+    certificate: &[u8],
+    from_client: &ConnectionTrafficSecrets,
+    from_server: &ConnectionTrafficSecrets,
+) -> Result<[u8; 32], HandshakeError> {
+    let mut hash = Context::new(&SHA256);
+    hash.update(b"vstorage channel 1\0");
+    hash.update(&(certificate.len() as u64).to_be_bytes());
+    hash.update(certificate);
+    for secrets in [from_client, from_server] {
+        let ConnectionTrafficSecrets::Aes128Gcm { key, iv } = secrets else {
+            return Err(RecordError::KeyUpdate.into());
+        };
+        hash.update(key.as_ref());
+        hash.update(iv.as_ref());
+    }
+    let mut sum = [0; 32];
+    sum.copy_from_slice(hash.finish().as_ref());
+    Ok(sum)
+}
+
+/// The identity in a certificate that the verifier has accepted.
+fn identity(certificate: &CertificateDer<'_>) -> Result<Identity, HandshakeError> {
     let parsed = webpki::EndEntityCert::try_from(certificate).map_err(|_| CertificateRefused::Foreign)?;
     Ok(Identity::from_uris(parsed.valid_uri_names()).ok_or(CertificateRefused::Foreign)?)
 }

@@ -3,6 +3,7 @@
 use datapath_link as link;
 
 mod calls;
+mod guests;
 mod hostile;
 mod measure;
 mod raw;

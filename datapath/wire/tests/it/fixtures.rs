@@ -72,7 +72,7 @@ fn each_operation_is_frozen_in_both_directions() {
     let samples = all();
     for &op in Op::ALL {
         for kind in [Kind::Request, Kind::Response, Kind::Notice] {
-            let wanted = (kind == Kind::Notice) == (op == Op::Goodbye);
+            let wanted = (kind == Kind::Notice) == matches!(op, Op::Goodbye | Op::Revocations);
             let found = samples.iter().any(|sample| {
                 let (header, _) = sample.parts();
                 header.status.is_ok() && header.kind == kind && header.known_op() == Some(op)

@@ -3,6 +3,7 @@
 // The short name that the rest of the workspace uses.
 extern crate datapath_wire as wire;
 
+mod auth_samples;
 mod control_samples;
 mod data_samples;
 mod described;

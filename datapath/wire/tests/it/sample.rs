@@ -105,5 +105,6 @@ pub(crate) fn failure(name: &str, op: Op, status: Status, error: ErrorBody) -> S
 pub(crate) fn all() -> Vec<Sample> {
     let mut samples = crate::data_samples::all();
     samples.extend(crate::control_samples::all());
+    samples.extend(crate::auth_samples::all());
     samples
 }

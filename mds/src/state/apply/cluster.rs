@@ -91,6 +91,7 @@ impl State {
             self.delete_file(step, orphan);
         }
         self.deletions.restart(step.now_ms);
+        self.restore_nodes(step);
 
         step.event(EventCode::GenerationRaised, &[&generation]);
         self.report_status(step);

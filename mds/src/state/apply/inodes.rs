@@ -20,7 +20,7 @@ use crate::state::xattrs::Xattrs;
 
 impl State {
     /// The inode of an id in a command; 0 is the top directory.
-    pub(in crate::state) fn node(&self, raw: u64) -> Result<FileId, Refusal> {
+    pub(in crate::state) fn inode_id(&self, raw: u64) -> Result<FileId, Refusal> {
         let id = if raw == 0 { self.tree.root() } else { FileId::from_raw(raw) };
         self.tree.inode(id).map(|_| id).ok_or(Refusal::Gone(raw))
     }
@@ -113,7 +113,7 @@ impl State {
     }
 
     pub(super) fn link_node(&mut self, _step: &mut Step, op: &LinkNode) -> Answer {
-        let id = self.node(op.id)?;
+        let id = self.inode_id(op.id)?;
         let parent = self.new_name(op.parent, &op.name)?;
         if self.tree.child(parent, &op.name).is_some() {
             return Err(Refusal::Exists(self.tree.entry_path(parent, &op.name)));
@@ -201,7 +201,7 @@ impl State {
     }
 
     pub(super) fn set_inode(&mut self, step: &mut Step, op: &SetInode) -> Answer {
-        let id = self.node(op.id)?;
+        let id = self.inode_id(op.id)?;
         let resized = match &op.size {
             Some(change) => self.set_file_size(step, id, change)?,
             None => false,
@@ -233,7 +233,7 @@ impl State {
     pub(super) fn set_xattr(&mut self, _step: &mut Step, op: &SetXattr) -> Answer {
         let mode = XattrMode::try_from(op.mode)
             .map_err(|_| Refusal::malformed("it is not said whether the attribute may exist"))?;
-        let id = self.node(op.id)?;
+        let id = self.inode_id(op.id)?;
         let empty = Xattrs::default();
         let xattrs = self.tree.xattrs(id).unwrap_or(&empty);
         let exists = xattrs.get(&op.name).is_some();
@@ -248,7 +248,7 @@ impl State {
     }
 
     pub(super) fn remove_xattr(&mut self, _step: &mut Step, op: &RemoveXattr) -> Answer {
-        let id = self.node(op.id)?;
+        let id = self.inode_id(op.id)?;
         if self.tree.xattrs(id).is_none_or(|xattrs| xattrs.get(&op.name).is_none()) {
             return Err(no_xattr(&op.name));
         }

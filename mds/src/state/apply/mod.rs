@@ -2,6 +2,7 @@
 //!
 //! Every handler first checks, then changes: once it has changed anything it cannot refuse any more.
 
+mod access;
 mod chunks;
 mod cluster;
 mod files;
@@ -111,6 +112,11 @@ impl State {
             CommandOp::SetInode(op) => self.set_inode(step, op),
             CommandOp::SetXattr(op) => self.set_xattr(step, op),
             CommandOp::RemoveXattr(op) => self.remove_xattr(step, op),
+            CommandOp::SetPassword(op) => self.set_password(step, op),
+            CommandOp::AdmitNode(op) => self.admit_node(step, op),
+            CommandOp::RevokeNode(op) => self.revoke_node(step, op),
+            CommandOp::LoginsFailed(op) => self.logins_failed(step, op),
+            CommandOp::NoteHour(op) => self.note_hour(step, *op),
         }
     }
 

@@ -10,12 +10,14 @@
 //!   kind, and bytes that do not re-encode to themselves (an unknown field). A new meaning is therefore a new
 //!   kind, or a new field that is only written once every member of the cluster knows it.
 
+mod access;
 mod cluster;
 mod inode;
 mod lease;
 mod namespace;
 mod node;
 
+pub use access::{AdmitNode, LoginsFailed, NoteHour, RevokeNode, SetPassword};
 pub use cluster::{InitCluster, LeaderElected, RaiseGeneration, SetConfig};
 pub use inode::{
     LinkNode, MakeNode, NodeKind, RemoveXattr, RenameMode, RenameNode, SessionProof, SetInode, SetXattr,
@@ -49,7 +51,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "CommandOp",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51, 52, 53, 54, 60, 61, 62, 63, 64, 65, 66"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51, 52, 53, 54, 60, 61, 62, 63, 64, 65, 66, 90, 91, 92, 93, 94"
     )]
     pub op: Option<CommandOp>,
 }
@@ -177,6 +179,21 @@ pub enum CommandOp {
     /// See [`RemoveXattr`].
     #[prost(message, tag = "66")]
     RemoveXattr(RemoveXattr),
+    /// See [`SetPassword`].
+    #[prost(message, tag = "90")]
+    SetPassword(SetPassword),
+    /// See [`AdmitNode`].
+    #[prost(message, tag = "91")]
+    AdmitNode(AdmitNode),
+    /// See [`RevokeNode`].
+    #[prost(message, tag = "92")]
+    RevokeNode(RevokeNode),
+    /// See [`LoginsFailed`].
+    #[prost(message, tag = "93")]
+    LoginsFailed(LoginsFailed),
+    /// See [`NoteHour`].
+    #[prost(message, tag = "94")]
+    NoteHour(NoteHour),
 }
 
 /// The first tag of [`CommandOp`]; lower ones are fields of [`Command`] itself.
@@ -222,6 +239,11 @@ impl CommandOp {
             Self::SetInode(_) => 64,
             Self::SetXattr(_) => 65,
             Self::RemoveXattr(_) => 66,
+            Self::SetPassword(_) => 90,
+            Self::AdmitNode(_) => 91,
+            Self::RevokeNode(_) => 92,
+            Self::LoginsFailed(_) => 93,
+            Self::NoteHour(_) => 94,
         }
     }
 

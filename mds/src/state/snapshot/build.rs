@@ -1,5 +1,6 @@
 //! From the state to records, and back.
 
+use super::access;
 use super::records::{
     AnswerRecord, AttrsRecord, ChunkRecord, ChunksRecord, ClientRecord, ClusterRecord, CsList,
     DeletionRecord, EventRecord, FileRecord, InodeKind, InodeRecord, LinkRecord, OwnedRecord, PhaseRecord,
@@ -52,6 +53,7 @@ pub(super) fn write(state: &State, out: &mut impl FnMut(RecordKind)) {
     for (client, requester) in state.window.iter() {
         out(RecordKind::Requester(requester_record(client, requester)));
     }
+    access::write(&state.nodes, out);
 }
 
 fn cluster_record(state: &State) -> ClusterRecord {
@@ -308,6 +310,11 @@ impl Builder {
             RecordKind::Deletion(record) => self.add_deletion(record),
             RecordKind::Event(record) => self.add_event(record),
             RecordKind::Requester(record) => self.add_requester(record),
+            RecordKind::Access(record) => {
+                access::read(&mut self.state.nodes, record);
+                Ok(())
+            }
+            RecordKind::Node(record) => access::read_node(&mut self.state.nodes, record),
             RecordKind::End(_) => Err("the end comes too early"),
         }
     }

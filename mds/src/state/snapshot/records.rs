@@ -8,7 +8,7 @@ use prost::Message;
 /// One record.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Record {
-    #[prost(oneof = "RecordKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 15")]
+    #[prost(oneof = "RecordKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 90, 91")]
     pub(super) kind: Option<RecordKind>,
 }
 
@@ -41,6 +41,12 @@ pub(super) enum RecordKind {
     /// Last, exactly once.
     #[prost(message, tag = "15")]
     End(End),
+    /// Password and cluster's own time, before the nodes; absent while there is neither, nor any node.
+    #[prost(message, tag = "90")]
+    Access(AccessRecord),
+    /// By number.
+    #[prost(message, tag = "91")]
+    Node(NodeRecord),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -394,6 +400,38 @@ pub(super) struct AnswerRecord {
     pub(super) kind: u32,
     #[prost(message, optional, tag = "3")]
     pub(super) answer: Option<StoredAnswer>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct AccessRecord {
+    /// The last number given to a node.
+    #[prost(uint64, tag = "1")]
+    pub(super) last: u64,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) verifier: Vec<u8>,
+    #[prost(uint64, tag = "3")]
+    pub(super) password_version: u64,
+    #[prost(uint64, tag = "4")]
+    pub(super) hours: u64,
+    /// Of the list of revoked nodes.
+    #[prost(uint64, tag = "5")]
+    pub(super) version: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct NodeRecord {
+    #[prost(uint64, tag = "1")]
+    pub(super) number: u64,
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+    #[prost(string, tag = "3")]
+    pub(super) host_id: String,
+    #[prost(string, tag = "4")]
+    pub(super) address: String,
+    #[prost(uint64, tag = "5")]
+    pub(super) admitted_ms: u64,
+    #[prost(uint64, optional, tag = "6")]
+    pub(super) revoked_ms: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]

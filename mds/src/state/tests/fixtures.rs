@@ -7,6 +7,7 @@
 //! - `v1/history.log`: a log (32-bit little-endian length, then the command, and so on).
 //! - `v1/snapshot.bin`: the snapshot after that log.
 //! - `v1/history-inodes.log`, `v1/snapshot-inodes.bin`: the same for what came later, inodes as POSIX has them.
+//! - `v1/access.log`, `v1/access-snapshot.bin`: the same with passwords and nodes.
 //! - `v1/server`: the files of a server's directory, for `log::fixtures`.
 
 use super::*;
@@ -228,6 +229,24 @@ fn inode_samples() -> Vec<(&'static str, CommandOp)> {
     ]
 }
 
+fn access_samples() -> Vec<(&'static str, CommandOp)> {
+    let (name, host_id) = (|| "s1".to_owned(), "0123456789abcdef".to_owned());
+    let address = || "10.0.0.7".to_owned();
+    vec![
+        (
+            "set-password",
+            CommandOp::SetPassword(SetPassword { verifier: vec![1, 2, 3], replaces: 0, origin: address() }),
+        ),
+        ("admit-node", CommandOp::AdmitNode(AdmitNode { name: name(), host_id, address: address() })),
+        ("revoke-node", CommandOp::RevokeNode(RevokeNode { number: 1, origin: name() })),
+        (
+            "logins-failed",
+            CommandOp::LoginsFailed(LoginsFailed { wrong: 3, ignored: 40, address: address() }),
+        ),
+        ("note-hour", CommandOp::NoteHour(NoteHour { hours: 1 })),
+    ]
+}
+
 /// One command of each kind, under its name.
 fn samples() -> Vec<(String, Command)> {
     let all = [
@@ -237,6 +256,7 @@ fn samples() -> Vec<(String, Command)> {
         client_samples(),
         chunk_samples(),
         inode_samples(),
+        access_samples(),
     ];
     let named = |(name, op): (&str, CommandOp)| {
         let file = format!("command-{:02}-{name}.bin", op.kind());
@@ -399,7 +419,7 @@ fn read_log(mut bytes: &[u8]) -> Vec<Command> {
 #[test]
 fn every_kind_of_command_is_read_as_it_was_written_first() {
     let samples = samples();
-    assert_eq!(samples.len(), 37, "one for each kind, and one with a field that came later");
+    assert_eq!(samples.len(), 42, "one for each kind, and one with a field that came later");
     for (name, command) in samples {
         let bytes = frozen(&name, || command.encode_log());
         assert_eq!(Command::decode_log(&bytes), Ok(command.clone()), "{name}");
@@ -432,7 +452,7 @@ fn the_log_of_inodes_still_gives_its_state() {
     assert!(State::decode_snapshot(&bytes) == Ok(state.clone()));
     assert!(state.encode_snapshot() == bytes);
     let file = state.stat("/one").unwrap();
-    let node = state.node_info(file.id.raw()).unwrap();
+    let node = state.inode_view(file.id.raw()).unwrap();
     assert_eq!((node.nlink, node.uid, node.size, node.times.access), (3, 7, 9, -5));
     assert_eq!(state.stat("/d\u{fffd}e9/two").unwrap().id, file.id);
     assert_eq!(state.xattr(file.id.raw(), b"user.a"), Ok(&b"1"[..]));
@@ -451,6 +471,37 @@ fn the_first_snapshot_holds_what_it_should() {
     assert!(state.server(CsId(1026)).is_some_and(|server| server.is_lapsed() && server.debts().count() > 0));
     assert_eq!(state.stat("/d/e/written").unwrap().attrs.tier, 1);
     assert!(!state.pending_work().is_empty());
+}
+
+/// Password and nodes came after the first log: they have one of their own.
+#[test]
+fn the_first_log_with_nodes_still_gives_its_state() {
+    let fresh = || {
+        let mut world = World::new();
+        let admit = || access_samples().swap_remove(1).1;
+        world.ok(admit());
+        access_samples().into_iter().for_each(|(_, op)| drop(world.ok(op)));
+        world.ok(admit());
+        world.ok(CommandOp::NoteHour(NoteHour { hours: 2 }));
+        let verifier = vec![4, 5, 6];
+        world.ok(CommandOp::SetPassword(SetPassword { verifier, replaces: 1, origin: String::new() }));
+        world.ok(CommandOp::RaiseGeneration(RaiseGeneration {}));
+        world.ok(admit());
+        write_log(&world.log)
+    };
+    let mut state = State::new();
+    for (n, command) in read_log(&frozen("access.log", fresh)).iter().enumerate() {
+        state.apply(n as u64 + 1, command);
+    }
+    let bytes = frozen("access-snapshot.bin", || state.encode_snapshot());
+    let read = State::decode_snapshot(&bytes).unwrap();
+    assert!(read == state && state.encode_snapshot() == bytes);
+    let nodes = read.nodes();
+    assert_eq!((nodes.password().version, nodes.password().verifier.as_slice()), (2, &[4, 5, 6][..]));
+    assert_eq!((nodes.hours(), nodes.revoked().collect::<Vec<_>>()), (2, vec![1]));
+    let numbers: Vec<u64> = nodes.after(0).map(|node| node.number).collect();
+    assert_eq!(numbers[..3], [1, 2, 3]);
+    assert!(numbers[3] > 1 << 20, "a restored backup may not know of those before");
 }
 
 /// Changes bytes in one of many ways.
@@ -511,17 +562,17 @@ fn mend_header(bytes: &mut [u8]) {
 
 #[test]
 fn damaged_snapshots_never_panic() {
-    damage(frozen("snapshot.bin", Vec::new), 9);
-    damage(frozen("snapshot-inodes.bin", Vec::new), 10);
-}
-
-fn damage(good: Vec<u8>, seed: u64) {
-    let mut mended = good.clone();
-    mend_header(&mut mended);
-    assert!(mended == good, "the header is mended as it was made");
-    let mut rng = rt::random::Rng::from_seed(seed);
+    let goods =
+        ["snapshot.bin", "access-snapshot.bin", "snapshot-inodes.bin"].map(|name| frozen(name, Vec::new));
+    for good in &goods {
+        let mut mended = good.clone();
+        mend_header(&mut mended);
+        assert!(mended == *good, "the header is mended as it was made");
+    }
+    let mut rng = rt::random::Rng::from_seed(9);
     let (mut taken, mut refused) = (0, 0);
-    for n in 0..50_000 {
+    for n in 0..100_000 {
+        let good = &goods[n / 8 % 3];
         let mut body = good[32..].to_vec();
         mutate(&mut rng, &mut body);
         let mut bytes = [&good[..32], &body[..]].concat();
@@ -533,7 +584,7 @@ fn damage(good: Vec<u8>, seed: u64) {
             Err(_) => refused += 1,
         }
     }
-    assert!(taken > 50 && refused > 10_000, "both ways are gone: {taken} taken, {refused} refused");
+    assert!(taken > 100 && refused > 10_000, "both ways are gone: {taken} taken, {refused} refused");
 }
 
 #[test]

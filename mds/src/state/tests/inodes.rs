@@ -164,12 +164,12 @@ fn compare(world: &World, twin: &Twin) -> Result<(), TestCaseError> {
         let page = world.state.read_dir(*dir, b"", usize::MAX).expect("a directory");
         listed.extend(page.entries.iter().map(|(name, node)| ((*dir, name.to_vec()), node.id.raw())));
         let subdirs = twin.entries.iter().filter(|((above, _), id)| above == dir && twin.dirs.contains(id));
-        let nlink = world.state.node_info(*dir).expect("there").nlink;
+        let nlink = world.state.inode_view(*dir).expect("there").nlink;
         prop_assert_eq!(nlink as usize, 2 + subdirs.count());
     }
     prop_assert_eq!(&listed, &twin.entries);
     for ((dir, name), id) in &twin.entries {
-        let node = world.state.lookup_node(*dir, name).expect("a directory").expect("there");
+        let node = world.state.lookup_inode(*dir, name).expect("a directory").expect("there");
         prop_assert_eq!(node.id.raw(), *id);
         if !twin.dirs.contains(id) {
             prop_assert_eq!(node.nlink as usize, twin.names_of(*id));
@@ -271,7 +271,7 @@ fn what_was_made_by_path_has_the_times_of_the_log() {
     ));
     let file = CommandOp::CreateFile(CreateFile { path: "/d/f".into(), ..CreateFile::default() });
     world.apply(Command::internal(7, file)).outcome.unwrap();
-    let dir = world.state.lookup_node(0, b"d").unwrap().unwrap();
+    let dir = world.state.lookup_inode(0, b"d").unwrap().unwrap();
     let inode::Times { access, data, inode, birth } = dir.times;
     assert_eq!([access, data, inode, birth], [5_000_000, 7_000_000, 7_000_000, 5_000_000]);
     assert_eq!((dir.uid, dir.gid, dir.mode, dir.nlink), (0, 0, 0o700, 2));
@@ -323,7 +323,7 @@ fn commands_by_path_meet_what_mounts_made() {
     let remove = |path: &str| CommandOp::Remove(Remove { path: path.into(), recursive: true });
     let Outcome::Removed(removed) = world.ok(remove("/d")) else { panic!() };
     assert_eq!((removed.entries, removed.orphans), (5, 0));
-    assert_eq!((world.state.tree().len(), world.state.node_info(file.id).unwrap().nlink), (2, 1));
+    assert_eq!((world.state.tree().len(), world.state.inode_view(file.id).unwrap().nlink), (2, 1));
     let Outcome::Removed(removed) = world.ok(remove("/up")) else { panic!() };
     assert_eq!((removed.entries, removed.orphans), (1, 1));
     world.release(a, file.id, true);

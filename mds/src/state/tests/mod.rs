@@ -1,5 +1,6 @@
 //! The state as a whole: scenarios by subject, random sequences, replay, frozen bytes.
 
+mod access;
 mod broken;
 mod chunks;
 mod cluster;

@@ -1,0 +1,6 @@
+//! `wire::fuzz::revocations` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    wire::fuzz::revocations(data);
+});
