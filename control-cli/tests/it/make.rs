@@ -113,26 +113,17 @@ fn the_password_of_a_cluster_is_asked_for_and_not_shown() {
     let host = Host::new();
     // Nobody is there; by then everything has been asked.
     host.write_list("stor1", "127.0.0.1:1\n");
-    let new = [("Present password of the cluster: ", "sekrit12\r"), ("New password: ", "sekrit34\r")];
-    let table: [(&str, Vec<(&str, &str)>, &str); 4] = [
-        (
-            "auth-node",
-            vec![("Please enter password for cluster: ", "sekrit\r")],
-            "no metadata server of cluster",
-        ),
-        ("auth-node", vec![("cluster: ", "sek\x03")], "interrupted; nothing was done"),
-        (
-            "change-password",
-            [&new[..], &[("again: ", "sekrit34\r")]].concat(),
-            "no metadata server of cluster",
-        ),
-        ("change-password", [&new[..], &[("again: ", "sekrit56\r")]].concat(), "the two passwords differ"),
-    ];
-    for (command, answers, expected) in table {
-        let (code, shown, said) = answer_on_terminal(&host, &[command], &answers);
+    let check = |command: &str, answers: &[(&str, &str)], expected: &str| {
+        let (code, shown, said) = answer_on_terminal(&host, &[command], answers);
         assert!(code == Some(1) && said.contains(expected), "{command}: {said}");
         assert!(!shown.contains("sekrit") && !said.contains("sekrit"), "{shown:?} {said:?}");
-    }
+    };
+    let nobody = "no metadata server of cluster";
+    check("auth-node", &[("Please enter password for cluster: ", "sekrit\r")], nobody);
+    check("auth-node", &[("cluster: ", "sek\x03")], "interrupted; nothing was done");
+    let [old, new] = [("Present password of the cluster: ", "sekrit12\r"), ("New password: ", "sekrit34\r")];
+    check("change-password", &[old, new, ("again: ", "sekrit34\r")], nobody);
+    check("change-password", &[old, new, ("again: ", "sekrit56\r")], "the two passwords differ");
 }
 
 #[test]

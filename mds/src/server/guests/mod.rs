@@ -40,7 +40,7 @@ const ROLES: [Role; 3] = [Role::Cs, Role::Client, Role::Tool];
 pub(super) struct Guests {
     limiter: RefCell<Limiter>,
     /// Stands in for the verifier of a cluster that has no password, so that it cannot be told from others.
-    nobody: OnceCell<Verifier>,
+    nobody: OnceCell<Vec<u8>>,
     failed: RefCell<LoginsFailed>,
     /// There is something to report.
     reported: Notify,
@@ -198,15 +198,13 @@ impl Server {
             let name = state.cluster().map(|cluster| cluster.name.clone()).unwrap_or_default();
             (name, state.nodes().password().verifier.clone())
         });
-        let kept = if kept.is_empty() { Ok(None) } else { Verifier::from_bytes(&kept).map(Some) };
-        let kept = kept.unwrap_or_else(|error| {
+        // Both are read in the same way, so that they take the same time.
+        let nobody = || self.guests.nobody.get_or_init(|| Verifier::without_password().to_bytes().to_vec());
+        let verifier = Verifier::from_bytes(if kept.is_empty() { nobody() } else { &kept });
+        let verifier = verifier.unwrap_or_else(|error| {
             tracing::error!("nobody can authenticate: {error}");
-            None
+            Verifier::without_password()
         });
-        let verifier = match &kept {
-            Some(verifier) => verifier,
-            None => self.guests.nobody.get_or_init(Verifier::without_password),
-        };
         let answered = verifier.challenge(ke1, &name, channel.binding());
         answered.map_err(|error| Failure::new(Status::Invalid, error.to_string()))
     }
