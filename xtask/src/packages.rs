@@ -28,6 +28,9 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     Package { name: "mount", programs: &["mount", "losetup"] },
     Package { name: "util-linux", programs: &["unshare", "nsenter"] },
     Package { name: "fuse3", programs: &["fusermount3"] },
+    // At work on a mounted cluster.
+    Package { name: "git", programs: &["git"] },
+    Package { name: "sqlite3", programs: &["sqlite3"] },
 ];
 
 /// Where administrators' programs are; not every user's PATH has them.
