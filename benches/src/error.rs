@@ -19,6 +19,9 @@ pub(crate) enum Error {
     /// A process of ours.
     #[error(transparent)]
     Process(#[from] hw_tests::process::ProcessError),
+    /// The mount.
+    #[error(transparent)]
+    Mount(#[from] hw_tests::mount::MountError),
     /// The medium in memory.
     #[error(transparent)]
     Ram(#[from] hw_tests::ram_medium::RamError),

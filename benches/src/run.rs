@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hw_tests::cleanup_stale;
 use hw_tests::cluster::{self, Cluster, Options};
+use hw_tests::mount::Mount;
 use hw_tests::process::{Daemon, DaemonSpec};
 use hw_tests::ram_medium::RamMedium;
 
@@ -86,6 +87,7 @@ struct Measurable {
 /// Everything that runs during a run; dropping it ends and removes it all.
 struct Bench {
     measurables: Vec<Measurable>,
+    mount: Mount,
     cluster: Cluster,
     _floor: Vec<Daemon>,
     device: Option<PathBuf>,
@@ -99,7 +101,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         .copied()
         .filter(|pattern| args.only.as_ref().is_none_or(|only| pattern.to_string().contains(only.as_str())))
         .collect();
-    let bench = Bench::make(args)?;
+    let mut bench = Bench::make(args)?;
     let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { 5 });
     let milliseconds = args.milliseconds.unwrap_or(if args.quick { 500 } else { 2000 });
     for measurable in &bench.measurables {
@@ -127,6 +129,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         }
     }
     let targets: Vec<_> = bench.measurables.iter().map(|m| (m.name.to_owned(), m.floor)).collect();
+    bench.mount.unmount()?;
     let lines = results.lines(&patterns, &targets);
     let about = about(args, rounds);
     let table = markdown(&about, &lines);
@@ -189,13 +192,18 @@ impl Bench {
         };
         std::fs::create_dir_all(&options.dir).map_err(Error::io("the cluster's directory"))?;
         let mut cluster = Cluster::make(options)?;
-        for path in ["/one", "/three", "/nbd"] {
+        for path in ["/one", "/three", "/nbd", "/mounted"] {
             cluster.vstorage(&["create", path, "--size", &AREA.to_string()])?;
         }
-        cluster.vstorage(&["set-attr", "-p", "/one", "replicas=1"])?;
+        for path in ["/one", "/mounted"] {
+            cluster.vstorage(&["set-attr", "-p", path, "replicas=1"])?;
+        }
         cluster.export("/nbd")?;
+        let mount = Mount::make(&cluster, &args.binaries, "mount", &dir.join("mnt"), "direct_io")?;
+        let mounted = mount.point().join("mounted");
 
-        let pids: Vec<u32> = cluster.pids().into_iter().map(|(_, pid)| pid).collect();
+        let mut pids: Vec<u32> = cluster.pids().into_iter().map(|(_, pid)| pid).collect();
+        pids.extend(mount.pid());
         let floor_pids: Vec<u32> = floor.iter().map(Daemon::pid).collect();
         let volume = |path: &str| Target::Volume { cluster: cluster::NAME.to_owned(), path: path.to_owned() };
         let all = vec![
@@ -227,15 +235,16 @@ impl Bench {
             Measurable {
                 name: "NBD, 3 replicas",
                 target: Target::Nbd(cluster.socket()),
-                pids,
+                pids: pids.clone(),
                 floor: Some(2),
             },
+            Measurable { name: "mount, 1 replica", target: Target::File(mounted), pids, floor: Some(1) },
         ];
         let is_wanted = |m: &Measurable| {
             m.floor.is_none() || args.target.as_ref().is_none_or(|wanted| m.name.contains(wanted.as_str()))
         };
         let measurables = all.into_iter().filter(is_wanted).collect();
-        Ok(Self { measurables, cluster, _floor: floor, device, _ram: ram })
+        Ok(Self { measurables, mount, cluster, _floor: floor, device, _ram: ram })
     }
 
     fn worker(&self, measurable: &Measurable, pattern: Pattern, milliseconds: u64) -> Command {

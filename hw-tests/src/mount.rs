@@ -72,6 +72,11 @@ impl Mount {
         &self.point
     }
 
+    /// Process id of the daemon while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Daemon::pid)
+    }
+
     /// Mounts it again.
     ///
     /// # Errors

@@ -184,15 +184,22 @@ impl Cluster {
                 let process = control::start_process(host, "mds", run_mds(credentials, address));
                 self.note(part, &process);
             }
-            Part::Cs(_) => {
+            Part::Cs(n) => {
                 let mds = Address::Tcp(std::net::SocketAddr::new(
                     control::host_ip(self.host(Part::Mds)),
                     MDS_PORT + 1,
                 ));
                 let ip = control::host_ip(host);
                 let (stop, stopping) = (Rc::clone(&self.stop), Rc::clone(&self.stopping));
-                let process =
-                    control::start_process(host, "cs", run_cs(credentials, mds, ip, stop, stopping));
+                let shared = Rc::clone(&self.shared);
+                let process = control::start_process(host, "cs", async move {
+                    match run_cs(credentials, mds, ip, stop, stopping).await {
+                        Ok(()) => {}
+                        // A misdirected write may land in the journal: then nothing is served, as it must be.
+                        Err(_) if n == 0 && shared.misdirected.get() => shared.refused.set(true),
+                        Err(error) => panic!("opening a chunk server: {error}"),
+                    }
+                });
                 self.note(part, &process);
             }
             Part::Client(n) => {
@@ -321,21 +328,18 @@ async fn run_cs(
     ip: std::net::IpAddr,
     stop: Rc<Notify>,
     stopping: Rc<Cell<bool>>,
-) {
+) -> Result<(), engine::OpenError> {
     let dir = Path::new(CS_DIR);
     let lock = loop {
         match engine::lock_directory(dir).await {
             Ok(lock) => break lock,
             // The last operation of the process before is still under way.
             Err(engine::OpenError::InUse(_)) => rt::time::sleep(Duration::from_millis(20)).await,
-            Err(error) => panic!("opening a chunk server: {error}"),
+            Err(error) => return Err(error),
         }
     };
     let options = EngineOptions { checkpoint_interval: Duration::from_secs(2), files_max: 8, pages_max: 16 };
-    let engine = match Engine::open(dir, lock, options).await {
-        Ok(engine) => engine,
-        Err(error) => panic!("opening a chunk server: {error}"),
-    };
+    let engine = Engine::open(dir, lock, options).await?;
     let boot_id = rt::node::boot_id().expect("simulated hosts have a boot id");
     let endpoint = endpoint(&credentials, Role::Cs, engine.superblock().cs_id);
     let server = Server::new(Rc::clone(&engine), boot_id);
@@ -372,6 +376,7 @@ async fn run_cs(
     serving.abort();
     endpoint.close().await;
     engine.stop().await;
+    Ok(())
 }
 
 async fn make_mds(cluster: ClusterId, address: std::net::SocketAddr) {

@@ -98,10 +98,14 @@ async fn whole(operations: u64, count: usize) -> (u64, Vec<String>) {
             ));
             break;
         }
-        if !cluster.shared.violations.borrow().is_empty() {
+        if !cluster.shared.violations.borrow().is_empty() || cluster.shared.refused.get() {
             break;
         }
         rt::time::sleep(Duration::from_millis(500)).await;
+    }
+    if cluster.shared.refused.get() {
+        rt::sim::hit(crate::coverage::JOURNAL_REFUSED);
+        return (cluster.shared.operations.get(), cluster.shared.violations.take());
     }
     if cluster.shared.violations.borrow().is_empty() {
         cluster.verify().await;

@@ -13,10 +13,11 @@ use crate::workspace::Workspace;
 /// What it takes besides Rust.
 const PACKAGES: &[Package] = &[
     Package { name: "e2fsprogs", programs: &["mkfs.ext4", "e2fsck"] },
+    Package { name: "fuse3", programs: &["fusermount3"] },
     Package { name: "mount", programs: &["mount", "umount", "losetup"] },
 ];
 /// Packages of the workspace whose programs are measured, or measure.
-const MEASURED: &[&str] = &["benches", "control-cli", "mds", "cs-engine", "ublk-target"];
+const MEASURED: &[&str] = &["benches", "control-cli", "mds", "cs-engine", "ublk-target", "fuse-mount"];
 
 /// Measure what an operation costs through each way into the store, against the raw medium.
 #[derive(Debug, clap::Args)]

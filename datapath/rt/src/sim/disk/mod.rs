@@ -308,6 +308,9 @@ impl Fs {
         else {
             return;
         };
+        crate::sim::trace(|| {
+            format!("misdirected: inode {ino} at {offset} went to inode {victim}, block {block}")
+        });
         let seq = self.cache.next();
         file.store(victim, block * BLOCK as u64, &data[..data.len().min(BLOCK)], seq, true, &mut self.cache);
     }
