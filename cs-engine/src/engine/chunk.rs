@@ -139,7 +139,7 @@ impl Engine {
             return Refusal::DeviceFailed;
         }
         tracing::error!("chunk {:#x}: {error}", chunk.id);
-        Refusal::Corrupt { block: 0 }
+        Refusal::ReplicaLost(chunk.id)
     }
 
     /// What the last checkpoint says of blocks.

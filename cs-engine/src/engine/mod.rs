@@ -95,6 +95,9 @@ pub enum Refusal {
     /// No such chunk here: a failed replica, never an empty new one (C9).
     #[error("chunk {0:#x} is not here")]
     UnknownChunk(u64),
+    /// The file of the chunk is missing or damaged: nothing here is worth repairing, others have the data.
+    #[error("the file of chunk {0:#x} cannot be used here: the replica is lost")]
+    ReplicaLost(u64),
     /// The chunk belongs to another file.
     #[error("chunk {0:#x} belongs to another file")]
     ForeignChunk(u64),

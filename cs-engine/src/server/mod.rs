@@ -119,7 +119,7 @@ impl From<Refusal> for Failure {
         let (status, detail) = match refusal {
             Refusal::StaleEpoch { fence, .. } => (Status::StaleEpoch, fence),
             Refusal::StaleVersion { have, .. } => (Status::StaleVersion, have),
-            Refusal::UnknownChunk(chunk) => (Status::UnknownChunk, chunk),
+            Refusal::UnknownChunk(chunk) | Refusal::ReplicaLost(chunk) => (Status::UnknownChunk, chunk),
             Refusal::ForeignChunk(_) => (Status::Invalid, 0),
             Refusal::Answered { done, .. } => (Status::DedupRefused, done),
             Refusal::Damaged { block } => (Status::ChecksumMismatch, u64::from(block)),
