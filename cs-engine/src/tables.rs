@@ -174,6 +174,16 @@ impl Tables {
         Ok((tables, found))
     }
 
+    /// Makes durable what [`Tables::open`] found: a server that was killed may have left it in the disk's volatile cache
+    /// only, where a power cut takes it back.
+    ///
+    /// # Errors
+    /// [`TableError::Io`].
+    pub async fn commit_found(&self) -> Result<(), TableError> {
+        self.meta.sync_data().await.map_err(meta_io)?;
+        self.crc.sync_data().await.map_err(crc_io)
+    }
+
     async fn read_headers(&self, slots: u32) -> Result<Vec<(u32, Found)>, TableError> {
         const AT_ONCE: u32 = 128;
         let mut all = Vec::new();

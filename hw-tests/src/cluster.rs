@@ -9,7 +9,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -550,11 +550,22 @@ pub fn free_ports() -> u16 {
         // Runs beside each other begin at different places.
         let begin = (std::process::id() % u32::from(span / 2)) as u16 * 2;
         let port = PORTS.start + (begin + step) % span;
-        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
         if is_free(port) && is_free(port + 1) {
             return port;
         }
     }
+}
+
+/// Whether a server could listen at the port. The probe is bound and never listens: until its exec, a child that another
+/// thread makes meanwhile holds a copy of it, which must not be in that server's way.
+pub fn is_free(port: u16) -> bool {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+    let probe = || {
+        let probe = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        sockopt::set_socket_reuseaddr(&probe, true)?;
+        bind(&probe, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
+    };
+    probe().is_ok()
 }
 
 fn tail(path: &Path) -> io::Result<String> {
@@ -568,6 +579,8 @@ fn tail(path: &Path) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -587,8 +600,9 @@ mod tests {
         distinct.sort_unstable();
         distinct.dedup();
         assert_eq!(distinct.len(), ports.len());
-        assert!(
-            ports.iter().all(|port| PORTS.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        );
+        assert!(ports.iter().all(|port| PORTS.contains(port) && is_free(*port)));
+        let listener = TcpListener::bind(("127.0.0.1", ports[0])).expect("a free port");
+        assert!(!is_free(ports[0]), "somebody listens there");
+        drop(listener);
     }
 }

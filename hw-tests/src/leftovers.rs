@@ -2,7 +2,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, WaitOptions};
+
+use crate::deadline::poll_until;
 use crate::loop_device::{self, DETACH_LIMIT, LoopError};
 use crate::mounts;
 use crate::tool::ToolError;
@@ -11,6 +15,9 @@ use crate::tool::ToolError;
 const OWNER_FILE: &str = "owner";
 /// Bit of SIGKILL in the signal masks of `/proc/PID/status`.
 const SIGKILL_BIT: u64 = 1 << 8;
+
+/// How long killed processes may take to end.
+const ENDING_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a directory could not be taken or cleaned.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +88,7 @@ impl Drop for Claim {
 /// [`LeftoverError::InUse`] if a living process owns `dir`.
 pub fn cleanup_stale(dir: &Path) -> Result<(), LeftoverError> {
     let io = |source| LeftoverError::Io { dir: dir.to_path_buf(), source };
-    let dir = match dir.canonicalize() {
+    let dir = match canonical(dir) {
         Ok(dir) => dir,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(io(error)),
@@ -113,6 +120,60 @@ pub fn cleanup_stale(dir: &Path) -> Result<(), LeftoverError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io(error)),
         _ => Ok(()),
     }
+}
+
+/// As [`Path::canonicalize`], but asks no server of a mount at `dir` itself, which may never answer; ends its connection.
+fn canonical(dir: &Path) -> io::Result<PathBuf> {
+    if let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let point = parent.canonicalize()?.join(name);
+        if mounts::is_mounted(&point) {
+            mounts::abort_fuse(&point);
+            return Ok(point);
+        }
+    }
+    dir.canonicalize()
+}
+
+/// From now on processes whose parent has ended are children of this one: daemons that went into the background.
+///
+/// # Errors
+/// Those of `prctl(2)`.
+pub fn adopt_orphans() -> io::Result<()> {
+    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+/// Kills the children of this process that are left, but for those in `spared`, with all that they started, and collects
+/// them. One that does not end although it was killed waits in the kernel: it is named and left.
+pub fn end_children(spared: &[u32]) {
+    let none_left = || {
+        let mut left = 0;
+        for child in children_of(std::process::id()).into_iter().filter(|pid| !spared.contains(pid)) {
+            let Some(child) = Pid::from_raw(child.cast_signed()) else { continue };
+            // It may be ending by itself. Its own children are ours next.
+            let _ended = rustix::process::kill_process(child, Signal::KILL);
+            let _collected = rustix::process::waitpid(Some(child), WaitOptions::NOHANG);
+            left += 1;
+        }
+        (left == 0).then_some(())
+    };
+    if poll_until(ENDING_LIMIT, none_left).is_none() {
+        eprintln!("left behind: children of {} that do not end", std::process::id());
+    }
+}
+
+/// The children of a process, by the fourth field of `/proc/PID/stat`, see proc(5).
+fn children_of(parent: u32) -> Vec<u32> {
+    let mut children = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        let parent_of = |stat: &str| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok();
+        if parent_of(&stat) == Some(parent) {
+            children.push(pid);
+        }
+    }
+    children
 }
 
 /// The process that claimed `dir`, if it lives.

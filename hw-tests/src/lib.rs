@@ -16,7 +16,7 @@ pub mod deadline;
 pub mod direct_file;
 pub mod ext4;
 pub mod forgetting_disk;
-mod leftovers;
+pub mod leftovers;
 pub mod load;
 pub mod loop_device;
 pub mod machine;

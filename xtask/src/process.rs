@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::error::Error;
 use crate::stopwatch::Stopwatch;
@@ -16,6 +16,9 @@ use crate::stopwatch::Stopwatch;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long the output of a program that has ended is waited for. A process it left behind may hold it open for ever.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+/// How long killed processes may take to end.
+const ENDING_MAX: Duration = Duration::from_secs(10);
 
 /// What a program may take before it is killed together with its descendants.
 #[derive(Clone, Copy, Debug)]
@@ -152,6 +155,39 @@ fn kill_tree(child: &mut Child) {
         }
     }
     let _ = child.wait();
+}
+
+/// From now on processes whose parent has ended are children of this one, so that [`end_orphans`] finds them.
+pub(crate) fn adopt_orphans() -> std::io::Result<()> {
+    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+/// Kills whatever descendants are left, when no child of ours should run any more: one that stayed would keep whoever waits
+/// for our output waiting. Says what they were. One that does not end although it was killed waits in the kernel.
+pub(crate) fn end_orphans() {
+    let clock = Stopwatch::start();
+    let mut named = Vec::new();
+    loop {
+        let parents = parents_of_all();
+        let left: Vec<u32> =
+            parents.into_iter().filter(|(_, of)| *of == std::process::id()).map(|(pid, _)| pid).collect();
+        if left.is_empty() || clock.elapsed() > ENDING_MAX {
+            return;
+        }
+        for number in left {
+            if !named.contains(&number) {
+                let words = fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
+                println!("left behind: {number} {}", String::from_utf8_lossy(&words).replace('\0', " "));
+                named.push(number);
+            }
+            if let Some(pid) = i32::try_from(number).ok().and_then(Pid::from_raw) {
+                // It may be ending by itself, but nobody else collects it.
+                let _ended = rustix::process::kill_process(pid, Signal::KILL);
+                let _collected = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+            }
+        }
+        pause(LOOK_EVERY);
+    }
 }
 
 /// Parent of each process of this machine, by `/proc/PID/stat` (proc(5)).

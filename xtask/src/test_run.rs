@@ -35,6 +35,8 @@ const SIM_MAX: Duration = Duration::from_secs(4 * 60);
 const E2E_MAX: Duration = Duration::from_secs(5 * 60);
 /// Silence of an end-to-end test after which it counts as hanging; its own waits are shorter.
 const E2E_SILENCE_MAX: Duration = Duration::from_secs(150);
+/// How long it may take to clear away what a stage has left mounted.
+const CLEANING: Limits = Limits { total: Duration::from_secs(60), silence: None };
 /// When a stage that hangs is killed, counted from the start of the run: late enough that a run over its budget
 /// mostly ends and can say by how much.
 const HARD_STOP: Duration = Duration::from_secs(35 * 60);
@@ -124,6 +126,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Outcome {
     let in_ci = env::var("CI").is_ok_and(|value| !["", "0", "false"].contains(&&*value));
     let mut run =
         Run { workspace, quick: args.quick, in_ci, clock: Stopwatch::start(), tally: Tally::default() };
+    if let Err(error) = process::adopt_orphans() {
+        println!("processes that tests leave behind cannot be ended: {error}");
+    }
     let total_max = if args.quick { QUICK_MAX } else { TOTAL_MAX };
     let ended: Vec<Ended> = stages(args.quick).into_iter().map(|stage| run_stage(stage, &mut run)).collect();
     let total = run.clock.elapsed();
@@ -140,6 +145,7 @@ fn run_stage(stage: Stage, run: &mut Run) -> Ended {
     println!("==> {}", stage.name);
     let clock = Stopwatch::start();
     let result = (stage.run)(run);
+    process::end_orphans();
     let took = clock.elapsed();
     let ended = Ended { name: stage.name, budget: stage.budget, took, result };
     println!("<== {} {} in {}", ended.name, ended.word(), Shown(took));
@@ -284,17 +290,22 @@ fn sim(run: &mut Run) -> StageResult {
 
 /// Real daemons, killed, cut off from their power and lied to; see `hw-tests/src/bin/e2e`.
 fn e2e(run: &mut Run) -> StageResult {
-    let mut command = Command::new(run.workspace.target_directory.join("ci").join("e2e"));
+    let program = run.workspace.target_directory.join("ci").join("e2e");
+    let mut command = Command::new(&program);
     if run.in_ci {
         command.env("VSTORAGE_REQUIRE_ALL", "1");
     }
     let limits = Limits { silence: Some(E2E_SILENCE_MAX), ..run.limits() };
     let before = run.tally.results;
     let tally = &mut run.tally;
-    process::succeed(&mut command, limits, |line| {
+    let ended = process::succeed(&mut command, limits, |line| {
         println!("{line}");
         tally.count(line);
-    })?;
+    });
+    // What a test that was killed has mounted would hang whoever looks at it after us.
+    let cleaned = process::succeed(Command::new(&program).arg("--clean"), CLEANING, process::echo);
+    ended?;
+    cleaned?;
     if run.tally.results == before { Err(StageError::NothingCounted) } else { Ok(Done::Passed) }
 }
 

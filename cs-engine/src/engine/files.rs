@@ -297,17 +297,16 @@ impl FileState {
     /// Whether a mark that recovery found, when the session had this epoch, no longer hides a write whose record was
     /// lost in the crash. Such a write is either sent again, and stable once the watermark has passed
     /// everything that could have been on its way then, or it belongs to an epoch that has been settled.
+    ///
+    /// The crash may have taken the session itself, so that it was of an epoch above the one known here, but not above
+    /// that of the first request since.
     pub(crate) fn is_settled_since_start(&self, epoch: u64) -> bool {
-        if epoch < self.settled_before.get() {
-            return true;
-        }
-        let same = self.session.borrow().epoch == epoch;
-        match self.resumed.get() {
-            Some((resumed, done)) if same && resumed == epoch => {
-                self.stable.get() >= done.saturating_add(SEQ_WINDOW)
-            }
-            _ => false,
-        }
+        let Some((resumed, done)) = self.resumed.get() else { return false };
+        let settled_before = self.settled_before.get();
+        let none_older = resumed == epoch || resumed <= settled_before;
+        let sent_again =
+            self.session.borrow().epoch == resumed && self.stable.get() >= done.saturating_add(SEQ_WINDOW);
+        resumed < settled_before || (none_older && sent_again)
     }
 
     /// Forgets a deleted chunk.
@@ -446,6 +445,27 @@ mod tests {
         file.advance(4, SEQ_WINDOW * 9, SEQ_WINDOW * 9);
         assert!(!file.is_settled_since_start(3), "the session ended before it was known");
         file.forget_below(4);
+        assert!(file.is_settled_since_start(3));
+    }
+
+    #[test]
+    fn a_crash_may_have_taken_all_that_was_known_of_the_newest_session() {
+        let file = file();
+        file.replay(3, 5, 5);
+        // The writer of epoch 4 had begun before the crash; of its writes in place no record is left.
+        file.advance(4, 7, 7);
+        file.forget_below(4);
+        assert!(!file.is_settled_since_start(3), "epoch 3 ended in order, epoch 4 goes on");
+        file.advance(4, 7 + SEQ_WINDOW, 7 + SEQ_WINDOW);
+        assert!(file.is_settled_since_start(3), "all that was on its way has been sent again and is stable");
+
+        let file = self::file();
+        file.replay(3, 5, 5);
+        file.advance(4, 7, 7);
+        file.advance(4, 7 + SEQ_WINDOW, 7 + SEQ_WINDOW);
+        assert!(!file.is_settled_since_start(3), "epoch 3 was not released in order");
+        file.advance(5, 1, 1);
+        file.forget_below(5);
         assert!(file.is_settled_since_start(3));
     }
 }

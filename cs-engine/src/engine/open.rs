@@ -270,6 +270,11 @@ impl Engine {
     }
 
     async fn recover(self: &Rc<Self>, records: Vec<scan::Found>, clean: bool) -> Result<(), OpenError> {
+        // Before anybody is told of a chunk, and before a page is written over the older of its copies (C9).
+        if let Err(error) = self.tables.commit_found().await {
+            self.table_failed(&error);
+            return Err(OpenError::Failed(self.dir.clone()));
+        }
         self.clear_away().await.map_err(|error| OpenError::Io { dir: self.dir.clone(), error })?;
         self.replay(records, clean).await;
         // What was read back need not be durable: make it so before anything builds on it.
@@ -332,8 +337,12 @@ impl Engine {
         self.end();
     }
 
-    /// Says in the journal that nothing was under way at its end.
+    /// Says in the journal that nothing was under way at its end, unless something of an earlier crash is still in doubt:
+    /// then the next start must doubt it as well (C5).
     async fn record_stop(self: &Rc<Self>) {
+        if self.has_suspects() {
+            return;
+        }
         let record = Record::new(RecordKind::Stopped);
         let stopped = match self.journal.append(Class::Checkpoint, record, None).await {
             Ok(_) => self.flush().await,

@@ -76,6 +76,14 @@ impl Engine {
         records
     }
 
+    /// Whether writes may hide under a mark whose records a crash has taken.
+    pub(super) fn has_suspects(&self) -> bool {
+        self.marked
+            .borrow()
+            .values()
+            .any(|chunk| chunk.active.borrow().values().any(|mark| mark.suspect.is_some()))
+    }
+
     /// Forgets marks of extents in which every write is stable and none is under way (C5).
     fn retire_marks(&self, chunk: &Chunk, unstable: &BTreeSet<(u64, u32)>) {
         // Whoever holds a range may be about to write under a mark.

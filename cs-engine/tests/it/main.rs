@@ -3,6 +3,7 @@
 mod basic;
 mod check;
 mod fixtures;
+mod found;
 mod model;
 mod registration;
 mod restarts;

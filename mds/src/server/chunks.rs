@@ -77,7 +77,12 @@ impl Reign {
             if self.is_over() {
                 return Err(Self::not_master());
             }
-            if let Some(map) = self.read(|state| shown::usable(state, file, &indices))? {
+            // While chunk servers worked, the lease may have ended: a map would let this writer go on beside the next (C1, C5).
+            let map = self.read(|state| {
+                check_lease(state, &holder, file, call.epoch, Some(LeaseMode::Exclusive))?;
+                shown::usable(state, file, &indices)
+            })?;
+            if let Some(map) = map {
                 return Ok(map);
             }
             if rt::time::timeout_at(asked.answer_by(), woken).await.is_err() {

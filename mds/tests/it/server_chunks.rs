@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use wire::Status;
 use wire::cluster::{ClusterStat, GetEvents, SetConfig};
-use wire::lease::{GetMap, MapReply, MemberState, OpenMode, ReconcileDone, ReportMember};
+use wire::lease::{
+    GetMap, MapReply, MemberState, OpenMode, ReconcileDone, ReportMember, Revoke, RevokeTarget,
+};
 use wire::namespace::{FileRef, Remove, Stat};
 
 use super::server_world::{World, file, refused, soon, test, until, within};
@@ -124,6 +126,30 @@ fn an_allocation_waits_within_its_deadline() {
         servers[0].go_on();
         let map = client.allocate(&open, &[0], soon()).await.expect("allocated");
         assert_eq!(map.chunks.len(), 1);
+        world.stop().await;
+    });
+}
+
+#[test]
+fn c5_who_has_lost_the_lease_meanwhile_gets_no_map() {
+    test(async {
+        let world = World::calm().await;
+        let servers = world.chunk_servers(3).await;
+        servers[0].stalled.set(true);
+        let client = std::rc::Rc::new(world.client(1).await);
+        file(&client.connection, "/f", 1).await;
+        let open = client.open("/f", OpenMode::Write).await.expect("open");
+        let asking = rt::spawn({
+            let client = std::rc::Rc::clone(&client);
+            async move { client.allocate(&open, &[0], soon()).await }
+        });
+        until("the chunk is being made", || !servers[1].chunks.borrow().is_empty()).await;
+        let revoke = Revoke { target: Some(RevokeTarget::Path("/f".into())) };
+        world.tool().await.ask(&revoke, soon()).await.expect("revoked");
+        servers[0].go_on();
+        let answer = asking.await.expect("it ends");
+        assert_eq!(refused(answer).0, Status::StaleEpoch);
+        assert_eq!(servers[0].chunks.borrow().len(), 1, "the chunk was made all the same");
         world.stop().await;
     });
 }

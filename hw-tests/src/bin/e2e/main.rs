@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use hw_tests::deadline::Stopwatch;
-use hw_tests::machine;
+use hw_tests::{leftovers, machine};
 
 use scene::{Scene, Settings};
 
@@ -68,6 +68,9 @@ struct Cli {
     /// Directory of the clusters, on a disk with 4 GiB free [default: tmp/e2e beside the programs' directory]
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Take away what an interrupted run has left mounted, and run nothing
+    #[arg(long)]
+    clean: bool,
     /// Where the daemons' programs are [default: beside this one]
     #[arg(long)]
     binaries: Option<PathBuf>,
@@ -101,6 +104,13 @@ fn main() -> ExitCode {
         );
         return ExitCode::SUCCESS;
     }
+    if cli.clean {
+        settings.abandon_all();
+        return ExitCode::SUCCESS;
+    }
+    // Daemons that go into the background are ours to end.
+    let adopted = leftovers::adopt_orphans();
+    adopted.expect("PR_SET_CHILD_SUBREAPER of Linux 3.4");
     // The place and the words are enough; the logs follow.
     std::panic::set_hook(Box::new(|info| eprintln!("\n{info}")));
     settings.finish_removals();
@@ -131,6 +141,9 @@ fn passes(scenario: &Scenario, settings: &Settings) -> bool {
         let scene = Scene::new(scenario.name, settings);
         (scenario.run)(&scene);
     }));
+    // Also after a failure nothing may stay that runs, or hangs whoever looks at a mount of a dead cluster.
+    scene::abandon(&settings.dir.join(scenario.name));
+    leftovers::end_children(&settings.removing());
     let (word, took) = (if outcome.is_ok() { "ok" } else { "FAILED" }, clock.elapsed().as_secs_f64());
     println!("test e2e::{} ... {word} ({took:.1} s)", scenario.name);
     outcome.is_ok()

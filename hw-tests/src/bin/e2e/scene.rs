@@ -57,6 +57,18 @@ impl Settings {
         self.removals.borrow_mut().push(removal.expect("rm of the Debian package coreutils"));
     }
 
+    /// The processes that remove directories.
+    pub(crate) fn removing(&self) -> Vec<u32> {
+        self.removals.borrow().iter().map(Child::id).collect()
+    }
+
+    /// Takes away what is mounted in the directories of all scenarios.
+    pub(crate) fn abandon_all(&self) {
+        for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            abandon(&entry.path());
+        }
+    }
+
     /// Waits until all that is to be removed is.
     pub(crate) fn wait_for_removals(&self) {
         for mut removal in self.removals.take() {
@@ -121,10 +133,18 @@ impl Drop for Scene<'_> {
     }
 }
 
+/// Takes away what is mounted below a scenario's directory; its files stay.
+pub(crate) fn abandon(dir: &Path) {
+    if let Err(error) = cleanup_stale(dir) {
+        eprintln!("left behind: {error}");
+    }
+}
+
 /// Removes a directory with what is mounted in and below it.
 fn clear(dir: &Path, settings: &Settings) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
+    // What the directory itself says of its entries: a mount may never answer.
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         cleanup_stale(&entry.path()).expect("what an earlier run left can be removed");
     }
     settings.remove(dir);
