@@ -33,6 +33,8 @@ pub struct ChunkFile {
     changes: Cell<u64>,
     /// ...and how many of them one has.
     committed: Cell<u64>,
+    /// A commit has failed: the kernel says so only once, and no later one may pass for good (C4).
+    failed: Cell<bool>,
     used: Cell<bool>,
 }
 
@@ -90,8 +92,14 @@ impl ChunkFile {
     /// # Errors
     /// Those of the device.
     pub async fn commit(&self) -> io::Result<()> {
+        if self.failed.get() {
+            return Err(io::Error::other("an earlier flush of the file failed"));
+        }
         let changes = self.changes.get();
-        self.file.sync_data().await?;
+        if let Err(error) = self.file.sync_data().await {
+            self.failed.set(true);
+            return Err(error);
+        }
         self.committed.set(self.committed.get().max(changes));
         Ok(())
     }
@@ -153,6 +161,17 @@ pub enum FileError {
     /// Another file could not be committed to make room for it: the device has failed.
     #[error("cannot commit a chunk's file: {0}")]
     Commit(#[source] io::Error),
+}
+
+impl FileError {
+    /// Whether the file is there and may be opened later: rights or descriptors are missing, and no device is broken.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        use rustix::io::Errno;
+        let Self::Open(error) = self else { return false };
+        let broken = [Errno::IO, Errno::UCLEAN, Errno::NXIO, Errno::STALE].map(Errno::raw_os_error);
+        !error.raw_os_error().is_some_and(|number| broken.contains(&number))
+    }
 }
 
 /// A file below the directory of chunks that belongs to no chunk.
@@ -314,6 +333,7 @@ impl Store {
             changes: Cell::new(0),
             punches: Cell::new(0),
             committed: Cell::new(0),
+            failed: Cell::new(false),
             used: Cell::new(true),
         });
         self.open.borrow_mut().insert(chunk, Rc::clone(&open));
@@ -344,7 +364,9 @@ impl Store {
             }
             if !file.is_committed() {
                 self.clock.borrow_mut().push_back(chunk);
-                file.commit().await?;
+                // In a task of its own: whoever asked for room may go away, and the outcome must not go with it.
+                let committed = rt::spawn(async move { file.commit().await }).await;
+                committed.unwrap_or_else(|error| Err(io::Error::other(error)))?;
                 continue;
             }
             self.open.borrow_mut().remove(&chunk);

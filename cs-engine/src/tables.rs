@@ -363,16 +363,36 @@ impl Tables {
         let fresh = |sequence, copy| {
             (CrcPage { sequence, ..CrcPage::holes(owner.chunk, owner.born, page) }, copy, true)
         };
-        match newer(self.copies(owner.slot, page).await?, |page| page.sequence) {
-            Ok((found, copy)) if (found.chunk, found.born) == (owner.chunk, owner.born) => {
+        let copies = self.copies(owner.slot, page).await?;
+        // A crash tears a copy only while the journal has what it would say. Any other damaged copy may have been the
+        // newer one: of what the older one calls a hole nobody knows what it is now (C8).
+        let damage = copies.iter().find_map(|copy| match copy {
+            Err(why @ (FormatError::Checksum { .. } | FormatError::Range { .. })) => Some(*why),
+            _ => None,
+        });
+        let rotten = damage.filter(|_| !self.unborn.borrow().contains(&(owner.slot, page)));
+        match newer(copies, |page| page.sequence) {
+            Ok((mut found, copy)) if (found.chunk, found.born) == (owner.chunk, owner.born) => {
                 if found.page == page {
+                    if let Some(why) = rotten {
+                        tracing::error!(
+                            "checksum page {page} of slot {}: {why}; holes there are in doubt",
+                            owner.slot
+                        );
+                        let hole = BlockState::Hole.to_raw();
+                        let holes = found.entries.iter_mut().filter(|entry| **entry == hole);
+                        holes.for_each(|entry| *entry = BlockState::Unknown.to_raw());
+                    }
                     return Ok((found, copy, false));
                 }
                 let why = FormatError::Range { structure: "checksum page", field: "page number" };
                 Err(TableError::Page { slot: owner.slot, page, why })
             }
             // The page of a chunk that had this slot before: for this chunk nothing was written yet.
-            Ok((found, copy)) if found.born < owner.born => Ok(fresh(found.sequence, copy)),
+            Ok((found, copy)) if found.born < owner.born => match rotten {
+                Some(why) => Err(TableError::Page { slot: owner.slot, page, why }),
+                None => Ok(fresh(found.sequence, copy)),
+            },
             Ok(_) => {
                 let why = FormatError::Range { structure: "checksum page", field: "chunk" };
                 Err(TableError::Page { slot: owner.slot, page, why })

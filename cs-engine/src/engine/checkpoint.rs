@@ -38,7 +38,11 @@ impl Engine {
                 Ok(()) => {}
                 // What cannot be moved stays in the journal; try again when there may be room (C13).
                 Err(Refusal::NoSpace) => rt::time::sleep(NO_SPACE_PAUSE).await,
-                Err(_) => return,
+                Err(Refusal::DeviceFailed | Refusal::Stopping) => return,
+                Err(refusal) => {
+                    tracing::error!(dir = %self.dir.display(), "a checkpoint failed and is tried again: {refusal}");
+                    rt::time::sleep(NO_SPACE_PAUSE).await;
+                }
             }
         }
     }
@@ -104,7 +108,8 @@ impl Engine {
         if stuck && !self.stuck.get() {
             tracing::error!(
                 dir = %self.dir.display(),
-                "the disk is full: the journal cannot be emptied; free space on it or delete chunks"
+                "the journal cannot be emptied: the disk is full, or a chunk's file cannot be opened (see above); free space on \
+                 the disk or delete chunks"
             );
         }
         self.stuck.set(stuck);

@@ -267,6 +267,11 @@ impl FileState {
         self.unstable_current.get() < UNSTABLE_MAX
     }
 
+    /// Whether the writer of the current epoch has nothing that a flush would make stable.
+    pub(crate) fn is_stable(&self) -> bool {
+        self.unstable_current.get() == 0
+    }
+
     /// Whether the writer should flush soon.
     pub(crate) fn wants_flush(&self) -> bool {
         self.unstable_current.get() >= UNSTABLE_SOON

@@ -27,6 +27,17 @@ pub struct NewChunk {
 }
 
 impl Engine {
+    /// Makes an empty replica that refuses epochs below `epoch` from the first (C2).
+    ///
+    /// # Errors
+    /// Those of [`Engine::fence`] and [`Engine::create_chunk`].
+    pub async fn create_fenced(self: &Rc<Self>, new: NewChunk, epoch: u64) -> Result<(), Refusal> {
+        // What is known of the file stays until its chunk is there, whatever becomes of its other chunks.
+        let _kept = self.file_state(new.file);
+        self.fence(new.file, epoch).await?;
+        self.create_chunk(new).await
+    }
+
     /// Makes an empty replica, durably. Making the same again changes nothing.
     ///
     /// # Errors
@@ -160,8 +171,9 @@ impl Engine {
         let file = self.file_state(chunk.file);
         file.forget_chunk(chunk.id);
         file.chunks.set(file.chunks.get() - 1);
-        // A request of an old epoch finds no chunk now, and a chunk made later has another version.
-        if file.chunks.get() == 0 && file.is_idle() {
+        // A request of an old epoch finds no chunk now, and a chunk made later has another version. Somebody who makes one
+        // now, or records a fence for it, holds the state beside this function and the map.
+        if file.chunks.get() == 0 && file.is_idle() && Rc::strong_count(&file) == 2 {
             self.files.borrow_mut().remove(&chunk.file);
         }
     }

@@ -13,7 +13,7 @@ use super::join::at_once;
 use super::{Engine, Refusal};
 use crate::format::BLOCK;
 use crate::format::block::BlockState;
-use crate::store::{ChunkFile, FileError};
+use crate::store::ChunkFile;
 use crate::tables::TableError;
 
 /// Most blocks moved by one read and one write.
@@ -48,14 +48,14 @@ impl Engine {
             }
             let file = match self.store.file(chunk.id, chunk.size).await {
                 Ok(file) => file,
-                Err(error @ FileError::Open(_)) => {
-                    // It may work later; until then the journal keeps the content.
-                    tracing::error!("chunk {:#x}: {error}", chunk.id);
+                Err(error) if error.may_pass() => {
+                    // Until then the journal keeps the content.
+                    tracing::error!("chunk {:#x}: {error}; its journaled writes wait for that", chunk.id);
                     return Err(Refusal::NoSpace);
                 }
                 Err(error) => match self.file_refused(chunk, &error) {
-                    // A lost file is found again, and reported, by every read.
-                    Refusal::Corrupt { .. } => continue,
+                    // A lost file is found again, and reported, by every read. The others go on.
+                    Refusal::ReplicaLost(_) => continue,
                     refusal => return Err(refusal),
                 },
             };

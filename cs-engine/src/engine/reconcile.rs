@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use super::blocks::Place;
 use super::chunk::Chunk;
 use super::files::Unstable;
 use super::read::Reader;
@@ -151,7 +152,9 @@ impl Engine {
         self.recheck(&chunk, epoch)?;
         match self.read_blocks(&chunk, block..block + 1).await {
             Err(Refusal::Corrupt { .. } | Refusal::Unsettled { .. })
-                if chunk.active.borrow().contains_key(&(block / ACTIVE_BLOCKS)) => {}
+                if chunk.active.borrow().contains_key(&(block / ACTIVE_BLOCKS))
+                    // What the file holds is older than what was lost in the journal.
+                    && !chunk.entry(block).is_some_and(|entry| matches!(entry.place, Place::Journal(_))) => {}
             verified => return verified,
         }
         let open = self.chunk_file(&chunk).await?;

@@ -52,6 +52,8 @@ impl Engine {
                 self.replay_outcome(found, &fate, &mut undone);
             }
         }
+        // Of files that have no chunk here any more nothing needs to be remembered.
+        self.files.borrow_mut().retain(|_, file| file.chunks.get() > 0);
         self.records.set(records.len());
         if lost {
             self.journal.hold_durable(true);

@@ -35,9 +35,19 @@ impl Packer {
 impl Engine {
     /// What the state takes in the journal, in bytes and about.
     pub(super) fn state_bytes(&self) -> u64 {
-        let (files, marked) = (self.files.borrow().len(), self.marked.borrow().len());
+        self.unstable_bytes() + self.file_bytes()
+    }
+
+    /// The part of the state that goes when writers flush.
+    pub(super) fn unstable_bytes(&self) -> u64 {
+        let marked = self.marked.borrow().len();
         let (writes, listed) = (self.unstable.writes.get(), self.unstable.files.get());
-        (24 * writes + 2 * (FIXED + 4) * listed + 40 * files + (FIXED + 8) * marked) as u64
+        (24 * writes + 2 * (FIXED + 4) * listed + (FIXED + 8) * marked) as u64
+    }
+
+    /// The part of the state that stays as long as there are files: their fences and sessions.
+    pub(super) fn file_bytes(&self) -> u64 {
+        40 * self.files.borrow().len() as u64
     }
 
     /// Records the state anew.

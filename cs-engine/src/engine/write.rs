@@ -140,8 +140,10 @@ impl Engine {
         }
         // What the reconciler writes was on the list of some member before; it must never wait for a flush. Nor must the
         // oldest write that is not answered: no flush reaches beyond it.
-        let has_room = file.has_room() || request.seq == request.done;
-        if request.settles.is_none() && !(has_room && self.state_has_room()) {
+        // Nor one of a file that has nothing to flush: it is others that fill the lists.
+        let has_room = file.has_room() && self.state_has_room();
+        let must_pass = request.settles.is_some() || request.seq == request.done || file.is_stable();
+        if !(has_room || must_pass) {
             return Err(Refusal::NeedFlush);
         }
         let key = (request.epoch, request.seq, request.chunk);
@@ -163,14 +165,13 @@ impl Engine {
     }
 
     fn wants_flush(&self, file: &FileState) -> bool {
-        file.wants_flush() || self.state_bytes() > self.journal.ring_bytes() / 12
+        file.wants_flush() || (!file.is_stable() && self.unstable_bytes() > self.journal.ring_bytes() / 12)
     }
 
     /// Whether what a checkpoint has to record leaves the journal usable; keeps room for it (C13).
     fn state_has_room(&self) -> bool {
-        let bytes = self.state_bytes();
-        self.journal.reserve_for_state(bytes);
-        bytes <= self.journal.ring_bytes() / 8
+        self.journal.reserve_for_state(self.state_bytes());
+        self.unstable_bytes() <= self.journal.ring_bytes() / 8
     }
 
     /// Waits while the block maps are too large: a checkpoint is behind (C13).
@@ -189,6 +190,25 @@ impl Engine {
 
     async fn write_locked(self: &Rc<Self>, write: &Checked<'_>, file: &FileState) -> Result<(), Refusal> {
         let Checked { request, chunk, blocks } = write;
+        let result = self.write_parts(write).await;
+        // Listed also when it was refused in the middle: blocks may be new here and old elsewhere (C5).
+        let (epoch, seq) = request.origin();
+        file.add_unstable(
+            epoch,
+            seq,
+            Unstable { chunk: chunk.id, first: blocks.start, count: blocks.len() as u32 },
+        );
+        result?;
+        file.done(request.epoch, request.seq);
+        self.count(|counters| {
+            counters.writes += 1;
+            counters.write_bytes += u64::from(request.len);
+        });
+        Ok(())
+    }
+
+    async fn write_parts(self: &Rc<Self>, write: &Checked<'_>) -> Result<(), Refusal> {
+        let Checked { request, chunk, .. } = write;
         let mut parts = self.parts(write).await?;
         let data = parts.iter().any(|part| matches!(part.content, PartContent::Data { .. }));
         let open = if data { Some(self.chunk_file(chunk).await?) } else { None };
@@ -208,17 +228,6 @@ impl Engine {
             all(writes.collect()).await?;
             self.append_outcome(request).await?;
         }
-        let (epoch, seq) = request.origin();
-        file.add_unstable(
-            epoch,
-            seq,
-            Unstable { chunk: chunk.id, first: blocks.start, count: blocks.len() as u32 },
-        );
-        file.done(request.epoch, request.seq);
-        self.count(|counters| {
-            counters.writes += 1;
-            counters.write_bytes += u64::from(request.len);
-        });
         Ok(())
     }
 

@@ -53,9 +53,12 @@ impl Journal {
         }
     }
 
-    /// Takes what fits into one group and into the ring, the more urgent first.
+    /// Takes what fits into one group and into the ring, the more urgent first; the others follow in the same group, so that
+    /// none waits for ever.
     fn gather(&self) -> Option<Vec<Pending>> {
         let free = self.ring_bytes() - (self.next.get() - self.tail());
+        let mut batch = Vec::new();
+        let (mut records, mut payload) = (GROUP_HEADER, 0);
         for class in Class::ALL {
             let keep = match class {
                 Class::Checkpoint => 0,
@@ -63,7 +66,7 @@ impl Journal {
                 Class::Normal => self.reserve.get(),
             };
             let mut queue = self.queues[class as usize].borrow_mut();
-            let (mut records, mut payload, mut count) = (GROUP_HEADER, 0, 0);
+            let mut count = 0;
             for pending in queue.iter() {
                 let more_records = records + pending.record.encoded_len();
                 let more_payload = payload + pending.payload_len();
@@ -77,11 +80,9 @@ impl Journal {
                 (records, payload) = (more_records, more_payload);
                 count += 1;
             }
-            if count > 0 {
-                return Some(queue.drain(..count).collect());
-            }
+            batch.extend(queue.drain(..count));
         }
-        None
+        (!batch.is_empty()).then_some(batch)
     }
 
     /// Bytes up to the end of the ring.

@@ -43,8 +43,7 @@ impl Server {
 
     /// A new chunk is born fenced: requests of an epoch before its file's are refused from the start (C2).
     async fn create_one(&self, new: NewChunk, epoch: u64) -> Result<(), Refusal> {
-        self.engine.fence(new.file, epoch).await?;
-        self.engine.create_chunk(new).await
+        self.engine.create_fenced(new, epoch).await
     }
 
     async fn delete(&self, order: DeleteChunks) -> Vec<ItemResult> {

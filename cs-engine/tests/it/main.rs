@@ -2,6 +2,7 @@
 
 mod basic;
 mod check;
+mod damage;
 mod fixtures;
 mod found;
 mod model;

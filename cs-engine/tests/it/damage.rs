@@ -1,0 +1,151 @@
+//! Damage of one replica or one page stays with it: the other chunks go on, and nobody is told that there is nothing where
+//! there was something.
+
+use std::cell::Cell;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use cs_engine::engine::{self, CreateOptions, Refusal};
+use cs_engine::format::BLOCK;
+use cs_engine::format::table::{CrcPage, Place};
+use rt::sim::control;
+use rt::sim::{DiskOptions, HostOptions, SimOptions, Simulation};
+
+use crate::rig::{CHUNK, Client, FILE, MIB, Rig, new_chunk, no_interval, open, pattern, superblock};
+
+const CHUNK_FILE: &str = "chunks/42/0001000000000042";
+
+/// A discard opens no file, so that it is acknowledged; a checkpoint has to live with it.
+#[test]
+fn c13_a_lost_chunk_file_stops_no_checkpoint() {
+    const OTHER: u64 = CHUNK + 1;
+    let rig = Rig::new();
+    rig.life(async |engine| {
+        let client = Client::with_chunk(&engine, 1, 8 << 20).await;
+        engine.create_chunk(new_chunk(OTHER, 8 << 20)).await.expect("another chunk");
+        client.write(0, &pattern(1, 4 * BLOCK)).await;
+        client.flush().await;
+        engine.stop().await;
+    });
+    fs::remove_file(rig.path.join(CHUNK_FILE)).unwrap();
+    rig.life(async |engine| {
+        let client = Client::new(&engine, 2);
+        client.zero(0, BLOCK as u32).await;
+        engine.checkpoint().await.expect("a checkpoint");
+        // More than the journal holds, several times.
+        for round in 0..8 {
+            for piece in 0..64 {
+                let bytes = pattern(round << 8 | piece, 64 << 10);
+                client.try_write(OTHER, piece as u32 * (64 << 10), &bytes).await.expect("a write");
+                client.done.set(client.next.get());
+            }
+            client.flush().await;
+        }
+        let lost = client.try_read(CHUNK, BLOCK as u32, BLOCK as u32).await;
+        assert_eq!(lost, Err(Refusal::ReplicaLost(CHUNK)));
+        engine.stop().await;
+    });
+}
+
+/// The newer copy of a page rots; the older one still calls a block a hole that has data since.
+#[test]
+fn c8_the_older_copy_of_a_page_is_not_believed_about_holes() {
+    let rig = Rig::new();
+    rig.life(async |engine| {
+        let client = Client::with_chunk(&engine, 1, 8 << 20).await;
+        client.write(0, &pattern(1, BLOCK)).await;
+        engine.checkpoint().await.expect("a checkpoint");
+        client.write(BLOCK as u32, &pattern(2, BLOCK)).await;
+        client.flush().await;
+        engine.stop().await;
+    });
+    let table = fs::File::options().read(true).write(true).open(rig.path.join("crc.table")).unwrap();
+    let copies = [0, 1].map(|copy| {
+        let at = Place::CrcPage { slot: 0, page: 0, copy }.offset();
+        let mut block = [0; BLOCK];
+        table.read_exact_at(&mut block, at).unwrap();
+        (CrcPage::decode(&block, &[3; 16]).expect("a page").sequence, at)
+    });
+    let (_, newest) = copies.into_iter().max().unwrap();
+    table.write_all_at(&[0x5a; 64], newest + 2048).unwrap();
+    rig.life(async |engine| {
+        let client = Client::new(&engine, 2);
+        assert_eq!(client.try_read(CHUNK, 0, BLOCK as u32).await, Ok(pattern(1, BLOCK)));
+        for block in [1, 2] {
+            let read = client.try_read(CHUNK, block * BLOCK as u32, BLOCK as u32).await;
+            assert_eq!(read, Err(Refusal::Unsettled { block }));
+        }
+        // Written anew all is well again.
+        client.write(BLOCK as u32, &pattern(3, BLOCK)).await;
+        engine.stop().await;
+    });
+    rig.life(async |engine| {
+        let client = Client::new(&engine, 3);
+        assert_eq!(client.try_read(CHUNK, BLOCK as u32, BLOCK as u32).await, Ok(pattern(3, BLOCK)));
+    });
+}
+
+/// What is remembered of files cannot be flushed away: it must not make writers flush for ever.
+#[test]
+fn c13_many_files_do_not_stop_a_writer() {
+    let rig = Rig::new();
+    rig.life(async |engine| {
+        let client = Client::with_chunk(&engine, 1, 8 << 20).await;
+        for batch in 0..30 {
+            let fences: Vec<_> = (0..1000)
+                .map(|file| {
+                    let engine = Rc::clone(&engine);
+                    rt::spawn(async move { engine.fence(1_000_000 + batch * 1000 + file, 1).await })
+                })
+                .collect();
+            for fence in fences {
+                fence.await.expect("it ends").expect("a fence");
+            }
+        }
+        // Neither is answered before the other: no flush would help the second.
+        for block in 0..2 {
+            let written = client.try_write(CHUNK, block * BLOCK as u32, &pattern(1, BLOCK)).await;
+            assert_eq!(written.map(|reply| reply.flush_soon), Ok(false));
+        }
+    });
+}
+
+/// Of a write that is refused nobody can say which members have it.
+#[test]
+fn c5_a_refused_write_is_in_doubt() {
+    let mut simulation = Simulation::new(SimOptions::new(1));
+    let ended = simulation.run(async {
+        let disk = DiskOptions { capacity: 32 << 20, ..DiskOptions::default() };
+        let host = control::add_host(HostOptions::new("cs").with_disk(disk));
+        let (ready, full) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+        let (theirs, is_full) = (Rc::clone(&ready), Rc::clone(&full));
+        let server = control::start_process(host, "csd", async move {
+            let dir = Path::new("/cs");
+            engine::create(&CreateOptions { dir: dir.into(), superblock: superblock() })
+                .await
+                .expect("a server");
+            let engine = open(dir, no_interval()).await.expect("it opens");
+            let client = Client::with_chunk(&engine, 1, 8 << 20).await;
+            theirs.set(true);
+            while !is_full.get() {
+                rt::time::sleep(Duration::from_millis(1)).await;
+            }
+            let refused = client.try_write(CHUNK, 3 * MIB, &pattern(1, 2 * BLOCK)).await;
+            assert_eq!(refused.map(drop), Err(Refusal::NoSpace));
+            let doubts = engine.doubts(FILE, 1, CHUNK, 1).expect("doubts");
+            let first = 3 * MIB / BLOCK as u32;
+            let listed = doubts.iter().any(|doubt| (doubt.first, doubt.count, doubt.seq) == (first, 2, 1));
+            assert!(listed, "{doubts:?}");
+        });
+        while !ready.get() {
+            control::advance(Duration::from_millis(1)).await;
+        }
+        control::occupy(host, "/cs", 32 << 20);
+        full.set(true);
+        server.wait().await.returned();
+    });
+    ended.expect("no violation");
+}
