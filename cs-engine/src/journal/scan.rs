@@ -172,8 +172,13 @@ impl Scan<'_> {
                 Buf::new(read)
             };
             let (result, window) = self.file.read_exact_at(window, RING_START + at).await;
-            result?;
-            self.window = window;
+            self.window = match result {
+                Ok(()) => window,
+                Err(error) if is_unreadable(&error) => {
+                    read_blocks(self.file, window, RING_START + at).await?
+                }
+                Err(error) => return Err(error.into()),
+            };
             self.window_at = at;
         }
         let from = (at - self.window_at) as usize;
@@ -260,6 +265,30 @@ impl Scan<'_> {
         }
         Ok(())
     }
+}
+
+fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+/// Reads block by block where a sector among them cannot be read. Of a group it makes a bad one, be it torn or damaged; in
+/// the unused part of the ring it matters to nobody. It reads as zero until it is written again.
+async fn read_blocks(file: &File, mut window: Buf, at: u64) -> io::Result<Buf> {
+    let mut block = Buf::new(BLOCK);
+    for (index, place) in window.chunks_mut(BLOCK).enumerate() {
+        let offset = at + (index * BLOCK) as u64;
+        let (result, read) = file.read_exact_at(block, offset).await;
+        block = read;
+        match result {
+            Ok(()) => place.copy_from_slice(&block),
+            Err(error) if is_unreadable(&error) => {
+                tracing::warn!("the journal cannot be read at byte {offset}: {error}");
+                place.fill(0);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(window)
 }
 
 fn payload_is_whole(record: &Record, group: &[u8]) -> bool {

@@ -149,3 +149,33 @@ fn c5_a_refused_write_is_in_doubt() {
     });
     ended.expect("no violation");
 }
+
+/// Behind the end of what was written a bad sector is nobody's loss.
+#[test]
+fn c13_an_unreadable_sector_in_the_unused_ring_stops_no_start() {
+    let mut simulation = Simulation::new(SimOptions::new(1));
+    let ended = simulation.run(async {
+        let disk = DiskOptions { capacity: 32 << 20, ..DiskOptions::default() };
+        let host = control::add_host(HostOptions::new("cs").with_disk(disk));
+        let dir = Path::new("/cs");
+        let first = control::start_process(host, "csd", async move {
+            engine::create(&CreateOptions { dir: dir.into(), superblock: superblock() })
+                .await
+                .expect("a server");
+            let engine = open(dir, no_interval()).await.expect("it opens");
+            let client = Client::with_chunk(&engine, 1, 8 << 20).await;
+            client.write(0, &pattern(1, BLOCK)).await;
+            client.flush().await;
+        });
+        first.wait().await.returned();
+        control::make_unreadable(host, "/cs/journal", (4 << 20)..(4 << 20) + 4096).expect("a journal");
+        let second = control::start_process(host, "csd", async move {
+            let engine = open(dir, no_interval()).await.expect("it opens");
+            let client = Client::new(&engine, 1);
+            assert_eq!(client.try_read(CHUNK, 0, BLOCK as u32).await, Ok(pattern(1, BLOCK)));
+            engine.stop().await;
+        });
+        second.wait().await.returned();
+    });
+    ended.expect("no violation");
+}
