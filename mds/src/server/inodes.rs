@@ -133,6 +133,7 @@ impl Reign {
     /// The lease of a file that was made and opened at once.
     fn opened(&self, holder: &Holder, granted: Granted) -> Result<OpenReply, Failure> {
         let file = FileId::from_raw(granted.file);
+        self.keep_ended(file);
         self.sessions.borrow_mut().note_known(ClientId(holder.client), file);
         let attrs = self.read(|state| state.tree().file(file).map(|file| file.attrs()))?;
         Ok(OpenReply {

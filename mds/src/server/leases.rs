@@ -123,7 +123,12 @@ impl Reign {
         let file = self.read(|state| resolve(state, named(call.file.as_ref())?).map_err(Failure::from))?;
         let wish = Wish { holder, file, mode, resume: Epoch::from_raw(call.resume_epoch) };
         let attempt = Attempt::new(self, wish.client(), file);
+        // Chunk servers may take longer than a term to record the epoch (C2): who keeps asking does not lose the file to it.
+        if self.kept_for(file) == Some(wish.client()) {
+            self.keep_for(wish.client(), file);
+        }
         let granted = self.obtain(&wish, asked, &attempt).await?;
+        self.keep_ended(file);
         self.sessions.borrow_mut().note_known(wish.client(), file);
         self.read(|state| {
             let attrs = attributes::in_force(state.tree().file(file)?.attrs());

@@ -57,7 +57,9 @@ impl Reign {
         let now = rt::time::now();
         let (sessions, kept) = {
             let mut sessions = self.sessions.borrow_mut();
-            (sessions.watch.fire(now), sessions.kept.fire(now))
+            let kept = sessions.kept.fire(now);
+            kept.iter().for_each(|(file, _)| sessions.kept.end(*file));
+            (sessions.watch.fire(now), kept)
         };
         let (lapsed, offline) = {
             let mut servers = self.servers.borrow_mut();
@@ -87,20 +89,16 @@ impl Reign {
     }
 
     /// A file was kept for a client for a whole term. If the client's daemon was restarted once more meanwhile, the new
-    /// one has a term of its own.
+    /// one has a term of its own; and nothing is taken from a client that is waiting for it at this moment.
     async fn keep_no_more(self: Rc<Self>, file: FileId, session: u64) {
-        self.sessions.borrow_mut().kept.end_this(file, session);
         let owner = self.read(|state| {
             let client = state.tree().file(file).ok()?.lease().reserved_for()?;
             let live = state.client(client).filter(|client| client.is_live());
             Some((client, live.map_or(session, |client| client.session)))
         });
         let Some((client, present)) = owner else { return };
-        if present != session {
-            let until = rt::time::now() + self.lease_term();
-            self.sessions.borrow_mut().kept.begin(file, present, until);
-            self.terms_changed.notify_all();
-            return;
+        if present != session || self.opening.borrow().contains_key(&(client, file)) {
+            return self.keep_for(client, file);
         }
         let op = CommandOp::EndReservation(EndReservation { file: file.raw(), client: client.0, session });
         if let Some(Ok(_)) = self.insist(op).await {

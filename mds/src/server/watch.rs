@@ -48,6 +48,14 @@ impl<K: Copy + Ord> Watch<K> {
         }
     }
 
+    /// Begins a term anew, whatever became of the one before. One that is running already is only ever prolonged.
+    pub(crate) fn restart(&mut self, key: K, id: u64, until: Instant) {
+        if !self.renew(key, id, until) {
+            self.end(key);
+            self.begin(key, id, until);
+        }
+    }
+
     /// Prolongs a term; false when it is over, or that of another session or registration.
     pub(crate) fn renew(&mut self, key: K, id: u64, until: Instant) -> bool {
         let Some(entry) = self.entries.get_mut(&key).filter(|entry| entry.id == id && !entry.fired) else {
@@ -146,6 +154,17 @@ mod tests {
         watch.begin(1, 7, at(5));
         assert_eq!(watch.fire(at(59)), []);
         assert_eq!(watch.fire(at(60)), [(1, 7)]);
+    }
+
+    #[test]
+    fn what_is_begun_anew_has_a_whole_term() {
+        let mut watch = Watch::default();
+        watch.restart(1, 7, at(10));
+        watch.restart(1, 7, at(30));
+        watch.restart(1, 7, at(20));
+        assert_eq!((watch.fire(at(29)), watch.fire(at(30))), (vec![], vec![(1, 7)]));
+        watch.restart(1, 7, at(40));
+        assert_eq!((watch.fire(at(39)), watch.fire(at(40))), (vec![], vec![(1, 7)]));
     }
 
     #[test]

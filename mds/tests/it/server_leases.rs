@@ -196,6 +196,36 @@ fn c1_what_is_kept_for_a_restarted_client_is_kept_for_one_term() {
 }
 
 #[test]
+fn c1_a_writer_that_opens_anew_again_has_a_whole_term_again() {
+    test(async {
+        let world = World::start(3_000, 60_000).await;
+        let servers = world.chunk_servers(3).await;
+        let (one, two) = (world.client(1).await, world.client(2).await);
+        file(&one.connection, "/f", 1).await;
+        let open = one.open("/f", OpenMode::Write).await.expect("open");
+        one.allocate(&open, &[0], soon()).await.expect("allocated");
+        let begun = rt::time::now();
+        let second = one.open("/f", OpenMode::Write).await.expect("anew");
+        // Its time has been running since, and does not count for what comes now: a fence that takes longer than a term.
+        servers[0].stalled.set(true);
+        let (connection, request) =
+            (one.connection.clone(), one.open_request("/f", OpenMode::Write, second.epoch));
+        let again = rt::spawn(async move { connection.ask(&request, within(30_000)).await });
+        while begun.elapsed() < Duration::from_millis(4_500) {
+            one.renew().await.expect("renewed");
+            two.renew().await.expect("renewed");
+            pause(50).await;
+            let request = two.open_request("/f", OpenMode::Write, 0);
+            let answer = two.connection.ask(&request, within(5_000)).await;
+            assert_eq!(refused(answer).0, Status::LeaseHeld, "after {:?}", begun.elapsed());
+        }
+        servers[0].go_on();
+        assert!(again.await.expect("it ends").expect("it is the writer's").epoch > second.epoch);
+        world.stop().await;
+    });
+}
+
+#[test]
 fn c10_a_holder_opens_its_file_again_at_a_higher_epoch() {
     test(async {
         let world = World::calm().await;
