@@ -134,7 +134,6 @@ impl Reign {
     fn opened(&self, holder: &Holder, granted: Granted) -> Result<OpenReply, Failure> {
         let file = FileId::from_raw(granted.file);
         self.keep_ended(file);
-        self.sessions.borrow_mut().note_known(ClientId(holder.client), file);
         let attrs = self.read(|state| state.tree().file(file).map(|file| file.attrs()))?;
         Ok(OpenReply {
             file_id: granted.file,

@@ -129,7 +129,6 @@ impl Reign {
         }
         let granted = self.obtain(&wish, asked, &attempt).await?;
         self.keep_ended(file);
-        self.sessions.borrow_mut().note_known(wish.client(), file);
         self.read(|state| {
             let attrs = attributes::in_force(state.tree().file(file)?.attrs());
             let map = first_positions(state, file, call.map_count)?;
@@ -199,8 +198,6 @@ impl Reign {
         });
         match self.change(asked, None, op).await? {
             Ok(_) | Err(Refusal::NotHolder(_) | Refusal::WrongEpoch(_) | Refusal::UnknownFile(_)) => {
-                let mut sessions = self.sessions.borrow_mut();
-                sessions.note_known(ClientId(client), FileId::from_raw(call.file_id));
                 Ok(Empty {})
             }
             Err(refusal) => Err(refusal.into()),
@@ -218,7 +215,7 @@ impl Reign {
             }
             None => return Err(BodyError::Missing { field: "target" }.into()),
         };
-        let op = CommandOp::Revoke(command::Revoke { what: Some(what) });
+        let op = CommandOp::Revoke(command::Revoke { what: Some(what), told: true });
         match self.change(asked, asked.key(None), op).await? {
             Ok(Outcome::Acknowledged(count)) => {
                 Ok(RevokeReply { revoked: u32::try_from(count).unwrap_or(u32::MAX) })

@@ -305,8 +305,9 @@ impl Reign {
             }
             Effect::UnwatchClient { client } => self.sessions.borrow_mut().forget(client),
             Effect::LeaseKept { client, file } => self.keep_for(client, file),
+            // Its renewals tell it, from the state.
             Effect::LeaseLost { client, file, epoch } => {
-                self.sessions.borrow_mut().note_lost(client, file, epoch)
+                tracing::debug!("{client} has lost file {:#x} at epoch {:#x}", file.raw(), epoch.raw());
             }
             Effect::LeaseFree { file } | Effect::ChunkUsable { file, .. } => self.waiting.wake(file),
             // Its connection to that chunk server has told it.

@@ -311,6 +311,38 @@ fn c1_leases_can_be_taken_away() {
 }
 
 #[test]
+fn c1_a_revocation_is_told_by_the_next_master_too() {
+    test(async {
+        let world = World::calm().await;
+        let (mut one, mut two) = (world.client(1).await, world.client(2).await);
+        let mut opened = Vec::new();
+        for path in ["/f", "/g"] {
+            file(&one.connection, path, 1).await;
+            opened.push(one.open(path, OpenMode::Read).await.expect("open"));
+        }
+        let revoke = |path: &str| Revoke { target: Some(RevokeTarget::Path(path.into())) };
+        assert_eq!(two.ask(&revoke("/f")).await.expect("revoked").revoked, 1);
+        // The one before knew it only from its own time, and the next one has not heard of the client yet.
+        world.stop().await;
+        world.run().await;
+        for client in [&mut one, &mut two] {
+            client.connection = world.connect(wire::hello::Role::Client).await;
+        }
+        assert_eq!(two.ask(&revoke("/g")).await.expect("revoked").revoked, 1);
+        for _ in 0..2 {
+            let lost = one.renew().await.expect("the session lives on").revoked;
+            let lost: Vec<_> = lost.iter().map(|file| (file.file_id, file.epoch)).collect();
+            assert_eq!(lost, opened.iter().map(|open| (open.file_id, open.epoch)).collect::<Vec<_>>());
+        }
+        let again = one.open("/f", OpenMode::Read).await.expect("anew");
+        assert!(again.epoch > opened[0].epoch);
+        one.release(&opened[1], false).await.expect("it knows");
+        assert!(one.renew().await.expect("renewed").revoked.is_empty());
+        world.stop().await;
+    });
+}
+
+#[test]
 fn c9_an_unlinked_file_lives_until_its_last_lease_ends() {
     test(async {
         let world = World::calm().await;

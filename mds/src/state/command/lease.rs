@@ -141,6 +141,9 @@ pub struct Revoke {
     /// Whose.
     #[prost(oneof = "RevokeWhat", tags = "1, 2")]
     pub what: Option<RevokeWhat>,
+    /// The client is told until it shows that it knows. Came later than the rest; each revocation has it now.
+    #[prost(bool, tag = "3")]
+    pub told: bool,
 }
 
 /// What [`Revoke`] strikes.

@@ -145,7 +145,8 @@ fn client_samples() -> Vec<(&'static str, CommandOp)> {
         ("open", CommandOp::Open(Open { client, token, target: Some(target.clone()), mode })),
         ("resume", CommandOp::Resume(Resume { client, token, file, mode, epoch: 9 })),
         ("release", CommandOp::Release(Release { lease: lease(), file, clean: true, successor: 2050 })),
-        ("revoke", CommandOp::Revoke(Revoke { what: Some(RevokeWhat::File(target)) })),
+        ("revoke", CommandOp::Revoke(Revoke { what: Some(RevokeWhat::File(target.clone())), told: false })),
+        ("revoke-told", CommandOp::Revoke(Revoke { what: Some(RevokeWhat::File(target)), told: true })),
         (
             "reconcile-done",
             CommandOp::ReconcileDone(ReconcileDone { lease: lease(), file, chunks, writes_lost: false }),
@@ -419,7 +420,7 @@ fn read_log(mut bytes: &[u8]) -> Vec<Command> {
 #[test]
 fn every_kind_of_command_is_read_as_it_was_written_first() {
     let samples = samples();
-    assert_eq!(samples.len(), 42, "one for each kind, and one with a field that came later");
+    assert_eq!(samples.len(), 43, "one for each kind, and two with a field that came later");
     for (name, command) in samples {
         let bytes = frozen(&name, || command.encode_log());
         assert_eq!(Command::decode_log(&bytes), Ok(command.clone()), "{name}");

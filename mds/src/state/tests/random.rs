@@ -224,7 +224,7 @@ impl Model {
             0 => RevokeWhat::Client(self.session_of(a).client),
             _ => RevokeWhat::File(Target::file(self.file_id(a)).unwrap()),
         };
-        let _ = self.run(CommandOp::Revoke(Revoke { what: Some(what) }));
+        let _ = self.run(CommandOp::Revoke(Revoke { what: Some(what), told: true }));
     }
 
     fn reconcile(&mut self, a: u8, b: u8, c: u8) {
