@@ -226,6 +226,34 @@ fn c1_a_writer_that_opens_anew_again_has_a_whole_term_again() {
 }
 
 #[test]
+fn a_grant_that_comes_too_late_is_given_back() {
+    test(async {
+        let world = World::calm().await;
+        let (one, two) = (world.client(1).await, world.client(2).await);
+        let mut late = 0;
+        for number in 0..40u64 {
+            let path = format!("/f{number}");
+            file(&one.connection, &path, 1).await;
+            // Somewhere here the command is in the log already, and nobody waits for the answer any more.
+            let time = rt::time::now() + Duration::from_micros(200 + 50 * number);
+            let request = one.open_request(&path, OpenMode::Write, 0);
+            match one.connection.ask(&request, time).await {
+                Ok(open) => one.release(&open, true).await.expect("released"),
+                Err(_) => late += 1,
+            }
+            let deadline = soon();
+            while let Err(error) = two.open(&path, OpenMode::Write).await {
+                assert_eq!(refused::<()>(Err(error)).0, Status::LeaseHeld);
+                assert!(rt::time::now() < deadline, "{path} is held by nobody who knows");
+                pause(5).await;
+            }
+        }
+        assert!(late > 0, "there was time enough, always");
+        world.stop().await;
+    });
+}
+
+#[test]
 fn c10_a_holder_opens_its_file_again_at_a_higher_epoch() {
     test(async {
         let world = World::calm().await;
