@@ -214,7 +214,7 @@ impl Reign {
     fn remember(&self, cs: CsId, term: Duration, session: u64) {
         let now = rt::time::now();
         let mut servers = self.servers.borrow_mut();
-        servers.watch.begin(cs, session, now + term);
+        servers.watch.succeed(cs, session, now + term);
         servers.offline.end(cs);
         servers.memory.entry(cs).or_default().renewed = Some(now);
         self.terms_changed.notify_all();

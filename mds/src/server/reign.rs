@@ -299,7 +299,7 @@ impl Reign {
             }
             Effect::WatchCs { cs, session } => {
                 let mut servers = self.servers.borrow_mut();
-                servers.watch.begin(cs, session, now + self.cs_term());
+                servers.watch.succeed(cs, session, now + self.cs_term());
                 servers.offline.end(cs);
                 self.terms_changed.notify_all();
             }
