@@ -400,6 +400,14 @@ impl State {
             .collect()
     }
 
+    /// Whether a chunk server is to create a chunk and has not said that it did.
+    pub fn is_creating(&self, chunk: ChunkId, cs: CsId) -> bool {
+        let place = self.creating.get(&chunk).and_then(|(file, index)| {
+            self.tree.file(*file).ok()?.chunks.get(*index)?.members().on(cs).map(|member| member.state)
+        });
+        place == Some(MemberState::Creating)
+    }
+
     /// The pending work of one chunk server.
     pub fn pending_for(&self, id: CsId) -> Vec<Effect> {
         let mut work = self.pending_work();
