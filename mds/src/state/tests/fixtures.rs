@@ -290,7 +290,7 @@ fn history() -> Vec<Command> {
     let deleted = world.written_file(b, "/deleted", 3, 2);
     world.release(b, deleted, false);
     world.ok(CommandOp::Remove(Remove { path: "/deleted".into(), recursive: false }));
-    let some = world.state.quarantine_over(u64::MAX, 2).iter().map(|chunk| chunk.raw()).collect();
+    let some = world.state.quarantined().take(2).map(|(chunk, _)| chunk.raw()).collect();
     world.ok(CommandOp::PurgeChunks(PurgeChunks { chunks: some }));
     // A rolled back chunk server, one that lapsed, one that owes a fence.
     let image = world.claim_again(1);
