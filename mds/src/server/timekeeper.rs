@@ -106,11 +106,19 @@ impl Reign {
             return self.keep_for(client, file);
         }
         let op = CommandOp::EndReservation(EndReservation { file: file.raw(), client: client.0, session });
-        if let Some(Ok(_)) = self.insist(op).await {
-            tracing::info!(
+        match self.insist(op).await {
+            Some(Ok(_)) => tracing::info!(
                 "file {:#x} was kept for {client}, which has not opened it: it is free",
                 file.raw()
-            );
+            ),
+            // The client's daemon was restarted while the command was on its way: the new one has a term of its own.
+            Some(Err(refusal)) => {
+                tracing::debug!("file {:#x} is kept for {client} still: {refusal}", file.raw());
+                if self.kept_for(file) == Some(client) {
+                    self.keep_for(client, file);
+                }
+            }
+            None => {}
         }
     }
 
