@@ -262,13 +262,23 @@ impl State {
                         client.lose(id, epoch);
                     }
                 }
+                // Kept for a client that opens it anew, a file is as good as held: that client loses it.
+                let kept_for = self.tree.file(id).ok().and_then(|file| file.lease.reserved_for());
+                let kept_for = kept_for.filter(|_| op.told);
+                if let Some(owner) = kept_for {
+                    step.event(EventCode::LeaseRevoked, &[&path, &owner.0]);
+                    step.effect(Effect::LeaseFree { file: id });
+                    if let Some(owner) = self.clients.get_mut(owner).filter(|owner| owner.is_live()) {
+                        owner.lose(id, epoch);
+                    }
+                }
                 if let Ok(file) = self.tree.file_mut(id) {
                     file.lease.clear_reservation();
                     file.lease.forget_resumable();
                 }
                 self.note_kept(id);
                 self.sweep_orphans(step);
-                Ok(Outcome::Acknowledged(holders.len() as u64))
+                Ok(Outcome::Acknowledged(holders.len() as u64 + u64::from(kept_for.is_some())))
             }
             Some(RevokeWhat::Client(raw)) => {
                 let client = self.clients.get(ClientId(*raw)).ok_or(Refusal::NoSession(*raw))?;

@@ -351,6 +351,26 @@ fn a_client_is_told_of_a_revoked_lease_until_it_knows() {
 }
 
 #[test]
+fn revoking_takes_what_is_kept_for_a_writer_that_opens_anew() {
+    let (mut world, a) = World::with_servers(1);
+    let file = world.written_file(a, "/f", 1, 1);
+    let epoch = world.proof(a, file).unwrap().epoch;
+    let resume =
+        || CommandOp::Resume(Resume { client: a.client, token: a.token, file, mode: WRITE as i32, epoch });
+    assert!(matches!(world.ok(resume()), Outcome::Fencing(_)));
+    let what = Some(RevokeWhat::File(Target { target: Some(TargetRef::Path("/f".into())) }));
+    let applied = world.run(CommandOp::Revoke(Revoke { what: what.clone(), told: true }));
+    assert_eq!(applied.outcome, Ok(Outcome::Acknowledged(1)));
+    assert!(applied.events.iter().any(|event| event.message().contains("of CL#2049 on '/f' was revoked")));
+    assert!(applied.effects.contains(&Effect::LeaseFree { file: FileId::from_raw(file) }));
+    let lost: Vec<_> = world.state.client(ClientId(a.client)).unwrap().lost().collect();
+    assert!(matches!(lost[..], [(id, at)] if id.raw() == file && at.raw() > epoch), "{lost:?}");
+    assert_eq!(world.refused(resume()), Refusal::ResumeLost(file));
+    let again = world.run(CommandOp::Revoke(Revoke { what, told: true }));
+    assert_eq!((again.outcome, again.events.len()), (Ok(Outcome::Acknowledged(0)), 0), "nothing is left");
+}
+
+#[test]
 fn timers_of_earlier_sessions_do_not_strike() {
     let (mut world, a) = World::with_servers(1);
     let a2 = world.session_with(1, a.token);
