@@ -281,6 +281,7 @@ impl Reign {
             free_bytes: call.free_bytes,
             flags: call.flags,
             events,
+            events_only: false,
         };
         let Some(report) = self.servers.borrow_mut().memory.entry(cs).or_default().take_report(report) else {
             return;

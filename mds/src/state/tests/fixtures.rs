@@ -119,7 +119,18 @@ fn server_samples() -> Vec<(&'static str, CommandOp)> {
                 total_bytes: 9,
                 free_bytes: 8,
                 flags: 11,
+                events: vec![event.clone()],
+                events_only: false,
+            }),
+        ),
+        (
+            "cs-report-events",
+            CommandOp::CsReport(CsReport {
+                cs: 1025,
+                session: 3,
                 events: vec![event],
+                events_only: true,
+                ..Default::default()
             }),
         ),
     ]
@@ -420,7 +431,7 @@ fn read_log(mut bytes: &[u8]) -> Vec<Command> {
 #[test]
 fn every_kind_of_command_is_read_as_it_was_written_first() {
     let samples = samples();
-    assert_eq!(samples.len(), 43, "one for each kind, and two with a field that came later");
+    assert_eq!(samples.len(), 44, "one for each kind, and three with a field that came later");
     for (name, command) in samples {
         let bytes = frozen(&name, || command.encode_log());
         assert_eq!(Command::decode_log(&bytes), Ok(command.clone()), "{name}");
