@@ -90,6 +90,11 @@ pub enum Strangeness {
     Name,
 }
 
+/// Whether there is no room, or none that this user may have: it may come back.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A write, a flush or a read of the log failed. What the disk holds is not known now, so the log takes nothing more and
 /// the process must end; the next start finds out.
 #[derive(Clone, Debug, thiserror::Error)]

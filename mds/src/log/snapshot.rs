@@ -18,7 +18,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::body;
 use super::directory::Directory;
 use super::entry::{LogId, Membership};
-use super::failure::{OpenError, Strangeness};
+use super::failure::{OpenError, Strangeness, is_full};
 use super::record::{BLOCK, crc};
 use super::segment::{STEP, read};
 
@@ -236,11 +236,10 @@ impl Snapshots {
         let header = encode_header(&meta, dir.identity().uuid)?;
         if let Err(source) = write_file(&draft, &header, state).await {
             let _gone = fs::remove_file(&draft).await;
-            return Err(match source.kind() {
-                io::ErrorKind::StorageFull => {
-                    SnapshotError::Full { dir: dir.path().to_owned(), bytes: meta.state_len }
-                }
-                _ => SnapshotError::Io { path: draft, source },
+            return Err(if is_full(&source) {
+                SnapshotError::Full { dir: dir.path().to_owned(), bytes: meta.state_len }
+            } else {
+                SnapshotError::Io { path: draft, source }
             });
         }
         let named = async {

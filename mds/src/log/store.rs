@@ -15,7 +15,7 @@ use rt::sync::{Notify, Semaphore};
 use super::body;
 use super::directory::Directory;
 use super::entry::{Entry, LogId, Membership, NodeId, Payload, Vote};
-use super::failure::{LogFailure, OpenError};
+use super::failure::{LogFailure, OpenError, is_full};
 use super::index::{Index, Slot};
 use super::record::{self, BLOCK, Flaw, Group, Head, Kind, Unreadable};
 use super::recover::{Found, Recovered, TornTail, recover};
@@ -114,6 +114,8 @@ struct Shared {
     /// One group at a time.
     writing: Semaphore,
     failure: RefCell<Option<LogFailure>>,
+    /// There is a failure now.
+    failed: Rc<Notify>,
     spare: RefCell<Spare>,
     spare_changed: Notify,
     mark: Cell<Mark>,
@@ -268,6 +270,11 @@ impl Log {
     #[must_use]
     pub fn failure(&self) -> Option<LogFailure> {
         self.0.failure.borrow().clone()
+    }
+
+    /// Notified when [`Log::failure`] has something to say: also what is done beside the groups that are written can fail.
+    pub(crate) fn failed(&self) -> Rc<Notify> {
+        Rc::clone(&self.0.failed)
     }
 
     /// Whether the disk is full and what is left of the last segment is kept for votes and the like.
@@ -442,6 +449,7 @@ impl Shared {
             state: RefCell::new(state),
             writing: Semaphore::new(1),
             failure: RefCell::new(None),
+            failed: Rc::new(Notify::new()),
             spare: RefCell::new(Spare::None),
             spare_changed: Notify::new(),
             mark: Cell::new(Mark::Done),
@@ -455,6 +463,9 @@ impl Shared {
             return;
         }
         self.failure.borrow_mut().get_or_insert_with(|| error.clone());
+        self.failed.notify_all();
+        // Who waits for a segment waits in vain.
+        self.spare_changed.notify_all();
     }
 
     fn check(&self) -> Result<(), LogFailure> {
@@ -709,7 +720,7 @@ async fn make_spare(shared: Weak<Shared>, number: u64) {
         let Some(log) = shared.upgrade() else { return };
         let (spare, full) = match made {
             Ok(segment) => (Spare::Ready(segment), false),
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => (Spare::Full, true),
+            Err(error) if is_full(&error) => (Spare::Full, true),
             Err(error) => {
                 log.fail(&LogFailure::io("make", &segment::draft_of(log.dir.path(), number))(error));
                 (Spare::None, false)

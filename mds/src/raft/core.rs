@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use openraft::error::{ClientWriteError, ForwardToLeader, RaftError};
 use openraft::{BasicNode, ChangeMembers, Config, Raft, ServerState, SnapshotPolicy};
+use rt::sync::Notify;
 
 use super::applied::{Applied, StateMachine};
 use super::compact;
@@ -67,8 +68,9 @@ pub(super) struct Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // The tasks that wait for progress see that there will be none.
+        // The tasks that wait for progress, or for a failure, see that there will be none.
         self.applied.wake();
+        self.log.failed().notify_all();
     }
 }
 
@@ -132,6 +134,7 @@ impl Core {
 
     async fn start(self: &Rc<Self>) -> Result<(), Failure> {
         drop(rt::spawn(watch_role(Rc::downgrade(self), Rc::clone(&self.roles), Rc::clone(&self.applied))));
+        drop(rt::spawn(watch_log(Rc::downgrade(self), self.log.failed())));
         drop(rt::spawn(compact::run(Rc::downgrade(self), Rc::clone(&self.applied))));
         let me = self.node;
         let alone = self.raft.with_raft_state(move |state| {
@@ -359,6 +362,24 @@ fn failure_of(log: &Log, fatal: openraft::error::Fatal<NodeId>) -> Failure {
 
 /// Follows the library's state and publishes the role. It is the only waiter of that watch: which of several waiters the
 /// library's channel wakes first is drawn from a random source that no seed controls.
+/// Stops the member when its log fails, wherever that was noticed: the library sees only what it asked for itself.
+async fn watch_log(core: Weak<Core>, failed: Rc<Notify>) {
+    loop {
+        let failing = failed.notified();
+        let Some(core) = core.upgrade() else { return };
+        if let Some(failure) = core.log.failure() {
+            tracing::error!("{failure}");
+            // An error says that its main task was gone already.
+            let _ended = core.raft.shutdown().await;
+            core.roles.set(Role::Stopped);
+            core.applied.wake();
+            return;
+        }
+        drop(core);
+        failing.await;
+    }
+}
+
 async fn watch_role(core: Weak<Core>, roles: Rc<Roles>, applied: Rc<Applied>) {
     let Some((me, mut seen)) = core.upgrade().map(|core| (core.node, core.raft.server_metrics())) else {
         return;

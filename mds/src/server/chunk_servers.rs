@@ -214,7 +214,7 @@ impl Reign {
     fn remember(&self, cs: CsId, term: Duration, session: u64) {
         let now = rt::time::now();
         let mut servers = self.servers.borrow_mut();
-        servers.watch.begin(cs, session, now + term);
+        servers.watch.succeed(cs, session, now + term);
         servers.offline.end(cs);
         servers.memory.entry(cs).or_default().renewed = Some(now);
         self.terms_changed.notify_all();
@@ -281,6 +281,7 @@ impl Reign {
             free_bytes: call.free_bytes,
             flags: call.flags,
             events,
+            events_only: false,
         };
         let Some(report) = self.servers.borrow_mut().memory.entry(cs).or_default().take_report(report) else {
             return;

@@ -145,14 +145,13 @@ impl Reign {
             Some(CommandOp::CsReport(CsReport {
                 cs: cs.0,
                 session: server.session,
-                total_bytes: server.total_bytes,
-                free_bytes: server.free_bytes,
-                flags: server.flags,
+                events_only: true,
                 events: vec![ReportedEvent {
                     severity: ReportedSeverity::Warning.into(),
                     code: "cs.replica_failed".into(),
                     message: format!("a client could not use chunk {:#x}: {}", call.chunk_id, status.text()),
                 }],
+                ..CsReport::default()
             }))
         });
         if let Some(op) = found {

@@ -3,7 +3,7 @@
 //! A chunk server that refuses, or says nothing for a while, is replaced by another one. If there is none, it is asked again
 //! after a pause that grows.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -36,6 +36,8 @@ struct Attempt {
 pub(crate) struct Creations {
     attempts: RefCell<BTreeMap<(ChunkId, CsId), Attempt>>,
     hurried: Notify,
+    /// What is waited for, if that has a time.
+    asleep_until: Cell<Option<Instant>>,
 }
 
 impl Creations {
@@ -43,9 +45,9 @@ impl Creations {
     pub(super) fn begin(&self, chunk: ChunkId, cs: CsId, file: FileId, index: u32, now: Instant) {
         let mut attempts = self.attempts.borrow_mut();
         let attempt = Attempt { file, index, due: now + PATIENCE, pause: PAUSE_MIN };
-        let alone = attempts.is_empty();
         attempts.entry((chunk, cs)).or_insert(attempt);
-        if alone {
+        // Whoever waits for what is due later must not sleep past it.
+        if self.asleep_until.get().is_none_or(|until| attempt.due < until) {
             self.hurried.notify_one();
         }
     }
@@ -89,7 +91,9 @@ impl Reign {
                 continue;
             };
             if attempt.due > rt::time::now() {
+                self.creations.asleep_until.set(Some(attempt.due));
                 let _hurried = rt::time::timeout_at(attempt.due, hurried).await;
+                self.creations.asleep_until.set(None);
                 continue;
             }
             drop(hurried);
@@ -129,6 +133,9 @@ impl Reign {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+    use std::task::{Context, Waker};
+
     use super::*;
 
     const FILE: FileId = FileId::new(1, 9);
@@ -159,5 +166,24 @@ mod tests {
         assert_eq!(due(&creations), Some((1026, 30_000)), "what is under way is not begun again");
         creations.done(CHUNK, CsId(1026));
         assert_eq!(due(&creations), None);
+    }
+
+    #[test]
+    fn c13_a_creation_does_not_wait_for_the_pause_of_another() {
+        let creations = Creations::default();
+        let start = Instant::from_nanos(0);
+        let woken = |begin: &dyn Fn()| {
+            let mut hurried = std::pin::pin!(creations.hurried.notified());
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(hurried.as_mut().poll(&mut cx).is_pending());
+            begin();
+            hurried.as_mut().poll(&mut cx).is_ready()
+        };
+        let begin = |number, at| creations.begin(ChunkId::new(1, number), CsId(1025), FILE, 0, at);
+        assert!(woken(&|| begin(4, start)), "nobody knows of anything");
+        creations.asleep_until.set(Some(start + Duration::from_secs(30)));
+        assert!(woken(&|| begin(5, start)), "due in three seconds");
+        creations.asleep_until.set(Some(start + PATIENCE));
+        assert!(!woken(&|| begin(6, start + Duration::from_secs(1))), "its turn comes");
     }
 }

@@ -21,6 +21,7 @@ use super::failure::Failure;
 use super::reign::{Reign, unexpected};
 use super::shown;
 use crate::state::command::{self, CommandOp, LeaseProof, NodeKind, SessionProof, SizeSet};
+use crate::state::lease::Lease;
 use crate::state::outcome::{Granted, Made, Renamed, Unlinked};
 use crate::state::{ClientId, FileId, Outcome, Refusal, name};
 
@@ -126,14 +127,24 @@ impl Reign {
             Outcome::Made(made) => made,
             other => return Err(unexpected(&other)),
         };
-        let opened = granted.map(|granted| self.opened(&holder, granted)).transpose()?;
+        // An answer that is given once more may be of a lease that is over: the client has to open the file.
+        let granted = granted.filter(|granted| self.still_holds(&holder, granted));
+        let opened = granted.map(|granted| self.opened(granted)).transpose()?;
         Ok(MakeNodeReply { inode: self.inode_reply(id)?.inode, created, opened })
     }
 
+    fn still_holds(&self, holder: &Holder, granted: &Granted) -> bool {
+        self.read(|state| {
+            let file = state.tree().file(FileId::from_raw(granted.file));
+            let holds = |lease: &Lease| lease.mode_of(ClientId(holder.client)).is_some();
+            file.is_ok_and(|file| holds(file.lease()) && file.lease().epoch().raw() == granted.epoch)
+        })
+    }
+
     /// The lease of a file that was made and opened at once.
-    fn opened(&self, holder: &Holder, granted: Granted) -> Result<OpenReply, Failure> {
+    fn opened(&self, granted: Granted) -> Result<OpenReply, Failure> {
         let file = FileId::from_raw(granted.file);
-        self.sessions.borrow_mut().note_known(ClientId(holder.client), file);
+        self.keep_ended(file);
         let attrs = self.read(|state| state.tree().file(file).map(|file| file.attrs()))?;
         Ok(OpenReply {
             file_id: granted.file,

@@ -5,6 +5,7 @@
 //! so it must not have the same epoch twice. Its lease ends without a flush, is kept for it, and is granted anew at a
 //! higher epoch, fence and reconciliation included (C2, C5).
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use wire::hello::Empty;
@@ -14,9 +15,11 @@ use wire::{BodyError, Status};
 use super::asked::{Asked, Holder};
 use super::attributes;
 use super::failure::Failure;
+use super::metadata::Answer;
 use super::names::{named, resolve};
 use super::reign::{Reign, unexpected};
 use super::shown;
+use crate::raft::ProposeError;
 use crate::state::command::{self, CommandOp, LeaseMode, LeaseProof, Resume, RevokeWhat, Target};
 use crate::state::lease::{Lease, Phase};
 use crate::state::outcome::{Granted, Held};
@@ -45,6 +48,10 @@ enum Step {
 }
 
 impl Wish {
+    fn holds(&self, state: &State) -> bool {
+        state.tree().file(self.file).is_ok_and(|file| file.lease().mode_of(self.client()).is_some())
+    }
+
     fn client(&self) -> ClientId {
         ClientId(self.holder.client)
     }
@@ -122,9 +129,17 @@ impl Reign {
         self.confirm(asked).await?;
         let file = self.read(|state| resolve(state, named(call.file.as_ref())?).map_err(Failure::from))?;
         let wish = Wish { holder, file, mode, resume: Epoch::from_raw(call.resume_epoch) };
-        let attempt = Attempt::new(self, wish.client(), file);
+        let attempt = Rc::new(Attempt::new(self, wish.client(), file));
+        // Chunk servers may take longer than a term to record the epoch (C2): who keeps asking does not lose the file to it.
+        if self.kept_for(file) == Some(wish.client()) {
+            self.keep_for(wish.client(), file);
+        }
         let granted = self.obtain(&wish, asked, &attempt).await?;
-        self.sessions.borrow_mut().note_known(wish.client(), file);
+        self.keep_ended(file);
+        if rt::time::now() >= asked.deadline || !asked.connection.is_open() {
+            self.give_back(&wish, &attempt, &granted).await;
+            return Err(Failure::timeout());
+        }
         self.read(|state| {
             let attrs = attributes::in_force(state.tree().file(file)?.attrs());
             let map = first_positions(state, file, call.map_count)?;
@@ -141,7 +156,12 @@ impl Reign {
     }
 
     /// Asks and waits until the lease is granted, refused, or the time is over.
-    async fn obtain(&self, wish: &Wish, asked: &Asked, attempt: &Attempt<'_>) -> Result<Granted, Failure> {
+    async fn obtain(
+        self: &Rc<Self>,
+        wish: &Wish,
+        asked: &Asked,
+        attempt: &Rc<Attempt>,
+    ) -> Result<Granted, Failure> {
         let listener = self.waiting.listen(wish.file);
         loop {
             let woken = listener.woken();
@@ -150,14 +170,21 @@ impl Reign {
             }
             if !attempt.is_last() || !asked.connection.is_open() {
                 // Nobody hears the answer; a lease that is granted all the same would be in the way.
-                return Err(Failure::busy("a later request of this client opens the file"));
+                return Err(Self::replaced());
             }
             let waiting = match self.read(|state| wish.next(state))? {
-                Step::Ask(op) => match self.change(asked, None, op).await?? {
-                    Outcome::Granted(granted) => return Ok(granted),
-                    Outcome::Held(held) => return Err(self.held(&held)),
-                    Outcome::Fencing(fencing) => fencing.waiting.into_iter().map(CsId).collect(),
-                    other => return Err(unexpected(&other)),
+                Step::Ask(op) => match self.ask_log(wish, asked, attempt, op).await? {
+                    // An earlier request of the client was granted it, and gave it back since.
+                    Err(Refusal::ResumeLost(_)) if wish.resume == Epoch::ZERO => continue,
+                    Err(refusal) => return Err(refusal.into()),
+                    // One grant is answered once: it may be given back when the answer is lost.
+                    Ok(Outcome::Granted(_)) if !attempt.is_last() => return Err(Self::replaced()),
+                    Ok(answer) => match answer {
+                        Outcome::Granted(granted) => return Ok(granted),
+                        Outcome::Held(held) => return Err(self.held(&held)),
+                        Outcome::Fencing(fencing) => fencing.waiting.into_iter().map(CsId).collect(),
+                        other => return Err(unexpected(&other)),
+                    },
                 },
                 Step::Wait(waiting) => waiting,
                 Step::Held(held) => return Err(self.held(&held)),
@@ -167,6 +194,53 @@ impl Reign {
                 let text = format!("the file is fenced first: waiting for {}", names.join(", "));
                 return Err(Failure::busy(text));
             }
+        }
+    }
+
+    fn replaced() -> Failure {
+        Failure::busy("a later request of this client opens the file")
+    }
+
+    /// Proposes a command that may grant a lease. When that happens after the request's time, the lease is given back.
+    async fn ask_log(
+        self: &Rc<Self>,
+        wish: &Wish,
+        asked: &Asked,
+        attempt: &Rc<Attempt>,
+        op: CommandOp,
+    ) -> Result<Answer, Failure> {
+        attempt.held_before.set(self.read(|state| wish.holds(state)));
+        let reign = Rc::clone(self);
+        let mut asking = rt::spawn(async move { reign.propose(None, op).await });
+        if let Ok(answer) = rt::time::timeout_at(asked.answer_by(), &mut asking).await {
+            return Ok(answer.unwrap_or(Err(ProposeError::Stopped))?);
+        }
+        let (reign, wish, attempt) = (Rc::clone(self), *wish, Rc::clone(attempt));
+        rt::spawn(async move {
+            if let Ok(Ok(Ok(Outcome::Granted(granted)))) = asking.await {
+                reign.give_back(&wish, &attempt, &granted).await;
+            }
+        });
+        Err(Failure::timeout())
+    }
+
+    /// Ends a lease whose grant could not be answered: it would be held for as long as the session, and used by nobody. Not
+    /// if the client had it before or asks for it again, and not if it resumes, as it may do so only once.
+    async fn give_back(&self, wish: &Wish, attempt: &Attempt, granted: &Granted) {
+        if wish.resume != Epoch::ZERO || attempt.held_before.get() || !attempt.is_last() {
+            return;
+        }
+        let Holder { client, token } = wish.holder;
+        let op = CommandOp::Release(command::Release {
+            lease: Some(LeaseProof { client, token, epoch: granted.epoch }),
+            file: granted.file,
+            clean: true,
+            successor: 0,
+        });
+        match self.insist(op).await {
+            Some(Ok(_)) => tracing::info!("file {:#x} was granted to CL#{client} too late", granted.file),
+            Some(Err(refusal)) => tracing::debug!("a late grant is over already: {refusal}"),
+            None => {}
         }
     }
 
@@ -194,8 +268,6 @@ impl Reign {
         });
         match self.change(asked, None, op).await? {
             Ok(_) | Err(Refusal::NotHolder(_) | Refusal::WrongEpoch(_) | Refusal::UnknownFile(_)) => {
-                let mut sessions = self.sessions.borrow_mut();
-                sessions.note_known(ClientId(client), FileId::from_raw(call.file_id));
                 Ok(Empty {})
             }
             Err(refusal) => Err(refusal.into()),
@@ -213,7 +285,7 @@ impl Reign {
             }
             None => return Err(BodyError::Missing { field: "target" }.into()),
         };
-        let op = CommandOp::Revoke(command::Revoke { what: Some(what) });
+        let op = CommandOp::Revoke(command::Revoke { what: Some(what), told: true });
         match self.change(asked, asked.key(None), op).await? {
             Ok(Outcome::Acknowledged(count)) => {
                 Ok(RevokeReply { revoked: u32::try_from(count).unwrap_or(u32::MAX) })
@@ -240,21 +312,23 @@ fn first_positions(state: &State, file: FileId, count: u32) -> Result<MapReply, 
 }
 
 /// A request to open a file that is under way. A later one of the same client for the same file takes its place.
-struct Attempt<'a> {
-    reign: &'a Reign,
+struct Attempt {
+    reign: Rc<Reign>,
     key: (ClientId, FileId),
     serial: u64,
+    /// The client had a lease already when it asked last.
+    held_before: Cell<bool>,
 }
 
-impl<'a> Attempt<'a> {
-    fn new(reign: &'a Reign, client: ClientId, file: FileId) -> Self {
+impl Attempt {
+    fn new(reign: &Rc<Reign>, client: ClientId, file: FileId) -> Self {
         let key = (client, file);
         let serial = reign.attempts.get();
         reign.attempts.set(serial + 1);
         reign.opening.borrow_mut().insert(key, serial);
         // Those before see that they are not the last any more.
         reign.waiting.wake(file);
-        Self { reign, key, serial }
+        Self { reign: Rc::clone(reign), key, serial, held_before: Cell::new(false) }
     }
 
     fn is_last(&self) -> bool {
@@ -262,7 +336,7 @@ impl<'a> Attempt<'a> {
     }
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for Attempt {
     fn drop(&mut self) {
         if self.is_last() {
             self.reign.opening.borrow_mut().remove(&self.key);

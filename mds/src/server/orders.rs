@@ -255,7 +255,14 @@ impl CsLink {
 
     async fn create_all(self: Rc<Self>, reign: Rc<Reign>) {
         loop {
-            let batch = self.creates.next(CHUNKS_MAX).await;
+            let mut batch = self.creates.next(CHUNKS_MAX).await;
+            // Refused, and created elsewhere or deleted since: made now, it would be a replica that nobody knows (C9).
+            for (chunk, item) in batch.extract_if(.., |(chunk, _)| !self.is_wanted(&reign, *chunk)) {
+                self.creates.done(chunk, item);
+            }
+            if batch.is_empty() {
+                continue;
+            }
             let items = batch.iter().map(|(_, item)| *item).collect();
             let ids = batch.iter().map(|(chunk, _)| chunk.raw());
             let results = match self.send(&CreateChunks { items }, ids).await {
@@ -294,6 +301,10 @@ impl CsLink {
             }
             created.into_iter().for_each(|chunk| reign.creations.done(chunk, self.cs));
         }
+    }
+
+    fn is_wanted(&self, reign: &Reign, chunk: ChunkId) -> bool {
+        reign.read(|state| state.is_creating(chunk, self.cs))
     }
 
     async fn fence_all(self: Rc<Self>, reign: Rc<Reign>) {

@@ -200,6 +200,26 @@ impl Reign {
         self.read(|state| seconds(state, Parameter::OfflineTout))
     }
 
+    /// A file is kept for a client, from now on for a whole term.
+    pub(super) fn keep_for(&self, client: ClientId, file: FileId) {
+        let session = self.read(|state| state.client(client).map_or(0, |client| client.session));
+        let until = rt::time::now() + self.lease_term();
+        self.sessions.borrow_mut().kept.restart(file, session, until);
+        self.terms_changed.notify_all();
+    }
+
+    /// A file was granted: nothing is left of the time for which it was kept, unless it is kept again already.
+    pub(super) fn keep_ended(&self, file: FileId) {
+        if self.kept_for(file).is_none() {
+            self.sessions.borrow_mut().kept.end(file);
+        }
+    }
+
+    /// For whom a file is kept.
+    pub(super) fn kept_for(&self, file: FileId) -> Option<ClientId> {
+        self.read(|state| state.tree().file(file).ok()?.lease().reserved_for())
+    }
+
     /// Full terms for everybody, from now on (C1).
     fn restart_terms(&self) {
         let now = rt::time::now();
@@ -279,21 +299,15 @@ impl Reign {
             }
             Effect::WatchCs { cs, session } => {
                 let mut servers = self.servers.borrow_mut();
-                servers.watch.begin(cs, session, now + self.cs_term());
+                servers.watch.succeed(cs, session, now + self.cs_term());
                 servers.offline.end(cs);
                 self.terms_changed.notify_all();
             }
             Effect::UnwatchClient { client } => self.sessions.borrow_mut().forget(client),
-            Effect::LeaseKept { client, file } => {
-                let session = self.read(|state| state.client(client).map_or(0, |client| client.session));
-                let mut sessions = self.sessions.borrow_mut();
-                if !sessions.kept.knows(file, session) {
-                    sessions.kept.begin(file, session, now + self.lease_term());
-                    self.terms_changed.notify_all();
-                }
-            }
+            Effect::LeaseKept { client, file } => self.keep_for(client, file),
+            // Its renewals tell it, from the state.
             Effect::LeaseLost { client, file, epoch } => {
-                self.sessions.borrow_mut().note_lost(client, file, epoch)
+                tracing::debug!("{client} has lost file {:#x} at epoch {:#x}", file.raw(), epoch.raw());
             }
             Effect::LeaseFree { file } | Effect::ChunkUsable { file, .. } => self.waiting.wake(file),
             // Its connection to that chunk server has told it.

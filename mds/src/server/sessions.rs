@@ -20,8 +20,6 @@ use crate::state::clients::Client;
 use crate::state::command::{self, CommandOp, LeaseMode};
 use crate::state::{ClientId, Epoch, FileId, Outcome, Refusal, Secret};
 
-/// Leases whose loss a client is told of, at most; it learns of others when it uses them.
-const LOST_MAX: usize = 1024;
 /// Clients in one listing.
 const LISTED_MAX: usize = 1000;
 /// Bytes of a listing, with room for what goes around it.
@@ -32,8 +30,6 @@ const LISTED_BYTES: usize = MAX_BODY as usize - (64 << 10);
 struct Memory {
     address: String,
     rates: Rates,
-    /// Leases that were taken away, until the client shows that it knows.
-    lost: BTreeMap<FileId, Epoch>,
 }
 
 /// The sessions of this reign.
@@ -60,21 +56,6 @@ impl Sessions {
         gone.into_iter().for_each(|client| self.forget(client));
     }
 
-    /// A client's lease was taken away.
-    pub(super) fn note_lost(&mut self, client: ClientId, file: FileId, epoch: Epoch) {
-        let Some(memory) = self.memory.get_mut(&client) else { return };
-        if memory.lost.len() < LOST_MAX {
-            memory.lost.insert(file, epoch);
-        }
-    }
-
-    /// The client knows that it has no lease of this epoch, or has a newer one.
-    pub(super) fn note_known(&mut self, client: ClientId, file: FileId) {
-        if let Some(memory) = self.memory.get_mut(&client) {
-            memory.lost.remove(&file);
-        }
-    }
-
     /// I/O of all clients: since the reign began, and per second.
     pub(super) fn totals(&self, now: Instant) -> (IoStats, IoStats) {
         let mut rate = IoStats::default();
@@ -82,14 +63,12 @@ impl Sessions {
         (self.total, rate)
     }
 
-    /// Notes a client's counters; says which leases it lost.
-    fn report(&mut self, client: ClientId, address: String, now: Instant, io: IoStats) -> Vec<RevokedFile> {
+    /// Notes a client's counters.
+    fn report(&mut self, client: ClientId, address: String, now: Instant, io: IoStats) {
         let memory = self.memory.entry(client).or_default();
         let added = memory.rates.note(now, io);
         memory.address = address;
         add(&mut self.total, &added);
-        let lost = memory.lost.iter();
-        lost.map(|(file, epoch)| RevokedFile { file_id: file.raw(), epoch: epoch.raw() }).collect()
     }
 
     fn info(&self, client: &Client, now: Instant, now_ms: u64) -> ClientInfo {
@@ -155,9 +134,10 @@ impl Reign {
         let holder = Holder::of(&call.session)?;
         self.confirm(asked).await?;
         // Nothing is awaited from here on: what is found true stays so until the term is longer.
-        let session = self.read(|state| {
+        let (session, revoked) = self.read(|state| {
             let client = state.authenticate(holder.client, holder.token)?;
-            Ok::<_, Refusal>(state.client(client).map_or(0, |client| client.session))
+            let client = state.client(client).ok_or(Refusal::NoSession(holder.client))?;
+            Ok::<_, Refusal>((client.session, client.lost().map(revoked_file).collect()))
         })?;
         let (client, now, term) = (ClientId(holder.client), rt::time::now(), self.lease_term());
         let mut sessions = self.sessions.borrow_mut();
@@ -174,7 +154,7 @@ impl Reign {
         }
         // `answered_below` needs no attention: the answers kept for a session are bounded by their number.
         let address = asked.connection.peer().address.to_string();
-        let revoked = sessions.report(client, address, now, call.io);
+        sessions.report(client, address, now, call.io);
         Ok(RenewSessionReply { term_ms: millis(term), revoked })
     }
 
@@ -218,6 +198,10 @@ impl Reign {
     }
 }
 
+fn revoked_file((file, epoch): (FileId, Epoch)) -> RevokedFile {
+    RevokedFile { file_id: file.raw(), epoch: epoch.raw() }
+}
+
 /// A token that cannot be guessed.
 fn secret() -> Secret {
     loop {
@@ -258,22 +242,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_is_told_until_the_client_knows() {
+    fn what_is_known_of_a_session_goes_with_it() {
         let mut sessions = Sessions::default();
-        let (client, file) = (ClientId(2049), FileId::from_raw(7));
-        sessions.note_lost(client, file, Epoch::from_raw(3));
-        assert!(sessions.memory.is_empty(), "nobody to tell");
         let now = Instant::from_nanos(5);
-        sessions.report(client, "a".into(), now, IoStats::default());
-        sessions.note_lost(client, file, Epoch::from_raw(3));
-        for _ in 0..2 {
-            let lost = sessions.report(client, "a".into(), now, IoStats::default());
-            assert_eq!(lost, [RevokedFile { file_id: 7, epoch: 3 }]);
+        for client in [2049, 2050] {
+            sessions.report(ClientId(client), "a".into(), now, IoStats::default());
         }
-        sessions.note_known(client, file);
-        assert!(sessions.report(client, "a".into(), now, IoStats::default()).is_empty());
-        sessions.report(ClientId(2050), "b".into(), now, IoStats::default());
-        sessions.retain(|live| live != client);
+        sessions.retain(|live| live != ClientId(2049));
         assert!(sessions.memory.keys().eq([&ClientId(2050)]), "the end of the other was not heard of");
         sessions.forget(ClientId(2050));
         assert!(sessions.memory.is_empty());

@@ -2,19 +2,24 @@
 //!
 //! A term that is over is renewed no more from that moment on; only then is the command proposed that says so.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
+
+use rt::time::Instant;
 
 use super::reign::Reign;
 use crate::state::command::{
     CommandOp, CsLapsed, CsState, CsStateChanged, EndReservation, ExpireSession, PurgeChunks,
 };
-use crate::state::{ClientId, CsId, FileId, Parameter};
+use crate::state::{ChunkId, ClientId, CsId, FileId, Parameter};
 
 /// A timer that is this late tells that the process was stopped, and nobody could renew.
 const LATE: Duration = Duration::from_secs(1);
 /// How often the delete list is looked through.
 const PURGE_PAUSE: Duration = Duration::from_secs(5);
+/// How often if quarantine is short.
+const PURGE_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Chunks in one command.
 const PURGE_MAX: usize = 1024;
 
@@ -45,7 +50,7 @@ impl Reign {
         }
     }
 
-    fn next_end(&self) -> Option<rt::time::Instant> {
+    fn next_end(&self) -> Option<Instant> {
         let servers = self.servers.borrow();
         let sessions = self.sessions.borrow();
         let next =
@@ -57,7 +62,9 @@ impl Reign {
         let now = rt::time::now();
         let (sessions, kept) = {
             let mut sessions = self.sessions.borrow_mut();
-            (sessions.watch.fire(now), sessions.kept.fire(now))
+            let kept = sessions.kept.fire(now);
+            kept.iter().for_each(|(file, _)| sessions.kept.end(*file));
+            (sessions.watch.fire(now), kept)
         };
         let (lapsed, offline) = {
             let mut servers = self.servers.borrow_mut();
@@ -87,27 +94,31 @@ impl Reign {
     }
 
     /// A file was kept for a client for a whole term. If the client's daemon was restarted once more meanwhile, the new
-    /// one has a term of its own.
+    /// one has a term of its own; and nothing is taken from a client that is waiting for it at this moment.
     async fn keep_no_more(self: Rc<Self>, file: FileId, session: u64) {
-        self.sessions.borrow_mut().kept.end_this(file, session);
         let owner = self.read(|state| {
             let client = state.tree().file(file).ok()?.lease().reserved_for()?;
             let live = state.client(client).filter(|client| client.is_live());
             Some((client, live.map_or(session, |client| client.session)))
         });
         let Some((client, present)) = owner else { return };
-        if present != session {
-            let until = rt::time::now() + self.lease_term();
-            self.sessions.borrow_mut().kept.begin(file, present, until);
-            self.terms_changed.notify_all();
-            return;
+        if present != session || self.opening.borrow().contains_key(&(client, file)) {
+            return self.keep_for(client, file);
         }
         let op = CommandOp::EndReservation(EndReservation { file: file.raw(), client: client.0, session });
-        if let Some(Ok(_)) = self.insist(op).await {
-            tracing::info!(
+        match self.insist(op).await {
+            Some(Ok(_)) => tracing::info!(
                 "file {:#x} was kept for {client}, which has not opened it: it is free",
                 file.raw()
-            );
+            ),
+            // The client's daemon was restarted while the command was on its way: the new one has a term of its own.
+            Some(Err(refusal)) => {
+                tracing::debug!("file {:#x} is kept for {client} still: {refusal}", file.raw());
+                if self.kept_for(file) == Some(client) {
+                    self.keep_for(client, file);
+                }
+            }
+            None => {}
         }
     }
 
@@ -139,11 +150,13 @@ impl Reign {
 
     /// Ends the quarantine of deleted chunks (C9).
     pub(super) async fn end_quarantines(self: Rc<Self>) {
+        let mut quarantines = Quarantines::default();
         loop {
-            let over = self.read(|state| state.quarantine_over(rt::time::wall_clock_ms(), PURGE_MAX));
+            let term = Duration::from_secs(self.read(|state| state.config(Parameter::QuarantineTout)));
+            let now = rt::time::now();
+            let over = self.read(|state| quarantines.over(state.quarantined(), now, term));
             if over.is_empty() {
-                let short = self.read(|state| state.config(Parameter::QuarantineTout)).max(1);
-                rt::time::sleep(PURGE_PAUSE.min(Duration::from_secs(short))).await;
+                rt::time::sleep(PURGE_PAUSE.min(term.max(PURGE_PAUSE_MIN))).await;
                 continue;
             }
             let chunks = over.into_iter().map(|chunk| chunk.raw()).collect();
@@ -157,5 +170,57 @@ impl Reign {
                 None => return,
             }
         }
+    }
+}
+
+/// When this master saw deletions first, each known by its stamp. The wall clock may be set, so it ends nothing (C9).
+#[derive(Debug, Default)]
+struct Quarantines {
+    seen: BTreeMap<ChunkId, (u64, Instant)>,
+}
+
+impl Quarantines {
+    /// Chunks whose quarantine of this length is over, as many as one command takes. What is not in quarantine any more is
+    /// forgotten.
+    fn over(
+        &mut self,
+        quarantined: impl Iterator<Item = (ChunkId, u64)>,
+        now: Instant,
+        term: Duration,
+    ) -> Vec<ChunkId> {
+        let seen = quarantined.map(|(chunk, stamp)| {
+            let before = self.seen.get(&chunk).copied().filter(|(known, _)| *known == stamp);
+            (chunk, before.unwrap_or((stamp, now)))
+        });
+        let seen = seen.collect();
+        self.seen = seen;
+        let over = self.seen.iter().filter(|(_, (_, since))| now.since(*since) >= term);
+        over.map(|(chunk, _)| *chunk).take(PURGE_MAX).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c9_quarantine_lasts_from_when_the_master_saw_the_deletion() {
+        let chunks: Vec<ChunkId> = (1..=2000).map(|number| ChunkId::new(1, number)).collect();
+        let mut quarantines = Quarantines::default();
+        let stamp = std::cell::Cell::new(9);
+        let mut over = |range: std::ops::Range<usize>, at_s: u64, term_s| {
+            let now = Instant::from_nanos(at_s * 1_000_000_000);
+            let stamped = chunks[range].iter().map(|chunk| (*chunk, stamp.get()));
+            quarantines.over(stamped, now, Duration::from_secs(term_s))
+        };
+        assert_eq!(over(0..2, 100, 30), []);
+        assert_eq!(over(0..3, 129, 30), []);
+        assert_eq!(over(0..3, 130, 30), chunks[..2]);
+        assert_eq!(over(2..3, 158, 30), []);
+        assert_eq!(over(2..3, 159, 30), chunks[2..3]);
+        assert_eq!(over(0..3, 160, 30), chunks[2..3], "others are deleted now");
+        stamp.set(8);
+        assert_eq!(over(2..3, 161, 30), [], "deleted anew");
+        assert_eq!(over(0..2000, 161, 0).len(), PURGE_MAX, "at once, if it is turned off");
     }
 }

@@ -48,6 +48,21 @@ impl<K: Copy + Ord> Watch<K> {
         }
     }
 
+    /// Begins the term of a later registration of the same holder. What was promised to the one before holds on: its term was
+    /// perhaps longer, and the answer to the later one may never arrive.
+    pub(crate) fn succeed(&mut self, key: K, id: u64, until: Instant) {
+        let promised = self.entries.get(&key).filter(|entry| !entry.fired).map(|entry| entry.until);
+        self.begin(key, id, promised.map_or(until, |promised| promised.max(until)));
+    }
+
+    /// Begins a term anew, whatever became of the one before. One that is running already is only ever prolonged.
+    pub(crate) fn restart(&mut self, key: K, id: u64, until: Instant) {
+        if !self.renew(key, id, until) {
+            self.end(key);
+            self.begin(key, id, until);
+        }
+    }
+
     /// Prolongs a term; false when it is over, or that of another session or registration.
     pub(crate) fn renew(&mut self, key: K, id: u64, until: Instant) -> bool {
         let Some(entry) = self.entries.get_mut(&key).filter(|entry| entry.id == id && !entry.fired) else {
@@ -146,6 +161,30 @@ mod tests {
         watch.begin(1, 7, at(5));
         assert_eq!(watch.fire(at(59)), []);
         assert_eq!(watch.fire(at(60)), [(1, 7)]);
+    }
+
+    #[test]
+    fn c2_a_later_registration_does_not_cut_the_term_of_the_one_before() {
+        let mut watch = Watch::default();
+        watch.succeed(1, 7, at(60));
+        watch.succeed(1, 8, at(20));
+        assert!(!watch.renew(1, 7, at(99)), "that one is over");
+        assert_eq!((watch.fire(at(59)), watch.fire(at(60))), (vec![], vec![(1, 8)]));
+        watch.succeed(1, 8, at(99));
+        assert_eq!(watch.next(), None, "what is over stays over");
+        watch.succeed(1, 9, at(30));
+        assert_eq!(watch.next(), Some(at(30)), "and promises nothing any more");
+    }
+
+    #[test]
+    fn what_is_begun_anew_has_a_whole_term() {
+        let mut watch = Watch::default();
+        watch.restart(1, 7, at(10));
+        watch.restart(1, 7, at(30));
+        watch.restart(1, 7, at(20));
+        assert_eq!((watch.fire(at(29)), watch.fire(at(30))), (vec![], vec![(1, 7)]));
+        watch.restart(1, 7, at(40));
+        assert_eq!((watch.fire(at(39)), watch.fire(at(40))), (vec![], vec![(1, 7)]));
     }
 
     #[test]

@@ -9,12 +9,15 @@
 //! before it still opens a session; it opens nothing else.
 
 use super::command::LeaseMode;
-use super::ids::{ClientId, FIRST_CLIENT_ID, FileId, Secret, Uuid};
+use super::ids::{ClientId, Epoch, FIRST_CLIENT_ID, FileId, Secret, Uuid};
 use super::refusal::Refusal;
 use std::collections::BTreeMap;
 
 /// How many clients are remembered whose session expired, so that they can resume.
 pub const EXPIRED_MAX: usize = 1024;
+
+/// Revoked leases of which a client is told, at most; it learns of others when it uses them.
+pub const LOST_MAX: usize = 1024;
 
 /// A client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +44,8 @@ pub struct Client {
     pub expired_index: Option<u64>,
     /// What it holds. The leases of the files say the same.
     pub(super) leases: BTreeMap<FileId, LeaseMode>,
+    /// Leases that were revoked, with their epochs, until it shows that it knows.
+    pub(super) lost: BTreeMap<FileId, Epoch>,
 }
 
 impl Client {
@@ -52,6 +57,18 @@ impl Client {
     /// What it holds.
     pub fn leases(&self) -> impl Iterator<Item = (FileId, LeaseMode)> {
         self.leases.iter().map(|(file, mode)| (*file, *mode))
+    }
+
+    /// Leases that were revoked, until it gives them back or has the file anew.
+    pub fn lost(&self) -> impl Iterator<Item = (FileId, Epoch)> {
+        self.lost.iter().map(|(file, epoch)| (*file, *epoch))
+    }
+
+    /// Notes a lease that was revoked.
+    pub(super) fn lose(&mut self, file: FileId, epoch: Epoch) {
+        if self.lost.len() < LOST_MAX || self.lost.contains_key(&file) {
+            self.lost.insert(file, epoch);
+        }
     }
 
     /// Whether `stored` is its token, or the one before that is still good for opening a session.
@@ -150,6 +167,7 @@ impl Clients {
     pub(super) fn expire(&mut self, id: ClientId, index: u64) {
         if let Some(client) = self.by_id.get_mut(&id) {
             client.expired_index = Some(index);
+            client.lost.clear();
         }
         let expired = self.by_id.values().filter_map(|client| Some((client.expired_index?, client.id)));
         if expired.clone().count() > EXPIRED_MAX
@@ -168,8 +186,12 @@ impl Clients {
         if self.by_id.last_key_value().is_some_and(|(id, _)| id.0 >= self.next_id) {
             return Err("a client id is to be handed out twice");
         }
-        if self.by_id.values().any(|client| !client.is_live() && !client.leases.is_empty()) {
-            return Err("a client without a session holds leases");
+        let is_empty = |client: &Client| client.leases.is_empty() && client.lost.is_empty();
+        if self.by_id.values().any(|client| !client.is_live() && !is_empty(client)) {
+            return Err("a client without a session holds leases, or is told of some");
+        }
+        if self.by_id.values().any(|client| client.lost.len() > LOST_MAX) {
+            return Err("a client is told of too many leases");
         }
         Ok(())
     }
@@ -196,6 +218,7 @@ mod tests {
             opened_ms: 0,
             expired_index,
             leases: BTreeMap::new(),
+            lost: BTreeMap::new(),
         }
     }
 

@@ -67,7 +67,8 @@ pub enum Effect {
         /// The file.
         file: FileId,
     },
-    /// Tell a client that it no longer holds a lease. Not part of the pending work: C2 protects without it.
+    /// A client no longer holds a lease. Not part of the pending work: C2 protects without it, and of what was revoked
+    /// the client is told with each renewal.
     LeaseLost {
         /// The client.
         client: ClientId,

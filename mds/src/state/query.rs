@@ -387,17 +387,19 @@ impl State {
         self.deletions.iter()
     }
 
-    /// At most `limit` chunks whose quarantine is over by this clock: for the leader to propose `PurgeChunks`.
-    pub fn quarantine_over(&self, now_ms: u64, limit: usize) -> Vec<ChunkId> {
-        let term_ms = self.config.millis(Parameter::QuarantineTout);
-        let over =
-            |deletion: &Deletion| !deletion.purging && now_ms.saturating_sub(deletion.since_ms) >= term_ms;
-        self.deletions
-            .iter()
-            .filter(|(_, deletion)| over(deletion))
-            .map(|(chunk, _)| chunk)
-            .take(limit)
-            .collect()
+    /// The deleted chunks that are in quarantine, with the stamp of their deletion: the leader times it, and then proposes
+    /// `PurgeChunks`.
+    pub fn quarantined(&self) -> impl Iterator<Item = (ChunkId, u64)> {
+        let waiting = self.deletions.iter().filter(|(_, deletion)| !deletion.purging);
+        waiting.map(|(chunk, deletion)| (chunk, deletion.since_ms))
+    }
+
+    /// Whether a chunk server is to create a chunk and has not said that it did.
+    pub fn is_creating(&self, chunk: ChunkId, cs: CsId) -> bool {
+        let place = self.creating.get(&chunk).and_then(|(file, index)| {
+            self.tree.file(*file).ok()?.chunks.get(*index)?.members().on(cs).map(|member| member.state)
+        });
+        place == Some(MemberState::Creating)
     }
 
     /// The pending work of one chunk server.

@@ -276,6 +276,34 @@ fn proposals_under_way_at_the_end_are_answered_one_way_or_the_other() {
 }
 
 #[test]
+fn a_log_that_cannot_go_on_stops_the_member() {
+    let dir = directory();
+    let at = dir.path().to_owned();
+    on_ring(async move {
+        create(&at, without_snapshots()).await;
+        let group = open(&at, without_snapshots()).await.unwrap();
+        let mut watch = group.watch_role();
+        assert!(watch.next().await.is_leader());
+        // What the next segment is to be called is something that cannot be replaced.
+        std::fs::create_dir(at.join("log-0000000000000002.new")).unwrap();
+        let mut number = 0;
+        // When the present one is half full the next is made; nobody who proposes waits for it.
+        while group.failure().is_none() {
+            number += 1;
+            assert!(number < 40, "the next segment was never made");
+            let proposed = group.propose(line(number)).await;
+            assert!(proposed.is_ok() || group.failure().is_some(), "{proposed:?}");
+        }
+        let stopped = rt::time::timeout(Duration::from_secs(60), watch.next()).await;
+        assert_eq!(stopped.expect("it does not lead any more"), Role::Stopped);
+        let text = group.failure().expect("it says why").to_string();
+        assert!(text.contains("log-0000000000000002.new") && text.contains("stops"), "{text}");
+        assert!(matches!(group.propose(line(number)).await, Err(ProposeError::Fatal(_))));
+        group.shutdown().await;
+    });
+}
+
+#[test]
 fn a_peer_that_cannot_be_reached_does_not_hurt() {
     let dir = directory();
     let at = dir.path().to_owned();

@@ -196,6 +196,64 @@ fn c1_what_is_kept_for_a_restarted_client_is_kept_for_one_term() {
 }
 
 #[test]
+fn c1_a_writer_that_opens_anew_again_has_a_whole_term_again() {
+    test(async {
+        let world = World::start(3_000, 60_000).await;
+        let servers = world.chunk_servers(3).await;
+        let (one, two) = (world.client(1).await, world.client(2).await);
+        file(&one.connection, "/f", 1).await;
+        let open = one.open("/f", OpenMode::Write).await.expect("open");
+        one.allocate(&open, &[0], soon()).await.expect("allocated");
+        let begun = rt::time::now();
+        let second = one.open("/f", OpenMode::Write).await.expect("anew");
+        // Its time has been running since, and does not count for what comes now: a fence that takes longer than a term.
+        servers[0].stalled.set(true);
+        let (connection, request) =
+            (one.connection.clone(), one.open_request("/f", OpenMode::Write, second.epoch));
+        let again = rt::spawn(async move { connection.ask(&request, within(30_000)).await });
+        while begun.elapsed() < Duration::from_millis(4_500) {
+            one.renew().await.expect("renewed");
+            two.renew().await.expect("renewed");
+            pause(50).await;
+            let request = two.open_request("/f", OpenMode::Write, 0);
+            let answer = two.connection.ask(&request, within(5_000)).await;
+            assert_eq!(refused(answer).0, Status::LeaseHeld, "after {:?}", begun.elapsed());
+        }
+        servers[0].go_on();
+        assert!(again.await.expect("it ends").expect("it is the writer's").epoch > second.epoch);
+        world.stop().await;
+    });
+}
+
+#[test]
+fn a_grant_that_comes_too_late_is_given_back() {
+    test(async {
+        let world = World::calm().await;
+        let (one, two) = (world.client(1).await, world.client(2).await);
+        let mut late = 0;
+        for number in 0..40u64 {
+            let path = format!("/f{number}");
+            file(&one.connection, &path, 1).await;
+            // Somewhere here the command is in the log already, and nobody waits for the answer any more.
+            let time = rt::time::now() + Duration::from_micros(200 + 50 * number);
+            let request = one.open_request(&path, OpenMode::Write, 0);
+            match one.connection.ask(&request, time).await {
+                Ok(open) => one.release(&open, true).await.expect("released"),
+                Err(_) => late += 1,
+            }
+            let deadline = soon();
+            while let Err(error) = two.open(&path, OpenMode::Write).await {
+                assert_eq!(refused::<()>(Err(error)).0, Status::LeaseHeld);
+                assert!(rt::time::now() < deadline, "{path} is held by nobody who knows");
+                pause(5).await;
+            }
+        }
+        assert!(late > 0, "there was time enough, always");
+        world.stop().await;
+    });
+}
+
+#[test]
 fn c10_a_holder_opens_its_file_again_at_a_higher_epoch() {
     test(async {
         let world = World::calm().await;
@@ -276,6 +334,38 @@ fn c1_leases_can_be_taken_away() {
         assert_eq!(refused(one.ask(&by_client(u64::MAX)).await).0, Status::NotFound);
         assert_eq!(refused(one.ask(&Revoke { target: None }).await).0, Status::Invalid);
         assert!(one.open("/f", OpenMode::Write).await.expect("free").epoch > again.epoch);
+        world.stop().await;
+    });
+}
+
+#[test]
+fn c1_a_revocation_is_told_by_the_next_master_too() {
+    test(async {
+        let world = World::calm().await;
+        let (mut one, mut two) = (world.client(1).await, world.client(2).await);
+        let mut opened = Vec::new();
+        for path in ["/f", "/g"] {
+            file(&one.connection, path, 1).await;
+            opened.push(one.open(path, OpenMode::Read).await.expect("open"));
+        }
+        let revoke = |path: &str| Revoke { target: Some(RevokeTarget::Path(path.into())) };
+        assert_eq!(two.ask(&revoke("/f")).await.expect("revoked").revoked, 1);
+        // The one before knew it only from its own time, and the next one has not heard of the client yet.
+        world.stop().await;
+        world.run().await;
+        for client in [&mut one, &mut two] {
+            client.connection = world.connect(wire::hello::Role::Client).await;
+        }
+        assert_eq!(two.ask(&revoke("/g")).await.expect("revoked").revoked, 1);
+        for _ in 0..2 {
+            let lost = one.renew().await.expect("the session lives on").revoked;
+            let lost: Vec<_> = lost.iter().map(|file| (file.file_id, file.epoch)).collect();
+            assert_eq!(lost, opened.iter().map(|open| (open.file_id, open.epoch)).collect::<Vec<_>>());
+        }
+        let again = one.open("/f", OpenMode::Read).await.expect("anew");
+        assert!(again.epoch > opened[0].epoch);
+        one.release(&opened[1], false).await.expect("it knows");
+        assert!(one.renew().await.expect("renewed").revoked.is_empty());
         world.stop().await;
     });
 }

@@ -5,7 +5,7 @@ use crate::state::State;
 use crate::state::chunk::ChunkMap;
 use crate::state::clients::Client;
 use crate::state::command::{
-    EndReservation, LeaseMode, Open, ReconcileDone, Release, Resume, Revoke, RevokeWhat,
+    EndReservation, LeaseMode, LeaseProof, Open, ReconcileDone, Release, Resume, Revoke, RevokeWhat,
 };
 use crate::state::effect::Effect;
 use crate::state::event::EventCode;
@@ -86,6 +86,7 @@ impl State {
                 };
                 if let Some(client) = self.clients.get_mut(client) {
                     client.leases.insert(id, mode);
+                    client.lost.remove(&id);
                 }
                 // Given up and had back in one command.
                 step.effects
@@ -138,7 +139,13 @@ impl State {
 
     pub(super) fn release(&mut self, step: &mut Step, op: &Release) -> Answer {
         let id = FileId::from_raw(op.file);
-        let (client, _) = self.holder(op.lease.as_ref(), id)?;
+        let client = match self.holder(op.lease.as_ref(), id) {
+            Ok((client, _)) => client,
+            Err(refusal) => {
+                let known = op.lease.as_ref().is_some_and(|lease| self.knows_of_loss(lease, id));
+                return if known { Ok(Outcome::Done(())) } else { Err(refusal) };
+            }
+        };
         let successor = ClientId(op.successor);
         let hands_over = op.successor != 0;
         if hands_over {
@@ -153,6 +160,17 @@ impl State {
         let how = if op.clean { End::Clean } else { End::Dirty };
         self.end_lease_for(step, id, client, how, hands_over.then_some(successor));
         Ok(Outcome::Done(()))
+    }
+
+    /// Whether a client gives back what was revoked, and so knows of it.
+    fn knows_of_loss(&mut self, lease: &LeaseProof, id: FileId) -> bool {
+        let Ok(client) = self.clients.authenticate(lease.client, lease.token) else { return false };
+        let Some(client) = self.clients.get_mut(client) else { return false };
+        let known = client.lost.get(&id).is_some_and(|epoch| lease.epoch <= epoch.raw());
+        if known {
+            client.lost.remove(&id);
+        }
+        known
     }
 
     /// Ends a client's lease on a file, whatever it is.
@@ -236,9 +254,23 @@ impl State {
                 let id = self.resolve(Some(target))?;
                 let path = self.tree.path_of(id);
                 let holders = self.tree.file(id)?.lease.holders().to_vec();
+                let epoch = self.tree.file(id)?.lease.epoch();
                 for client in &holders {
                     step.event(EventCode::LeaseRevoked, &[&path, &client.0]);
                     self.end_lease(step, id, *client, End::Revoked);
+                    if let Some(client) = self.clients.get_mut(*client).filter(|_| op.told) {
+                        client.lose(id, epoch);
+                    }
+                }
+                // Kept for a client that opens it anew, a file is as good as held: that client loses it.
+                let kept_for = self.tree.file(id).ok().and_then(|file| file.lease.reserved_for());
+                let kept_for = kept_for.filter(|_| op.told);
+                if let Some(owner) = kept_for {
+                    step.event(EventCode::LeaseRevoked, &[&path, &owner.0]);
+                    step.effect(Effect::LeaseFree { file: id });
+                    if let Some(owner) = self.clients.get_mut(owner).filter(|owner| owner.is_live()) {
+                        owner.lose(id, epoch);
+                    }
                 }
                 if let Ok(file) = self.tree.file_mut(id) {
                     file.lease.clear_reservation();
@@ -246,7 +278,7 @@ impl State {
                 }
                 self.note_kept(id);
                 self.sweep_orphans(step);
-                Ok(Outcome::Acknowledged(holders.len() as u64))
+                Ok(Outcome::Acknowledged(holders.len() as u64 + u64::from(kept_for.is_some())))
             }
             Some(RevokeWhat::Client(raw)) => {
                 let client = self.clients.get(ClientId(*raw)).ok_or(Refusal::NoSession(*raw))?;

@@ -301,9 +301,11 @@ impl State {
         let events = op.events.iter().map(reported).collect::<Result<Vec<_>, _>>()?;
         check_count(op.events.len(), REPORTED_MAX)?;
         let server = self.servers.registered(op.cs, op.session)?;
-        server.total_bytes = op.total_bytes;
-        server.free_bytes = op.free_bytes;
-        server.flags = op.flags;
+        if !op.events_only {
+            server.total_bytes = op.total_bytes;
+            server.free_bytes = op.free_bytes;
+            server.flags = op.flags;
+        }
         for (kind, event) in events {
             step.event(kind, &[&op.cs, &event.code, &event.message]);
         }

@@ -58,6 +58,7 @@ impl State {
             client.session = session;
             client.opened_ms = step.now_ms;
             client.expired_index = None;
+            client.lost.clear();
             client.host.clone_from(&op.host);
             client.build.clone_from(&op.build);
             client.kind = op.kind;
@@ -82,6 +83,7 @@ impl State {
             opened_ms: step.now_ms,
             expired_index: None,
             leases: BTreeMap::new(),
+            lost: BTreeMap::new(),
         });
     }
 

@@ -141,6 +141,10 @@ pub struct Revoke {
     /// Whose.
     #[prost(oneof = "RevokeWhat", tags = "1, 2")]
     pub what: Option<RevokeWhat>,
+    /// The client is told until it shows that it knows, and a file that is kept for a client counts as held. Came later
+    /// than the rest; each revocation has it now.
+    #[prost(bool, tag = "3")]
+    pub told: bool,
 }
 
 /// What [`Revoke`] strikes.

@@ -162,6 +162,9 @@ pub struct CsReport {
     /// What it has to say to the operator since the last report; at most [`crate::state::REPORTED_MAX`].
     #[prost(message, repeated, tag = "6")]
     pub events: Vec<ReportedEvent>,
+    /// It has nothing to say but these: what is known of its space and flags stays. Came later than the rest.
+    #[prost(bool, tag = "7")]
+    pub events_only: bool,
 }
 
 /// An event that a chunk server saw.

@@ -124,6 +124,10 @@ fn client_record(client: &Client) -> ClientRecord {
         session: client.session,
         opened_ms: client.opened_ms,
         expired_index: client.expired_index,
+        lost: client
+            .lost()
+            .map(|(file, epoch)| FenceRecord { file: file.raw(), epoch: epoch.raw() })
+            .collect(),
     }
 }
 
@@ -527,6 +531,7 @@ fn client(record: ClientRecord) -> Result<Client, Wrong> {
         opened_ms: record.opened_ms,
         expired_index: record.expired_index,
         leases: BTreeMap::new(),
+        lost: record.lost.iter().map(|f| (FileId::from_raw(f.file), Epoch::from_raw(f.epoch))).collect(),
     })
 }
 

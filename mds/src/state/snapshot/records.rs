@@ -168,6 +168,9 @@ pub(super) struct ClientRecord {
     pub(super) expired_index: Option<u64>,
     #[prost(uint32, tag = "10")]
     pub(super) kind: u32,
+    /// Leases that were revoked, and the client may not know.
+    #[prost(message, repeated, tag = "11")]
+    pub(super) lost: Vec<FenceRecord>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -119,7 +119,18 @@ fn server_samples() -> Vec<(&'static str, CommandOp)> {
                 total_bytes: 9,
                 free_bytes: 8,
                 flags: 11,
+                events: vec![event.clone()],
+                events_only: false,
+            }),
+        ),
+        (
+            "cs-report-events",
+            CommandOp::CsReport(CsReport {
+                cs: 1025,
+                session: 3,
                 events: vec![event],
+                events_only: true,
+                ..Default::default()
             }),
         ),
     ]
@@ -145,7 +156,8 @@ fn client_samples() -> Vec<(&'static str, CommandOp)> {
         ("open", CommandOp::Open(Open { client, token, target: Some(target.clone()), mode })),
         ("resume", CommandOp::Resume(Resume { client, token, file, mode, epoch: 9 })),
         ("release", CommandOp::Release(Release { lease: lease(), file, clean: true, successor: 2050 })),
-        ("revoke", CommandOp::Revoke(Revoke { what: Some(RevokeWhat::File(target)) })),
+        ("revoke", CommandOp::Revoke(Revoke { what: Some(RevokeWhat::File(target.clone())), told: false })),
+        ("revoke-told", CommandOp::Revoke(Revoke { what: Some(RevokeWhat::File(target)), told: true })),
         (
             "reconcile-done",
             CommandOp::ReconcileDone(ReconcileDone { lease: lease(), file, chunks, writes_lost: false }),
@@ -289,7 +301,7 @@ fn history() -> Vec<Command> {
     let deleted = world.written_file(b, "/deleted", 3, 2);
     world.release(b, deleted, false);
     world.ok(CommandOp::Remove(Remove { path: "/deleted".into(), recursive: false }));
-    let some = world.state.quarantine_over(u64::MAX, 2).iter().map(|chunk| chunk.raw()).collect();
+    let some = world.state.quarantined().take(2).map(|(chunk, _)| chunk.raw()).collect();
     world.ok(CommandOp::PurgeChunks(PurgeChunks { chunks: some }));
     // A rolled back chunk server, one that lapsed, one that owes a fence.
     let image = world.claim_again(1);
@@ -419,7 +431,7 @@ fn read_log(mut bytes: &[u8]) -> Vec<Command> {
 #[test]
 fn every_kind_of_command_is_read_as_it_was_written_first() {
     let samples = samples();
-    assert_eq!(samples.len(), 42, "one for each kind, and one with a field that came later");
+    assert_eq!(samples.len(), 44, "one for each kind, and three with a field that came later");
     for (name, command) in samples {
         let bytes = frozen(&name, || command.encode_log());
         assert_eq!(Command::decode_log(&bytes), Ok(command.clone()), "{name}");

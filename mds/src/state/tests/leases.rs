@@ -299,7 +299,7 @@ fn revoking_takes_a_lease_for_good() {
     let (mut world, a) = World::with_servers(1);
     let file = world.written_file(a, "/f", 1, 1);
     let what = Some(RevokeWhat::File(Target { target: Some(TargetRef::Path("/f".into())) }));
-    let applied = world.run(CommandOp::Revoke(Revoke { what }));
+    let applied = world.run(CommandOp::Revoke(Revoke { what, told: false }));
     assert_eq!(applied.outcome, Ok(Outcome::Acknowledged(1)));
     assert!(applied.effects.iter().any(|effect| matches!(effect, Effect::LeaseLost { .. })));
     assert!(applied.events.iter().any(|event| event.message().contains("of CL#2049 on '/f' was revoked")));
@@ -307,10 +307,67 @@ fn revoking_takes_a_lease_for_good() {
     assert_eq!(world.refused(CommandOp::Resume(resume)), Refusal::ResumeLost(file));
 
     let what = Some(RevokeWhat::Client(a.client));
-    world.ok(CommandOp::Revoke(Revoke { what: what.clone() }));
+    world.ok(CommandOp::Revoke(Revoke { what: what.clone(), told: false }));
     assert_eq!(world.refused(World::open_op(a, file, WRITE)), Refusal::NoSession(a.client));
-    assert_eq!(world.refused(CommandOp::Revoke(Revoke { what })), Refusal::NoSession(a.client));
+    assert_eq!(world.refused(CommandOp::Revoke(Revoke { what, told: false })), Refusal::NoSession(a.client));
     assert_ne!(world.session_with(1, a.token).client, a.client, "a new session is a new client");
+}
+
+#[test]
+fn a_client_is_told_of_a_revoked_lease_until_it_knows() {
+    let (mut world, a) = World::with_servers(1);
+    // Without chunks there is nothing to fence.
+    let file = world.file("/f", 1, 1);
+    world.open(a, file);
+    let revoke = || {
+        let what = Some(RevokeWhat::File(Target { target: Some(TargetRef::Path("/f".into())) }));
+        CommandOp::Revoke(Revoke { what, told: true })
+    };
+    let lost = |world: &World| {
+        let state = State::decode_snapshot(&world.state.encode_snapshot()).expect("it is read back");
+        let client = state.client(ClientId(a.client)).expect("known");
+        client.lost().map(|(file, epoch)| (file.raw(), epoch.raw())).collect::<Vec<_>>()
+    };
+    let held = world.proof(a, file).unwrap();
+    world.ok(revoke());
+    assert_eq!(lost(&world), [(file, held.epoch)]);
+    let release =
+        |lease| CommandOp::Release(Release { lease: Some(lease), file, clean: false, successor: 0 });
+    let later = LeaseProof { epoch: held.epoch + 1, ..held };
+    assert!(matches!(world.refused(release(later)), Refusal::NotHolder(_)));
+    assert_eq!(lost(&world), [(file, held.epoch)], "that was not of the lease it lost");
+    world.ok(release(held));
+    assert_eq!(lost(&world), []);
+    assert!(matches!(world.refused(release(held)), Refusal::NotHolder(_)), "of nothing any more");
+
+    world.open(a, file);
+    world.ok(revoke());
+    assert_eq!(lost(&world).len(), 1);
+    world.open(a, file);
+    assert_eq!(lost(&world), [], "it has the file anew");
+    world.ok(revoke());
+    let a2 = world.session_with(1, a.token);
+    assert_eq!((a2.client, lost(&world)), (a.client, vec![]), "the next process never had it");
+}
+
+#[test]
+fn revoking_takes_what_is_kept_for_a_writer_that_opens_anew() {
+    let (mut world, a) = World::with_servers(1);
+    let file = world.written_file(a, "/f", 1, 1);
+    let epoch = world.proof(a, file).unwrap().epoch;
+    let resume =
+        || CommandOp::Resume(Resume { client: a.client, token: a.token, file, mode: WRITE as i32, epoch });
+    assert!(matches!(world.ok(resume()), Outcome::Fencing(_)));
+    let what = Some(RevokeWhat::File(Target { target: Some(TargetRef::Path("/f".into())) }));
+    let applied = world.run(CommandOp::Revoke(Revoke { what: what.clone(), told: true }));
+    assert_eq!(applied.outcome, Ok(Outcome::Acknowledged(1)));
+    assert!(applied.events.iter().any(|event| event.message().contains("of CL#2049 on '/f' was revoked")));
+    assert!(applied.effects.contains(&Effect::LeaseFree { file: FileId::from_raw(file) }));
+    let lost: Vec<_> = world.state.client(ClientId(a.client)).unwrap().lost().collect();
+    assert!(matches!(lost[..], [(id, at)] if id.raw() == file && at.raw() > epoch), "{lost:?}");
+    assert_eq!(world.refused(resume()), Refusal::ResumeLost(file));
+    let again = world.run(CommandOp::Revoke(Revoke { what, told: true }));
+    assert_eq!((again.outcome, again.events.len()), (Ok(Outcome::Acknowledged(0)), 0), "nothing is left");
 }
 
 #[test]

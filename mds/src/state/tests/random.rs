@@ -224,7 +224,7 @@ impl Model {
             0 => RevokeWhat::Client(self.session_of(a).client),
             _ => RevokeWhat::File(Target::file(self.file_id(a)).unwrap()),
         };
-        let _ = self.run(CommandOp::Revoke(Revoke { what: Some(what) }));
+        let _ = self.run(CommandOp::Revoke(Revoke { what: Some(what), told: true }));
     }
 
     fn reconcile(&mut self, a: u8, b: u8, c: u8) {
@@ -280,8 +280,7 @@ impl Model {
     }
 
     fn delete_chunks(&mut self, a: u8, b: u8) {
-        let over: Vec<u64> =
-            self.world.state.quarantine_over(u64::MAX, 3).iter().map(|chunk| chunk.raw()).collect();
+        let over: Vec<u64> = self.world.state.quarantined().take(3).map(|(chunk, _)| chunk.raw()).collect();
         if b.is_multiple_of(2) {
             let _ = self.run(CommandOp::PurgeChunks(PurgeChunks { chunks: over }));
             return;

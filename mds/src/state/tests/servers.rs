@@ -197,6 +197,26 @@ fn a_server_that_moves_to_a_host_of_its_peer_is_noticed() {
 }
 
 #[test]
+fn a_report_of_events_alone_leaves_the_numbers_alone() {
+    let (mut world, _) = World::with_servers(1);
+    let (cs, session) = world.cs_name(1);
+    let numbers = CsReport { cs, session, total_bytes: 100, free_bytes: 7, flags: 3, ..Default::default() };
+    world.ok(CommandOp::CsReport(numbers));
+    let before = world.state.server(CsId(cs)).unwrap().clone();
+    let event = ReportedEvent {
+        severity: ReportedSeverity::Warning as i32,
+        code: "cs.replica_failed".into(),
+        message: "a client could not use chunk 0x5".into(),
+    };
+    let alone = CsReport { cs, session, events: vec![event], events_only: true, ..Default::default() };
+    let applied = world.run(CommandOp::CsReport(alone));
+    assert_eq!(applied.events.len(), 1);
+    let after = world.state.server(CsId(cs)).unwrap();
+    assert_eq!((after.total_bytes, after.free_bytes, after.flags), (100, 7, 3));
+    assert!(*after == before, "nothing else has changed either");
+}
+
+#[test]
 fn full_disks_are_announced_by_steps() {
     let (mut world, _) = World::with_servers(1);
     let report = |world: &mut World, used: u64, message: &str| {
@@ -207,7 +227,8 @@ fn full_disks_are_announced_by_steps() {
             message: message.into(),
         };
         let events = if message.is_empty() { vec![] } else { vec![event] };
-        let op = CsReport { cs, session, total_bytes: 100, free_bytes: 100 - used, flags: 3, events };
+        let (total_bytes, free_bytes, events_only) = (100, 100 - used, false);
+        let op = CsReport { cs, session, total_bytes, free_bytes, flags: 3, events, events_only };
         world.run(CommandOp::CsReport(op)).events
     };
     assert!(report(&mut world, 79, "").is_empty());
