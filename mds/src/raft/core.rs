@@ -360,8 +360,6 @@ fn failure_of(log: &Log, fatal: openraft::error::Fatal<NodeId>) -> Failure {
     log.failure().map_or_else(|| fatal.into(), Failure::Log)
 }
 
-/// Follows the library's state and publishes the role. It is the only waiter of that watch: which of several waiters the
-/// library's channel wakes first is drawn from a random source that no seed controls.
 /// Stops the member when its log fails, wherever that was noticed: the library sees only what it asked for itself.
 async fn watch_log(core: Weak<Core>, failed: Rc<Notify>) {
     loop {
@@ -380,6 +378,8 @@ async fn watch_log(core: Weak<Core>, failed: Rc<Notify>) {
     }
 }
 
+/// Follows the library's state and publishes the role. It is the only waiter of that watch: which of several waiters the
+/// library's channel wakes first is drawn from a random source that no seed controls.
 async fn watch_role(core: Weak<Core>, roles: Rc<Roles>, applied: Rc<Applied>) {
     let Some((me, mut seen)) = core.upgrade().map(|core| (core.node, core.raft.server_metrics())) else {
         return;
