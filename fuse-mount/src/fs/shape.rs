@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use wire::inode::{SetInode, SizeChange, StatFs};
+use wire::inode::{SetInode, SizeChange, StatFs, TimeChange};
 
 use super::data::failed;
 use super::node::Node;
@@ -56,6 +56,9 @@ impl Fs {
         }
         let _inside = node.open.enter().await;
         let volume = node.open.writable()?;
+        if end > volume.size_max() {
+            return Err(Errno::EFBIG);
+        }
         let within = end.min(node.size()).saturating_sub(offset);
         let done = match what {
             Allocation::Reserve { .. } => Ok(()),
@@ -132,13 +135,36 @@ impl Fs {
 
     async fn resize_open(&self, node: &Rc<Node>, size: u64, request: SetInode) -> Answer<()> {
         let _alone = node.open.enter_alone().await;
+        self.resize_alone(node, size, request).await
+    }
+
+    /// After a write that found no space. The metadata server makes a file longer before its chunks have data: it is told where the
+    /// file ends, and what the write has left beyond goes.
+    pub(super) async fn take_back_growth(&self, node: &Rc<Node>) -> Answer<()> {
+        let _alone = node.open.enter_alone().await;
+        // A chunk server that was full has broken the epoch off.
+        node.open.writable()?.flush().await.map_err(|error| errno::of_volume(&error))?;
+        let inode = node.inode();
+        let time = |ns| Some(TimeChange { ns, now: false });
+        let request = SetInode {
+            id: node.id,
+            now_ns: inode.ctime_ns,
+            mtime: time(inode.mtime_ns),
+            ctime: time(inode.ctime_ns),
+            ..SetInode::default()
+        };
+        self.resize_alone(node, inode.size, request).await
+    }
+
+    /// Sets a size. The caller is alone.
+    async fn resize_alone(&self, node: &Rc<Node>, size: u64, request: SetInode) -> Answer<()> {
         let _one = node.open.reporting.acquire(1).await;
         let volume = node.open.writable()?;
         let fail = |error| {
             tracing::error!("cutting file {}: {error}", node.id);
             errno::of_volume(&error)
         };
-        let cut = if size < node.size() { Some(volume.cut(size).await.map_err(fail)?) } else { None };
+        let cut = if size <= node.size() { Some(volume.cut(size).await.map_err(fail)?) } else { None };
         let changes = node.open.changes();
         let reply = self.meta.change(|session| SetInode {
             session,

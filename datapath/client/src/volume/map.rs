@@ -21,7 +21,10 @@ pub(crate) enum Need {
     /// To make some of it zero.
     Zero,
     /// To write data: it is allocated if it must be.
-    Data,
+    Data {
+        /// Where the data ends in the file.
+        end: u64,
+    },
 }
 
 impl Inner {
@@ -32,7 +35,10 @@ impl Inner {
         index: u64,
         need: Need,
     ) -> Result<Option<Rc<Chunk>>, Stop> {
-        let allocate = need == Need::Data;
+        let allocate = match need {
+            Need::Data { end } => Some(end),
+            Need::Read | Need::Zero => None,
+        };
         // With too few members nothing is written, nor taken for settled; what is settled may be read (C3).
         let must_wait = |chunk: &Chunk| {
             chunk.members.is_empty() || chunk.blocked && (need != Need::Read || !chunk.settled.get())
@@ -55,14 +61,14 @@ impl Inner {
                     }
                     return Ok(Some(chunk));
                 }
-                Some(None) if !allocate => return Ok(None),
-                _ => self.fetch(lease, index, allocate && known.is_some()).await?,
+                Some(None) if allocate.is_none() => return Ok(None),
+                _ => self.fetch(lease, index, allocate.filter(|_| known.is_some())).await?,
             }
         }
     }
 
-    /// Asks for maps from `index` on, or has the chunk allocated.
-    async fn fetch(&self, lease: &Rc<Lease>, index: u64, allocate: bool) -> Result<(), Stop> {
+    /// Asks for maps from `index` on, or has the chunk allocated for data that ends at `allocate`.
+    async fn fetch(&self, lease: &Rc<Lease>, index: u64, allocate: Option<u64>) -> Result<(), Stop> {
         let chunks = self.size.get().div_ceil(self.chunk_size);
         let change = self.session.change();
         loop {
@@ -72,17 +78,17 @@ impl Inner {
                 return Err(Stop::Broken);
             }
             let known = lease.chunks.borrow().get(&index).map(Option::is_some);
-            if known == Some(true) || (known == Some(false) && !allocate) {
+            if known == Some(true) || (known == Some(false) && allocate.is_none()) {
                 return Ok(());
             }
             let deadline = rt::time::now() + ASK;
-            let (answer, asked) = if allocate {
+            let (answer, asked) = if let Some(end) = allocate {
                 let request = AllocateChunks {
                     session: self.session.key(),
                     file_id: self.file_id,
                     epoch: lease.epoch,
                     indices: vec![index],
-                    grow_to: if self.grows.get() { self.reach.get() } else { 0 },
+                    grow_to: if self.grows.get() { self.size.get().max(end) } else { 0 },
                 };
                 (change.ask(&request, deadline).await, index..index)
             } else {
@@ -93,7 +99,7 @@ impl Inner {
                 Ok(map) => {
                     let end = if map.next_index == 0 { asked.end } else { map.next_index.min(asked.end) };
                     lease.learn(&self.servers, &map, asked.start..end.max(asked.start));
-                    if !allocate {
+                    if allocate.is_none() {
                         lease.chunks.borrow_mut().entry(index).or_insert(None);
                     }
                     return Ok(());

@@ -38,10 +38,12 @@ pub use shape::Cut;
 pub(crate) const BLOCK: u64 = 4096;
 /// Most bytes that one request to a chunk server carries.
 pub(crate) const PART_MAX: u64 = 1 << 20;
-/// Largest size of a file: offsets are signed on every client.
+/// Largest size of any file: offsets are signed on every client.
 pub(crate) const SIZE_MAX: u64 = i64::MAX as u64;
 /// Bytes of reads and writes under way before more must wait.
 const BUDGET_BYTES: u64 = 64 << 20;
+/// Most chunks of a file.
+const CHUNKS_MAX: u64 = 1 << 32;
 /// How long one request may take before it is sent again.
 pub(crate) const ATTEMPT: Duration = Duration::from_secs(10);
 /// How long one request to the metadata server may take before it is sent again.
@@ -114,8 +116,6 @@ struct Inner {
     writable: bool,
     /// Writes beyond the end make it longer.
     grows: Cell<bool>,
-    /// Where the farthest write ends that has begun, in a volume that grows.
-    reach: Cell<u64>,
     /// A write that finds no space fails; else it waits.
     fails_when_full: Cell<bool>,
     lease: RefCell<Rc<Lease>>,
@@ -206,7 +206,6 @@ impl Volume {
             size: Cell::new(reply.size),
             writable: write,
             grows: Cell::new(false),
-            reach: Cell::new(0),
             fails_when_full: Cell::new(false),
             lease: RefCell::new(lease),
             state: Cell::new(VolumeState::Active),
@@ -227,6 +226,12 @@ impl Volume {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.inner.size.get()
+    }
+
+    /// The largest size the file can have, in bytes.
+    #[must_use]
+    pub fn size_max(&self) -> u64 {
+        self.inner.chunk_size.saturating_mul(CHUNKS_MAX).min(SIZE_MAX)
     }
 
     /// The file's id.
@@ -289,7 +294,7 @@ impl Volume {
     }
 
     fn check_range(&self, offset: u64, len: u64) -> Result<(), VolumeError> {
-        let size = if self.inner.grows.get() { SIZE_MAX } else { self.inner.size.get() };
+        let size = if self.inner.grows.get() { self.size_max() } else { self.inner.size.get() };
         match offset.checked_add(len) {
             Some(end) if end <= size => Ok(()),
             _ => Err(VolumeError::Range { offset, len, size }),

@@ -33,6 +33,13 @@ struct Part {
     crcs: Vec<u32>,
 }
 
+impl Part {
+    /// Where it ends in the file.
+    fn end(&self, chunk_size: u64) -> u64 {
+        self.index * chunk_size + u64::from(self.offset) + u64::from(self.len)
+    }
+}
+
 impl Volume {
     /// Writes `data` at `offset`. Answered when every member of the chunks has it; durable after the next
     /// [`Volume::flush`].
@@ -69,9 +76,6 @@ impl Volume {
             return Ok(());
         }
         let is_data = matches!(change, Change::Data(_));
-        if is_data {
-            inner.reach.set(inner.reach.get().max(offset + len));
-        }
         let started = rt::time::now();
         let weight = if is_data { len } else { BLOCK };
         let _budget = inner.budget.acquire(weight).await;
@@ -121,7 +125,10 @@ impl Inner {
     }
 
     async fn write_part(&self, lease: &Rc<Lease>, part: &Part) -> Result<(), Stop> {
-        let need = if matches!(part.change, Change::Data(_)) { Need::Data } else { Need::Zero };
+        let need = match part.change {
+            Change::Data(_) => Need::Data { end: part.end(self.chunk_size) },
+            Change::Zeroes | Change::Discard => Need::Zero,
+        };
         let Some(chunk) = self.chunk(lease, part.index, need).await? else {
             // Zeroes over what was never written.
             return Ok(());

@@ -1,0 +1,6 @@
+//! Volumes in the simulator, against servers that answer by a script.
+
+use datapath_client as client;
+
+mod growth;
+mod world;
