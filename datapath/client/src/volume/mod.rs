@@ -22,11 +22,12 @@ use std::time::Duration;
 use link::AskError;
 use rt::sync::{Notify, RangeLock, Semaphore};
 use rt::time::Instant;
-use wire::lease::{Open, OpenMode, OpenReply, Release};
+use wire::lease::{Open, OpenMode, OpenReply};
 use wire::namespace::FileRef;
 use wire::{Action, Status};
 
 use crate::error::{OpenError, VolumeError};
+use crate::release::Unused;
 use crate::servers::Servers;
 use crate::session::{OpenFile, Session};
 use lease::{Chunk, Lease};
@@ -189,10 +190,16 @@ impl Volume {
         reply: &OpenReply,
         write: bool,
     ) -> Result<Self, OpenError> {
+        let unused = Unused { file_id: reply.file_id, epoch: reply.epoch, generation, clean: false };
         if reply.chunk_size == 0 || !reply.chunk_size.is_multiple_of(BLOCK) {
+            session.release_later(unused);
             return Err(OpenError::Answer("chunk size"));
         }
-        let Some(open) = session.enter(reply.file_id) else { return Err(OpenError::AlreadyOpen) };
+        let Some(open) = session.enter(reply.file_id) else {
+            // Whoever has it open opens it again at a higher epoch, or has closed it and knows nothing of this one.
+            session.release_later(unused);
+            return Err(OpenError::AlreadyOpen);
+        };
         let lease = Rc::new(Lease::new(reply.epoch, generation, reply.needs_reconcile));
         let chunks = reply.size.div_ceil(reply.chunk_size);
         let asked = if reply.map.next_index == 0 { chunks } else { reply.map.next_index };
@@ -268,27 +275,20 @@ impl Volume {
         // Nothing new begins; what is under way ends first.
         let _all = inner.ranges.exclusive(0..u64::MAX).await;
         let flushed = if inner.writable { self.flush().await } else { Ok(()) };
-        let lease = Rc::clone(&inner.lease.borrow());
         // Without a write under this epoch there is nothing to announce, unless it has settled what others left.
-        let has_changed = lease.needs_reconcile || lease.window.borrow().has_issued();
+        let has_changed = {
+            let lease = inner.lease.borrow();
+            lease.needs_reconcile || lease.window.borrow().has_issued()
+        };
         if flushed.is_ok() && inner.writable && has_changed {
             self.announce_stable().await;
         }
+        // The epoch may be another one by now.
+        let lease = Rc::clone(&inner.lease.borrow());
         inner.set_state(VolumeState::Closed);
         // Whatever is under way still is answered no more.
         lease.break_off();
-        let request = Release {
-            session: inner.session.key(),
-            file_id: inner.file_id,
-            epoch: lease.epoch,
-            clean: flushed.is_ok() && lease.is_all_settled(),
-        };
-        if let Err(error) = inner.session.master().ask(&request, rt::time::now() + ASK).await {
-            tracing::warn!(
-                "giving the lease of file {} back failed: {error}; it ends with the session",
-                inner.file_id
-            );
-        }
+        inner.session.release(inner.unused(&lease, flushed.is_ok() && lease.is_all_settled())).await;
         inner.open.borrow_mut().take();
         flushed
     }
@@ -312,15 +312,9 @@ impl Inner {
         self.state_changed.notify_all();
     }
 
-    /// Gives a lease back that was granted after the volume had been closed.
-    async fn give_back(&self, epoch: u64) {
-        let request = Release { session: self.session.key(), file_id: self.file_id, epoch, clean: false };
-        if let Err(error) = self.session.master().ask(&request, rt::time::now() + ASK).await {
-            tracing::warn!(
-                "giving the lease of file {} back failed: {error}; it ends with the session",
-                self.file_id
-            );
-        }
+    fn unused(&self, lease: &Lease, clean: bool) -> Unused {
+        let (file_id, epoch, generation) = (self.file_id, lease.epoch, lease.session_generation);
+        Unused { file_id, epoch, generation, clean }
     }
 
     fn lose(&self, error: VolumeError) {
@@ -402,7 +396,7 @@ impl Inner {
                     let new = Rc::new(Lease::new(reply.epoch, generation, reply.needs_reconcile));
                     new.inherit(old);
                     if self.state.get() == VolumeState::Closed {
-                        return self.give_back(new.epoch).await;
+                        return self.session.release(self.unused(&new, false)).await;
                     }
                     // What a growing file has gained is not reported yet, perhaps.
                     let grown = if self.grows.get() { self.size.get() } else { 0 };

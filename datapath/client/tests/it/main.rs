@@ -3,4 +3,5 @@
 use datapath_client as client;
 
 mod growth;
+mod leases;
 mod world;

@@ -13,6 +13,7 @@ use link::{
 use rt::net::{Address, Listener};
 use rt::sim::control;
 use rt::sim::{HostOptions, SimOptions, Simulation};
+use rt::sync::Notify;
 use wire::data::{BlockStatus, BlockStatusReply, FlushReply, Read, ReadReply, RunKind, Write, WriteReply};
 use wire::hello::{Empty, Role};
 use wire::lease::{
@@ -25,6 +26,8 @@ use crate::client::{OpenOptions, Servers, Session, SessionOptions, Volume};
 
 /// Bytes of a chunk.
 pub(crate) const CHUNK: u64 = 1 << 20;
+/// Most chunks in one answer.
+const PAGE: usize = 1000;
 /// The only file.
 pub(crate) const FILE: u64 = 7;
 const MDS_PORT: u16 = 2510;
@@ -37,6 +40,10 @@ pub(crate) enum Turn {
     Usual,
     /// This, and nothing else.
     Refuse(Status, ErrorBody),
+    /// Never answers.
+    Silence,
+    /// The usual, once this is told.
+    Wait(Rc<Notify>),
 }
 
 impl Turn {
@@ -84,6 +91,11 @@ impl Desk {
         match turn {
             Turn::Usual => Ok(()),
             Turn::Refuse(status, error) => Err(Response::failure(status, &error)),
+            Turn::Silence => std::future::pending().await,
+            Turn::Wait(told) => {
+                told.notified().await;
+                Ok(())
+            }
         }
     }
 }
@@ -96,6 +108,8 @@ pub(crate) struct Mds {
     /// Who holds the file.
     pub(crate) held: Cell<Option<u64>>,
     pub(crate) chunks: RefCell<BTreeMap<u64, u64>>,
+    /// The last holder has left something in doubt.
+    pub(crate) needs_reconcile: Cell<bool>,
     addresses: Vec<CsAddress>,
 }
 
@@ -113,8 +127,10 @@ impl Mds {
             members: members.clone(),
             ..ChunkMap::default()
         };
-        let found = chunks.range(first..first.saturating_add(count));
-        MapReply { chunks: found.map(entry).collect(), servers: self.addresses.clone(), next_index: 0 }
+        let mut found = chunks.range(first..first.saturating_add(count));
+        let page = found.by_ref().take(PAGE).map(entry).collect();
+        let next_index = found.next().map_or(0, |(index, _)| *index);
+        MapReply { chunks: page, servers: self.addresses.clone(), next_index }
     }
 
     /// Gives the file a chunk.
@@ -136,6 +152,7 @@ impl Mds {
             }
             Some(Op::Open) => {
                 let open: Open = body(request);
+                let map_count = u64::from(open.map_count);
                 self.epoch.set(self.epoch.get() + 1);
                 self.held.set(Some(self.epoch.get()));
                 wire::encode_body(&OpenReply {
@@ -143,10 +160,8 @@ impl Mds {
                     epoch: self.epoch.get(),
                     size: self.size.get(),
                     chunk_size: CHUNK,
-                    map: MapReply {
-                        next_index: u64::from(open.map_count),
-                        ..self.map(0, open.map_count.into())
-                    },
+                    needs_reconcile: self.needs_reconcile.get(),
+                    map: MapReply { next_index: map_count, ..self.map(0, map_count) },
                     ..OpenReply::default()
                 })
             }
@@ -234,6 +249,7 @@ fn endpoint(credentials: Credentials, role: Role, cs_id: u64) -> Endpoint {
 /// What a test has to do with.
 pub(crate) struct World {
     pub(crate) mds: Rc<Mds>,
+    pub(crate) cs: Vec<Rc<Cs>>,
     pub(crate) session: Rc<Session>,
     pub(crate) servers: Rc<Servers>,
 }
@@ -257,9 +273,10 @@ pub(crate) fn run<F: Future<Output = ()> + 'static>(size: u64, test: impl FnOnce
             .map(|name| control::add_host(HostOptions::new(name)))
             .collect();
         let at = |host, port| SocketAddr::new(control::host_ip(host), port);
-        let mut addresses = Vec::new();
+        let (mut cs, mut addresses) = (Vec::new(), Vec::new());
         for (number, &host) in (1..).zip(&hosts[1..3]) {
             let (service, credentials, address) = (Rc::new(Cs::default()), issue(), at(host, CS_PORT));
+            cs.push(Rc::clone(&service));
             let cs_id = number;
             addresses.push(CsAddress { cs_id, addresses: vec![address.to_string()], boot_id: Vec::new() });
             control::start_process(host, "cs", async move {
@@ -273,6 +290,7 @@ pub(crate) fn run<F: Future<Output = ()> + 'static>(size: u64, test: impl FnOnce
             epoch: Cell::new(0),
             held: Cell::new(None),
             chunks: RefCell::default(),
+            needs_reconcile: Cell::new(false),
             addresses,
         });
         let (service, credentials, address) = (Rc::clone(&mds), issue(), at(hosts[0], MDS_PORT + 1));
@@ -292,7 +310,7 @@ pub(crate) fn run<F: Future<Output = ()> + 'static>(size: u64, test: impl FnOnce
                 patience: Duration::from_secs(30),
             };
             let session = Session::open(master, options).await.expect("a session");
-            test(World { mds, session, servers: Servers::new(endpoint) }).await;
+            test(World { mds, cs, session, servers: Servers::new(endpoint) }).await;
         });
         client.wait().await.returned();
     });
