@@ -13,8 +13,6 @@ use crate::errno::{self, Errno};
 pub(super) const SIZE_MAX: u64 = i64::MAX as u64;
 /// Runs asked for at once when looking for data or a hole.
 const RUNS: usize = 16;
-/// Bytes looked at at once.
-const LOOK: u64 = 64 << 30;
 
 /// What `fallocate(2)` is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +95,7 @@ impl Fs {
         let size = node.size();
         let mut at = u64::try_from(offset).ok().filter(|at| *at < size).ok_or(Errno::ENXIO)?;
         while at < size {
-            let runs = volume.block_status(at, (size - at).min(LOOK), RUNS).await;
+            let runs = volume.block_status(at, size - at, RUNS).await;
             for run in runs.map_err(|error| failed(&file, "looking at", &error))? {
                 if run.data == wants_data {
                     return Ok(at);

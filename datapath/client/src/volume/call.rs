@@ -163,7 +163,7 @@ impl Inner {
     /// Asks where a member is, by the map of one of its chunks.
     async fn locate(&self, lease: &Lease, server: &Server) -> Result<(), Stop> {
         let holds = |chunk: &Rc<Chunk>| chunk.members.iter().any(|member| member.id() == server.id());
-        let index = lease.chunks.borrow().values().flatten().find(|chunk| holds(chunk)).map(|c| c.index);
+        let index = lease.chunks.borrow().chunks().find(|chunk| holds(chunk)).map(|c| c.index);
         let Some(index) = index else { return Ok(()) };
         match self.ask_map(lease, index, 1).await {
             Ok(map) => self.servers.learn(&map.servers),

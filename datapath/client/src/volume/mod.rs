@@ -7,6 +7,7 @@
 
 mod call;
 mod flush;
+mod known;
 mod lease;
 mod map;
 mod read;

@@ -19,6 +19,9 @@ use crate::servers::Server;
 /// How long a member may take to answer while another one is connected.
 const READ_ATTEMPT: Duration = Duration::from_secs(3);
 
+/// Questions about one range that are asked before what is known is told.
+const ASKED_MAX: u32 = 2048;
+
 /// A part of a read.
 #[derive(Clone, Copy, Debug)]
 struct Part {
@@ -118,7 +121,7 @@ impl Volume {
         Ok(buf)
     }
 
-    /// What is allocated in a range, from `offset` on; at most `runs_max` runs.
+    /// What is allocated in a range, from `offset` on; at most `runs_max` runs, and less than the range where it holds much.
     ///
     /// # Errors
     /// [`VolumeError`].
@@ -133,14 +136,13 @@ impl Volume {
         let mut runs: Vec<Run> = Vec::new();
         let end = offset + len;
         let mut at = offset / BLOCK * BLOCK;
-        while at < end {
-            let index = at / inner.chunk_size;
-            let from = at % inner.chunk_size;
-            let part = (inner.chunk_size - from).min(end.next_multiple_of(BLOCK) - at);
+        let mut asked = 0;
+        while at < end && asked < ASKED_MAX {
+            asked += 1;
             let found = loop {
                 let lease = inner.usable_lease().await?;
                 let outcome = async {
-                    let found = inner.status_of(&lease, index, from as u32, part as u32).await?;
+                    let found = inner.status_from(&lease, at, end.next_multiple_of(BLOCK)).await?;
                     inner.may_acknowledge(&lease).await.map(|()| found)
                 };
                 match outcome.await {
@@ -363,6 +365,19 @@ impl Inner {
                 Ok(Answer::Refused(VolumeError::Refused { cs: server.id(), text }))
             }
         }
+    }
+
+    /// What lies from `at` on, as far as one question tells.
+    async fn status_from(&self, lease: &Rc<Lease>, at: u64, end: u64) -> Result<Vec<Run>, Stop> {
+        let index = at / self.chunk_size;
+        let next = self.next_chunk(lease, index..end.div_ceil(self.chunk_size)).await?;
+        if next > index {
+            let until = next.saturating_mul(self.chunk_size).min(end);
+            return Ok(vec![Run { len: until - at, data: false }]);
+        }
+        let from = at % self.chunk_size;
+        let len = (self.chunk_size - from).min(end - at);
+        self.status_of(lease, index, from as u32, len as u32).await
     }
 
     async fn status_of(

@@ -14,6 +14,9 @@ use super::{BLOCK, BUSY_PAUSE, Inner, PART_MAX, Stop, Volume};
 use crate::error::VolumeError;
 use crate::servers::Server;
 
+/// Chunks zeroed side by side.
+const ZEROED_AT_ONCE: u64 = 64;
+
 /// What a write does.
 #[derive(Clone, Debug)]
 enum Change {
@@ -82,10 +85,16 @@ impl Volume {
         // Whole blocks: two writes to parts of one block must not be merged side by side.
         let range = offset / BLOCK * BLOCK..(offset + len).next_multiple_of(BLOCK);
         let _range = inner.ranges.exclusive(range).await;
-        let parts = split(offset, len, inner.chunk_size, &change);
+        // Data is summed up once; zeroes may span more chunks than there is memory for.
+        let parts = if is_data { split(offset, len, inner.chunk_size, &change) } else { Vec::new() };
+        let mut zeroed = offset;
         loop {
             let lease = inner.usable_lease().await?;
-            match inner.write_parts(&lease, &parts).await {
+            let outcome = match is_data {
+                true => inner.write_parts(&lease, &parts).await,
+                false => inner.zero_chunks(&lease, &mut zeroed, offset + len, &change).await,
+            };
+            match outcome {
                 Ok(()) => break,
                 Err(Stop::Broken) => {}
                 // No chunk could be had; where a member had no room the epoch is broken off already.
@@ -120,6 +129,26 @@ impl Inner {
                 future
             }))
             .await?;
+        }
+        self.may_acknowledge(lease).await
+    }
+
+    /// Zeroes the chunks that are there from `at` to `end`, some at a time. `at` tells how far it has come: what has been answered
+    /// under one epoch need not be done again under the next.
+    async fn zero_chunks(
+        &self,
+        lease: &Rc<Lease>,
+        at: &mut u64,
+        end: u64,
+        change: &Change,
+    ) -> Result<(), Stop> {
+        while *at < end {
+            let first = *at / self.chunk_size;
+            let index = self.next_chunk(lease, first..end.div_ceil(self.chunk_size)).await?;
+            *at = index.saturating_mul(self.chunk_size).clamp(*at, end);
+            let upto = (index + ZEROED_AT_ONCE).saturating_mul(self.chunk_size).min(end);
+            self.write_parts(lease, &split(*at, upto - *at, self.chunk_size, change)).await?;
+            *at = upto;
         }
         self.may_acknowledge(lease).await
     }

@@ -4,4 +4,5 @@ use datapath_client as client;
 
 mod growth;
 mod leases;
+mod sparse;
 mod world;
