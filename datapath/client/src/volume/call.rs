@@ -77,6 +77,11 @@ impl Inner {
             };
             match self.attempt(lease, server, &live, message, ATTEMPT).await? {
                 Attempt::Done(reply) => return Ok(Ok(reply)),
+                // Nobody else can carry it out in its place.
+                Attempt::Refused(refused) if refused.status.action() == Action::GiveUp => {
+                    let text = format!("{}: {}", refused.status, refused.text);
+                    return Err(VolumeError::Refused { cs: server.id(), text }.into());
+                }
                 Attempt::Refused(refused) => return Ok(Err(refused)),
                 Attempt::Later if server.is_connected() => rt::time::sleep(BUSY_PAUSE).await,
                 Attempt::Later => {}
@@ -188,14 +193,12 @@ impl Inner {
                 lease.break_off();
                 Some(Err(Stop::Broken))
             }
-            Action::GiveUp => {
-                Some(Err(VolumeError::Refused { cs: server.id(), text: format!("{status}: {text}") }.into()))
-            }
             Action::FlushFirst
             | Action::RefreshMap
             | Action::Settle
             | Action::ReadElsewhere
-            | Action::ReportMember => Some(Ok(Refused { status, text })),
+            | Action::ReportMember
+            | Action::GiveUp => Some(Ok(Refused { status, text })),
         }
     }
 

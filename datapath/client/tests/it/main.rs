@@ -4,5 +4,6 @@ use datapath_client as client;
 
 mod growth;
 mod leases;
+mod servers;
 mod sparse;
 mod world;
