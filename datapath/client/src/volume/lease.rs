@@ -81,6 +81,8 @@ pub(crate) struct Lease {
     pub(crate) chunks: RefCell<Known<Rc<Chunk>>>,
     /// One request for maps at a time.
     pub(crate) mapping: Semaphore,
+    /// One request for a new chunk at a time.
+    pub(crate) allocating: Semaphore,
     /// The boot in which each server was first met under this epoch (C10).
     pub(crate) boots: RefCell<Boots>,
     /// Chunks with acknowledged writes that are not stable.
@@ -107,6 +109,7 @@ impl Lease {
             window: RefCell::new(Window::new()),
             chunks: RefCell::default(),
             mapping: Semaphore::new(1),
+            allocating: Semaphore::new(1),
             boots: RefCell::default(),
             unstable_chunks: RefCell::default(),
             at_risk: RefCell::default(),

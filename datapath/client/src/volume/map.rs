@@ -7,6 +7,7 @@ use link::AskError;
 use wire::lease::{AllocateChunks, GetMap, MapReply};
 use wire::{Action, Status};
 
+use super::call::until_broken;
 use super::known::{Next, Position};
 use super::lease::{Chunk, Lease};
 use super::{ASK, BUSY_PAUSE, Inner, Stop};
@@ -101,8 +102,12 @@ impl Inner {
     async fn fetch(&self, lease: &Rc<Lease>, index: u64, wanted: Wanted) -> Result<(), Stop> {
         let change = self.session.change();
         loop {
-            // For one attempt at a time: whoever waits for space keeps nobody from asking for other maps.
-            let one_at_a_time = lease.mapping.acquire(1).await;
+            // One attempt of either kind at a time: whoever waits for space keeps nobody from asking for maps.
+            let turn = match wanted {
+                Wanted::Maps { .. } => &lease.mapping,
+                Wanted::Chunk { .. } => &lease.allocating,
+            };
+            let one_at_a_time = until_broken(lease, turn.acquire(1)).await?;
             if lease.is_broken() {
                 return Err(Stop::Broken);
             }
@@ -121,9 +126,11 @@ impl Inner {
                         indices: vec![index],
                         grow_to: if self.grows.get() { self.size.get().max(end) } else { 0 },
                     };
-                    (change.ask(&request, deadline).await, index..index)
+                    (until_broken(lease, change.ask(&request, deadline)).await?, index..index)
                 }
-                Wanted::Maps { count } => (self.ask_map(lease, index, count).await, index..index + count),
+                Wanted::Maps { count } => {
+                    (until_broken(lease, self.ask_map(lease, index, count)).await?, index..index + count)
+                }
             };
             match answer {
                 Ok(map) => {

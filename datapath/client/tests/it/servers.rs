@@ -1,10 +1,16 @@
 //! Servers that refuse, are busy, or are slow.
 
+use std::rc::Rc;
+use std::time::Duration;
+
 use rt::buf::View;
-use wire::Status;
+use rt::sync::Notify;
+use wire::{Op, Status};
 
 use crate::client::VolumeError;
 use crate::world::{CHUNK, Turn, run};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn what_one_replica_will_never_give_is_read_from_another() {
@@ -23,5 +29,52 @@ fn what_one_replica_will_never_give_is_read_from_another() {
         assert!(matches!(read, Err(VolumeError::Refused { .. })), "{read:?}");
         let written = volume.write(0, View::copy_of(&[1; 4096])).await;
         assert!(matches!(written, Err(VolumeError::Refused { .. })), "{written:?}");
+    });
+}
+
+#[test]
+fn a_map_is_had_while_another_write_waits_for_space() {
+    run(64 * CHUNK, async |world| {
+        let volume = world.open().await;
+        let there_is_space = Rc::new(Notify::new());
+        let told = Rc::clone(&there_is_space);
+        world.mds.desk.script(move |op, _| match op {
+            Op::AllocateChunks => Turn::Wait(Rc::clone(&told)),
+            _ => Turn::Usual,
+        });
+        let writer = volume.clone();
+        let writing = rt::spawn(async move { writer.write(0, View::copy_of(&[1; 4096])).await });
+        rt::time::sleep(SECOND / 10).await;
+        assert_eq!(world.mds.desk.count(Op::AllocateChunks), 1);
+        // What the map of the first chunks, which came with the lease, does not tell.
+        let read = rt::time::timeout(SECOND, volume.read(40 * CHUNK, 4096)).await;
+        read.expect("it has nothing to do with the write").expect("a hole");
+        there_is_space.notify_one();
+        writing.await.expect("not aborted").expect("written");
+    });
+}
+
+#[test]
+fn a_write_that_waits_for_space_goes_on_under_the_next_epoch_at_once() {
+    run(64 * CHUNK, async |world| {
+        world.mds.allocate(1);
+        let volume = world.open().await;
+        let mds = Rc::clone(&world.mds);
+        world.mds.desk.script(move |op, _| match op {
+            Op::AllocateChunks if mds.epoch.get() == 1 => Turn::Silence,
+            _ => Turn::Usual,
+        });
+        let writer = volume.clone();
+        let writing = rt::spawn(async move { writer.write(0, View::copy_of(&[1; 4096])).await });
+        rt::time::sleep(SECOND / 10).await;
+        let mds = Rc::clone(&world.mds);
+        world.cs[0].desk.script(move |_, _| match mds.epoch.get() {
+            1 => Turn::refuse(Status::StaleEpoch),
+            _ => Turn::Usual,
+        });
+        volume.write(CHUNK, View::copy_of(&[1; 4096])).await.expect("written at the next epoch");
+        let written = rt::time::timeout(SECOND, writing).await.expect("not after the request's own time");
+        written.expect("not aborted").expect("written");
+        assert_eq!(volume.epoch(), 2);
     });
 }
