@@ -9,7 +9,7 @@ use rt::buf::{Buf, View};
 use wire::data::{BlockStatus, BlockStatusReply, Read, ReadReply, RunKind, Target};
 use wire::{Action, Op};
 
-use super::call::{Attempt, Message, Refused, all};
+use super::call::{Attempt, Message, Patience, Refused, all, until_broken};
 use super::lease::{Chunk, Lease};
 use super::map::Need;
 use super::{ATTEMPT, BLOCK, BUSY_PAUSE, Inner, PART_MAX, Run, Stop, Volume};
@@ -50,8 +50,8 @@ enum Answer {
     Damaged,
     /// It will not give it, now or later.
     Refused(VolumeError),
-    /// It is away, busy, silent, or knows another version.
-    Later,
+    /// It is away, busy, silent, or knows another version: it may be asked again after this pause.
+    Later(Duration),
 }
 
 impl Volume {
@@ -242,6 +242,7 @@ impl Inner {
     /// that is away, busy or silent is left for the next one.
     async fn read_part(&self, lease: &Rc<Lease>, part: Part) -> Result<(Found, Vec<u32>), Stop> {
         let mut damaged = BTreeSet::new();
+        let mut patience = Patience::default();
         loop {
             if lease.is_broken() {
                 return Err(Stop::Broken);
@@ -250,26 +251,26 @@ impl Inner {
                 return Ok((Found::Zeroes, Vec::new()));
             };
             let mut refusal = None;
-            let mut may_change = false;
+            let mut pause: Option<Duration> = None;
             let first = chunk.preferred.get();
             for turn in 0..chunk.members.len() {
                 let member = (first + turn) % chunk.members.len();
-                match self.read_member(lease, &chunk, &chunk.members[member], part).await? {
+                match self.read_member(lease, &chunk, &chunk.members[member], part, &mut patience).await? {
                     Answer::Found(found) => {
                         chunk.preferred.set(member);
                         return Ok((found, damaged.into_iter().collect()));
                     }
                     Answer::Damaged => damaged.extend(part.blocks()),
                     Answer::Refused(error) => refusal = Some(error),
-                    Answer::Later => may_change = true,
+                    Answer::Later(after) => pause = Some(pause.map_or(after, |pause| pause.min(after))),
                 }
             }
-            if !may_change {
+            let Some(pause) = pause else {
                 let block = damaged.first().copied().unwrap_or(part.offset / BLOCK as u32);
                 return Err(refusal.unwrap_or(VolumeError::Corrupt { index: part.index, block }).into());
-            }
+            };
             if chunk.members.iter().any(|server| server.is_connected()) {
-                rt::time::sleep(BUSY_PAUSE).await;
+                until_broken(lease, rt::time::sleep(pause)).await?;
             } else {
                 self.any_connected(lease, &chunk.members).await?;
             }
@@ -283,6 +284,7 @@ impl Inner {
         chunk: &Chunk,
         server: &Rc<Server>,
         part: Part,
+        patience: &mut Patience,
     ) -> Result<Answer, Stop> {
         let request = Read {
             target: Target {
@@ -303,7 +305,11 @@ impl Inner {
             let reply = match self.ask_member(lease, chunk, server, &message).await? {
                 Attempt::Done(reply) => reply,
                 Attempt::Refused(refused) => return self.read_refused(lease, chunk, server, &refused),
-                Attempt::Later => return Ok(Answer::Later),
+                Attempt::Busy(busy) => {
+                    patience.note(server, &busy);
+                    return Ok(Answer::Later(busy.pause));
+                }
+                Attempt::Later => return Ok(Answer::Later(BUSY_PAUSE)),
             };
             let decoded = ReadReply::decode(&reply.body, reply.payload.len() as u32);
             let Ok((answer, crcs)) = decoded else { continue };
@@ -350,7 +356,7 @@ impl Inner {
             Action::ReadElsewhere => Ok(Answer::Damaged),
             Action::RefreshMap => {
                 self.forget_chunk(lease, chunk);
-                Ok(Answer::Later)
+                Ok(Answer::Later(BUSY_PAUSE))
             }
             // Settling is for an epoch of its own, whose fence lets no write through that is under way now. Where that
             // was done already, and for a reader who may not, the block is as good as damaged.

@@ -204,12 +204,6 @@ impl Inner {
                         rt::time::sleep(BUSY_PAUSE).await;
                     }
                 }
-                Err(refused) if refused.status == Status::ChecksumMismatch => {
-                    tracing::warn!(
-                        "chunk server {}: data was damaged on the way; sending it again",
-                        server.id()
-                    );
-                }
                 Err(refused) => return Err(self.member_refused(lease, chunk, server, &refused)),
             }
         }

@@ -3,6 +3,7 @@
 use datapath_client as client;
 
 mod growth;
+mod journal;
 mod leases;
 mod servers;
 mod sparse;

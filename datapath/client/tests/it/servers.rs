@@ -1,13 +1,15 @@
 //! Servers that refuse, are busy, or are slow.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use rt::buf::View;
 use rt::sync::Notify;
-use wire::{Op, Status};
+use wire::{ErrorBody, Op, Status};
 
 use crate::client::VolumeError;
+use crate::journal::Journal;
 use crate::world::{CHUNK, Turn, run};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -77,4 +79,50 @@ fn a_write_that_waits_for_space_goes_on_under_the_next_epoch_at_once() {
         written.expect("not aborted").expect("written");
         assert_eq!(volume.epoch(), 2);
     });
+}
+
+#[test]
+fn a_busy_server_is_asked_when_it_says_and_that_is_said_once() {
+    let journal = Journal::default();
+    let (read, seen) = (journal.clone(), Rc::new(Cell::new(0)));
+    let asked = Rc::clone(&seen);
+    tracing::subscriber::with_default(journal, || {
+        run(CHUNK, async move |world| {
+            world.mds.allocate(0);
+            let volume = world.open().await;
+            let began = rt::time::now();
+            world.cs[0].desk.script(move |_, _| {
+                let busy = ErrorBody { retry_after_ms: 700, ..ErrorBody::default() };
+                match rt::time::now().since(began) < 5 * SECOND {
+                    true => Turn::Refuse(Status::Retry, busy),
+                    false => Turn::Usual,
+                }
+            });
+            volume.write(0, View::copy_of(&[1; 4096])).await.expect("written at last");
+            asked.set(world.cs[0].desk.count(Op::Write));
+        });
+    });
+    assert!((5..=10).contains(&seen.get()), "{} attempts", seen.get());
+    let said = read.lines("chunk server 1: the server is busy");
+    assert_eq!(said.len(), 1, "{said:?}");
+}
+
+#[test]
+fn data_that_is_damaged_on_the_way_again_and_again_is_told() {
+    let journal = Journal::default();
+    let read = journal.clone();
+    tracing::subscriber::with_default(journal, || {
+        run(CHUNK, async move |world| {
+            world.mds.allocate(0);
+            let volume = world.open().await;
+            let began = rt::time::now();
+            world.cs[0].desk.script(move |_, _| match rt::time::now().since(began) < 5 * SECOND {
+                true => Turn::refuse(Status::ChecksumMismatch),
+                false => Turn::Usual,
+            });
+            volume.write(0, View::copy_of(&[1; 4096])).await.expect("written at last");
+        });
+    });
+    let said = read.lines("chunk server 1: data was damaged on the way");
+    assert_eq!(said.len(), 1, "{said:?}");
 }
