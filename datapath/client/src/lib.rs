@@ -7,6 +7,7 @@
 mod error;
 mod host;
 mod membership;
+mod release;
 mod servers;
 mod session;
 pub mod state;

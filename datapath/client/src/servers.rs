@@ -8,12 +8,17 @@ use std::time::Duration;
 use link::{Connection, Endpoint, Expect};
 use rt::net::Address;
 use rt::sync::Notify;
+use rt::time::Instant;
+use wire::Status;
 use wire::lease::CsAddress;
 
 /// First pause after a failed attempt.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Longest pause between attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Pause before the same is said again.
+const SAY_PAUSE: Duration = Duration::from_secs(60);
 
 /// A connection and the boot of the host behind it (C10).
 #[derive(Clone, Debug)]
@@ -39,6 +44,8 @@ pub struct Server {
     locating: Cell<bool>,
     /// It has been said that it is away.
     missed: Cell<bool>,
+    /// When it was last said that requests wait because of a status.
+    said: RefCell<BTreeMap<Status, Instant>>,
 }
 
 impl Server {
@@ -154,6 +161,17 @@ impl Server {
         (!self.locating.replace(true)).then(|| Locating(Rc::clone(self)))
     }
 
+    /// Whether to say that requests wait because of a status: not again soon.
+    pub(crate) fn may_say(&self, status: Status) -> bool {
+        let now = rt::time::now();
+        let mut said = self.said.borrow_mut();
+        let is_due = said.get(&status).is_none_or(|at| now.since(*at) >= SAY_PAUSE);
+        if is_due {
+            said.insert(status, now);
+        }
+        is_due
+    }
+
     /// Says that I/O waits for it, once until it is back.
     pub(crate) fn miss(&self) {
         if !self.missed.replace(true) {
@@ -202,6 +220,7 @@ impl Servers {
                 moved: Rc::default(),
                 locating: Cell::new(false),
                 missed: Cell::new(false),
+                said: RefCell::default(),
             })
         }))
     }

@@ -15,6 +15,8 @@ use rt::time::Instant;
 use wire::session::{ClientKind, CloseSession, IoStats, OpenSession, RenewSession, SessionKey};
 use wire::{Action, Status};
 
+use crate::release::Unreleased;
+
 /// Who opens a session.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
@@ -63,6 +65,8 @@ pub struct Session {
     revoked: RefCell<BTreeMap<u64, u64>>,
     /// Files that are open: a second opening would count the same numbers under the same epoch (C11).
     open_files: RefCell<BTreeSet<u64>>,
+    /// Leases that nobody uses and that the metadata server may not know to be given back.
+    unreleased: Unreleased,
 }
 
 /// A change under way: while this lives, the metadata server keeps its outcome (C11).
@@ -98,6 +102,7 @@ pub(crate) struct OpenFile {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         self.session.open_files.borrow_mut().remove(&self.file_id);
+        self.session.unreleased.look_again();
     }
 }
 
@@ -134,6 +139,7 @@ impl Session {
             unanswered: RefCell::default(),
             revoked: RefCell::default(),
             open_files: RefCell::default(),
+            unreleased: Unreleased::default(),
         });
         rt::spawn(keep_alive(Rc::downgrade(&session)));
         Ok(session)
@@ -168,6 +174,18 @@ impl Session {
     pub(crate) fn enter(self: &Rc<Self>, file_id: u64) -> Option<OpenFile> {
         let is_new = self.open_files.borrow_mut().insert(file_id);
         is_new.then(|| OpenFile { session: Rc::clone(self), file_id })
+    }
+
+    pub(crate) fn is_open(&self, file_id: u64) -> bool {
+        self.open_files.borrow().contains(&file_id)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    pub(crate) fn unreleased(&self) -> &Unreleased {
+        &self.unreleased
     }
 
     /// Whether the lease of a file at this epoch was taken away, as the last renewal told.
@@ -268,6 +286,7 @@ impl Session {
         self.generation.set(self.generation.get() + 1);
         self.life.set(Life::Until(usable_until(sent, term)));
         self.changed.notify_all();
+        self.unreleased.look_again();
         Ok(())
     }
 
@@ -279,6 +298,7 @@ impl Session {
         self.closed.set(true);
         self.life.set(Life::Over);
         self.wake.notify_one();
+        self.unreleased.look_again();
         self.changed.notify_all();
         let deadline = rt::time::now() + RENEWAL_PATIENCE;
         self.master.ask(&CloseSession { session: self.key() }, deadline).await.map(drop)
@@ -289,6 +309,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         // Whoever renews it is told at once; the metadata servers notice when the term is over.
         self.wake.notify_one();
+        self.unreleased.look_again();
     }
 }
 

@@ -59,11 +59,21 @@ impl Fs {
         let Writing { fh, offset, data, from_cache, uid } = writing;
         let file = self.file(fh)?;
         let node = &file.node;
-        let _inside = node.open.enter().await;
+        let inside = node.open.enter().await;
         let volume = node.open.writable()?;
         let offset = if file.appends && !from_cache { node.size() } else { offset };
         let len = data.len();
-        volume.write(offset, data).await.map_err(|error| failed(&file, "writing", &error))?;
+        if let Err(error) = volume.write(offset, data).await {
+            let errno = failed(&file, "writing", &error);
+            drop(inside);
+            if matches!(error, client::VolumeError::NoSpace)
+                && offset + len as u64 > node.size()
+                && let Err(error) = self.take_back_growth(node).await
+            {
+                tracing::warn!("file {} may look longer than it is: {error:?}", node.id);
+            }
+            return Err(errno);
+        }
         self.wrote(node, offset + len as u64, len as u64);
         if file.direct && uid != 0 {
             self.take_set_id(node).await?;

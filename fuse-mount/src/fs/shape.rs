@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use wire::inode::{SetInode, SizeChange, StatFs};
+use wire::inode::{SetInode, SizeChange, StatFs, TimeChange};
 
 use super::data::failed;
 use super::node::Node;
@@ -13,8 +13,6 @@ use crate::errno::{self, Errno};
 pub(super) const SIZE_MAX: u64 = i64::MAX as u64;
 /// Runs asked for at once when looking for data or a hole.
 const RUNS: usize = 16;
-/// Bytes looked at at once.
-const LOOK: u64 = 64 << 30;
 
 /// What `fallocate(2)` is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +54,9 @@ impl Fs {
         }
         let _inside = node.open.enter().await;
         let volume = node.open.writable()?;
+        if end > volume.size_max() {
+            return Err(Errno::EFBIG);
+        }
         let within = end.min(node.size()).saturating_sub(offset);
         let done = match what {
             Allocation::Reserve { .. } => Ok(()),
@@ -94,7 +95,7 @@ impl Fs {
         let size = node.size();
         let mut at = u64::try_from(offset).ok().filter(|at| *at < size).ok_or(Errno::ENXIO)?;
         while at < size {
-            let runs = volume.block_status(at, (size - at).min(LOOK), RUNS).await;
+            let runs = volume.block_status(at, size - at, RUNS).await;
             for run in runs.map_err(|error| failed(&file, "looking at", &error))? {
                 if run.data == wants_data {
                     return Ok(at);
@@ -132,13 +133,36 @@ impl Fs {
 
     async fn resize_open(&self, node: &Rc<Node>, size: u64, request: SetInode) -> Answer<()> {
         let _alone = node.open.enter_alone().await;
+        self.resize_alone(node, size, request).await
+    }
+
+    /// After a write that found no space. The metadata server makes a file longer before its chunks have data: it is told where the
+    /// file ends, and what the write has left beyond goes.
+    pub(super) async fn take_back_growth(&self, node: &Rc<Node>) -> Answer<()> {
+        let _alone = node.open.enter_alone().await;
+        // A chunk server that was full has broken the epoch off.
+        node.open.writable()?.flush().await.map_err(|error| errno::of_volume(&error))?;
+        let inode = node.inode();
+        let time = |ns| Some(TimeChange { ns, now: false });
+        let request = SetInode {
+            id: node.id,
+            now_ns: inode.ctime_ns,
+            mtime: time(inode.mtime_ns),
+            ctime: time(inode.ctime_ns),
+            ..SetInode::default()
+        };
+        self.resize_alone(node, inode.size, request).await
+    }
+
+    /// Sets a size. The caller is alone.
+    async fn resize_alone(&self, node: &Rc<Node>, size: u64, request: SetInode) -> Answer<()> {
         let _one = node.open.reporting.acquire(1).await;
         let volume = node.open.writable()?;
         let fail = |error| {
             tracing::error!("cutting file {}: {error}", node.id);
             errno::of_volume(&error)
         };
-        let cut = if size < node.size() { Some(volume.cut(size).await.map_err(fail)?) } else { None };
+        let cut = if size <= node.size() { Some(volume.cut(size).await.map_err(fail)?) } else { None };
         let changes = node.open.changes();
         let reply = self.meta.change(|session| SetInode {
             session,

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use link::{AskError, Call, CallError, Reply};
+use rt::time::Instant;
 use wire::{Action, Op, Status};
 
 use super::lease::{Chunk, Lease};
@@ -19,6 +20,9 @@ const LOCATE_MIN: Duration = Duration::from_millis(250);
 const LOCATE_MAX: Duration = Duration::from_secs(4);
 /// From this pause on it is said.
 const LOCATE_SAY: Duration = Duration::from_secs(1);
+
+/// How long a server may be busy before that is said.
+const BUSY_SAY: Duration = Duration::from_secs(1);
 
 /// A request as it goes to every member.
 #[derive(Clone, Debug)]
@@ -54,8 +58,41 @@ pub(crate) enum Attempt {
     Done(Reply),
     /// A refusal that sending again cannot change.
     Refused(Refused),
-    /// No answer, or one that may be another the next time.
+    /// A refusal that passes.
+    Busy(Busy),
+    /// No answer.
     Later,
+}
+
+/// A refusal that passes.
+#[derive(Debug)]
+pub(crate) struct Busy {
+    status: Status,
+    text: String,
+    /// Before the request is sent again.
+    pub(crate) pause: Duration,
+}
+
+/// How long one request has been refused for the time being.
+#[derive(Debug, Default)]
+pub(crate) struct Patience(Option<Instant>);
+
+impl Patience {
+    /// Notes one more such refusal, and says it if it has lasted.
+    pub(crate) fn note(&mut self, server: &Server, busy: &Busy) {
+        let since = *self.0.get_or_insert_with(rt::time::now);
+        if since.elapsed() >= BUSY_SAY && server.may_say(busy.status) {
+            let Busy { status, text, .. } = busy;
+            let colon = if text.is_empty() { "" } else { ": " };
+            tracing::warn!("chunk server {}: {status}{colon}{text}; requests to it wait", server.id());
+        }
+    }
+}
+
+/// What the caller does about a refusal.
+enum Refusal {
+    Final(Refused),
+    Passing(Busy),
 }
 
 impl Inner {
@@ -67,6 +104,7 @@ impl Inner {
         server: &Rc<Server>,
         message: &Message,
     ) -> Result<Result<Reply, Refused>, Stop> {
+        let mut patience = Patience::default();
         loop {
             if lease.is_broken() {
                 return Err(Stop::Broken);
@@ -77,7 +115,16 @@ impl Inner {
             };
             match self.attempt(lease, server, &live, message, ATTEMPT).await? {
                 Attempt::Done(reply) => return Ok(Ok(reply)),
+                // Nobody else can carry it out in its place.
+                Attempt::Refused(refused) if refused.status.action() == Action::GiveUp => {
+                    let text = format!("{}: {}", refused.status, refused.text);
+                    return Err(VolumeError::Refused { cs: server.id(), text }.into());
+                }
                 Attempt::Refused(refused) => return Ok(Err(refused)),
+                Attempt::Busy(busy) => {
+                    patience.note(server, &busy);
+                    until_broken(lease, rt::time::sleep(busy.pause)).await?;
+                }
                 Attempt::Later if server.is_connected() => rt::time::sleep(BUSY_PAUSE).await,
                 Attempt::Later => {}
             }
@@ -108,9 +155,10 @@ impl Inner {
         match until_broken(lease, live.connection.call(message.call(patience))).await? {
             Ok(reply) if reply.status.is_ok() => return Ok(Attempt::Done(reply)),
             Ok(reply) => {
-                if let Some(outcome) = self.refused(lease, server, &reply) {
-                    return outcome.map(Attempt::Refused);
-                }
+                return self.refused(lease, server, &reply).map(|refusal| match refusal {
+                    Refusal::Final(refused) => Attempt::Refused(refused),
+                    Refusal::Passing(busy) => Attempt::Busy(busy),
+                });
             }
             Err(CallError::Timeout) => {
                 tracing::warn!("chunk server {}: no answer within {} s", server.id(), patience.as_secs());
@@ -163,7 +211,7 @@ impl Inner {
     /// Asks where a member is, by the map of one of its chunks.
     async fn locate(&self, lease: &Lease, server: &Server) -> Result<(), Stop> {
         let holds = |chunk: &Rc<Chunk>| chunk.members.iter().any(|member| member.id() == server.id());
-        let index = lease.chunks.borrow().values().flatten().find(|chunk| holds(chunk)).map(|c| c.index);
+        let index = lease.chunks.borrow().chunks().find(|chunk| holds(chunk)).map(|c| c.index);
         let Some(index) = index else { return Ok(()) };
         match self.ask_map(lease, index, 1).await {
             Ok(map) => self.servers.learn(&map.servers),
@@ -173,29 +221,29 @@ impl Inner {
         Ok(())
     }
 
-    /// What a refusal means: `None` to send again after a pause.
-    fn refused(&self, lease: &Lease, server: &Server, reply: &Reply) -> Option<Result<Refused, Stop>> {
+    /// What a refusal means.
+    fn refused(&self, lease: &Lease, server: &Server, reply: &Reply) -> Result<Refusal, Stop> {
         let status = reply.status;
-        let text = reply.error().message;
+        let error = reply.error();
+        let text = error.message;
         match status.action() {
             Action::Done => unreachable!("success is no refusal"),
-            _ if status == Status::NoSpace && self.fails_when_full.get() => {
-                Some(Err(VolumeError::NoSpace.into()))
+            _ if status == Status::NoSpace && self.fails_when_full.get() => Err(VolumeError::NoSpace.into()),
+            Action::RetrySame | Action::RetryAfter | Action::Reconnect | Action::Redirect => {
+                let wanted = Duration::from_millis(error.retry_after_ms.into());
+                Ok(Refusal::Passing(Busy { status, text, pause: wanted.clamp(BUSY_PAUSE, ATTEMPT) }))
             }
-            Action::RetrySame | Action::RetryAfter | Action::Reconnect | Action::Redirect => None,
             Action::Reopen | Action::Rejoin => {
                 tracing::warn!("chunk server {}: {status}: {text}", server.id());
                 lease.break_off();
-                Some(Err(Stop::Broken))
-            }
-            Action::GiveUp => {
-                Some(Err(VolumeError::Refused { cs: server.id(), text: format!("{status}: {text}") }.into()))
+                Err(Stop::Broken)
             }
             Action::FlushFirst
             | Action::RefreshMap
             | Action::Settle
             | Action::ReadElsewhere
-            | Action::ReportMember => Some(Ok(Refused { status, text })),
+            | Action::ReportMember
+            | Action::GiveUp => Ok(Refusal::Final(Refused { status, text })),
         }
     }
 

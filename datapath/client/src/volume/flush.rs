@@ -50,11 +50,7 @@ impl Volume {
         let lease = Rc::clone(&inner.lease.borrow());
         let servers: BTreeSet<u64> = {
             let chunks = lease.chunks.borrow();
-            chunks
-                .values()
-                .flatten()
-                .flat_map(|chunk| chunk.members.iter().map(|server| server.id()))
-                .collect()
+            chunks.chunks().flat_map(|chunk| chunk.members.iter().map(|server| server.id())).collect()
         };
         let upto = lease.window.borrow().done();
         let plan = FlushPlan {

@@ -1,12 +1,13 @@
 //! A volume's lease at one epoch, and the chunks it has met under it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use rt::sync::{Notify, Semaphore};
 use wire::lease::{ChunkMap, MapReply, MemberState};
 
+use super::known::Known;
 use super::window::Window;
 use crate::servers::{Server, Servers};
 
@@ -77,9 +78,11 @@ pub(crate) struct Lease {
     pub(crate) session_generation: u64,
     pub(crate) needs_reconcile: bool,
     pub(crate) window: RefCell<Window>,
-    pub(crate) chunks: RefCell<BTreeMap<u64, Option<Rc<Chunk>>>>,
+    pub(crate) chunks: RefCell<Known<Rc<Chunk>>>,
     /// One request for maps at a time.
     pub(crate) mapping: Semaphore,
+    /// One request for a new chunk at a time.
+    pub(crate) allocating: Semaphore,
     /// The boot in which each server was first met under this epoch (C10).
     pub(crate) boots: RefCell<Boots>,
     /// Chunks with acknowledged writes that are not stable.
@@ -106,6 +109,7 @@ impl Lease {
             window: RefCell::new(Window::new()),
             chunks: RefCell::default(),
             mapping: Semaphore::new(1),
+            allocating: Semaphore::new(1),
             boots: RefCell::default(),
             unstable_chunks: RefCell::default(),
             at_risk: RefCell::default(),
@@ -152,18 +156,13 @@ impl Lease {
             }
         }
         let mut chunks = self.chunks.borrow_mut();
-        let found: BTreeSet<u64> = map.chunks.iter().map(|chunk| chunk.index).collect();
         for chunk in &map.chunks {
-            let known = chunks.get(&chunk.index).and_then(Option::as_ref);
+            let known = chunks.chunk(chunk.index);
             if known.is_none_or(|known| known.version != chunk.version || known.id != chunk.chunk_id) {
-                chunks.insert(chunk.index, Some(Rc::new(self.chunk(servers, chunk))));
+                chunks.insert(chunk.index, Rc::new(self.chunk(servers, chunk)));
             }
         }
-        for index in asked {
-            if !found.contains(&index) {
-                chunks.entry(index).or_insert(None);
-            }
-        }
+        chunks.tell(asked);
     }
 
     fn chunk(&self, servers: &Servers, map: &ChunkMap) -> Chunk {
@@ -198,7 +197,7 @@ impl Lease {
 
     /// Forgets the chunks from `first` on: the file has been cut, and there are none any more.
     pub(crate) fn drop_chunks(&self, first: u64) {
-        self.chunks.borrow_mut().range_mut(first..).for_each(|(_, chunk)| *chunk = None);
+        self.chunks.borrow_mut().drop_from(first);
         self.unstable_chunks.borrow_mut().split_off(&first);
         self.at_risk.borrow_mut().split_off(&first);
     }

@@ -1,11 +1,14 @@
 //! Finding the chunk under an offset: cached, asked for, or allocated.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use link::AskError;
 use wire::lease::{AllocateChunks, GetMap, MapReply};
 use wire::{Action, Status};
 
+use super::call::until_broken;
+use super::known::{Next, Position};
 use super::lease::{Chunk, Lease};
 use super::{ASK, BUSY_PAUSE, Inner, Stop};
 use crate::error::VolumeError;
@@ -21,7 +24,19 @@ pub(crate) enum Need {
     /// To make some of it zero.
     Zero,
     /// To write data: it is allocated if it must be.
-    Data,
+    Data {
+        /// Where the data ends in the file.
+        end: u64,
+    },
+}
+
+/// What the metadata server is asked for.
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    /// What is known of so many positions.
+    Maps { count: u64 },
+    /// A chunk, for data that ends here in the file.
+    Chunk { end: u64 },
 }
 
 impl Inner {
@@ -32,15 +47,14 @@ impl Inner {
         index: u64,
         need: Need,
     ) -> Result<Option<Rc<Chunk>>, Stop> {
-        let allocate = need == Need::Data;
         // With too few members nothing is written, nor taken for settled; what is settled may be read (C3).
         let must_wait = |chunk: &Chunk| {
             chunk.members.is_empty() || chunk.blocked && (need != Need::Read || !chunk.settled.get())
         };
         loop {
-            let known = lease.chunks.borrow().get(&index).cloned();
+            let known = lease.chunks.borrow().get(index);
             match known {
-                Some(Some(chunk)) if must_wait(&chunk) => {
+                Position::Chunk(chunk) if must_wait(&chunk) => {
                     // Wait for the metadata server to name others. A write that nobody has must never count as one
                     // that everybody has.
                     self.forget_chunk(lease, &chunk);
@@ -49,53 +63,81 @@ impl Inner {
                         return Err(Stop::Broken);
                     }
                 }
-                Some(Some(chunk)) => {
+                Position::Chunk(chunk) => {
                     if !chunk.settled.get() {
                         self.settle(lease, &chunk).await?;
                     }
                     return Ok(Some(chunk));
                 }
-                Some(None) if !allocate => return Ok(None),
-                _ => self.fetch(lease, index, allocate && known.is_some()).await?,
+                Position::Hole => match need {
+                    Need::Data { end } => self.fetch(lease, index, Wanted::Chunk { end }).await?,
+                    Need::Read | Need::Zero => return Ok(None),
+                },
+                Position::Unknown => {
+                    let chunks = self.size.get().div_ceil(self.chunk_size);
+                    let count = MAPS_AT_ONCE.min(chunks.saturating_sub(index)).max(1);
+                    self.fetch(lease, index, Wanted::Maps { count }).await?;
+                }
+            }
+        }
+    }
+
+    /// The first position in a range that has a chunk; the end of the range if none has.
+    pub(crate) async fn next_chunk(&self, lease: &Rc<Lease>, range: Range<u64>) -> Result<u64, Stop> {
+        loop {
+            let next = lease.chunks.borrow().next(range.clone());
+            match next {
+                Next::Chunk(index) => return Ok(index),
+                Next::End => return Ok(range.end),
+                Next::Unknown(index) => {
+                    // Holes are left out of the answer: it is as long as what is there.
+                    let count = (range.end - index).min(u32::MAX.into());
+                    self.fetch(lease, index, Wanted::Maps { count }).await?;
+                }
             }
         }
     }
 
     /// Asks for maps from `index` on, or has the chunk allocated.
-    async fn fetch(&self, lease: &Rc<Lease>, index: u64, allocate: bool) -> Result<(), Stop> {
-        let chunks = self.size.get().div_ceil(self.chunk_size);
+    async fn fetch(&self, lease: &Rc<Lease>, index: u64, wanted: Wanted) -> Result<(), Stop> {
         let change = self.session.change();
         loop {
-            // For one attempt at a time: whoever waits for space keeps nobody from asking for other maps.
-            let one_at_a_time = lease.mapping.acquire(1).await;
+            // One attempt of either kind at a time: whoever waits for space keeps nobody from asking for maps.
+            let turn = match wanted {
+                Wanted::Maps { .. } => &lease.mapping,
+                Wanted::Chunk { .. } => &lease.allocating,
+            };
+            let one_at_a_time = until_broken(lease, turn.acquire(1)).await?;
             if lease.is_broken() {
                 return Err(Stop::Broken);
             }
-            let known = lease.chunks.borrow().get(&index).map(Option::is_some);
-            if known == Some(true) || (known == Some(false) && !allocate) {
-                return Ok(());
+            let known = lease.chunks.borrow().get(index);
+            match (known, wanted) {
+                (Position::Chunk(_), _) | (Position::Hole, Wanted::Maps { .. }) => return Ok(()),
+                (Position::Hole, Wanted::Chunk { .. }) | (Position::Unknown, _) => {}
             }
             let deadline = rt::time::now() + ASK;
-            let (answer, asked) = if allocate {
-                let request = AllocateChunks {
-                    session: self.session.key(),
-                    file_id: self.file_id,
-                    epoch: lease.epoch,
-                    indices: vec![index],
-                    grow_to: if self.grows.get() { self.reach.get() } else { 0 },
-                };
-                (change.ask(&request, deadline).await, index..index)
-            } else {
-                let count = MAPS_AT_ONCE.min(chunks.saturating_sub(index)).max(1);
-                (self.ask_map(lease, index, count).await, index..index + count)
+            let (answer, asked) = match wanted {
+                Wanted::Chunk { end } => {
+                    let request = AllocateChunks {
+                        session: self.session.key(),
+                        file_id: self.file_id,
+                        epoch: lease.epoch,
+                        indices: vec![index],
+                        grow_to: if self.grows.get() { self.size.get().max(end) } else { 0 },
+                    };
+                    (until_broken(lease, change.ask(&request, deadline)).await?, index..index)
+                }
+                Wanted::Maps { count } => {
+                    (until_broken(lease, self.ask_map(lease, index, count)).await?, index..index + count)
+                }
             };
             match answer {
                 Ok(map) => {
                     let end = if map.next_index == 0 { asked.end } else { map.next_index.min(asked.end) };
-                    lease.learn(&self.servers, &map, asked.start..end.max(asked.start));
-                    if !allocate {
-                        lease.chunks.borrow_mut().entry(index).or_insert(None);
-                    }
+                    // An answer that says nothing would be asked for again and again.
+                    let least = if asked.is_empty() { index } else { index + 1 };
+                    lease.learn(&self.servers, &map, asked.start..end.max(least));
                     return Ok(());
                 }
                 Err(AskError::Status { status, error }) => self.map_refused(lease, status, &error.message)?,
@@ -116,11 +158,8 @@ impl Inner {
     /// Forgets what is known of a chunk whose map has changed.
     pub(crate) fn forget_chunk(&self, lease: &Lease, chunk: &Chunk) {
         let mut chunks = lease.chunks.borrow_mut();
-        if chunks
-            .get(&chunk.index)
-            .is_some_and(|known| known.as_ref().is_some_and(|known| known.version == chunk.version))
-        {
-            chunks.remove(&chunk.index);
+        if chunks.chunk(chunk.index).is_some_and(|known| known.version == chunk.version) {
+            chunks.forget(chunk.index);
         }
     }
 

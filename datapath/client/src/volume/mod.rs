@@ -7,6 +7,7 @@
 
 mod call;
 mod flush;
+mod known;
 mod lease;
 mod map;
 mod read;
@@ -22,11 +23,12 @@ use std::time::Duration;
 use link::AskError;
 use rt::sync::{Notify, RangeLock, Semaphore};
 use rt::time::Instant;
-use wire::lease::{Open, OpenMode, OpenReply, Release};
+use wire::lease::{Open, OpenMode, OpenReply};
 use wire::namespace::FileRef;
 use wire::{Action, Status};
 
 use crate::error::{OpenError, VolumeError};
+use crate::release::Unused;
 use crate::servers::Servers;
 use crate::session::{OpenFile, Session};
 use lease::{Chunk, Lease};
@@ -38,10 +40,12 @@ pub use shape::Cut;
 pub(crate) const BLOCK: u64 = 4096;
 /// Most bytes that one request to a chunk server carries.
 pub(crate) const PART_MAX: u64 = 1 << 20;
-/// Largest size of a file: offsets are signed on every client.
+/// Largest size of any file: offsets are signed on every client.
 pub(crate) const SIZE_MAX: u64 = i64::MAX as u64;
 /// Bytes of reads and writes under way before more must wait.
 const BUDGET_BYTES: u64 = 64 << 20;
+/// Most chunks of a file.
+const CHUNKS_MAX: u64 = 1 << 32;
 /// How long one request may take before it is sent again.
 pub(crate) const ATTEMPT: Duration = Duration::from_secs(10);
 /// How long one request to the metadata server may take before it is sent again.
@@ -114,8 +118,6 @@ struct Inner {
     writable: bool,
     /// Writes beyond the end make it longer.
     grows: Cell<bool>,
-    /// Where the farthest write ends that has begun, in a volume that grows.
-    reach: Cell<u64>,
     /// A write that finds no space fails; else it waits.
     fails_when_full: Cell<bool>,
     lease: RefCell<Rc<Lease>>,
@@ -189,10 +191,16 @@ impl Volume {
         reply: &OpenReply,
         write: bool,
     ) -> Result<Self, OpenError> {
+        let unused = Unused { file_id: reply.file_id, epoch: reply.epoch, generation, clean: false };
         if reply.chunk_size == 0 || !reply.chunk_size.is_multiple_of(BLOCK) {
+            session.release_later(unused);
             return Err(OpenError::Answer("chunk size"));
         }
-        let Some(open) = session.enter(reply.file_id) else { return Err(OpenError::AlreadyOpen) };
+        let Some(open) = session.enter(reply.file_id) else {
+            // Whoever has it open opens it again at a higher epoch, or has closed it and knows nothing of this one.
+            session.release_later(unused);
+            return Err(OpenError::AlreadyOpen);
+        };
         let lease = Rc::new(Lease::new(reply.epoch, generation, reply.needs_reconcile));
         let chunks = reply.size.div_ceil(reply.chunk_size);
         let asked = if reply.map.next_index == 0 { chunks } else { reply.map.next_index };
@@ -206,7 +214,6 @@ impl Volume {
             size: Cell::new(reply.size),
             writable: write,
             grows: Cell::new(false),
-            reach: Cell::new(0),
             fails_when_full: Cell::new(false),
             lease: RefCell::new(lease),
             state: Cell::new(VolumeState::Active),
@@ -227,6 +234,12 @@ impl Volume {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.inner.size.get()
+    }
+
+    /// The largest size the file can have, in bytes.
+    #[must_use]
+    pub fn size_max(&self) -> u64 {
+        self.inner.chunk_size.saturating_mul(CHUNKS_MAX).min(SIZE_MAX)
     }
 
     /// The file's id.
@@ -263,33 +276,26 @@ impl Volume {
         // Nothing new begins; what is under way ends first.
         let _all = inner.ranges.exclusive(0..u64::MAX).await;
         let flushed = if inner.writable { self.flush().await } else { Ok(()) };
-        let lease = Rc::clone(&inner.lease.borrow());
         // Without a write under this epoch there is nothing to announce, unless it has settled what others left.
-        let has_changed = lease.needs_reconcile || lease.window.borrow().has_issued();
+        let has_changed = {
+            let lease = inner.lease.borrow();
+            lease.needs_reconcile || lease.window.borrow().has_issued()
+        };
         if flushed.is_ok() && inner.writable && has_changed {
             self.announce_stable().await;
         }
+        // The epoch may be another one by now.
+        let lease = Rc::clone(&inner.lease.borrow());
         inner.set_state(VolumeState::Closed);
         // Whatever is under way still is answered no more.
         lease.break_off();
-        let request = Release {
-            session: inner.session.key(),
-            file_id: inner.file_id,
-            epoch: lease.epoch,
-            clean: flushed.is_ok() && lease.is_all_settled(),
-        };
-        if let Err(error) = inner.session.master().ask(&request, rt::time::now() + ASK).await {
-            tracing::warn!(
-                "giving the lease of file {} back failed: {error}; it ends with the session",
-                inner.file_id
-            );
-        }
+        inner.session.release(inner.unused(&lease, flushed.is_ok() && lease.is_all_settled())).await;
         inner.open.borrow_mut().take();
         flushed
     }
 
     fn check_range(&self, offset: u64, len: u64) -> Result<(), VolumeError> {
-        let size = if self.inner.grows.get() { SIZE_MAX } else { self.inner.size.get() };
+        let size = if self.inner.grows.get() { self.size_max() } else { self.inner.size.get() };
         match offset.checked_add(len) {
             Some(end) if end <= size => Ok(()),
             _ => Err(VolumeError::Range { offset, len, size }),
@@ -307,15 +313,9 @@ impl Inner {
         self.state_changed.notify_all();
     }
 
-    /// Gives a lease back that was granted after the volume had been closed.
-    async fn give_back(&self, epoch: u64) {
-        let request = Release { session: self.session.key(), file_id: self.file_id, epoch, clean: false };
-        if let Err(error) = self.session.master().ask(&request, rt::time::now() + ASK).await {
-            tracing::warn!(
-                "giving the lease of file {} back failed: {error}; it ends with the session",
-                self.file_id
-            );
-        }
+    fn unused(&self, lease: &Lease, clean: bool) -> Unused {
+        let (file_id, epoch, generation) = (self.file_id, lease.epoch, lease.session_generation);
+        Unused { file_id, epoch, generation, clean }
     }
 
     fn lose(&self, error: VolumeError) {
@@ -397,7 +397,7 @@ impl Inner {
                     let new = Rc::new(Lease::new(reply.epoch, generation, reply.needs_reconcile));
                     new.inherit(old);
                     if self.state.get() == VolumeState::Closed {
-                        return self.give_back(new.epoch).await;
+                        return self.session.release(self.unused(&new, false)).await;
                     }
                     // What a growing file has gained is not reported yet, perhaps.
                     let grown = if self.grows.get() { self.size.get() } else { 0 };

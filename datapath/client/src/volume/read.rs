@@ -9,7 +9,7 @@ use rt::buf::{Buf, View};
 use wire::data::{BlockStatus, BlockStatusReply, Read, ReadReply, RunKind, Target};
 use wire::{Action, Op};
 
-use super::call::{Attempt, Message, Refused, all};
+use super::call::{Attempt, Message, Patience, Refused, all, until_broken};
 use super::lease::{Chunk, Lease};
 use super::map::Need;
 use super::{ATTEMPT, BLOCK, BUSY_PAUSE, Inner, PART_MAX, Run, Stop, Volume};
@@ -18,6 +18,9 @@ use crate::servers::Server;
 
 /// How long a member may take to answer while another one is connected.
 const READ_ATTEMPT: Duration = Duration::from_secs(3);
+
+/// Questions about one range that are asked before what is known is told.
+const ASKED_MAX: u32 = 2048;
 
 /// A part of a read.
 #[derive(Clone, Copy, Debug)]
@@ -47,8 +50,8 @@ enum Answer {
     Damaged,
     /// It will not give it, now or later.
     Refused(VolumeError),
-    /// It is away, busy, silent, or knows another version.
-    Later,
+    /// It is away, busy, silent, or knows another version: it may be asked again after this pause.
+    Later(Duration),
 }
 
 impl Volume {
@@ -118,7 +121,7 @@ impl Volume {
         Ok(buf)
     }
 
-    /// What is allocated in a range, from `offset` on; at most `runs_max` runs.
+    /// What is allocated in a range, from `offset` on; at most `runs_max` runs, and less than the range where it holds much.
     ///
     /// # Errors
     /// [`VolumeError`].
@@ -133,14 +136,13 @@ impl Volume {
         let mut runs: Vec<Run> = Vec::new();
         let end = offset + len;
         let mut at = offset / BLOCK * BLOCK;
-        while at < end {
-            let index = at / inner.chunk_size;
-            let from = at % inner.chunk_size;
-            let part = (inner.chunk_size - from).min(end.next_multiple_of(BLOCK) - at);
+        let mut asked = 0;
+        while at < end && asked < ASKED_MAX {
+            asked += 1;
             let found = loop {
                 let lease = inner.usable_lease().await?;
                 let outcome = async {
-                    let found = inner.status_of(&lease, index, from as u32, part as u32).await?;
+                    let found = inner.status_from(&lease, at, end.next_multiple_of(BLOCK)).await?;
                     inner.may_acknowledge(&lease).await.map(|()| found)
                 };
                 match outcome.await {
@@ -240,6 +242,7 @@ impl Inner {
     /// that is away, busy or silent is left for the next one.
     async fn read_part(&self, lease: &Rc<Lease>, part: Part) -> Result<(Found, Vec<u32>), Stop> {
         let mut damaged = BTreeSet::new();
+        let mut patience = Patience::default();
         loop {
             if lease.is_broken() {
                 return Err(Stop::Broken);
@@ -248,26 +251,26 @@ impl Inner {
                 return Ok((Found::Zeroes, Vec::new()));
             };
             let mut refusal = None;
-            let mut may_change = false;
+            let mut pause: Option<Duration> = None;
             let first = chunk.preferred.get();
             for turn in 0..chunk.members.len() {
                 let member = (first + turn) % chunk.members.len();
-                match self.read_member(lease, &chunk, &chunk.members[member], part).await? {
+                match self.read_member(lease, &chunk, &chunk.members[member], part, &mut patience).await? {
                     Answer::Found(found) => {
                         chunk.preferred.set(member);
                         return Ok((found, damaged.into_iter().collect()));
                     }
                     Answer::Damaged => damaged.extend(part.blocks()),
                     Answer::Refused(error) => refusal = Some(error),
-                    Answer::Later => may_change = true,
+                    Answer::Later(after) => pause = Some(pause.map_or(after, |pause| pause.min(after))),
                 }
             }
-            if !may_change {
+            let Some(pause) = pause else {
                 let block = damaged.first().copied().unwrap_or(part.offset / BLOCK as u32);
                 return Err(refusal.unwrap_or(VolumeError::Corrupt { index: part.index, block }).into());
-            }
+            };
             if chunk.members.iter().any(|server| server.is_connected()) {
-                rt::time::sleep(BUSY_PAUSE).await;
+                until_broken(lease, rt::time::sleep(pause)).await?;
             } else {
                 self.any_connected(lease, &chunk.members).await?;
             }
@@ -281,6 +284,7 @@ impl Inner {
         chunk: &Chunk,
         server: &Rc<Server>,
         part: Part,
+        patience: &mut Patience,
     ) -> Result<Answer, Stop> {
         let request = Read {
             target: Target {
@@ -301,7 +305,11 @@ impl Inner {
             let reply = match self.ask_member(lease, chunk, server, &message).await? {
                 Attempt::Done(reply) => reply,
                 Attempt::Refused(refused) => return self.read_refused(lease, chunk, server, &refused),
-                Attempt::Later => return Ok(Answer::Later),
+                Attempt::Busy(busy) => {
+                    patience.note(server, &busy);
+                    return Ok(Answer::Later(busy.pause));
+                }
+                Attempt::Later => return Ok(Answer::Later(BUSY_PAUSE)),
             };
             let decoded = ReadReply::decode(&reply.body, reply.payload.len() as u32);
             let Ok((answer, crcs)) = decoded else { continue };
@@ -348,7 +356,7 @@ impl Inner {
             Action::ReadElsewhere => Ok(Answer::Damaged),
             Action::RefreshMap => {
                 self.forget_chunk(lease, chunk);
-                Ok(Answer::Later)
+                Ok(Answer::Later(BUSY_PAUSE))
             }
             // Settling is for an epoch of its own, whose fence lets no write through that is under way now. Where that
             // was done already, and for a reader who may not, the block is as good as damaged.
@@ -363,6 +371,19 @@ impl Inner {
                 Ok(Answer::Refused(VolumeError::Refused { cs: server.id(), text }))
             }
         }
+    }
+
+    /// What lies from `at` on, as far as one question tells.
+    async fn status_from(&self, lease: &Rc<Lease>, at: u64, end: u64) -> Result<Vec<Run>, Stop> {
+        let index = at / self.chunk_size;
+        let next = self.next_chunk(lease, index..end.div_ceil(self.chunk_size)).await?;
+        if next > index {
+            let until = next.saturating_mul(self.chunk_size).min(end);
+            return Ok(vec![Run { len: until - at, data: false }]);
+        }
+        let from = at % self.chunk_size;
+        let len = (self.chunk_size - from).min(end - at);
+        self.status_of(lease, index, from as u32, len as u32).await
     }
 
     async fn status_of(

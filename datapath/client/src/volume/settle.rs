@@ -22,7 +22,7 @@ use crate::error::VolumeError;
 use crate::servers::Server;
 
 /// Chunks settled side by side in the background.
-const SETTLED_AT_ONCE: u64 = 4;
+const SETTLED_AT_ONCE: usize = 4;
 /// Blocks surveyed by one request.
 const SURVEY_BLOCKS: u32 = 256;
 
@@ -133,23 +133,34 @@ impl Inner {
         let Some(inner) = self.this.upgrade() else { return };
         let lease = Rc::clone(lease);
         rt::spawn(async move {
-            let chunks = inner.size.get().div_ceil(inner.chunk_size);
-            for first in (0..chunks).step_by(SETTLED_AT_ONCE as usize) {
-                let some = (first..(first + SETTLED_AT_ONCE).min(chunks)).map(|index| {
-                    let future: Pin<Box<dyn Future<Output = _> + '_>> =
-                        Box::pin(inner.chunk(&lease, index, Need::Read));
-                    future
-                });
-                if let Err(stop) = all(some).await {
-                    tracing::debug!("file {}: settling ended: {stop:?}", inner.file_id);
-                    // A broken epoch is followed by another, which settles again; anything else is tried again.
-                    rt::time::sleep(BUSY_PAUSE * 4).await;
-                    lease.break_off();
-                    return;
-                }
+            if let Err(stop) = inner.settle_all(&lease).await {
+                tracing::debug!("file {}: settling ended: {stop:?}", inner.file_id);
+                // A broken epoch is followed by another, which settles again; anything else is tried again.
+                rt::time::sleep(BUSY_PAUSE * 4).await;
+                return lease.break_off();
             }
             lease.set_all_settled();
         });
+    }
+
+    async fn settle_all(&self, lease: &Rc<Lease>) -> Result<(), Stop> {
+        let chunks = self.size.get().div_ceil(self.chunk_size);
+        let mut from = 0;
+        while from < chunks {
+            let mut some: Vec<u64> = Vec::new();
+            while some.len() < SETTLED_AT_ONCE && from < chunks {
+                let index = self.next_chunk(lease, from..chunks).await?;
+                some.extend((index < chunks).then_some(index));
+                from = index + 1;
+            }
+            all(some.into_iter().map(|index| {
+                let future: Pin<Box<dyn Future<Output = _> + '_>> =
+                    Box::pin(self.chunk(lease, index, Need::Read));
+                future
+            }))
+            .await?;
+        }
+        Ok(())
     }
 
     /// Settles a chunk unless that is done.

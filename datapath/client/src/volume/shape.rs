@@ -41,13 +41,11 @@ impl Volume {
     pub async fn cut(&self, size: u64) -> Result<Cut, VolumeError> {
         let inner = &self.inner;
         let chunk_end = size.next_multiple_of(inner.chunk_size);
-        let end = inner.size.get().next_multiple_of(BLOCK).min(chunk_end);
-        if end > size {
-            // The first block keeps its head; the rest may become a hole.
-            let aligned = size.next_multiple_of(BLOCK).min(end);
-            self.write_zeroes(size, aligned - size, false).await?;
-            self.write_zeroes(aligned, end - aligned, true).await?;
-        }
+        // The first block keeps its head; the rest may become a hole. A write that failed may have left something even beyond
+        // the end.
+        let aligned = size.next_multiple_of(BLOCK);
+        self.write_zeroes(size, aligned - size, false).await?;
+        self.write_zeroes(aligned, chunk_end - aligned, true).await?;
         let range = inner.ranges.exclusive(chunk_end..u64::MAX).await;
         Ok(Cut { volume: self.clone(), size, _range: range })
     }
@@ -60,6 +58,5 @@ impl Cut {
         let lease = Rc::clone(&inner.lease.borrow());
         lease.drop_chunks(self.size.div_ceil(inner.chunk_size));
         inner.size.set(self.size);
-        inner.reach.set(self.size);
     }
 }

@@ -14,6 +14,9 @@ use super::{BLOCK, BUSY_PAUSE, Inner, PART_MAX, Stop, Volume};
 use crate::error::VolumeError;
 use crate::servers::Server;
 
+/// Chunks zeroed side by side.
+const ZEROED_AT_ONCE: u64 = 64;
+
 /// What a write does.
 #[derive(Clone, Debug)]
 enum Change {
@@ -31,6 +34,13 @@ struct Part {
     change: Change,
     /// Plain CRC32C per block, made once over data that nobody can change any more (C8).
     crcs: Vec<u32>,
+}
+
+impl Part {
+    /// Where it ends in the file.
+    fn end(&self, chunk_size: u64) -> u64 {
+        self.index * chunk_size + u64::from(self.offset) + u64::from(self.len)
+    }
 }
 
 impl Volume {
@@ -69,19 +79,22 @@ impl Volume {
             return Ok(());
         }
         let is_data = matches!(change, Change::Data(_));
-        if is_data {
-            inner.reach.set(inner.reach.get().max(offset + len));
-        }
         let started = rt::time::now();
         let weight = if is_data { len } else { BLOCK };
         let _budget = inner.budget.acquire(weight).await;
         // Whole blocks: two writes to parts of one block must not be merged side by side.
         let range = offset / BLOCK * BLOCK..(offset + len).next_multiple_of(BLOCK);
         let _range = inner.ranges.exclusive(range).await;
-        let parts = split(offset, len, inner.chunk_size, &change);
+        // Data is summed up once; zeroes may span more chunks than there is memory for.
+        let parts = if is_data { split(offset, len, inner.chunk_size, &change) } else { Vec::new() };
+        let mut zeroed = offset;
         loop {
             let lease = inner.usable_lease().await?;
-            match inner.write_parts(&lease, &parts).await {
+            let outcome = match is_data {
+                true => inner.write_parts(&lease, &parts).await,
+                false => inner.zero_chunks(&lease, &mut zeroed, offset + len, &change).await,
+            };
+            match outcome {
                 Ok(()) => break,
                 Err(Stop::Broken) => {}
                 // No chunk could be had; where a member had no room the epoch is broken off already.
@@ -120,8 +133,31 @@ impl Inner {
         self.may_acknowledge(lease).await
     }
 
+    /// Zeroes the chunks that are there from `at` to `end`, some at a time. `at` tells how far it has come: what has been answered
+    /// under one epoch need not be done again under the next.
+    async fn zero_chunks(
+        &self,
+        lease: &Rc<Lease>,
+        at: &mut u64,
+        end: u64,
+        change: &Change,
+    ) -> Result<(), Stop> {
+        while *at < end {
+            let first = *at / self.chunk_size;
+            let index = self.next_chunk(lease, first..end.div_ceil(self.chunk_size)).await?;
+            *at = index.saturating_mul(self.chunk_size).clamp(*at, end);
+            let upto = (index + ZEROED_AT_ONCE).saturating_mul(self.chunk_size).min(end);
+            self.write_parts(lease, &split(*at, upto - *at, self.chunk_size, change)).await?;
+            *at = upto;
+        }
+        self.may_acknowledge(lease).await
+    }
+
     async fn write_part(&self, lease: &Rc<Lease>, part: &Part) -> Result<(), Stop> {
-        let need = if matches!(part.change, Change::Data(_)) { Need::Data } else { Need::Zero };
+        let need = match part.change {
+            Change::Data(_) => Need::Data { end: part.end(self.chunk_size) },
+            Change::Zeroes | Change::Discard => Need::Zero,
+        };
         let Some(chunk) = self.chunk(lease, part.index, need).await? else {
             // Zeroes over what was never written.
             return Ok(());
@@ -167,12 +203,6 @@ impl Inner {
                         // Another write, which waits for space perhaps, keeps it from moving.
                         rt::time::sleep(BUSY_PAUSE).await;
                     }
-                }
-                Err(refused) if refused.status == Status::ChecksumMismatch => {
-                    tracing::warn!(
-                        "chunk server {}: data was damaged on the way; sending it again",
-                        server.id()
-                    );
                 }
                 Err(refused) => return Err(self.member_refused(lease, chunk, server, &refused)),
             }

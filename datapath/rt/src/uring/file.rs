@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::rc::Rc;
 
 use io_uring::{opcode, types};
 
@@ -17,7 +18,8 @@ use crate::fs::{Allocation, OpenOptions};
 /// An open file, registered with its ring.
 #[derive(Debug)]
 pub(crate) struct UringFile {
-    registered: Registered,
+    /// Shared with operations that the kernel may carry out long after they were given up: it looks for the file only then.
+    registered: Rc<Registered>,
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
@@ -34,8 +36,11 @@ impl UringFile {
         let (result, _) = ring.submit(entry, Keep::Descriptor(Some(path))).await;
         let fd = outcome(result)?;
         // SAFETY: the kernel has just made this descriptor for us.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-        Ok(Self { registered: Registered::new(ring, fd)? })
+        Self::of(ring, unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    }
+
+    fn of(ring: &Ring, fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { registered: Rc::new(Registered::new(ring, fd)?) })
     }
 
     fn ring(&self) -> &Ring {
@@ -73,7 +78,7 @@ impl UringFile {
     pub(crate) async fn sync(&self, data_only: bool) -> io::Result<()> {
         let flags = if data_only { types::FsyncFlags::DATASYNC } else { types::FsyncFlags::empty() };
         let entry = entry_for!(self.registered.target(), |fd| opcode::Fsync::new(fd).flags(flags).build());
-        outcome(self.ring().submit(entry, Keep::Nothing).await.0).map(drop)
+        outcome(self.ring().submit(entry, Keep::File(Rc::clone(&self.registered))).await.0).map(drop)
     }
 
     pub(crate) async fn allocate(&self, kind: Allocation, offset: u64, len: u64) -> io::Result<()> {
@@ -86,7 +91,7 @@ impl UringFile {
         let entry = entry_for!(self.registered.target(), |fd| {
             opcode::Fallocate::new(fd, len).offset(offset).mode(mode).build()
         });
-        outcome(self.ring().submit(entry, Keep::Nothing).await.0).map(drop)
+        outcome(self.ring().submit(entry, Keep::File(Rc::clone(&self.registered))).await.0).map(drop)
     }
 
     async fn blocking<T, F>(&self, work: F) -> io::Result<T>
@@ -139,4 +144,61 @@ pub(crate) async fn rename(ring: &Ring, from: &Path, to: &Path) -> io::Result<()
     let (from, to) = (c_path(from)?, c_path(to)?);
     let entry = opcode::RenameAt::new(HERE, from.as_ptr(), HERE, to.as_ptr()).build();
     outcome(ring.submit(entry, Keep::Paths(from, to)).await.0).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::context::{self, Driver};
+    use crate::{Executor, ExecutorOptions};
+
+    fn ring() -> Ring {
+        context::with(|core| match &core.driver {
+            Driver::Uring(ring) => ring.clone(),
+            Driver::Sim(_) => unreachable!("this test runs on a ring"),
+        })
+    }
+
+    /// Makes a file longer, gives that and the file up, and opens another one.
+    async fn allocate_and_give_up(ring: &Ring, dead: File, alive: File) {
+        let before = ring.0.ops.borrow().in_flight();
+        let file = UringFile::of(ring, dead.into()).unwrap();
+        {
+            let mut allocating = pin!(file.allocate(Allocation::Extend, 0, 1 << 20));
+            let polled = allocating.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending());
+        }
+        drop(file);
+        let _next = UringFile::of(ring, alive.into()).unwrap();
+        while ring.0.ops.borrow().in_flight() > before {
+            crate::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[test]
+    fn what_is_given_up_is_done_to_its_own_file() {
+        let _alone = crate::uring::files::tests::alone();
+        for files_max in [64, 1] {
+            let dir = tempfile::tempdir().unwrap();
+            let options = ExecutorOptions { files_max, ..ExecutorOptions::default() };
+            Executor::start(&options).unwrap().run(async move {
+                let ring = ring();
+                let make = |name: String| File::create_new(dir.path().join(name)).unwrap();
+                // Uses up a table of one place, so that descriptors are named themselves.
+                let _first = UringFile::of(&ring, make("first".into()).into()).unwrap();
+                for turn in 0..100 {
+                    let (dead, alive) = (make(format!("dead{turn}")), make(format!("alive{turn}")));
+                    let (its, other) = (dead.try_clone().unwrap(), alive.try_clone().unwrap());
+                    allocate_and_give_up(&ring, dead, alive).await;
+                    let lengths = (its.metadata().unwrap().len(), other.metadata().unwrap().len());
+                    assert_eq!(lengths, (1 << 20, 0), "turn {turn}, {files_max} places");
+                }
+            });
+        }
+    }
 }

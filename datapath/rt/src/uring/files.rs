@@ -116,9 +116,10 @@ macro_rules! entry_for {
 pub(crate) use entry_for;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fs::File;
     use std::os::unix::fs::FileExt;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
 
     use io_uring::opcode;
 
@@ -127,6 +128,14 @@ mod tests {
     use crate::context::{self, Driver};
     use crate::uring::Keep;
     use crate::{Executor, ExecutorOptions};
+
+    /// Descriptors have the numbers that are free in the whole process: who counts on that is alone.
+    static DESCRIPTORS: Mutex<()> = Mutex::new(());
+
+    /// Waits until no other test opens files.
+    pub(in crate::uring) fn alone() -> MutexGuard<'static, ()> {
+        DESCRIPTORS.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     fn ring() -> Ring {
         context::with(|core| match &core.driver {
@@ -171,6 +180,7 @@ mod tests {
 
     #[test]
     fn an_operation_never_reaches_the_file_that_took_its_files_place() {
+        let _alone = alone();
         write_to_the_dead(64);
         write_to_the_dead(1);
     }

@@ -8,11 +8,12 @@ use std::ffi::CString;
 use std::future::Future;
 use std::os::fd::FromRawFd;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use io_uring::cqueue;
 
-use super::Ring;
+use super::{Registered, Ring};
 use crate::buf::{Buf, View};
 
 /// What the kernel may touch while an operation runs.
@@ -26,6 +27,8 @@ pub(crate) enum Keep {
     Path(CString),
     Paths(CString, CString),
     Address(Box<libc::sockaddr_storage>),
+    /// The file, whose place in the table nobody else may take before.
+    File(Rc<Registered>),
     /// The result is a new descriptor; an orphan closes it.
     Descriptor(Option<CString>),
 }

@@ -161,6 +161,10 @@ impl UringReader {
                 }
                 // It is kept like a standing one: a caller that gives up waiting loses nothing.
                 self.multi = Some(ring.submit_multi(self.entry()));
+                // What is free is free for all: nothing may ever come here.
+                if ring.0.recv.borrow().has_room() {
+                    ring.0.recv_room.notify_one();
+                }
             }
             let multi = self.multi.as_mut().expect("armed above");
             match poll_fn(|cx| multi.poll_next(cx)).await {
@@ -398,5 +402,70 @@ impl UringWriter {
     pub(crate) fn shutdown(&self) {
         // The peer may have gone already; then there is nothing left to end.
         let _gone = net::shutdown(self.socket.registered.fd(), net::Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::context::{self, Driver};
+    use crate::{Executor, ExecutorOptions};
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn run<F: Future + 'static>(recv_buffers: u16, main: F) -> F::Output {
+        let options = ExecutorOptions { recv_buffers, ..ExecutorOptions::default() };
+        Executor::start(&options).expect("io_uring works here").run(main)
+    }
+
+    fn ring() -> Ring {
+        context::with(|core| match &core.driver {
+            Driver::Uring(ring) => ring.clone(),
+            Driver::Sim(_) => unreachable!("this test runs on a ring"),
+        })
+    }
+
+    /// A connection: the reader of one side, the writer of the other, and the other halves.
+    async fn pair(
+        ring: &Ring,
+        listener: &mut UringListener,
+    ) -> (UringReader, UringWriter, UringReader, UringWriter) {
+        let (their_reader, writer) = connect(ring, &listener.local_address().unwrap()).await.unwrap();
+        let (reader, their_writer, _) = listener.accept().await.unwrap();
+        (reader, writer, their_reader, their_writer)
+    }
+
+    fn listen(ring: &Ring) -> UringListener {
+        UringListener::bind(ring, &Address::Tcp("127.0.0.1:0".parse().unwrap())).unwrap()
+    }
+
+    #[test]
+    fn a_free_buffer_is_there_for_whoever_gets_data() {
+        let _alone = crate::uring::files::tests::alone();
+        run(2, async {
+            let ring = ring();
+            let mut listener = listen(&ring);
+            let (mut busy, to_busy, ..) = pair(&ring, &mut listener).await;
+            let mut held = Vec::new();
+            for _ in 0..2 {
+                to_busy.send_all(View::copy_of(b"held")).await.unwrap();
+                held.push(busy.recv().await.unwrap().unwrap());
+            }
+            assert!(!ring.0.recv.borrow().has_room());
+            let (mut idle, _to_idle, _a, _b) = pair(&ring, &mut listener).await;
+            let (mut awaited, to_awaited, _c, _d) = pair(&ring, &mut listener).await;
+            let idling = crate::spawn(async move { idle.recv().await.map(drop) });
+            let receiving =
+                crate::spawn(async move { awaited.recv().await.map(|data| data.unwrap().to_vec()) });
+            crate::yield_now().await;
+            // One of both takes this for itself, and nothing ever comes to it.
+            held.pop();
+            to_awaited.send_all(View::copy_of(b"at last")).await.unwrap();
+            let received = crate::time::timeout(LONG, receiving).await.expect("there is a buffer");
+            assert_eq!(received.unwrap().unwrap(), b"at last");
+            idling.abort();
+        });
     }
 }

@@ -1,0 +1,92 @@
+//! Leases are given back, whatever happens on the way.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rt::buf::View;
+use wire::lease::{OpenReply, Release};
+use wire::{Op, Status};
+
+use crate::client::{OpenError, Volume};
+use crate::world::{CHUNK, FILE, Turn, World, run};
+
+/// Longer than a request and a pause take.
+const LATER: Duration = Duration::from_secs(15);
+
+/// Answers no request of this kind until the cell says so.
+fn deaf(world: &World, op: Op) -> Rc<Cell<bool>> {
+    let hears = Rc::new(Cell::new(false));
+    let heard = Rc::clone(&hears);
+    world
+        .mds
+        .desk
+        .script(move |asked, _| if asked == op && !heard.get() { Turn::Silence } else { Turn::Usual });
+    hears
+}
+
+#[test]
+fn a_lease_is_given_back_until_that_is_heard() {
+    run(CHUNK, async |world| {
+        let volume = world.open().await;
+        let hears = deaf(&world, Op::Release);
+        volume.write(0, View::copy_of(&[1; 4096])).await.expect("written");
+        volume.close().await.expect("flushed");
+        drop(volume);
+        rt::time::sleep(LATER).await;
+        assert_eq!(world.mds.held.get(), Some(1), "nobody has heard it");
+        hears.set(true);
+        rt::time::sleep(LATER).await;
+        assert_eq!(world.mds.held.get(), None);
+        let asked = world.mds.desk.asked::<Release>();
+        assert!(asked.iter().all(|release| release.clean && release.epoch == 1), "{asked:?}");
+        rt::time::sleep(LATER).await;
+        assert_eq!(world.mds.desk.count(Op::Release), asked.len(), "once heard it is not said again");
+    });
+}
+
+#[test]
+fn a_lease_that_came_with_an_answer_that_makes_no_sense_is_given_back() {
+    run(CHUNK, async |world| {
+        world.mds.held.set(Some(9));
+        let reply =
+            OpenReply { file_id: FILE, epoch: 9, size: CHUNK, chunk_size: 100, ..OpenReply::default() };
+        let generation = world.session.generation();
+        let opened = Volume::from_reply(&world.session, &world.servers, generation, &reply, true);
+        assert!(matches!(opened, Err(OpenError::Answer(_))), "{opened:?}");
+        rt::time::sleep(LATER).await;
+        assert_eq!(world.mds.held.get(), None);
+    });
+}
+
+#[test]
+fn a_second_grant_of_an_open_file_is_given_back_when_the_file_is_closed() {
+    run(CHUNK, async |world| {
+        let volume = world.open().await;
+        world.mds.held.set(Some(2));
+        let reply =
+            OpenReply { file_id: FILE, epoch: 2, size: CHUNK, chunk_size: CHUNK, ..OpenReply::default() };
+        let generation = world.session.generation();
+        let opened = Volume::from_reply(&world.session, &world.servers, generation, &reply, true);
+        assert!(matches!(opened, Err(OpenError::AlreadyOpen)), "{opened:?}");
+        rt::time::sleep(LATER).await;
+        assert_eq!(world.mds.held.get(), Some(2), "the volume may have gone on under it");
+        volume.close().await.expect("nothing to flush");
+        rt::time::sleep(LATER).await;
+        assert_eq!(world.mds.held.get(), None);
+    });
+}
+
+#[test]
+fn a_refusal_for_good_is_not_argued_with() {
+    run(CHUNK, async |world| {
+        let volume = world.open().await;
+        world.mds.desk.script(|op, _| match op {
+            Op::Release => Turn::refuse(Status::Invalid),
+            _ => Turn::Usual,
+        });
+        volume.close().await.expect("nothing to flush");
+        rt::time::sleep(LATER).await;
+        assert_eq!(world.mds.desk.count(Op::Release), 1);
+    });
+}

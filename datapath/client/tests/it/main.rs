@@ -1,0 +1,10 @@
+//! Volumes in the simulator, against servers that answer by a script.
+
+use datapath_client as client;
+
+mod growth;
+mod journal;
+mod leases;
+mod servers;
+mod sparse;
+mod world;
