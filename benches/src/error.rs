@@ -25,6 +25,9 @@ pub(crate) enum Error {
     /// The medium in memory.
     #[error(transparent)]
     Ram(#[from] hw_tests::ram_medium::RamError),
+    /// The directory.
+    #[error(transparent)]
+    Dir(#[from] hw_tests::own_dir::OwnDirError),
     /// The export.
     #[error(transparent)]
     Nbd(#[from] hw_tests::nbd::NbdError),

@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(
     name = "bench",
-    after_help = "Example:\n  bench run --medium ram --binaries target/release --dir target/bench"
+    after_help = "Example:\n  bench run --medium ram --binaries target/release --dir target"
 )]
 struct Cli {
     #[command(subcommand)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hw_tests::cleanup_stale;
 use hw_tests::cluster::{self, Cluster, Options};
 use hw_tests::mount::Mount;
+use hw_tests::own_dir::OwnDir;
 use hw_tests::process::{Daemon, DaemonSpec};
 use hw_tests::ram_medium::RamMedium;
 
@@ -50,7 +51,7 @@ pub(crate) struct Args {
     /// Also write the table to this file.
     #[arg(long)]
     markdown: Option<PathBuf>,
-    /// Directory for all files; what an earlier run left there is removed.
+    /// Where the directory vstorage-bench goes; what an earlier run left in that is removed.
     #[arg(long)]
     dir: PathBuf,
     /// Where the programs are.
@@ -149,13 +150,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
 
 impl Bench {
     fn make(args: &Args) -> Result<Self, Error> {
-        let dir = &args.dir;
-        if dir.exists() {
-            cleanup_stale(dir).map_err(Error::access)?;
-            std::fs::remove_dir_all(dir).map_err(Error::io(format!("cannot remove {}", dir.display())))?;
-        }
-        std::fs::create_dir_all(dir).map_err(Error::io(format!("cannot make {}", dir.display())))?;
-        let dir = dir.canonicalize().map_err(Error::io("the directory"))?;
+        let own = OwnDir::take(&args.dir, "vstorage-bench")?;
+        let dir = own.path();
+        cleanup_stale(dir).map_err(Error::access)?;
+        own.empty()?;
         let ram = match args.medium {
             Medium::Ram => Some(RamMedium::create(&dir.join("ram"), RAM_BYTES)?),
             Medium::Disk => None,

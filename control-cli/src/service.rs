@@ -1,5 +1,6 @@
 //! The services of a cluster on this host, started and stopped without systemd.
 
+pub(crate) mod holder;
 pub(crate) mod pid_file;
 pub(crate) mod process;
 pub(crate) mod report;
@@ -61,7 +62,7 @@ pub(crate) enum ServiceError {
     },
     /// systemd looks after the services.
     #[error(
-        "systemd runs on this host and looks after the services: use\n  {commands}\nor add --no-systemd to do without it"
+        "systemd looks after the services of this host: add --no-systemd to do without it, or use\n  {commands}"
     )]
     Systemd {
         /// What to do instead.
@@ -172,17 +173,33 @@ fn choose(cluster: &str, listed: &[LocalService], wanted: &str) -> Result<Vec<Se
     Ok(meant.into_iter().map(service).collect())
 }
 
+/// The units of the services.
+const UNITS: [&str; 2] = ["vstorage-mdsd.target", "vstorage-csd.target"];
+/// Where units may be, see systemd.unit(5).
+const UNIT_DIRS: [&str; 5] = [
+    "etc/systemd/system",
+    "run/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+    "lib/systemd/system",
+];
+
 /// Refuses where systemd looks after the services.
 ///
 /// # Errors
 /// [`ServiceError::Systemd`].
 pub(crate) fn without_systemd(verb: &str, anyway: bool) -> Result<(), ServiceError> {
-    if anyway || !Path::new("/run/systemd/system").exists() {
+    if anyway || !systemd_has_units(Path::new("/")) {
         return Ok(());
     }
-    Err(ServiceError::Systemd {
-        commands: format!("systemctl {verb} vstorage-mdsd.target vstorage-csd.target"),
-    })
+    Err(ServiceError::Systemd { commands: format!("systemctl {verb} {}", UNITS.join(" ")) })
+}
+
+/// Whether systemd runs and knows the services: without their units, as where the programs were copied by hand, they are
+/// nobody's but ours.
+fn systemd_has_units(root: &Path) -> bool {
+    let has_unit = |dir: &str| UNITS.iter().any(|unit| root.join(dir).join(unit).exists());
+    root.join("run/systemd/system").exists() && UNIT_DIRS.into_iter().any(has_unit)
 }
 
 /// The right to start and stop services of a cluster; ends when dropped.
@@ -243,6 +260,18 @@ mod tests {
             unknown.contains("\"stor1-cs9\"") && unknown.contains("/vstorage/stor1-cs1, /mnt/a/cs"),
             "{unknown}"
         );
+    }
+
+    #[test]
+    fn systemd_looks_after_services_whose_units_it_has() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("lib/systemd/system")).unwrap();
+        std::fs::write(root.path().join("lib/systemd/system/vstorage-csd.target"), "").unwrap();
+        assert!(!systemd_has_units(root.path()), "it does not run");
+        std::fs::create_dir_all(root.path().join("run/systemd/system")).unwrap();
+        assert!(systemd_has_units(root.path()));
+        std::fs::remove_file(root.path().join("lib/systemd/system/vstorage-csd.target")).unwrap();
+        assert!(!systemd_has_units(root.path()), "it knows nothing of them");
     }
 
     #[test]

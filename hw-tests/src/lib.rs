@@ -24,6 +24,7 @@ pub mod mount;
 mod mounts;
 pub mod nbd;
 pub mod oracle;
+pub mod own_dir;
 pub mod process;
 pub mod ram_medium;
 pub mod seeded;

@@ -70,7 +70,7 @@ impl Counts {
     }
 }
 
-/// What others see of a load, and how they end it.
+/// What others see of one run of a load, and how they end it. A stop that was asked for before the run began holds.
 #[derive(Debug, Default)]
 pub struct Progress {
     state: Mutex<State>,
@@ -106,6 +106,15 @@ impl Progress {
         let changed = change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_all();
         changed
+    }
+}
+
+/// Tells those who watch that a run is over, also when it panics.
+struct Ended<'a>(&'a Progress);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.with(|state| state.ended = true);
     }
 }
 
@@ -166,11 +175,10 @@ impl Load {
     /// # Errors
     /// [`LoadError`]. What was under way stays unanswered for ever.
     pub fn run(&mut self, client: &mut Client, progress: &Progress) -> Result<(), LoadError> {
-        progress.with(|state| (state.stop, state.ended) = (false, false));
+        let _ended = Ended(progress);
         let outcome = self.work(client, progress);
         // Unanswered requests may still take effect, or not: so the oracle has it without being told.
         self.under_way.clear();
-        progress.with(|state| state.ended = true);
         outcome
     }
 

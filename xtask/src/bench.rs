@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// Only targets whose name contains this.
     #[arg(long)]
     target: Option<String>,
-    /// Where the cluster's directories go; an earlier run there is removed first.
+    /// Where the directory vstorage-bench goes; that of an earlier run there is emptied first.
     #[arg(long)]
     dir: Option<PathBuf>,
 }
@@ -59,7 +59,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<Outcome, Error> 
     let binaries = workspace.target_directory.join("release");
     let mut bench = Command::new(binaries.join("bench"));
     bench.args(["run", "--syscalls", "--medium", &args.medium]).arg("--binaries").arg(&binaries);
-    bench.arg("--dir").arg(args.dir.clone().unwrap_or_else(|| workspace.target_directory.join("bench")));
+    bench.arg("--dir").arg(args.dir.clone().unwrap_or_else(|| workspace.target_directory.clone()));
     bench.args(["--commit", &commit(workspace)]);
     if args.quick {
         bench.arg("--quick");

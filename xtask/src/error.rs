@@ -26,6 +26,9 @@ pub(crate) enum Error {
     /// A program printed nothing for longer than it may, and was killed with all its children.
     #[error("{program} was killed: it had printed nothing for {}", Shown(*.limit))]
     Silent { program: String, limit: Duration },
+    /// Whoever started the run was told to end.
+    #[error("{program} was killed: the run was ended by a signal")]
+    Ended { program: String },
     /// `cargo metadata` printed something else than expected.
     #[error("cannot read the output of cargo metadata: {0}")]
     Metadata(#[from] serde_json::Error),

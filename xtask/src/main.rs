@@ -3,6 +3,7 @@
 mod bench;
 mod error;
 mod fix;
+mod leader;
 mod packages;
 mod process;
 mod quickstart;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::leader::Part;
 use crate::workspace::Workspace;
 
 /// Builds, tests and tidies this repository.
@@ -51,6 +53,16 @@ enum Outcome {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Test(_)) {
+        match leader::take_part() {
+            Ok(Part::Work) => {}
+            Ok(Part::Led(code)) => return code,
+            Err(error) => {
+                eprintln!("error: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
     let outcome = Workspace::load().and_then(|workspace| match &cli.command {
         Command::Test(args) => Ok(test_run::run(&workspace, args)),
         Command::Tidy => tidy::run(&workspace),

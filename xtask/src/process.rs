@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::error::Error;
+use crate::leader;
 use crate::stopwatch::Stopwatch;
 
 /// How often a running program is looked at, besides whenever it prints.
@@ -27,6 +28,23 @@ pub(crate) struct Limits {
     pub(crate) total: Duration,
     /// Between two lines of its standard output.
     pub(crate) silence: Option<Duration>,
+}
+
+/// Which limit a program has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passed {
+    Total,
+    Silence(Duration),
+}
+
+impl Limits {
+    /// What has been passed `now` when the last line came at `last_line`, both counted from the start.
+    fn passed(self, now: Duration, last_line: Duration) -> Option<Passed> {
+        if now > self.total {
+            return Some(Passed::Total);
+        }
+        self.silence.filter(|&limit| now > last_line + limit).map(Passed::Silence)
+    }
 }
 
 /// Prints a line of a program's output as our own.
@@ -67,6 +85,34 @@ pub(crate) fn stream(
     result
 }
 
+/// Runs a program that clears away, also when the run was ended.
+pub(crate) fn clear_away(command: &mut Command, limit: Duration) -> Result<(), Error> {
+    let program = shown(command);
+    let child = command.stdin(Stdio::null()).spawn();
+    let mut child = child.map_err(|source| Error::Spawn { program: program.clone(), source })?;
+    match wait_within(&mut child, limit) {
+        Ok(Some(status)) if status.success() => Ok(()),
+        Ok(Some(status)) => Err(Error::Exit { program, status }),
+        Ok(None) => {
+            kill_tree(&mut child);
+            Err(Error::OutOfTime { program, limit })
+        }
+        Err(source) => Err(Error::Wait { program, source }),
+    }
+}
+
+/// Waits for a child's end, but no longer than the limit: `None` then.
+fn wait_within(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let clock = Stopwatch::start();
+    loop {
+        let status = child.try_wait()?;
+        if status.is_some() || clock.elapsed() > limit {
+            return Ok(status);
+        }
+        pause(LOOK_EVERY);
+    }
+}
+
 /// The body of [`stream`]. After an error the child may still run.
 fn follow(
     child: &mut Child,
@@ -100,14 +146,18 @@ fn follow(
         }
         let status = child.try_wait().map_err(|source| Error::Wait { program: program.into(), source })?;
         ended = status.map(|status| (status, now));
-        if ended.is_none() && now > limits.total {
-            return Err(Error::OutOfTime { program: program.into(), limit: limits.total });
+        if ended.is_some() {
+            continue;
         }
-        if let Some(limit) = limits.silence
-            && ended.is_none()
-            && now > last_line + limit
-        {
-            return Err(Error::Silent { program: program.into(), limit });
+        if leader::is_gone() {
+            return Err(Error::Ended { program: program.into() });
+        }
+        match limits.passed(now, last_line) {
+            Some(Passed::Total) => {
+                return Err(Error::OutOfTime { program: program.into(), limit: limits.total });
+            }
+            Some(Passed::Silence(limit)) => return Err(Error::Silent { program: program.into(), limit }),
+            None => {}
         }
     }
 }
@@ -139,7 +189,7 @@ fn read_lines(pipe: Option<ChildStdout>) -> Receiver<String> {
     receiver
 }
 
-/// Kills a child and every descendant of it that is known to be one, and waits for the child.
+/// Kills a child and every descendant of it that is known to be one, and waits for the child's end.
 fn kill_tree(child: &mut Child) {
     let parents = parents_of_all();
     let mut doomed = vec![child.id()];
@@ -154,7 +204,11 @@ fn kill_tree(child: &mut Child) {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
     }
-    let _ = child.wait();
+    match wait_within(child, ENDING_MAX) {
+        Ok(Some(_)) => {}
+        Ok(None) => eprintln!("{} was killed and does not end: it waits in the kernel", child.id()),
+        Err(error) => eprintln!("cannot wait for {}, which was killed: {error}", child.id()),
+    }
 }
 
 /// From now on processes whose parent has ended are children of this one, so that [`end_orphans`] finds them.
@@ -252,7 +306,8 @@ mod tests {
 
     #[test]
     fn a_program_over_its_time_is_killed_with_its_children() {
-        let limits = Limits { total: Duration::from_millis(300), silence: None };
+        // Long enough for a shell to start on any machine.
+        let limits = Limits { total: Duration::from_secs(5), silence: None };
         let mut grandchild = None;
         let script = "sleep 600 & echo $!; wait";
         let error =
@@ -274,12 +329,36 @@ mod tests {
     }
 
     #[test]
+    fn each_line_begins_the_silence_anew() {
+        let second = Duration::from_secs(1);
+        let limits = Limits { total: 60 * second, silence: Some(7 * second) };
+        for (now, last_line, passed) in [
+            (7, 0, None),
+            (8, 0, Some(Passed::Silence(7 * second))),
+            (8, 1, None),
+            (60, 59, None),
+            (61, 59, Some(Passed::Total)),
+        ] {
+            assert_eq!(limits.passed(now * second, last_line * second), passed, "{now} {last_line}");
+        }
+        assert_eq!(LONG.passed(60 * second, Duration::ZERO), None);
+    }
+
+    #[test]
     fn a_silent_program_is_killed_and_a_talking_one_is_not() {
         let limits = Limits { silence: Some(Duration::from_millis(700)), ..LONG };
         let error = stream(&mut shell("echo; exec sleep 600"), limits, |_| {}).unwrap_err();
         assert!(matches!(error, Error::Silent { .. }), "{error}");
-        let talking = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.2; done";
-        assert!(stream(&mut shell(talking), limits, |_| {}).unwrap().success());
+        let patient = Limits { silence: Some(Duration::from_secs(30)), ..LONG };
+        assert!(stream(&mut shell("echo 1; sleep 0.2; echo 2"), patient, |_| {}).unwrap().success());
+    }
+
+    #[test]
+    fn clearing_away_has_a_limit_and_a_result() {
+        let second = Duration::from_secs(1);
+        assert!(clear_away(&mut shell("true"), 60 * second).is_ok());
+        assert!(matches!(clear_away(&mut shell("exit 3"), 60 * second), Err(Error::Exit { .. })));
+        assert!(matches!(clear_away(&mut shell("exec sleep 600"), second), Err(Error::OutOfTime { .. })));
     }
 
     #[test]

@@ -362,7 +362,8 @@ mod tests {
     #[test]
     fn a_seed_that_hangs_fails_alone() {
         let body = "[ $seed = 2 ] && exec sleep 600; echo seed $seed ok";
-        let report = run(body, 1, 3, Duration::from_millis(500)).unwrap();
+        // Only the one that hangs may be silent for so long, whatever else the machine does.
+        let report = run(body, 1, 3, Duration::from_secs(8)).unwrap();
         assert_eq!(report.ok, 2);
         assert!(report.failures[&2].contains("printed nothing"), "{}", report.failures[&2]);
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use link::cluster_dir::ServiceKind;
+use link::cluster_dir::{ETC_VARIABLE, LOG_VARIABLE, RUN_VARIABLE, ServiceKind};
 use rt::time::Instant;
 
 use super::pid_file::PidFile;
@@ -103,13 +103,20 @@ fn launch(cluster: &Cluster, boot: BootId, service: &Service) -> Result<Launch, 
         &service.cluster,
         "-r",
     ]);
+    // It runs elsewhere than we do: what was relative to our directory is not to its own.
+    let dirs = &cluster.dirs;
+    command.env(ETC_VARIABLE, &dirs.etc).env(LOG_VARIABLE, &dirs.log).env(RUN_VARIABLE, &dirs.run);
     command.arg(&service.dir).current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
     let mut child = command.spawn().map_err(|error| ServiceError::File { path: own, error })?;
     let output = child.stdout.take().unwrap_or_else(|| unreachable!("its output is a pipe"));
     let pid = i32::try_from(child.id()).unwrap_or_else(|_| unreachable!("process numbers are positive"));
     // It may have ended already; then the number is not used again before it is asked for its exit code.
     let process = ProcessId::of(pid).map_err(ServiceError::Wait)?.unwrap_or(ProcessId { pid, began: 0 });
-    pid_file.write(process, boot, &service.dir)?;
+    if let Err(error) = pid_file.write(process, boot, &service.dir) {
+        // Nobody would find it again.
+        child.kill().and_then(|()| child.wait()).map_err(ServiceError::Wait)?;
+        return Err(error.into());
+    }
     let service = service.clone();
     let said = Vec::new();
     Ok(Launch::Started(Box::new(Starting {

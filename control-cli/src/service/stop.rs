@@ -7,6 +7,7 @@ use link::cluster_dir::ServiceKind;
 use rt::time::Instant;
 use rustix::process::Signal;
 
+use super::holder::Holder;
 use super::pid_file::PidFile;
 use super::process::{BootId, Handle, wait_for_any};
 use super::report::{Fate, Report, Reports};
@@ -50,10 +51,19 @@ pub(crate) fn stop(
             let pid_file = PidFile::of(cluster, service);
             let running =
                 pid_file.read(boot)?.map(Handle::of).transpose().map_err(ServiceError::Wait)?.flatten();
-            let Some(process) = running else {
-                pid_file.remove()?;
-                reports.add(Report::new(service, Fate::NotRunning))?;
-                continue;
+            let process = match running {
+                Some(process) => process,
+                None => {
+                    pid_file.remove()?;
+                    // It may have been started by other means, or its file was lost.
+                    match unlisted(service)? {
+                        Ok(process) => process,
+                        Err(report) => {
+                            reports.add(report)?;
+                            continue;
+                        }
+                    }
+                }
             };
             process.signal(Signal::TERM).map_err(ServiceError::Wait)?;
             stopping.push(Stopping { service: service.clone(), pid_file, process });
@@ -76,6 +86,23 @@ pub(crate) fn stop(
         }
     }
     reports.finish()
+}
+
+/// The process of a service that has no pid file, by the lock on its directory; what there is to say if it is not there
+/// or not ours to stop.
+fn unlisted(service: &Service) -> Result<Result<Handle, Report>, Error> {
+    Ok(match Holder::of(service)? {
+        Holder::Nobody => Err(Report::new(service, Fate::NotRunning)),
+        Holder::Daemon(process) => Handle::of(process)
+            .map_err(ServiceError::Wait)?
+            .ok_or_else(|| Report::new(service, Fate::NotRunning)),
+        Holder::Other(Some(pid)) => Err(Report::new(service, Fate::StillRunning)
+            .pid(pid)
+            .message("this process uses its directory and was not started as its service; end it yourself")),
+        Holder::Other(None) => Err(Report::new(service, Fate::StillRunning).message(
+            "a process that cannot be seen from here, as in another container, uses its directory; stop it there",
+        )),
+    })
 }
 
 /// Waits for the end of each; gives back those that have not ended by the deadline.

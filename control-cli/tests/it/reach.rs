@@ -1,8 +1,11 @@
 //! Metadata servers that cannot be reached, or are not what they should be.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use link::Roles;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
 use wire::namespace::{List, ListReply};
 use wire::{ErrorBody, Status};
 
@@ -13,8 +16,8 @@ use crate::host::VSTORAGE;
 fn an_address_where_nobody_listens_is_named() {
     run(async {
         let mds = FakeMds::start().await;
-        // A port that was free a moment ago.
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Taken, so that nobody else listens there, and not listened at.
+        let (_taken, free) = taken_port();
         mds.host.write_list("stor1", &format!("127.0.0.1:{}\n", free - 1));
         let ended = mds.vstorage(&["--timeout", "1", "ls"]).await;
         let text = ended.failed(1);
@@ -22,6 +25,14 @@ fn an_address_where_nobody_listens_is_named() {
         assert!(text.contains(&format!("127.0.0.1:{free}: cannot connect: Connection refused")), "{text}");
         assert!(text.contains("bs.list") && text.contains("start-service mds"), "{text}");
     });
+}
+
+/// A port of the loopback that is bound without listening.
+fn taken_port() -> (OwnedFd, u16) {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = SocketAddrV4::try_from(getsockname(&socket).unwrap()).unwrap();
+    (socket, address.port())
 }
 
 #[test]
@@ -33,10 +44,7 @@ fn a_program_that_says_nothing_is_named() {
         mds.host.write_list("stor1", &format!("127.0.0.1:{}\n", port - 1));
         let ended = mds.vstorage(&["--timeout", "1", "ls"]).await;
         let text = ended.failed(1);
-        assert!(
-            text.contains(&format!("127.0.0.1:{port}: cannot connect: no answer within 750 ms")),
-            "{text}"
-        );
+        assert!(text.contains(&format!("127.0.0.1:{port}: cannot connect: no answer within ")), "{text}");
     });
 }
 

@@ -172,6 +172,66 @@ fn a_process_that_only_has_the_number_is_left_alone() {
     assert_eq!(lines(services.run(&["stop-service", "cs1"]).done()), ["cs /vstorage/cs1: stopped"]);
 }
 
+/// A daemon that holds the lock on its directory, as the real ones do.
+const LOCKING: &str = "\
+exec perl -MFcntl=:flock -e '
+    open(my $file, \"<\", \"$ARGV[5]/superblock\") or die; flock($file, LOCK_EX) or die;
+    $| = 1; print \"ready: locked\\n\"; sleep 600;
+' \"$0\" \"$@\"
+";
+
+/// Writes the list of services: one chunk server in a directory that exists.
+fn list_one(services: &Services) -> String {
+    let dir = services.0.path("cs1");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("superblock"), "").unwrap();
+    let list = services.0.cluster_file("stor1", "services.list");
+    std::fs::write(list, format!("cs {}\n", dir.display())).unwrap();
+    dir.display().to_string()
+}
+
+#[test]
+fn a_service_whose_pid_file_was_lost_is_stopped_by_its_lock() {
+    let services = Services::new(GOOD, LOCKING);
+    let dir = list_one(&services);
+    assert_eq!(lines(services.run(&["start-service"]).done()), [format!("cs {dir}: started: locked")]);
+    let file = format!("run/stor1.cs.{}.pid", dir.trim_start_matches('/').replace('/', "+"));
+    let pid: i32 = services.0.read(&file).lines().next().expect("a pid file").parse().unwrap();
+    std::fs::remove_file(services.0.path(&file)).unwrap();
+    assert_eq!(lines(services.run(&["stop-service"]).done()), [format!("cs {dir}: stopped")]);
+    assert!(!Services::lives(pid));
+    assert_eq!(lines(services.run(&["stop-service"]).done()), [format!("cs {dir}: not running")]);
+}
+
+#[test]
+fn whoever_else_uses_the_directory_is_named_and_left_alone() {
+    let services = Services::new(GOOD, GOOD);
+    let dir = list_one(&services);
+    let lock = File::open(services.0.path("cs1/superblock")).unwrap();
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let ended = services.run(&["stop-service", "--kill"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let expected = format!("cs {dir}: still running (pid {}): this process uses", std::process::id());
+    assert!(ended.stdout.starts_with(&expected), "{ended:?}");
+    drop(lock);
+}
+
+#[test]
+fn a_service_that_nobody_would_find_again_is_not_left_running() {
+    let services = Services::new(GOOD, GOOD);
+    // Where the pid file is written first.
+    std::fs::create_dir_all(services.0.path("run/stor1.cs.vstorage+cs1.pid.new")).unwrap();
+    let ended = services.run(&["start-service", "cs1"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("cs /vstorage/cs1: failed: cannot use"), "{ended:?}");
+    let left = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        let own = services.0.path("etc").display().to_string();
+        environment.split(|byte| *byte == 0).any(|word| word == format!("VSTORAGE_ETC={own}").as_bytes())
+    });
+    assert_eq!(left.count(), 0, "something still runs");
+}
+
 #[test]
 fn two_do_not_start_services_at_once() {
     let services = Services::new(GOOD, GOOD);

@@ -4,6 +4,7 @@
 //! list of services made on this host. The root is moved by the environment variable `VSTORAGE_ETC`, so that many
 //! "hosts" fit on one machine.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -34,9 +35,7 @@ impl HostDirs {
     /// From the environment, or the usual places.
     #[must_use]
     pub fn from_environment() -> Self {
-        let dir = |variable, usual: &str| {
-            std::env::var_os(variable).map_or_else(|| PathBuf::from(usual), PathBuf::from)
-        };
+        let dir = |variable, usual| moved(std::env::var_os(variable), usual);
         Self {
             etc: dir(ETC_VARIABLE, "/etc/vstorage"),
             log: dir(LOG_VARIABLE, "/var/log/vstorage"),
@@ -93,6 +92,14 @@ impl HostDirs {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Where a directory is: as the variable says, absolute, since daemons leave the directory in which they were started; an
+/// empty variable says nothing.
+fn moved(variable: Option<OsString>, usual: &str) -> PathBuf {
+    let given = variable.filter(|given| !given.is_empty()).map(PathBuf::from);
+    // Without a working directory there is nothing that a relative path could mean: its use says so.
+    given.map_or_else(|| usual.into(), |given| std::path::absolute(&given).unwrap_or(given))
 }
 
 fn parse_host_id(bytes: &[u8]) -> Option<String> {
@@ -198,6 +205,15 @@ pub async fn add_local_service(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variable_moves_a_directory_to_an_absolute_place() {
+        let moved = |variable: Option<&str>| moved(variable.map(OsString::from), "/etc/vstorage");
+        assert_eq!(moved(None), Path::new("/etc/vstorage"));
+        assert_eq!(moved(Some("")), Path::new("/etc/vstorage"));
+        assert_eq!(moved(Some("/a/etc")), Path::new("/a/etc"));
+        assert_eq!(moved(Some("etc")), std::env::current_dir().unwrap().join("etc"));
+    }
 
     #[test]
     fn cluster_names() {

@@ -123,6 +123,17 @@ fn a_stale_read_is_noticed_at_once() {
 }
 
 #[test]
+fn a_stop_before_the_start_holds() {
+    let memory = Memory::serve("stopped", None);
+    let mut load = Load::new(1, 0..BYTES, 4096);
+    let progress = Progress::default();
+    progress.stop();
+    load.run(&mut memory.connect(), &progress).expect("an honest volume");
+    assert_eq!(load.counts(), Counts::default());
+    assert!(!progress.advances(1, Duration::from_secs(100)), "it has ended: nobody waits for it");
+}
+
+#[test]
 fn a_broken_connection_ends_the_load() {
     let memory = Memory::serve("broken", None);
     let mut load = Load::new(3, 0..BYTES, 4096);

@@ -1,5 +1,7 @@
 //! How much the clients may have under way: what bounds the memory they can make the server hold.
 
+use std::cell::Cell;
+
 use rt::sync::{Permit, Semaphore};
 
 /// The allowance of one connection, and its part in that of the server.
@@ -8,6 +10,8 @@ pub(super) struct Budget {
     requests: Semaphore,
     bytes: Semaphore,
     server_bytes: Semaphore,
+    /// Whether this connection waits for the server's bytes.
+    waits: Cell<bool>,
 }
 
 /// The place of one request; given back when dropped.
@@ -32,7 +36,13 @@ impl Budget {
             requests: Semaphore::new(requests),
             bytes: Semaphore::new(bytes),
             server_bytes: server_bytes.clone(),
+            waits: Cell::new(false),
         }
+    }
+
+    /// Whether other connections wait for what this one may hold of the server's bytes.
+    pub(super) fn others_wait(&self) -> bool {
+        self.server_bytes.waiting() > usize::from(self.waits.get())
     }
 
     /// A place for a request with so many bytes of data, if there is one.
@@ -46,14 +56,18 @@ impl Budget {
     }
 
     /// A place for a request with so many bytes of data. Only this connection's reader asks, so the order of the
-    /// three cannot tie two connections up: none holds what the other waits for without being able to go on.
+    /// three cannot tie two connections up: what the server waits for goes on by itself, and a client that keeps it from
+    /// going on is given up (see [`super::patience`]). A reader that stops waiting before it has its place asks no more.
     pub(super) async fn take(&self, bytes: u64) -> Hold {
         let request = self.requests.acquire(1).await;
-        let bytes = match bytes {
-            0 => None,
-            bytes => Some((self.bytes.acquire(bytes).await, self.server_bytes.acquire(bytes).await)),
-        };
-        Hold { _request: request, bytes }
+        if bytes == 0 {
+            return Hold { _request: request, bytes: None };
+        }
+        let own = self.bytes.acquire(bytes).await;
+        self.waits.set(true);
+        let of_server = self.server_bytes.acquire(bytes).await;
+        self.waits.set(false);
+        Hold { _request: request, bytes: Some((own, of_server)) }
     }
 }
 
@@ -78,5 +92,19 @@ mod tests {
         drop((first, third));
         assert_eq!(server.available(), 100);
         assert!(one.try_take(1000).is_some(), "more than all there is gets all there is");
+    }
+
+    #[test]
+    fn a_connection_does_not_wait_for_itself() {
+        let server = Semaphore::new(100);
+        let (one, two) = (Budget::new(9, 100, &server), Budget::new(9, 100, &server));
+        let _held = one.try_take(60).unwrap();
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut own = std::pin::pin!(one.take(40));
+        assert!(own.as_mut().poll(&mut context).is_ready());
+        let _rest = two.try_take(40).unwrap();
+        let mut waiting = std::pin::pin!(two.take(10));
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        assert_eq!((one.others_wait(), two.others_wait()), (true, false));
     }
 }

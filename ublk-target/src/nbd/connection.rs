@@ -25,6 +25,7 @@ use super::gather::{Encoder, Reply};
 use super::incoming::Incoming;
 use super::negotiation::{Negotiation, NegotiationError, Next};
 use super::outbox::Outbox;
+use super::patience::{Patience, Stalled};
 use super::session::Session;
 use super::transmission::{Answer, BadMagic, Refused, Request, RequestHeader};
 use super::wire;
@@ -47,6 +48,9 @@ pub(super) enum ConnectionError {
     /// A refused write was too long to be read only to be thrown away.
     #[error("the client announced a write of {0} bytes; drop the connection")]
     Payload(u32),
+    /// It held memory that others waited for, and did not go on.
+    #[error(transparent)]
+    Stalled(#[from] Stalled),
     /// The socket failed, or the stream ended in the middle of something.
     #[error(transparent)]
     Socket(#[from] io::Error),
@@ -73,6 +77,7 @@ pub(super) struct Surroundings {
     pub(super) requests_max: u32,
     pub(super) bytes_max: u64,
     pub(super) server_bytes: Semaphore,
+    pub(super) stall_timeout: Duration,
     /// Requests under way on the device, of all connections.
     pub(super) requests: std::cell::Cell<usize>,
 }
@@ -95,6 +100,7 @@ pub(super) struct Connection<D> {
     pub(super) session: Session,
     surroundings: Rc<Surroundings>,
     budget: Budget,
+    receiving: Patience,
     workers: Workers<Job>,
     outbox: Outbox,
 }
@@ -130,6 +136,7 @@ pub(super) async fn run<D: Device, E: Exports>(
             surroundings.bytes_max,
             &surroundings.server_bytes,
         ),
+        receiving: Patience::new(surroundings.stall_timeout),
         device,
         session,
         surroundings,
@@ -139,7 +146,8 @@ pub(super) async fn run<D: Device, E: Exports>(
     let theirs = Rc::clone(&connection);
     let mut sender = Leash(rt::spawn(async move {
         let encoder = Encoder::new(theirs.session.reply_form());
-        theirs.outbox.send(&mut writer, encoder).await
+        let patience = Patience::new(theirs.surroundings.stall_timeout);
+        theirs.outbox.send(&mut writer, encoder, &patience, || theirs.budget.others_wait()).await
     }));
     let outcome = connection.receive(&mut incoming).await;
     if outcome.is_err() {
@@ -150,7 +158,7 @@ pub(super) async fn run<D: Device, E: Exports>(
     let sent = (&mut sender.0).await;
     match (outcome, sent) {
         // Why a send failed says more than that the stream ended.
-        (Err(ConnectionError::Socket(_)) | Ok(Farewell::HungUp), Ok(Err(error))) => Err(error.into()),
+        (Err(ConnectionError::Socket(_)) | Ok(Farewell::HungUp), Ok(Err(error))) => Err(error),
         (outcome, _) => outcome,
     }
 }
@@ -236,8 +244,10 @@ impl<D: Device> Connection<D> {
             Ok(request) => {
                 let data = match request {
                     Request::Write { length, .. } => {
-                        let payload = unless(stop, incoming.payload(length as usize)).await;
-                        Some(payload.ok_or(Leave::Farewell(Farewell::Stopping))??.freeze())
+                        let payload = incoming.payload(length as usize);
+                        let payload = self.receiving.during(weight, || self.budget.others_wait(), payload);
+                        let payload = unless(stop, payload).await;
+                        Some(payload.ok_or(Leave::Farewell(Farewell::Stopping))???.freeze())
                     }
                     _ => None,
                 };

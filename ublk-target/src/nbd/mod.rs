@@ -23,6 +23,7 @@ mod incoming;
 mod negotiation;
 mod options;
 mod outbox;
+mod patience;
 mod reply;
 mod server;
 mod session;

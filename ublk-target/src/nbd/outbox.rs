@@ -3,13 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::io;
 use std::task::{Poll, Waker};
 
 use rt::net::Writer;
 
 use super::budget::Hold;
+use super::connection::ConnectionError;
 use super::gather::{Encoder, Reply};
+use super::patience::Patience;
 
 /// Replies that wait to be sent. Their number and size are bounded by what each one [`Hold`]s.
 #[derive(Debug, Default)]
@@ -76,18 +77,32 @@ impl Outbox {
         .await
     }
 
-    /// Sends what is queued until the box is closed or broken, then ends the connection.
+    /// Sends what is queued until the box is closed or broken, then ends the connection. A client that fetches too little
+    /// while `others_wait` for memory is given up.
     ///
     /// # Errors
-    /// Those of `send(2)`. The box is broken then.
-    pub(super) async fn send(&self, writer: &mut Writer, mut encoder: Encoder) -> io::Result<()> {
+    /// Those of `send(2)`, or [`ConnectionError::Stalled`]. The box is broken then.
+    pub(super) async fn send(
+        &self,
+        writer: &mut Writer,
+        mut encoder: Encoder,
+        patience: &Patience,
+        others_wait: impl Fn() -> bool,
+    ) -> Result<(), ConnectionError> {
         let mut held = Vec::new();
         let mut outcome = Ok(());
         while self.filled().await {
             let views = encoder.batch(&mut self.queue.borrow_mut(), &mut held);
-            outcome = match <[_; 1]>::try_from(views) {
-                Ok([view]) => writer.send_all(view).await,
-                Err(views) => writer.send_all_vectored(views).await,
+            let bytes = views.iter().map(|view| view.len() as u64).sum();
+            let sending = async {
+                match <[_; 1]>::try_from(views) {
+                    Ok([view]) => writer.send_all(view).await,
+                    Err(views) => writer.send_all_vectored(views).await,
+                }
+            };
+            outcome = match patience.during(bytes, &others_wait, sending).await {
+                Ok(sent) => sent.map_err(ConnectionError::Socket),
+                Err(stalled) => Err(stalled.into()),
             };
             // The data has left: others may take its place.
             held.clear();

@@ -38,6 +38,9 @@ pub struct ServeOptions {
     pub bytes_max: u64,
     /// Most bytes of reads and writes of all connections under way.
     pub bytes_total_max: u64,
+    /// How long a client may pause while it sends the data of a write or fetches replies and others wait for the memory it
+    /// holds; then it is dropped. What it moves in time wins time back.
+    pub stall_timeout: Duration,
     /// How long an orderly stop waits for requests under way and for clients to take their replies.
     pub stop_timeout: Duration,
 }
@@ -53,6 +56,7 @@ impl Default for ServeOptions {
             requests_max: 256,
             bytes_max: 64 << 20,
             bytes_total_max: 256 << 20,
+            stall_timeout: Duration::from_secs(10),
             stop_timeout: Duration::from_secs(20),
         }
     }
@@ -163,6 +167,7 @@ pub async fn serve<D: Device>(
         requests_max: options.requests_max.max(1),
         bytes_max: options.bytes_max.max(1),
         server_bytes: Semaphore::new(options.bytes_total_max.max(1)),
+        stall_timeout: options.stall_timeout,
         requests: Cell::new(0),
     };
     let server = Rc::new(Server {

@@ -127,6 +127,71 @@ fn all_connections_together_have_a_limit() {
     });
 }
 
+/// Little memory, two connections' worth, and little patience.
+fn narrow() -> ServeOptions {
+    let stall_timeout = Duration::from_millis(300);
+    ServeOptions { bytes_max: 4 << 20, bytes_total_max: 8 << 20, stall_timeout, ..ServeOptions::default() }
+}
+
+#[test]
+fn writes_that_are_announced_and_never_sent_do_not_lock_others_out() {
+    run(async {
+        let server = Server::start(64 * MIB, narrow()).await;
+        // Whoever is in nobody's way may take any time.
+        let mut slow = server.client().await;
+        slow.send(&request(wire::CMD_WRITE, 0, 7, 0, 4096)).await;
+        rt::time::sleep(Duration::from_millis(1000)).await;
+        slow.send(&[5; 4096]).await;
+        assert_eq!(slow.answer().await.error, 0);
+
+        let mut bystander = server.client().await;
+        let mut idlers = Vec::new();
+        for _ in 0..2 {
+            let mut idler = server.client().await;
+            idler.send(&request(wire::CMD_WRITE, 0, 1, 0, 4 << 20)).await;
+            idlers.push(idler);
+        }
+        // Asked again and again: one of the first may still come before the writes.
+        for _ in 0..20 {
+            assert_eq!(bystander.read(0, 4096).await, [5; 4096]);
+            bystander.write(0, MIB, &vec![6; 1 << 20]).await;
+        }
+        // No more of them than was necessary, and none of their writes has begun.
+        assert!(idlers[0].is_closed().await);
+        let began = server.control.diary.borrow().iter().filter(|entry| entry.len == 4 << 20).count();
+        assert_eq!(began, 0);
+        drop(idlers);
+        server.stop().await;
+    });
+}
+
+#[test]
+fn replies_that_are_never_fetched_do_not_lock_others_out() {
+    run(async {
+        let server = Server::start(64 * MIB, narrow()).await;
+        let mut bystander = server.client().await;
+        bystander.write(0, 0, &vec![3; 4 << 20]).await;
+        let mut hoarders = Vec::new();
+        for _ in 0..2 {
+            let mut hoarder = server.client().await;
+            hoarder.pause().await;
+            for at in 0..8 {
+                hoarder.send(&request(wire::CMD_READ, 0, at, at % 4 * MIB, 1 << 20)).await;
+            }
+            hoarders.push(hoarder);
+        }
+        // All memory is taken: what was read waits for its turn on the sockets.
+        while server.control.diary.borrow().iter().filter(|entry| entry.ended).count() < 1 + 8 {
+            rt::time::sleep(Duration::from_millis(5)).await;
+        }
+        for _ in 0..20 {
+            assert_eq!(bystander.read(0, 1 << 20).await, vec![3; 1 << 20]);
+        }
+        drop(hoarders);
+        server.stop().await;
+    });
+}
+
 #[test]
 fn an_idle_server_makes_no_system_calls() {
     run(async {

@@ -37,16 +37,11 @@ fn command(binaries: &Path, dir: &Path, program: &str) -> Command {
     command
 }
 
-/// Ends what an earlier run has left and removes its directory.
-pub(super) fn clean(workspace: &Workspace, dir: &Path) -> Result<(), Error> {
-    if !dir.join("etc").exists() {
-        return Ok(());
-    }
+/// Ends the daemons that an earlier run has left.
+pub(super) fn end_daemons(dir: &Path) {
     for pid in daemons(dir) {
         kill(pid);
     }
-    let _ = workspace;
-    std::fs::remove_dir_all(dir).map_err(|source| Error::Read { path: dir.to_owned(), source })
 }
 
 /// Daemons of the cluster in `dir`: our binaries whose environment names it. Found in /proc, so that those of an
@@ -254,9 +249,7 @@ impl Drop for Cluster {
         if self.keep {
             return;
         }
-        for pid in daemons(&self.dir) {
-            kill(pid);
-        }
+        end_daemons(&self.dir);
         if let Some(mut export) = self.export.take() {
             // Killed above; only its entry in the process table is left.
             let _reaped = export.wait();
@@ -279,7 +272,7 @@ pub(super) fn how_to_go_on(workspace: &Workspace, dir: &Path, volume: &str) {
         format!("nbdinfo 'nbd+unix:///?socket={}'", dir.join("run").join("nbd.sock").display()),
         format!("vstorage -c {NAME} create /another --size 10G"),
         format!("vstorage -c {NAME} stat {volume}"),
-        format!("vstorage -c {NAME} stop-service all"),
+        format!("vstorage -c {NAME} stop-service --no-systemd all"),
     ] {
         println!("  {line}");
     }

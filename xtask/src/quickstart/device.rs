@@ -48,7 +48,9 @@ impl BlockDevice {
         std::fs::write(&file, b"").map_err(|source| Error::Read { path: file.clone(), source })?;
         let uri = format!("nbd+unix:///?socket={}", socket.display());
         // It says that its server is gone when that is killed on purpose.
-        let log = parent.join("nbdfuse.log");
+        let logs = dir.join("log");
+        std::fs::create_dir_all(&logs).map_err(|source| Error::Read { path: logs.clone(), source })?;
+        let log = logs.join("nbdfuse.log");
         let said = std::fs::File::create(&log).map_err(|source| Error::Read { path: log.clone(), source })?;
         let child = Command::new("nbdfuse")
             .args(["-o", "allow_other"])

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod device;
+mod place;
 mod report;
 mod tree;
 
@@ -19,6 +20,7 @@ use crate::{Outcome, error};
 
 use cluster::Cluster;
 use device::BlockDevice;
+use place::Place;
 use report::Report;
 
 /// Start a cluster on this machine, use it, kill it with -9, start it again, and compare every checksum.
@@ -27,7 +29,8 @@ pub(crate) struct Args {
     /// Leave the cluster running and print how to go on by hand.
     #[arg(long)]
     keep: bool,
-    /// Where the cluster's directories go; needs about 8 GB free. An earlier quickstart there is removed first.
+    /// Where the directory vstorage-quickstart goes; needs about 8 GB free. That of an earlier quickstart there is removed
+    /// first.
     #[arg(long)]
     dir: Option<PathBuf>,
 }
@@ -46,7 +49,8 @@ const PACKAGES: &[Package] = &[
 ];
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<Outcome, Error> {
-    let dir = args.dir.clone().unwrap_or_else(|| workspace.target_directory.join("quickstart"));
+    let place = Place::take(args.dir.as_ref().unwrap_or(&workspace.target_directory))?;
+    let dir = place.dir();
     let mut report = Report::new();
     step("installing Debian packages where they are missing");
     packages::ensure(PACKAGES)?;
@@ -71,20 +75,34 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<Outcome, Error> 
     report.row("build", "release binaries", building.elapsed());
 
     step("removing what an interrupted run has left");
-    device::clean(&dir)?;
-    cluster::clean(workspace, &dir)?;
-    let outcome = use_cluster(workspace, args, &dir, &mut report);
+    end_all(dir)?;
+    place.empty()?;
+    let outcome = use_cluster(workspace, args, dir, &mut report);
     if args.keep && outcome.is_ok() {
         report.print();
-        cluster::how_to_go_on(workspace, &dir, VOLUME_PATH);
+        cluster::how_to_go_on(workspace, dir, VOLUME_PATH);
         return Ok(Outcome::Passed);
     }
-    device::clean(&dir)?;
-    cluster::clean(workspace, &dir)?;
-    outcome?;
+    let cleaned = end_all(dir);
+    if let Err(error) = outcome {
+        // Why it failed comes first; what cleaning up says as well is no reason to hide it.
+        eprintln!("error: {error}");
+        let logs = cleaned.and_then(|()| place.keep_logs())?;
+        println!("\nquickstart failed; the logs stay in {} until the next one.", logs.display());
+        return Ok(Outcome::Failed);
+    }
+    cleaned?;
+    place.remove()?;
     report.print();
     println!("\nquickstart passed. With --keep the cluster stays, to go on by hand.");
     Ok(Outcome::Passed)
+}
+
+/// Ends the daemons and takes away the mounts and devices that are left of a cluster in `dir`.
+fn end_all(dir: &std::path::Path) -> Result<(), Error> {
+    device::clean(dir)?;
+    cluster::end_daemons(dir);
+    Ok(())
 }
 
 fn use_cluster(

@@ -4,6 +4,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::JoinHandle;
 
 use hw_tests::cluster::{Cluster, Ended, NAME, Options, free_ports, run_to_end};
 use hw_tests::nbd::{Client, Request};
@@ -46,13 +47,23 @@ pub(crate) fn bad_files(scene: &Scene) {
     table.fill();
     superblocks(&mut table);
     journals(&mut table);
-    two_daemons(&mut table);
     other_clusters(&mut table);
     ports(&mut table);
     read_only(&mut table);
     clocks(&mut table);
+    two_exports(&mut table);
+    // Neither needs the metadata server or the first chunk server stopped, whose locks are waited for meanwhile.
+    let second = SecondDaemons::start(&table);
     truncated_chunk(&mut table);
     rolled_back(&mut table);
+    second.judge(&mut table);
+    table.cluster.stop_export().works("stop of the export");
+    // Nobody has written down what runs: the locks of the directories say it.
+    let stop = ["stop-service", "--no-systemd", "--timeout", "60", "all"];
+    let stopped = table.cluster.vstorage(&stop).works("stop-service without pid files");
+    assert_eq!(stopped.matches(": stopped (pid ").count(), 3, "{stopped}");
+    table.cluster.stop_all().works("orderly stop");
+    table.cluster.check_all().works("check");
     assert!(table.wrong.is_empty(), "{} rows are wrong:\n{}", table.wrong.len(), table.wrong.join("\n"));
 }
 
@@ -162,29 +173,42 @@ fn journals(table: &mut Table) {
     table.nothing_lost("journals");
 }
 
-/// Each waits a while for the lock of one that was killed, so both are tried at once.
-fn two_daemons(table: &mut Table) {
-    let mds = table.cluster.mds.repository().display().to_string();
-    let mds = table.cluster.command("vstorage-mdsd", &["run", "-c", NAME, "-r", &mds]);
-    let server = table.run_server(0);
-    let (mds, server) = std::thread::scope(|scope| {
-        let mds = scope.spawn(|| run_to_end(&mds, "").works("a second metadata server"));
-        let server = run_to_end(&server, "").works("a second chunk server");
-        (mds.join().expect("no panic"), server)
-    });
-    table.judge(
-        "two chunk servers on one directory",
-        &server,
-        1,
-        &["in use by another", "stop that one first"],
-    );
-    table.judge("two metadata servers on one directory", &mds, 1, &["in use by another", "stop"]);
+/// A second daemon on a directory waits a while for the lock, as for one of a process that was just killed.
+struct SecondDaemons {
+    mds: JoinHandle<Ended>,
+    server: JoinHandle<Ended>,
+}
+
+impl SecondDaemons {
+    fn start(table: &Table) -> Self {
+        let mds = table.cluster.mds.repository().display().to_string();
+        let mds = table.cluster.command("vstorage-mdsd", &["run", "-c", NAME, "-r", &mds]);
+        let server = table.run_server(0);
+        Self { mds: beside("a second metadata server", mds), server: beside("a second chunk server", server) }
+    }
+
+    fn judge(self, table: &mut Table) {
+        let server = self.server.join().expect("no panic");
+        let words = ["in use by another", "stop that one first"];
+        table.judge("two chunk servers on one directory", &server, 1, &words);
+        let mds = self.mds.join().expect("no panic");
+        table.judge("two metadata servers on one directory", &mds, 1, &["in use by another", "stop"]);
+    }
+}
+
+/// Runs a command to its end on a thread of its own.
+fn beside(what: &'static str, command: Command) -> JoinHandle<Ended> {
+    let run = move || run_to_end(&command, "").works(what);
+    std::thread::Builder::new().spawn(run).expect("a thread")
+}
+
+fn two_exports(table: &mut Table) {
     table.cluster.export(VOLUME).works("export");
     let args = ["-c", NAME, "export", "--nbd", &format!("{}/second.sock", table.scene.dir.display()), VOLUME];
     let second = table.cluster.command("vstorage", &args);
     table.refused("two exports of one volume", &second, 1, &["is served by process", "already"]);
     table.cluster.stop_export().works("stop");
-    table.nothing_lost("two daemons");
+    table.nothing_lost("two exports");
 }
 
 /// A host that is a member of another cluster, of the same name or another.
@@ -302,6 +326,10 @@ fn clocks(table: &mut Table) {
         node.start_under(&["unshare", "--time", "--boottime", &ahead(days), "--monotonic", &ahead(days)])
             .works("start");
         node.ready().works("ready with another clock");
+        let clock_of =
+            |process: &str| std::fs::read_link(format!("/proc/{process}/ns/time")).expect("it runs");
+        let pid = node.pid().expect("it runs").to_string();
+        assert_ne!(clock_of(&pid), clock_of("self"), "it has a clock of its own");
     };
     start(&mut table.cluster.mds, 400);
     table.cluster.servers.iter_mut().zip([3, 0, 4000]).for_each(|(server, days)| start(server, days));

@@ -42,10 +42,12 @@ pub(crate) fn bad_requests(scene: &Scene) {
         }
         scene.say(format!("{case}: dropped; the others are served, data unchanged"));
     };
-    for (name, address) in addresses(&cluster) {
-        strangers(&address);
-        check(&format!("strangers at {name}"), &cluster);
-    }
+    std::thread::scope(|scope| {
+        for address in addresses(&cluster) {
+            scope.spawn(move || strangers(&address));
+        }
+    });
+    check("strangers at the metadata server and a chunk server", &cluster);
     huge_requests(&cluster);
     check("requests of 4 GiB and beyond the end", &cluster);
     half_a_frame(&cluster);
@@ -58,8 +60,8 @@ pub(crate) fn bad_requests(scene: &Scene) {
 }
 
 /// Where the metadata server and a chunk server listen.
-fn addresses(cluster: &Cluster) -> Vec<(&'static str, SocketAddr)> {
-    let at = |name: &str| {
+fn addresses(cluster: &Cluster) -> [SocketAddr; 2] {
+    ["mds", "cs1"].map(|name| {
         let log = cluster.log(name);
         let line = log
             .lines()
@@ -68,8 +70,7 @@ fn addresses(cluster: &Cluster) -> Vec<(&'static str, SocketAddr)> {
             .to_owned();
         let address = line.split(" at ").nth(1).and_then(|rest| rest.split_whitespace().next());
         address.expect("an address").parse().expect("an address")
-    };
-    vec![("the metadata server", at("mds")), ("a chunk server", at("cs1"))]
+    })
 }
 
 /// Garbage, a frame that claims to be long, half a handshake, nothing at all: each connection is closed by the server.

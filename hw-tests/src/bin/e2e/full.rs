@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hw_tests::cluster::{Cluster, Options};
 use hw_tests::deadline::poll_until;
+use hw_tests::mount::Mount;
 use hw_tests::nbd::{Client, Request};
 use hw_tests::ram_medium::RamMedium;
 use hw_tests::seeded::Seeded;
@@ -25,6 +26,9 @@ const MDS_DISK_BYTES: u64 = 48 << 20;
 /// Changes after which a metadata server on a full disk must have refused one: the last segment of its log has 4 MiB, and
 /// a change takes 4 KiB of it at least.
 const CHANGES_MAX: u64 = 1100;
+
+/// Those of them that are made through a mount, which is faster than a command for each.
+const CHANGES_MOUNTED: u64 = 400;
 
 /// The content of a piece.
 fn content(seed: u64, number: u64) -> Vec<u8> {
@@ -126,14 +130,22 @@ pub(crate) fn full_metadata(scene: &Scene) {
 
     let ballast = medium.path().join("ballast");
     take_the_rest(&ballast);
+    let point = scene.dir.join("mnt");
+    let mount = Mount::make(&cluster, &scene.settings.binaries, "mount", &point, "rw");
+    let mut mount = mount.expect("it can be mounted on a full disk");
+    for number in 1..CHANGES_MOUNTED {
+        let made = std::fs::create_dir(point.join(format!("dir/{number}")));
+        made.unwrap_or_else(|error| panic!("the log has room of its own: change {number}: {error}"));
+    }
+    mount.unmount().expect("it ends in order");
+    scene.say(format!("{CHANGES_MOUNTED} changes through a mount"));
     let create = |cluster: &Cluster, number: u64| {
         cluster.try_vstorage(&["create", "--dir", &format!("/dir/{number}")]).works("create runs")
     };
-    let refused = (1..CHANGES_MAX)
+    let refused = (CHANGES_MOUNTED..CHANGES_MAX)
         .map(|number| (number, create(&cluster, number)))
         .find(|(_, ended)| !ended.succeeded());
     let (made, refusal) = refused.expect("a change is refused at last");
-    assert!(made > 1, "the log has room of its own: {refusal}");
     for part in ["no room left for the metadata log", "free some space"] {
         assert!(refusal.stderr.contains(part), "{refusal}");
     }

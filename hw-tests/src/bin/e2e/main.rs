@@ -26,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use hw_tests::deadline::Stopwatch;
+use hw_tests::own_dir::OwnDir;
 use hw_tests::{leftovers, machine};
 
 use scene::{Scene, Settings};
@@ -65,7 +66,7 @@ struct Cli {
     /// Decides what is written and what a power cut takes
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Directory of the clusters, on a disk with 4 GiB free [default: tmp/e2e beside the programs' directory]
+    /// Where the directory vstorage-e2e goes, on a disk with 4 GiB free [default: tmp beside the programs' directory]
     #[arg(long)]
     dir: Option<PathBuf>,
     /// Take away what an interrupted run has left mounted, and run nothing
@@ -86,9 +87,17 @@ fn main() -> ExitCode {
     }
     let beside =
         std::env::current_exe().ok().and_then(|own| Some(own.parent()?.to_owned())).unwrap_or_default();
+    let given = cli.dir.unwrap_or_else(|| beside.join("../tmp"));
+    let own = match OwnDir::take(&given, "vstorage-e2e") {
+        Ok(own) => own,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let settings = Settings {
         binaries: cli.binaries.unwrap_or_else(|| beside.clone()),
-        dir: cli.dir.unwrap_or_else(|| beside.join("../tmp/e2e")),
+        dir: own.path().to_owned(),
         seed: cli.seed,
         removals: RefCell::default(),
         soak_seconds: cli.minutes.map_or(scene::SOAK_SECONDS, |minutes| minutes * 60),

@@ -37,6 +37,40 @@ const CUTS: &[Cut] = &[
     Cut::One(1),
 ];
 
+/// Further cuts when one kind has taken nothing: now and then all was flushed just before.
+const MORE_CUTS: usize = 4;
+
+/// What the cuts have shown so far.
+#[derive(Debug, Default)]
+struct Shown {
+    /// Writes that were lost to each kind of cut.
+    one: u64,
+    servers: u64,
+    everything: u64,
+    /// Cuts after which a flush said that acknowledged writes are lost.
+    told: usize,
+}
+
+impl Shown {
+    fn add(&mut self, cut: Cut, report: &CutReport) {
+        *match cut {
+            Cut::One(_) => &mut self.one,
+            Cut::AllServers => &mut self.servers,
+            Cut::Everything => &mut self.everything,
+        } += report.writes_lost;
+    }
+
+    /// A cut that has yet to show what it is there for.
+    fn missing(&self) -> Option<Cut> {
+        match self {
+            Self { one: 0, .. } => Some(Cut::One(0)),
+            Self { servers: 0, .. } | Self { told: 0, .. } => Some(Cut::AllServers),
+            Self { everything: 0, .. } => Some(Cut::Everything),
+            _ => None,
+        }
+    }
+}
+
 /// The disks, in the order: chunk servers, metadata server.
 struct Disks {
     disks: Vec<(ForgettingDisk, PathBuf)>,
@@ -117,12 +151,19 @@ pub(crate) fn power_cuts(scene: &Scene) {
     let mut cluster = scene.cluster_of(options);
     let mut loads = Loads::new(scene.settings.seed).rarely_flushed();
     cluster.export(VOLUME).works("export");
-    for (number, &cut) in (1..).zip(CUTS) {
+    let mut shown = Shown::default();
+    for number in 1..=CUTS.len() + MORE_CUTS {
+        let Some(cut) = CUTS.get(number - 1).copied().or_else(|| shown.missing()) else { break };
         let report = match cut {
             Cut::One(index) => cut_one(&mut cluster, &mut disks, &mut loads, index),
-            Cut::AllServers => cut_servers(&mut cluster, &mut disks, &mut loads),
+            Cut::AllServers => {
+                let (report, is_told) = cut_servers(&mut cluster, &mut disks, &mut loads);
+                shown.told += usize::from(is_told);
+                report
+            }
             Cut::Everything => cut_everything(&mut cluster, &mut disks, &mut loads),
         };
+        shown.add(cut, &report);
         scene.say(format!(
             "cut {number}, {cut:?}: {} unflushed writes lost, {} torn, {} kept; nothing missing; {}",
             report.writes_lost,
@@ -131,6 +172,11 @@ pub(crate) fn power_cuts(scene: &Scene) {
             loads.counts()
         ));
     }
+    assert!(shown.missing().is_none(), "the cuts took nothing, or the client was told of nothing: {shown:?}");
+    let events = cluster.vstorage(&["get-event", "-n", "1000", "--json"]).works("events");
+    let told = events.matches("mds.writes_lost").count();
+    assert!(told >= shown.told, "{told} events of lost writes for {} flushes that failed", shown.told);
+    scene.say(format!("{} times a flush told of lost writes, {told} events", shown.told));
     cluster.stop_all().works("orderly stop");
     cluster.check_all().works("check");
     drop(cluster);
@@ -154,8 +200,9 @@ fn cut_one(cluster: &mut Cluster, disks: &mut Disks, loads: &mut Loads, index: u
     report
 }
 
-/// What was not flushed may be lost on every member: the client must be told, by EIO, and the volume is opened anew.
-fn cut_servers(cluster: &mut Cluster, disks: &mut Disks, loads: &mut Loads) -> CutReport {
+/// What was not flushed may be lost on every member: the client must be told, by EIO, and the volume is opened anew. Says
+/// whether it was told.
+fn cut_servers(cluster: &mut Cluster, disks: &mut Disks, loads: &mut Loads) -> (CutReport, bool) {
     let (outcomes, report) = loads.run(cluster, |cluster, watch| {
         assert!(watch.advances(ANSWERS), "the load does not advance");
         let report = disks.cut(cluster, &[0, 1, 2]);
@@ -185,7 +232,7 @@ fn cut_servers(cluster: &mut Cluster, disks: &mut Disks, loads: &mut Loads) -> C
     cluster.kill_export().works("kill the export");
     cluster.export(VOLUME).works("export after the cut");
     loads.judge(cluster);
-    report
+    (report, !is_flushed)
 }
 
 fn cut_everything(cluster: &mut Cluster, disks: &mut Disks, loads: &mut Loads) -> CutReport {

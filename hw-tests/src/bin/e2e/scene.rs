@@ -1,6 +1,7 @@
 //! Where a scenario plays: its directory, its cluster, its loads.
 
 use std::cell::RefCell;
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -64,9 +65,8 @@ impl Settings {
 
     /// Takes away what is mounted in the directories of all scenarios.
     pub(crate) fn abandon_all(&self) {
-        for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            abandon(&entry.path());
-        }
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        entries.filter(is_dir).for_each(|entry| abandon(&entry.path()));
     }
 
     /// Waits until all that is to be removed is.
@@ -140,11 +140,15 @@ pub(crate) fn abandon(dir: &Path) {
     }
 }
 
+/// By what the directory itself says of its entries: a mount may never answer.
+fn is_dir(entry: &DirEntry) -> bool {
+    entry.file_type().is_ok_and(|kind| kind.is_dir())
+}
+
 /// Removes a directory with what is mounted in and below it.
 fn clear(dir: &Path, settings: &Settings) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
-    // What the directory itself says of its entries: a mount may never answer.
-    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+    for entry in entries.flatten().filter(is_dir) {
         cleanup_stale(&entry.path()).expect("what an earlier run left can be removed");
     }
     settings.remove(dir);
@@ -178,18 +182,18 @@ impl Loads {
     ) -> (Vec<Result<(), LoadError>>, T) {
         let watch = Watch { all: self.loads.iter().map(|_| Progress::default()).collect() };
         let socket = cluster.socket();
+        let connect = |_: &Load| Client::connect(&socket, PATIENCE).expect("the export greets");
+        let clients: Vec<Client> = self.loads.iter().map(connect).collect();
         std::thread::scope(|scope| {
+            // Also when something here panics: the scope waits for the threads.
+            let stop = StopAll(&watch);
             let handles: Vec<_> = self
                 .loads
                 .iter_mut()
                 .zip(&watch.all)
-                .map(|(load, progress)| {
-                    let mut client = Client::connect(&socket, PATIENCE).expect("the export greets");
-                    scope.spawn(move || load.run(&mut client, progress))
-                })
+                .zip(clients)
+                .map(|((load, progress), mut client)| scope.spawn(move || load.run(&mut client, progress)))
                 .collect();
-            // Also when `meanwhile` panics: the scope waits for the threads.
-            let stop = StopAll(&watch);
             let result = meanwhile(cluster, &watch);
             drop(stop);
             let join =

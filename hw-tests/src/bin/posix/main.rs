@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use hw_tests::deadline::Stopwatch;
 use hw_tests::machine;
+use hw_tests::own_dir::OwnDir;
 
 use place::{Ext4, Mounted, Place, Plain};
 use trial::{Case, Class, Trial};
@@ -46,7 +47,7 @@ struct Cli {
     /// Mount options of the cluster
     #[arg(long, default_value = "rw")]
     options: String,
-    /// Directory of the cluster and of the ext4, on a disk with 4 GiB free [default: tmp/posix beside the programs' directory]
+    /// Where the directory vstorage-posix goes, on a disk with 4 GiB free [default: tmp beside the programs' directory]
     #[arg(long)]
     dir: Option<PathBuf>,
     /// Run the second process of a case
@@ -91,18 +92,24 @@ fn compare(cli: &Cli, meant: &[&Case]) -> ExitCode {
     let clock = Stopwatch::start();
     let beside =
         std::env::current_exe().ok().and_then(|own| Some(own.parent()?.to_owned())).unwrap_or_default();
-    let dir = cli.dir.clone().unwrap_or_else(|| beside.join("../tmp/posix"));
-    place::clear(&dir);
-    std::fs::create_dir_all(&dir).expect("a directory for the run");
-    let dir = dir.canonicalize().expect("it is there");
+    let given = cli.dir.clone().unwrap_or_else(|| beside.join("../tmp"));
+    let own = match OwnDir::take(&given, "vstorage-posix") {
+        Ok(own) => own,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    place::clear(&own);
+    let dir = own.path();
     println!("running {} cases", meant.len());
     let expected = {
-        let mut ext4 = Ext4::make(&dir);
+        let mut ext4 = Ext4::make(dir);
         run(meant, &mut ext4)
     };
     println!("   {:6.1} s  ext4 is done", clock.elapsed().as_secs_f64());
     let found = {
-        let mut mounted = Mounted::make(&dir, &beside, &cli.options);
+        let mut mounted = Mounted::make(dir, &beside, &cli.options);
         println!("   {:6.1} s  the cluster is mounted", clock.elapsed().as_secs_f64());
         let found = run(meant, &mut mounted);
         mounted.end();
@@ -129,7 +136,7 @@ fn compare(cli: &Cli, meant: &[&Case]) -> ExitCode {
     if failed > 0 {
         return ExitCode::FAILURE;
     }
-    place::clear(&dir);
+    place::clear(&own);
     ExitCode::SUCCESS
 }
 

@@ -7,6 +7,7 @@ use hw_tests::cluster::{Cluster, Options};
 use hw_tests::ext4;
 use hw_tests::loop_device::LoopDevice;
 use hw_tests::mount::{self, Mount};
+use hw_tests::own_dir::OwnDir;
 
 /// Bytes of the ext4, all of them a hole at first.
 const EXT4_BYTES: u64 = 8 << 30;
@@ -36,14 +37,12 @@ impl Place for Plain {
     fn crash(&mut self) {}
 }
 
-/// Unmounts whatever an interrupted run has left, and removes the directory.
-pub(crate) fn clear(dir: &Path) {
+/// Unmounts whatever an interrupted run has left, and removes what is in the directory.
+pub(crate) fn clear(own: &OwnDir) {
     for mount in ["ext4", "mount"] {
-        mount::clear(&dir.join(mount));
+        mount::clear(&own.path().join(mount));
     }
-    if dir.exists() {
-        std::fs::remove_dir_all(dir).expect("nothing is mounted there any more");
-    }
+    own.empty().expect("nothing is mounted there any more");
 }
 
 /// An ext4 in a file.
