@@ -9,9 +9,9 @@ use link::cluster_dir::HostDirs;
 
 use crate::cluster::{Cluster, ClusterError};
 use crate::command::{
-    auth_node, change_password, create, detached, export, get_attr, get_config, get_event, list_clients,
-    list_nodes, list_services, ls, make_cs, make_mds, mv, resize, revoke, revoke_node, rm, set_attr,
-    set_config, start_service, stat, stop_service,
+    auth_node, change_password, configure_cs, create, detached, export, get_attr, get_config, get_event,
+    list_clients, list_nodes, list_services, ls, make_cs, make_mds, mv, resize, revoke, revoke_node, rm,
+    set_attr, set_config, start_service, stat, stop_service,
 };
 use crate::error::Error;
 use crate::logging::LogLevel;
@@ -82,6 +82,7 @@ pub(crate) enum Command {
     MakeMds(make_mds::MakeMds),
     AuthNode(auth_node::AuthNode),
     MakeCs(make_cs::MakeCs),
+    ConfigureCs(configure_cs::ConfigureCs),
     StartService(start_service::StartService),
     StopService(stop_service::StopService),
     ListServices(list_services::ListServices),
@@ -116,6 +117,7 @@ impl Command {
             Self::MakeMds(command) => return command.run(context),
             Self::MakeCs(command) => return command.run(context).await,
             Self::Export(command) => return command.run(context),
+            Self::ConfigureCs(command) => command.run(context).await,
             Self::StartService(command) => command.run(context).await,
             Self::StopService(command) => command.run(context).await,
             Self::ListServices(command) => command.run(context).await,
@@ -196,7 +198,15 @@ impl Context {
     /// # Errors
     /// [`Error`].
     pub(crate) async fn announced_mds(&self) -> Result<Mds, Error> {
-        let mds = self.mds().await?;
+        self.announced_mds_of(&self.cluster()?).await
+    }
+
+    /// As [`Context::announced_mds`], of the cluster given.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub(crate) async fn announced_mds_of(&self, cluster: &Cluster) -> Result<Mds, Error> {
+        let mds = Mds::of(cluster, self.answer_patience()).await?;
         let id = mds.connected().await?;
         if !self.output.is_json() {
             self.output.note(&format!("connected to MDS#{id}"));
@@ -271,6 +281,8 @@ mod tests {
         let guide = [
             "vstorage -c stor1 make-mds -I -a 10.30.100.101 -r /vstorage/stor1-mds -p",
             "vstorage -c stor1 make-mds -I -a 10.30.100.101:4110 -r /vstorage/stor1-mds -p",
+            "vstorage -c stor1 make-mds -a 10.30.100.102 -r /vstorage/stor1-mds",
+            "vstorage -c stor1 make-mds -a 10.30.100.102:2510 -r /vstorage/stor1-mds -b 10.30.100.101",
             "vstorage -c stor1 auth-node",
             "vstorage -c stor1 make-cs -r /vstorage/stor1-cs",
             "vstorage -c stor1 make-cs -r /vstorage/stor1-cs -t 1",
@@ -278,6 +290,9 @@ mod tests {
             "vstorage make-cs -r /vstorage/stor1-cs -a 132.132.1.101",
             "vstorage -c stor1 make-cs -r /vstorage/stor1-cs -j /ssd/stor1/cs1 -s 30720 -T ssd",
             "vstorage -c stor1 make-cs -r /vstorage/stor1-cs -j /ssd/stor1/cs1 -s 30720 -S",
+            "vstorage -c stor1 configure-cs -r /vstorage/stor1-cs1 -a /ssd/stor1-cs1-journal -s 2048 -T ssd",
+            "vstorage -c stor1 configure-cs -r /vstorage/stor1-cs1 -d",
+            "vstorage -c stor_1 configure-cs -r /vstorage/stor_1-cs1/data -s 4096",
             "vstorage get-attr /vstorage/stor1",
             "vstorage set-attr -R /vstorage/stor1 replicas=3",
             "vstorage set-attr -R /vstorage/stor1 replicas=2:1",
@@ -289,6 +304,8 @@ mod tests {
             "vstorage -c stor1 set-config mds.wd.verify_chunks=3",
             "vstorage -c stor1 list-services -M",
             "vstorage -c stor1 list-services -C",
+            "vstorage -c cluster1 set-config mds.alloc.strict_tier=1",
+            "vstorage -c stor1 set-config mds.alloc.fill_margin=2",
             "vstorage -c stor1 stat",
             "vstorage -c stor1 get-event",
         ];
@@ -313,12 +330,19 @@ mod tests {
             ("vstorage resize /a --size x", "not a size"),
             ("vstorage make-mds -I -a fd00::1 -r /x", "brackets"),
             ("vstorage make-mds -I -r /x", "-a"),
+            ("vstorage make-mds -I -a s1 -r /x -b s2", "cannot be used with"),
             ("vstorage make-cs", "-r"),
             ("vstorage make-cs -r /x -t 4", "0..=3"),
             ("vstorage make-cs -r /x -j /y", "-s"),
             ("vstorage make-cs -r /x -s 100", "-j"),
             ("vstorage make-cs -r /x -j /y -s 0", "0"),
-            ("vstorage make-cs -r /x -a here", "not an IP address"),
+            ("vstorage make-cs -r /x -a 10.0.0.256", "neither an IP address nor a host name"),
+            ("vstorage configure-cs -r /x", "required"),
+            ("vstorage configure-cs -r /x -a /y", "-s"),
+            ("vstorage configure-cs -r /x -d -s 4096", "cannot be used with"),
+            ("vstorage configure-cs -r /x -s 4096 -T ssd", "-a"),
+            ("vstorage configure-cs -r /x -s 0", "0"),
+            ("vstorage configure-cs -d", "-r"),
             ("vstorage make-cs -r /x -a 0.0.0.0:3000", "reach"),
             ("vstorage make-cs -r /x -T hdd", "ssd"),
             ("vstorage export /a", "--nbd"),

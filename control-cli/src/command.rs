@@ -2,6 +2,7 @@
 
 pub(crate) mod auth_node;
 pub(crate) mod change_password;
+pub(crate) mod configure_cs;
 pub(crate) mod create;
 pub(crate) mod detached;
 pub(crate) mod export;

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use crate::attributes::AttributeError;
 use crate::cluster::ClusterError;
 use crate::guest::GuestError;
+use crate::listen::NotOursError;
 use crate::mds::MdsError;
+use crate::mounted::MountedError;
 use crate::password::PasswordError;
 use crate::program::ProgramError;
 use crate::service::ServiceError;
@@ -24,11 +26,19 @@ pub(crate) enum Misuse {
     /// `set-attr` without attributes.
     #[error("no attribute to set: add NAME=VALUE ({})", crate::attributes::NAMES)]
     NoAttribute,
-    /// A path outside the cluster where one within it was meant.
-    #[error(
-        "{0}: this host has no cluster mounted there; give a path within the cluster with -p, such as -p /"
-    )]
-    NotMounted(String),
+    /// A path of this host that is none of a mounted cluster.
+    #[error(transparent)]
+    Mounted(#[from] MountedError),
+    /// A path of a mounted cluster, and another cluster named.
+    #[error("{path} is a path of cluster '{found}', which is mounted there, and -c names '{named}'")]
+    OtherMount {
+        /// The path.
+        path: String,
+        /// Whose it is.
+        found: String,
+        /// The one named.
+        named: String,
+    },
     /// `-p` with a text that is no path within the cluster.
     #[error("{path:?}: {error}")]
     Path {
@@ -92,6 +102,23 @@ pub(crate) enum Error {
     /// A daemon's program cannot be run.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// An address to listen at is none of this host's.
+    #[error(transparent)]
+    NotOurs(#[from] NotOursError),
+    /// The journal of a chunk server stays as it was made.
+    #[error(
+        "{0:?}: the journal of a chunk server cannot be added, removed, moved or resized in this version; nothing was changed. To \
+         have another journal, make a new chunk server: vstorage make-cs -r DIR -j JOURNAL_DIR -s MB -T ssd"
+    )]
+    JournalStays(PathBuf),
+    /// There is no such parameter.
+    #[error("there is no parameter whose name begins with {prefix:?}; there are {}", alike.join(", "))]
+    NoParameter {
+        /// What was asked for.
+        prefix: String,
+        /// Those that begin most like it.
+        alike: Vec<String>,
+    },
     /// A service of this host cannot be started or stopped.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -112,6 +139,20 @@ pub(crate) enum Error {
         now: u64,
         /// The size wanted.
         wanted: u64,
+    },
+    /// A mounted path and the cluster do not agree.
+    #[error(
+        "{given}: on the mount there is another file than {path} in cluster '{cluster}', as its metadata servers have it; it was \
+         renamed just now, or the mount is of another cluster of that name: nothing was done; try again, or give \
+         the path within the cluster with -p"
+    )]
+    NotTheSame {
+        /// The path on this host.
+        given: String,
+        /// The path in the cluster.
+        path: String,
+        /// The cluster.
+        cluster: String,
     },
     /// Results cannot be written.
     #[error("cannot write the result: {0}")]

@@ -247,9 +247,13 @@ impl Mds {
         subject: &str,
     ) -> Result<T, MdsError> {
         let Some(outcome) = unless(asked, self.attempts.all_hopeless(self.servers.len())).await else {
-            return Err(self.unreachable(Duration::ZERO));
+            return Err(self.unreachable(Duration::ZERO).await);
         };
-        outcome.map_err(|error| match error {
+        let error = match outcome {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        Err(match error {
             AskError::Status { status, error: body } => {
                 let advice = advice(&self.cluster.name, status, &body);
                 MdsError::Refused { subject: printable(subject), status, body, advice }
@@ -258,17 +262,24 @@ impl Mds {
             AskError::Call(CallError::TooLarge(error)) => MdsError::TooLarge(error),
             AskError::Call(_) => match self.master.server() {
                 Some(server) => MdsError::Silent { server, waited },
-                None => self.unreachable(waited),
+                None => self.unreachable(waited).await,
             },
         })
     }
 
-    fn unreachable(&self, waited: Duration) -> MdsError {
-        let failed = self.attempts.failed.borrow();
+    async fn unreachable(&self, waited: Duration) -> MdsError {
+        let failed = self.attempts.failed.borrow().values().map(|(text, _)| text.clone()).collect();
+        let mut attempts: Vec<String> = failed;
+        // The attempts are of addresses: names that have none are not among them.
+        for server in &self.servers {
+            if let Err(error) = server.for_clients().await {
+                attempts.push(format!("{server}: cannot find the address of {}: {error}", server.host));
+            }
+        }
         MdsError::Unreachable {
             cluster: self.cluster.name.clone(),
             waited,
-            attempts: failed.values().map(|(text, _)| text.clone()).collect(),
+            attempts,
             servers: self.servers.clone(),
             list: self.cluster.dirs.bs_list(&self.cluster.name),
         }

@@ -60,6 +60,9 @@ pub(crate) enum ServiceError {
         /// The directories it could be.
         found: Vec<PathBuf>,
     },
+    /// It is a service of another kind.
+    #[error("{0:?} is the directory of a metadata server, not of a chunk server; see list-services -C")]
+    NotACs(PathBuf),
     /// systemd looks after the services.
     #[error(
         "systemd looks after the services of this host: add --no-systemd to do without it, or use\n  {commands}"

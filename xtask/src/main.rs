@@ -5,6 +5,7 @@ mod error;
 mod fix;
 mod leader;
 mod packages;
+mod packaging;
 mod process;
 mod quickstart;
 mod sim_run;
@@ -40,6 +41,8 @@ enum Command {
     Sim(sim_run::Args),
     /// Measure what an operation costs, against the raw medium.
     Bench(bench::Args),
+    /// Write the manual pages and completions in packaging/ anew.
+    Packaging,
     /// Format the code and apply what clippy can mend by itself.
     Fix,
 }
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Sim(args) => sim_run::run(&workspace, args),
         Command::Quickstart(args) => quickstart::run(&workspace, args),
         Command::Bench(args) => bench::run(&workspace, args),
+        Command::Packaging => packaging::run(&workspace),
         Command::Fix => fix::run(&workspace),
     });
     match outcome {

@@ -28,6 +28,8 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     Package { name: "mount", programs: &["mount", "losetup"] },
     Package { name: "util-linux", programs: &["unshare", "nsenter"] },
     Package { name: "fuse3", programs: &["fusermount3"] },
+    // Reads the manual pages.
+    Package { name: "groff-base", programs: &["groff"] },
     // At work on a mounted cluster.
     Package { name: "git", programs: &["git"] },
     Package { name: "sqlite3", programs: &["sqlite3"] },

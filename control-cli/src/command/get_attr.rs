@@ -6,11 +6,13 @@ use wire::namespace::GetAttr as GetAttrRequest;
 
 use crate::attributes::AttrsView;
 use crate::cli::Context;
-use crate::error::{Error, Misuse};
-use crate::path::ClusterPath;
+use crate::error::Error;
+use crate::place::Place;
+use crate::table::printable;
 
 const EXAMPLES: &str = "\
 Examples:
+  vstorage get-attr /vstorage/stor1
   vstorage -c stor1 get-attr -p /
   vstorage -c stor1 get-attr -p /fast --json
 
@@ -21,7 +23,7 @@ are in force.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct GetAttr {
-    /// The path is one within the cluster
+    /// The path is one within the cluster, not one of this host below a mounted cluster
     #[arg(short = 'p', long = "cluster-path")]
     in_cluster: bool,
     /// The file or directory
@@ -32,20 +34,11 @@ pub(crate) struct GetAttr {
 /// The attributes of a path.
 #[derive(Debug, Serialize)]
 struct Attributes {
+    file: String,
+    cluster: String,
     path: String,
     effective: AttrsView,
     explicit: AttrsView,
-}
-
-/// The path meant by an argument with or without `-p`.
-///
-/// # Errors
-/// [`Misuse`].
-pub(super) fn meant(in_cluster: bool, path: &str) -> Result<ClusterPath, Misuse> {
-    if !in_cluster {
-        return Err(Misuse::NotMounted(path.to_owned()));
-    }
-    path.parse().map_err(|error| Misuse::Path { path: path.to_owned(), error })
 }
 
 impl GetAttr {
@@ -54,14 +47,19 @@ impl GetAttr {
     /// # Errors
     /// [`Error`].
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Error> {
-        let path = meant(self.in_cluster, &self.path)?;
-        let mds = context.announced_mds().await?;
-        let reply = mds.ask(&GetAttrRequest { path: (&path).into() }, path.as_str()).await?;
+        let place = Place::meant(self.in_cluster, &self.path)?;
+        let (cluster, mds) = place.reach(context).await?;
+        let request = GetAttrRequest { path: (&place.path).into() };
+        let reply = mds.ask(&request, place.path.as_str()).await?;
         let shown = Attributes {
-            path: (&path).into(),
+            file: place.given,
+            cluster,
+            path: (&place.path).into(),
             effective: (&reply.effective).into(),
             explicit: (&reply.explicit).into(),
         };
-        context.output.value(&shown, || format!("File: '{path}'\nAttributes:\n{}", shown.effective))
+        context
+            .output
+            .value(&shown, || format!("File: '{}'\nAttributes:\n{}", printable(&shown.file), shown.effective))
     }
 }

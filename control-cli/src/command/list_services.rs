@@ -12,6 +12,7 @@ use crate::view::server::{CsPlace, CsView, MdsPlace, MdsView};
 const EXAMPLES: &str = "\
 Examples:
   vstorage -c stor1 list-services
+  vstorage -c stor1 list-services -M
   vstorage -c stor1 list-services -C --json";
 
 /// List the metadata and chunk servers with their directories
@@ -24,6 +25,9 @@ pub(crate) struct ListServices {
     /// Chunk servers
     #[arg(short = 'C', long)]
     cs: bool,
+    /// All of them, as without any of these
+    #[arg(short, long)]
+    all: bool,
 }
 
 /// The servers; those not asked for are left out.
@@ -42,7 +46,7 @@ impl ListServices {
     /// [`Error`].
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Error> {
         let reply = context.mds().await?.ask(&ListServicesRequest {}, "services").await?;
-        let (mds, cs) = if self.mds || self.cs { (self.mds, self.cs) } else { (true, true) };
+        let (mds, cs) = if !self.all && (self.mds || self.cs) { (self.mds, self.cs) } else { (true, true) };
         let services = Services {
             mds: mds.then(|| reply.mds.iter().map(|one| MdsPlace(MdsView::from(one))).collect()),
             cs: cs.then(|| reply.cs.iter().map(|one| CsPlace(CsView::from(one))).collect()),

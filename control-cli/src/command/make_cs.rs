@@ -1,6 +1,5 @@
 //! `vstorage make-cs`: makes a chunk server, by `vstorage-csd make`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -10,6 +9,7 @@ use wire::namespace::GetAttr;
 
 use crate::cli::{Context, Next};
 use crate::error::Error;
+use crate::listen::ListenAddress;
 use crate::program::{self, Daemon, local_dir};
 use crate::redundancy::{self, Place};
 
@@ -17,6 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   vstorage -c stor1 make-cs -r /vstorage/stor1-cs
   vstorage -c stor1 make-cs -r /vstorage/stor1-cs -t 1 -a 10.30.100.103:3000
+  vstorage make-cs -r /vstorage/stor1-cs -a [fd00::3]
   vstorage -c stor1 make-cs -r /vstorage/stor1-cs -j /ssd/stor1/cs1 -s 30720 -T ssd
 
 Afterwards start it: systemctl start vstorage-csd.target, or vstorage start-service where
@@ -24,7 +25,7 @@ there is no systemd.";
 
 /// What a journal is tuned for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Tuning {
+pub(super) enum Tuning {
     /// Flash.
     Ssd,
 }
@@ -40,8 +41,8 @@ pub(crate) struct MakeCs {
     #[arg(short, long, value_name = "TIER", value_parser = clap::value_parser!(u8).range(0..=3))]
     tier: Option<u8>,
     /// The address at which clients reach it [default: the one that leads to the metadata servers, any port]
-    #[arg(short, long, value_name = "ADDRESS[:PORT]", value_parser = listen_address)]
-    address: Option<SocketAddr>,
+    #[arg(short, long, value_name = "ADDRESS[:PORT]")]
+    address: Option<ListenAddress>,
     /// The directory for its journal, on an SSD [default: in its own directory]
     #[arg(short, long, value_name = "DIR", requires = "journal_size")]
     journal: Option<PathBuf>,
@@ -56,28 +57,6 @@ pub(crate) struct MakeCs {
     no_checksums: bool,
 }
 
-/// Why a text is no address to listen at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum ListenError {
-    /// It is none.
-    #[error("not an IP address, with or without a port: 10.30.100.103, 10.30.100.103:3000, [fd00::3]:3000")]
-    Form,
-    /// It is no place others can go to.
-    #[error("give the one address at which clients reach this host")]
-    Unspecified,
-}
-
-/// `IP`, `IP:PORT`, `[IPv6]` or `[IPv6]:PORT`. Port 0 is any.
-fn listen_address(text: &str) -> Result<SocketAddr, ListenError> {
-    let bare =
-        text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|inner| inner.contains(':'));
-    let address = match text.parse() {
-        Ok(address) => address,
-        Err(_) => SocketAddr::new(bare.unwrap_or(text).parse().map_err(|_| ListenError::Form)?, 0),
-    };
-    if address.ip().is_unspecified() { Err(ListenError::Unspecified) } else { Ok(address) }
-}
-
 impl MakeCs {
     /// Checks the arguments and leaves the rest to the daemon; then says whether the cluster's redundancy can be had.
     ///
@@ -90,12 +69,16 @@ impl MakeCs {
         // Without these the new server could not join, which is said before anything is made.
         cluster.servers()?;
         cluster.credentials().await?;
+        let address = match &self.address {
+            Some(address) => Some(address.own().await?),
+            None => None,
+        };
         let mut command = Command::new(Daemon::Cs.find()?);
         command.args(["make", "-c", &cluster.name, "-r"]).arg(&dir);
         if let Some(tier) = self.tier {
             command.args(["-t", &tier.to_string()]);
         }
-        if let Some(address) = self.address {
+        if let Some(address) = address {
             command.args(["-a", &address.to_string()]);
         }
         if let (Some(journal), Some(size)) = (journal, self.journal_size) {
@@ -136,31 +119,4 @@ async fn warn_of_redundancy(context: &Context, path: &str) -> Result<(), Error> 
         context.output.note(&format!("warning: {}", gap.text(&context.cluster()?.name)));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_have_a_port_or_not() {
-        let table = [
-            ("10.30.100.103", Ok("10.30.100.103:0")),
-            ("10.30.100.103:3000", Ok("10.30.100.103:3000")),
-            ("fd00::3", Ok("[fd00::3]:0")),
-            ("[fd00::3]", Ok("[fd00::3]:0")),
-            ("[fd00::3]:3000", Ok("[fd00::3]:3000")),
-            ("[10.0.0.1]", Err(ListenError::Form)),
-            ("10.0.0.1:", Err(ListenError::Form)),
-            ("10.0.0.1:65536", Err(ListenError::Form)),
-            ("host:3000", Err(ListenError::Form)),
-            ("", Err(ListenError::Form)),
-            ("0.0.0.0", Err(ListenError::Unspecified)),
-            ("[::]:3000", Err(ListenError::Unspecified)),
-        ];
-        for (text, expected) in table {
-            let address = listen_address(text).map(|address| address.to_string());
-            assert_eq!(address, expected.map(str::to_owned), "{text}");
-        }
-    }
 }

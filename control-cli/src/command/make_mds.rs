@@ -33,6 +33,9 @@ pub(crate) struct MakeMds {
     /// The directory for its data; 10 GB should be free there
     #[arg(short, long, value_name = "DIR")]
     repository: PathBuf,
+    /// A metadata server of the cluster that this one is to join; this version makes the first one only
+    #[arg(short, long, value_name = "ADDRESS[:PORT]", value_delimiter = ',', conflicts_with = "init")]
+    bootstrap: Vec<ServerAddress>,
     /// Ask for the password of the new cluster
     #[arg(short, long)]
     password: bool,

@@ -4,14 +4,16 @@ use clap::Args;
 use serde::Serialize;
 use wire::namespace::SetAttr as SetAttrRequest;
 
-use super::get_attr::meant;
 use crate::attributes::{Attribute, AttributeError, collect};
 use crate::cli::Context;
 use crate::error::{Error, Misuse};
+use crate::place::Place;
+use crate::table::printable;
 
 const EXAMPLES: &str = "\
 Examples:
-  vstorage -c stor1 set-attr -R -p / replicas=3
+  vstorage set-attr -R /vstorage/stor1 replicas=3
+  vstorage set-attr -R /vstorage/stor1/private/MyCT tier=1
   vstorage -c stor1 set-attr -R -p / replicas=3:2 failure-domain=host
   vstorage -c stor1 set-attr -p /fast tier=2
 
@@ -27,7 +29,7 @@ pub(crate) struct SetAttr {
     /// A directory with all below it
     #[arg(short = 'R', long)]
     recursive: bool,
-    /// The path is one within the cluster
+    /// The path is one within the cluster, not one of this host below a mounted cluster
     #[arg(short = 'p', long = "cluster-path")]
     in_cluster: bool,
     /// The file or directory
@@ -41,6 +43,8 @@ pub(crate) struct SetAttr {
 /// What was changed.
 #[derive(Debug, Serialize)]
 struct Changed {
+    file: String,
+    cluster: String,
     path: String,
     changed: u64,
 }
@@ -52,19 +56,19 @@ impl SetAttr {
     /// [`Error`].
     pub(crate) async fn run(mut self, context: &mut Context) -> Result<(), Error> {
         self.part_misprint();
-        let path = meant(self.in_cluster, &self.path)?;
         let attributes: Result<Vec<Attribute>, AttributeError> =
             self.attributes.iter().map(|text| text.parse()).collect();
         let attrs = attributes.and_then(|attributes| collect(&attributes)).map_err(Misuse::from)?;
         if self.attributes.is_empty() {
             return Err(Misuse::NoAttribute.into());
         }
-        let request = SetAttrRequest { path: (&path).into(), recursive: self.recursive, attrs };
-        let mds = context.announced_mds().await?;
-        let changed = mds.change(&request, path.as_str()).await?.changed;
+        let place = Place::meant(self.in_cluster, &self.path)?;
+        let (cluster, mds) = place.reach(context).await?;
+        let request = SetAttrRequest { path: (&place.path).into(), recursive: self.recursive, attrs };
+        let changed = mds.change(&request, place.path.as_str()).await?.changed;
         let noun = if changed == 1 { "file or directory" } else { "files and directories" };
-        let shown = Changed { path: (&path).into(), changed };
-        context.output.value(&shown, || format!("{path}: changed {changed} {noun}\n"))
+        let shown = Changed { file: place.given, cluster, path: (&place.path).into(), changed };
+        context.output.value(&shown, || format!("{}: changed {changed} {noun}\n", printable(&shown.file)))
     }
 
     /// The operator's guide prints `-p / failure-domain=host` without the blank. Where no other attribute is given

@@ -10,7 +10,7 @@ use super::event::EventView;
 use super::io::IoView;
 use super::server::{CsView, MdsView};
 use crate::table::{draw, printable};
-use crate::units::{bytes, elapsed, ops, rate, share};
+use crate::units::{bytes, elapsed, ops, rate, share, tenths};
 
 /// From this part of the disks in use on, in percent, the space is said to need attention.
 const FILLED_WARNING: u64 = 80;
@@ -258,7 +258,12 @@ impl ClusterView {
         let [reads, writes] = [now.read_ops, now.write_ops].map(ops);
         writeln!(f, "IO:       read {read} ({reads}), write {write} ({writes})")?;
         let [read, write] = [all.read_bytes, all.write_bytes].map(bytes);
-        writeln!(f, "IO total: read {read} ({}ops), write {write} ({}ops)", all.read_ops, all.write_ops)
+        writeln!(f, "IO total: read {read} ({}ops), write {write} ({}ops)", all.read_ops, all.write_ops)?;
+        writeln!(f, "Sync rate: {}", ops(now.flushes))?;
+        let depths = || self.cs.iter().map(|one| one.queue_depth_milli);
+        let average = depths().fold(0, u64::saturating_add) / (self.cs.len() as u64).max(1);
+        let most = depths().max().unwrap_or(0);
+        writeln!(f, "IO QDEPTH: {} aver, {} max", tenths(average), tenths(most))
     }
 }
 
@@ -307,7 +312,7 @@ mod tests {
             fs_chunks: 40,
             fs_replicas: 78,
             io: IoStats { write_bytes: 5 * gib, write_ops: 1000, ..Default::default() },
-            io_rate: IoStats { read_bytes: 1 << 20, read_ops: 256, ..Default::default() },
+            io_rate: IoStats { read_bytes: 1 << 20, read_ops: 256, flushes: 2, ..Default::default() },
             mds: vec![server::tests::sample_mds(1, true)],
             cs: vec![
                 server::tests::sample_cs(1025, ServiceStatus::Active),
@@ -344,6 +349,8 @@ Chunks: [WARN] 38 (95%) healthy, 0 (0%) standby, 2 (5%) degraded, 0 (0%) urgent,
 FS: 1GB in 51 files, 53 inodes, 40 chunks, 78 chunk replicas
 IO:       read 1MB/s (256ops/s), write 0B/s (0ops/s)
 IO total: read 0B (0ops), write 5GB (1000ops)
+Sync rate: 2ops/s
+IO QDEPTH: 0.3 aver, 0.3 max
 
 MDSID  STATUS  %CTIME  COMMITS  %CPU  MEM  UPTIME  HOST
 M   1  avail     2.0%      3/s  0.4%  64m  17d 6h  s1:2510

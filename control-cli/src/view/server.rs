@@ -182,7 +182,7 @@ pub(crate) struct CsView {
     /// Longest latency.
     latency_us_max: u64,
     /// Average operations under way, in thousandths.
-    queue_depth_milli: u64,
+    pub(super) queue_depth_milli: u64,
     /// Time since it was last heard of.
     renewed_ms_ago: u64,
     /// Version of its program.

@@ -165,6 +165,8 @@ Chunks: [OK] 0 (0%) healthy, 0 (0%) standby, 0 (0%) degraded, 0 (0%) urgent,
 FS: 0B in 0 files, 0 inodes, 0 chunks, 0 chunk replicas
 IO:       read 0B/s (0ops/s), write 0B/s (0ops/s)
 IO total: read 0B (0ops), write 0B (0ops)
+Sync rate: 0ops/s
+IO QDEPTH: 0.0 aver, 0.0 max
 
 MDSID  STATUS  %CTIME  COMMITS  %CPU  MEM  UPTIME  HOST
 M   7  avail     0.0%      0/s  0.0%  10m  33 min  s1:2510
@@ -258,6 +260,21 @@ mds.wd.max_offline_cs  3      2        With more the cluster has failed.
 }
 
 #[test]
+fn a_parameter_that_is_not_there_is_told_with_those_that_are() {
+    run(async {
+        let mds = FakeMds::start().await;
+        let entry = |key: &str| ConfigEntry { key: key.into(), value: "3".into(), ..Default::default() };
+        mds.say::<GetConfig>(&GetConfigReply::default());
+        let entries =
+            vec![entry("gen.lease_term"), entry("mds.alloc.fill_margin"), entry("mds.alloc.strict_tier")];
+        mds.say::<GetConfig>(&GetConfigReply { entries });
+        let ended = mds.vstorage(&["get-config", "mds.alloc.filling"]).await;
+        let text = "error: there is no parameter whose name begins with \"mds.alloc.filling\"; there are mds.alloc.fill_margin\n";
+        assert_eq!(ended.failed(1), text);
+    });
+}
+
+#[test]
 fn services_are_listed() {
     run(async {
         let mds = FakeMds::start().await;
@@ -272,7 +289,10 @@ CSID  STATUS  TIER  FLAGS  ADDRESS           HOST  VERSION  PATH                
 ";
         assert_eq!(mds.vstorage(&["list-services", "-M"]).await.done(), masters);
         assert_eq!(mds.vstorage(&["list-services", "-C"]).await.done(), chunks);
-        assert_eq!(mds.vstorage(&["list-services"]).await.done(), format!("{masters}\n{chunks}"));
+        let both = format!("{masters}\n{chunks}");
+        for args in [&["list-services"][..], &["list-services", "-a"], &["list-services", "-M", "-C"]] {
+            assert_eq!(mds.vstorage(args).await.done(), both, "{args:?}");
+        }
         let json = mds.vstorage(&["list-services", "-C", "--json"]).await.json();
         assert!(json.get("mds").is_none() && json["cs"][0]["cs_id"] == 1025, "{json}");
     });

@@ -165,6 +165,8 @@ fn a_chunk_server_is_made_and_missing_redundancy_is_told() {
             mds.say::<GetAttr>(&GetAttrReply { explicit: Attrs::default(), effective: attrs(replicas) });
         }
         mds.say::<ClusterStat>(&ClusterStatReply { cs: vec![cs_info()], ..Default::default() });
+        // A port that was free a moment ago.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let make = || {
             let args = [
                 "make-cs",
@@ -173,7 +175,7 @@ fn a_chunk_server_is_made_and_missing_redundancy_is_told() {
                 "-t",
                 "1",
                 "-a",
-                "10.0.0.1:3000",
+                &free,
                 "-j",
                 "/ssd/cs2",
                 "-s",
@@ -186,13 +188,28 @@ fn a_chunk_server_is_made_and_missing_redundancy_is_told() {
         };
         let first = make().await;
         assert_eq!(first.done(), "made\n");
-        let given = "make\n-c\nstor1\n-r\n/vstorage/stor1-cs2\n-t\n1\n-a\n10.0.0.1:3000\n-j\n/ssd/cs2\n-s\n30720\n-T\nssd\n-S\n--log-level\nwarn\n";
+        let given = format!(
+            "make\n-c\nstor1\n-r\n/vstorage/stor1-cs2\n-t\n1\n-a\n{free}\n-j\n/ssd/cs2\n-s\n30720\n-T\nssd\n-S\n--log-level\nwarn\n"
+        );
         assert_eq!(mds.host.read("args"), given);
         let warning = "warning: files in cluster 'stor1' ask for 3 replicas (at least 2) on different disks, \
                        and there is room on 2 disks only";
         assert!(first.stderr.starts_with(warning), "{first:?}");
         let second = make().await;
         assert_eq!((second.done(), second.stderr.as_str()), ("made\n", ""));
+    });
+}
+
+#[test]
+fn a_chunk_server_is_not_made_at_an_address_of_another_host() {
+    run(async {
+        let mds = FakeMds::start().await;
+        mds.host.install("vstorage-csd", WITNESS);
+        // An address for documentation only (RFC 5737).
+        let args = ["make-cs", "-r", "/x", "-a", "192.0.2.1:3000"];
+        let ended = ended(mds.host.command(mds.host.installed(), &args)).await;
+        assert!(ended.failed(1).contains("-a 192.0.2.1: this host has no such address"), "{ended:?}");
+        assert_eq!(mds.host.read("args"), "");
     });
 }
 

@@ -109,3 +109,20 @@ fn a_busy_server_is_asked_again() {
         assert_eq!(mds.seen::<List>().len(), 2);
     });
 }
+
+#[test]
+fn a_name_that_cannot_be_found_keeps_nobody_from_the_others() {
+    run(async {
+        let mds = FakeMds::start().await;
+        mds.say::<List>(&ListReply::default());
+        let list = mds.host.read("etc/clusters/stor1/bs.list");
+        // A name that is never given out (RFC 6761).
+        mds.host.write_list("stor1", &format!("s1.invalid:2510\n{list}"));
+        assert_eq!(mds.vstorage(&["ls"]).await.done(), "");
+        mds.host.write_list("stor1", "s1.invalid:2510\n");
+        let ended = mds.vstorage(&["--timeout", "1", "ls"]).await;
+        let text = ended.failed(1);
+        assert!(text.contains("s1.invalid:2510: cannot find the address of s1.invalid"), "{text}");
+        assert!(text.contains("no metadata server of cluster 'stor1' can be reached"), "{text}");
+    });
+}

@@ -251,3 +251,19 @@ fn unknown_services_are_refused_with_those_there_are() {
     let ended = services.run(&["start-service", "cs9"]);
     assert!(ended.failed(1).contains("/vstorage/cs1, /vstorage/mds, /vstorage/cs2"), "{ended:?}");
 }
+
+#[test]
+fn journals_stay_as_they_were_made() {
+    let services = Services::new(GOOD, GOOD);
+    let run = |args: &[&str]| services.0.run_installed(&[&["configure-cs", "-r"], args].concat());
+    for change in [&["-a", "/ssd/new", "-s", "2048", "-T", "ssd"][..], &["-s", "4096"], &["-d"]] {
+        let ended = run(&[&["/vstorage/cs1"], change].concat());
+        let text = ended.failed(1);
+        assert!(text.contains("\"/vstorage/cs1\": the journal of a chunk server cannot be"), "{text}");
+        assert!(text.contains("nothing was changed"), "{text}");
+    }
+    assert!(run(&["/vstorage/mds", "-d"]).failed(1).contains("of a metadata server, not of a chunk server"));
+    let text = run(&["/vstorage/cs9", "-d"]).failed(1).to_owned();
+    assert!(text.contains("/vstorage/cs1, /vstorage/mds, /vstorage/cs2"), "{text}");
+    assert_eq!(services.0.read("etc/calls"), "", "nothing was started");
+}

@@ -6,22 +6,22 @@ use crate::host::Host;
 fn what_makes_no_sense_ends_with_2_and_is_said() {
     let host = Host::new();
     host.write_list("stor1", "127.0.0.1:1\n");
-    let table: [(&[&str], &str); 15] = [
+    let table: [(&[&str], &str); 18] = [
         (&[], "Usage: vstorage"),
         (&["frobnicate"], "frobnicate"),
         (&["create", "/a/../b", "--size", "1G"], "the path must not contain \"..\""),
         (&["create", "/", "--size", "1G"], "top directory"),
         (&["create", "/a", "--size", "1G", "tier=1", "tier=2"], "given twice"),
         (&["stat", "a"], "do you mean /a?"),
-        (
-            &["get-attr", "/vstorage/stor1"],
-            "no cluster mounted there; give a path within the cluster with -p",
-        ),
+        (&["get-attr", "/"], "this host has no cluster mounted there ("),
+        (&["get-attr", "/"], "give a path within the cluster with -p, such as -p /"),
+        (&["set-attr", "-R", "/vstorage/stor1", "replicas=3"], "or a path within the cluster with -p"),
         (&["get-attr", "-p", "/.."], "must not contain \"..\""),
         (&["set-attr", "-p", "/"], "no attribute to set"),
         (&["set-attr", "-p", "/", "raid=5"], "there is no attribute \"raid\""),
         (&["rm", "-r", "/"], "top directory"),
         (&["make-mds", "-a", "10.0.0.1", "-r", "/x"], "add -I"),
+        (&["make-mds", "-a", "10.0.0.2:2510", "-r", "/x", "-b", "10.0.0.1"], "add -I"),
         (&["make-mds", "-I", "-a", "10.0.0.1", "-r", "/x"], "name the new cluster with -c NAME"),
         (&["make-cs", "-r", "/x/../y"], "without \"..\""),
         (&["export", "--nbd", &"/x".repeat(60), "/vm1"], "107 bytes"),

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use link::cluster_dir::{HostDirs, ServiceKind, add_local_service};
 
+use super::discovery::Servers;
 use super::{Failure, MakeArgs, device, endpoint};
 use crate::engine::{self, CreateOptions, Engine, EngineOptions};
 use crate::format::superblock::Superblock;
@@ -15,7 +16,8 @@ const INTERNAL_JOURNAL: u64 = 256 << 20;
 pub(super) async fn make(args: MakeArgs) -> Result<ExitCode, Failure> {
     let dirs = HostDirs::from_environment();
     let host_id = dirs.host_id().await.map_err(Failure::io("cannot find out the host id"))?;
-    let (endpoint, mds) = endpoint(&dirs, &args.cluster, 0).await?;
+    let endpoint = endpoint(&dirs, &args.cluster, 0).await?;
+    let mds = Servers::load(&dirs, &args.cluster).await?.addresses().await?;
     let absolute = |path: &std::path::Path| std::path::absolute(path).map_err(Failure::io("bad path"));
     let dir = absolute(&args.repository)?;
     let journal_dir = args.journal.as_deref().map(absolute).transpose()?;

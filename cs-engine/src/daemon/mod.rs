@@ -2,6 +2,7 @@
 
 mod check;
 mod device;
+mod discovery;
 mod make;
 mod run;
 
@@ -20,7 +21,13 @@ use crate::server::RegistrationError;
 
 /// The chunk server of vstorage.
 #[derive(Debug, Parser)]
-#[command(name = "vstorage-csd", version, max_term_width = 100)]
+#[command(
+    name = "vstorage-csd",
+    version,
+    max_term_width = 100,
+    after_help = "Example:\n  vstorage-csd run -c stor1 -r /vstorage/stor1-cs\n\n\
+                  Operators use vstorage make-cs and vstorage start-service, which call this program."
+)]
 struct Cli {
     /// How much to log: error, warn, info, debug or trace.
     #[arg(long, global = true, default_value = "info", value_parser = link::daemon::LOG_LEVELS)]
@@ -182,6 +189,12 @@ impl Failure {
     }
 }
 
+/// The grammar of the command line, for manual pages and completions.
+#[must_use]
+pub fn grammar() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Runs the daemon's command line.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -220,29 +233,15 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The endpoint of a chunk server on this host, and where the metadata servers are.
-async fn endpoint(dirs: &HostDirs, cluster: &str, cs_id: u64) -> Result<(Endpoint, Vec<Address>), Failure> {
+/// The endpoint of a chunk server on this host.
+async fn endpoint(dirs: &HostDirs, cluster: &str, cs_id: u64) -> Result<Endpoint, Failure> {
     let path = dirs.credentials(cluster);
     let credentials = Credentials::load(&path).await.map_err(|error| Failure::Credentials {
         cluster: cluster.to_owned(),
         path,
         error,
     })?;
-    let path = dirs.bs_list(cluster);
-    let discovery = |text: String| Failure::Discovery { path: path.clone(), text };
-    let bytes = rt::fs::read(&path).await.map_err(|error| discovery(error.to_string()))?;
-    let list = link::servers::parse_list(&String::from_utf8_lossy(&bytes))
-        .map_err(|error| discovery(error.to_string()))?;
-    let mut mds = Vec::new();
-    for server in list {
-        let found =
-            server.for_clients().await.map_err(|error| discovery(format!("{}: {error}", server.host)))?;
-        mds.extend(found);
-    }
-    if mds.is_empty() {
-        return Err(discovery("it names no metadata server".into()));
-    }
     let boot_id = rt::node::boot_id().map_err(Failure::io("cannot read the boot id"))?;
     let hello = LocalHello { cs_id, ..LocalHello::new(Role::Cs, boot_id) };
-    Ok((Endpoint::new(credentials, hello, Options::default())?, mds))
+    Ok(Endpoint::new(credentials, hello, Options::default())?)
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use link::cluster_dir::HostDirs;
 use rt::net::{Address, Listener};
 use rt::signal::StopSignals;
 
+use super::discovery::Servers;
 use super::{Failure, RunArgs, endpoint};
 use crate::engine::{self, Engine, EngineOptions, OpenError};
 use crate::server::{Registrar, RegistrarOptions, Server};
@@ -22,18 +24,24 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let mut stop = StopSignals::listen().map_err(Failure::io("cannot listen for SIGTERM"))?;
+    // One wait for all of it: a signal that comes between two would be lost.
+    let mut stop = std::pin::pin!(stop.next());
     let dirs = HostDirs::from_environment();
     let host_id = dirs.host_id().await.map_err(Failure::io("cannot find out the host id"))?;
     let dir = std::path::absolute(&args.repository).map_err(Failure::io("bad path"))?;
     let lock = lock(&dir).await?;
     let superblock = engine::read_superblock(&dir, &lock).await?;
-    let (endpoint, mds) = endpoint(&dirs, &args.cluster, superblock.cs_id).await?;
+    let endpoint = endpoint(&dirs, &args.cluster, superblock.cs_id).await?;
+    let servers = Servers::load(&dirs, &args.cluster).await?;
     let expected_id = endpoint.credentials().identity().cluster;
     let found_id = ClusterId(superblock.cluster);
     if found_id != expected_id {
         let (found, expected) = (superblock.cluster_name, args.cluster);
         return Err(Failure::OtherCluster { dir, found, found_id, expected, expected_id });
     }
+    let Some(mds) = unless_stopped(stop.as_mut(), servers.wait()).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let options = EngineOptions { pages_max: args.cache << 8, ..EngineOptions::default() };
     let engine = Engine::open(&dir, lock, options).await?;
     let boot_id = rt::node::boot_id().map_err(Failure::io("cannot read the boot id"))?;
@@ -47,11 +55,13 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         let (endpoint, server) = (endpoint.clone(), Rc::clone(&server));
         async move { endpoint.serve(listener, server).await }
     });
-    let registrar = Registrar::new(
+    let known = mds.clone();
+    let registrar = Rc::new(Registrar::new(
         Rc::clone(&server),
         endpoint.clone(),
         RegistrarOptions { mds, addresses: vec![reachable.to_string()], host_id, path: dir.clone() },
-    );
+    ));
+    let following = rt::spawn(servers.follow(Rc::clone(&registrar), known));
     let mut registering = rt::spawn(async move { registrar.run().await });
     let ready = rt::spawn({
         let server = Rc::clone(&server);
@@ -60,8 +70,9 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
             println!("ready: CS#{} at {reachable}", server.engine().superblock().cs_id);
         }
     });
-    let outcome = until_stopped(&mut stop, &mut registering).await;
+    let outcome = until_stopped(stop, &mut registering).await;
     // First, so that a server that is leaving does not register again.
+    following.abort();
     registering.abort();
     ready.abort();
     serving.abort();
@@ -72,10 +83,9 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
 
 /// Waits for a request to stop, or for the registrar to give up.
 async fn until_stopped(
-    stop: &mut StopSignals,
+    mut signal: Pin<&mut impl Future<Output = std::io::Result<i32>>>,
     registering: &mut rt::JoinHandle<Result<(), crate::server::RegistrationError>>,
 ) -> Result<ExitCode, Failure> {
-    let mut signal = std::pin::pin!(stop.next());
     let mut registering = std::pin::pin!(registering);
     std::future::poll_fn(|cx| {
         if let std::task::Poll::Ready(signal) = signal.as_mut().poll(cx) {
@@ -90,6 +100,21 @@ async fn until_stopped(
             std::task::Poll::Ready(_) => std::task::Poll::Ready(Ok(ExitCode::FAILURE)),
             std::task::Poll::Pending => std::task::Poll::Pending,
         }
+    })
+    .await
+}
+
+/// What comes of `work`; nothing if we are asked to stop before.
+async fn unless_stopped<T>(
+    mut signal: Pin<&mut impl Future<Output = std::io::Result<i32>>>,
+    work: impl Future<Output = T>,
+) -> Result<Option<T>, Failure> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|cx| {
+        if let std::task::Poll::Ready(signal) = signal.as_mut().poll(cx) {
+            return std::task::Poll::Ready(signal.map(|_| None).map_err(Failure::io("waiting for signals")));
+        }
+        work.as_mut().poll(cx).map(|done| Ok(Some(done)))
     })
     .await
 }

@@ -4,7 +4,7 @@
 //! data. After that it refuses until it has registered again and recorded every fence that was raised meanwhile: the
 //! metadata server may grant without it once the whole term has passed.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -172,6 +172,8 @@ pub struct Registrar {
     server: Rc<Server>,
     endpoint: Endpoint,
     options: RegistrarOptions,
+    /// The addresses of the metadata servers now; never empty.
+    mds: RefCell<Vec<Address>>,
 }
 
 /// The outcome of a first registration.
@@ -185,7 +187,23 @@ impl Registrar {
     /// Prepares to register `server`.
     #[must_use]
     pub fn new(server: Rc<Server>, endpoint: Endpoint, options: RegistrarOptions) -> Self {
-        Self { server, endpoint, options }
+        let mds = RefCell::new(options.mds.clone());
+        Self { server, endpoint, options, mds }
+    }
+
+    /// The metadata servers have these addresses from now on. A registration that is there stays.
+    ///
+    /// # Panics
+    /// Without any address.
+    pub fn set_mds(&self, mds: Vec<Address>) {
+        assert!(!mds.is_empty(), "a chunk server needs metadata servers");
+        self.mds.replace(mds);
+    }
+
+    /// The address to try in this turn.
+    fn address(&self, turn: usize) -> Address {
+        let mds = self.mds.borrow();
+        mds[turn % mds.len()].clone()
     }
 
     fn engine(&self) -> &Rc<Engine> {
@@ -218,8 +236,7 @@ impl Registrar {
         let (mut turn, mut redirects) = (0, 0);
         let mut hint: Option<Address> = None;
         loop {
-            let address =
-                hint.take().unwrap_or_else(|| self.options.mds[turn % self.options.mds.len()].clone());
+            let address = hint.take().unwrap_or_else(|| self.address(turn));
             match self.register_at(&address).await {
                 Ok((connection, reply)) => {
                     tracing::info!("registered as CS#{} with the metadata server at {address}", reply.cs_id);

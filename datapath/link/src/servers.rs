@@ -4,12 +4,17 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
+use std::time::Duration;
 
 use rt::net::Address;
 
 /// The port of a metadata server where none is given: others of its kind connect to it there, chunk servers and
 /// clients to the next one.
 pub const PORT: u16 = 2510;
+
+/// How long a name server may take to tell the addresses of a name. With a name server that never answers, the others of
+/// a list must still be tried before whoever asks loses patience.
+const LOOK_LIMIT: Duration = Duration::from_secs(3);
 
 /// Where a metadata server is: `host`, `host:port`, `[IPv6]` or `[IPv6]:port`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,7 +120,7 @@ impl ServerAddress {
     /// Where chunk servers and clients connect; a name may have several addresses.
     ///
     /// # Errors
-    /// Those of name resolution.
+    /// Those of name resolution; `TimedOut` after three seconds without an answer.
     pub async fn for_clients(&self) -> io::Result<Vec<Address>> {
         self.resolve(self.client_port()).await
     }
@@ -133,8 +138,11 @@ impl ServerAddress {
             return Ok(vec![Address::Tcp(SocketAddr::new(ip, port))]);
         }
         let host = self.host.clone();
-        let found =
-            rt::blocking::run(move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter)).await??;
+        let look = rt::blocking::run(move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter));
+        let found = rt::time::timeout(LOOK_LIMIT, look).await.map_err(|_| {
+            let text = format!("no name server has told its address within {} s", LOOK_LIMIT.as_secs());
+            io::Error::new(io::ErrorKind::TimedOut, text)
+        })???;
         Ok(found.into_iter().map(Address::Tcp).collect())
     }
 }

@@ -22,6 +22,12 @@ use failure::Failure;
 /// Name of the log, of many mounts together.
 const LOG: &str = "vstorage-mount.log";
 
+/// The grammar of the command line, for manual pages and completions.
+#[must_use]
+pub fn grammar() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Runs the daemon's command line.
 #[must_use]
 pub fn main() -> ExitCode {

@@ -17,7 +17,13 @@ use failure::Failure;
 
 /// The metadata server of vstorage.
 #[derive(Debug, Parser)]
-#[command(name = "vstorage-mdsd", version, max_term_width = 100)]
+#[command(
+    name = "vstorage-mdsd",
+    version,
+    max_term_width = 100,
+    after_help = "Example:\n  vstorage-mdsd run -c stor1 -r /vstorage/stor1-mds\n\n\
+                  Operators use vstorage make-mds and vstorage start-service, which call this program."
+)]
 struct Cli {
     /// How much to log: off, error, warn, info, debug or trace.
     #[arg(long, global = true, default_value = "info")]
@@ -77,6 +83,12 @@ struct RunArgs {
     /// Directory of the metadata server.
     #[arg(short = 'r', long, value_name = "DIR")]
     repository: PathBuf,
+}
+
+/// The grammar of the command line, for manual pages and completions.
+#[must_use]
+pub fn grammar() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 /// Runs the daemon's command line.

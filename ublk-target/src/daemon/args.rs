@@ -32,7 +32,7 @@ same volume it goes on at once.";
 
 /// Offers volumes of a vstorage cluster to block clients
 #[derive(Debug, Parser)]
-#[command(name = "vstorage-ublkd", version, max_term_width = 100)]
+#[command(name = "vstorage-ublkd", version, max_term_width = 100, after_help = EXAMPLES)]
 pub(super) struct Cli {
     /// How much to log
     #[arg(long, global = true, value_name = "LEVEL", default_value = "info", value_parser = LOG_LEVELS)]

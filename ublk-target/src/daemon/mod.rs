@@ -19,6 +19,12 @@ use failure::Failure;
 /// Exit code for a command line that is wrong.
 const USAGE: u8 = 2;
 
+/// The grammar of the command line, for manual pages and completions.
+#[must_use]
+pub fn grammar() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
 /// Runs the daemon's command line.
 #[must_use]
 pub fn main() -> ExitCode {

@@ -11,6 +11,7 @@
 mod bad_files;
 mod bad_requests;
 mod full;
+mod guide;
 mod idle;
 mod kill;
 mod mounts;
@@ -50,6 +51,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "two_mounts", run: mounts::two_mounts },
     Scenario { name: "mount_commands", run: mounts::mount_commands },
     Scenario { name: "mounted_programs", run: mounts::mounted_programs },
+    Scenario { name: "guide", run: guide::guide },
     Scenario { name: "posix", run: mounts::posix },
     Scenario { name: "idle", run: idle::idle },
 ];
