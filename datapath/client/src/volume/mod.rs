@@ -116,6 +116,8 @@ struct Inner {
     grows: Cell<bool>,
     /// Where the farthest write ends that has begun, in a volume that grows.
     reach: Cell<u64>,
+    /// Behind the end that the metadata server knows may be more than zeroes.
+    end_in_doubt: Cell<bool>,
     /// A write that finds no space fails; else it waits.
     fails_when_full: Cell<bool>,
     lease: RefCell<Rc<Lease>>,
@@ -207,6 +209,7 @@ impl Volume {
             writable: write,
             grows: Cell::new(false),
             reach: Cell::new(0),
+            end_in_doubt: Cell::new(false),
             fails_when_full: Cell::new(false),
             lease: RefCell::new(lease),
             state: Cell::new(VolumeState::Active),
@@ -247,6 +250,24 @@ impl Volume {
         self.inner.state.get()
     }
 
+    /// Waits until it is lost or closed, and says which.
+    pub async fn ended(&self) -> VolumeState {
+        loop {
+            let changed = self.inner.state_changed.notified();
+            let state = self.state();
+            if matches!(state, VolumeState::Lost | VolumeState::Closed) {
+                return state;
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether it serves, or will again.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        matches!(self.inner.state.get(), VolumeState::Active | VolumeState::Reopening)
+    }
+
     /// Epoch of the lease now.
     #[must_use]
     pub fn epoch(&self) -> u64 {
@@ -276,7 +297,7 @@ impl Volume {
             session: inner.session.key(),
             file_id: inner.file_id,
             epoch: lease.epoch,
-            clean: flushed.is_ok() && lease.is_all_settled(),
+            clean: flushed.is_ok() && lease.is_all_settled() && !inner.end_in_doubt.get(),
         };
         if let Err(error) = inner.session.master().ask(&request, rt::time::now() + ASK).await {
             tracing::warn!(

@@ -81,7 +81,13 @@ impl Volume {
         let parts = split(offset, len, inner.chunk_size, &change);
         loop {
             let lease = inner.usable_lease().await?;
-            match inner.write_parts(&lease, &parts).await {
+            let outcome = async {
+                if is_data && inner.grows.get() && offset + len > inner.size.get() {
+                    inner.settle_end(&lease).await?;
+                }
+                inner.write_parts(&lease, &parts).await
+            };
+            match outcome.await {
                 Ok(()) => break,
                 Err(Stop::Broken) => {}
                 // No chunk could be had; where a member had no room the epoch is broken off already.
