@@ -59,11 +59,17 @@ impl Fs {
         let Writing { fh, offset, data, from_cache, uid } = writing;
         let file = self.file(fh)?;
         let node = &file.node;
-        let _inside = node.open.enter().await;
+        let inside = node.open.enter().await;
         let volume = node.open.writable()?;
         let offset = if file.appends && !from_cache { node.size() } else { offset };
         let len = data.len();
-        volume.write(offset, data).await.map_err(|error| failed(&file, "writing", &error))?;
+        if let Err(error) = volume.write(offset, data).await {
+            drop(inside);
+            if matches!(error, client::VolumeError::NoSpace) && offset + len as u64 > node.size() {
+                self.undo_growth(node).await;
+            }
+            return Err(failed(&file, "writing", &error));
+        }
         self.wrote(node, offset + len as u64, len as u64);
         if file.direct && uid != 0 {
             self.take_set_id(node).await?;
@@ -88,7 +94,7 @@ impl Fs {
             mode: Some(left & 0o7777),
             ..SetInode::default()
         });
-        node.learn(&change.await?.inode);
+        node.learn_change(&change.await?.inode);
         Ok(())
     }
 
