@@ -9,6 +9,7 @@ use hw_tests::cleanup_stale;
 use hw_tests::cluster::{Cluster, ClusterError, Options};
 use hw_tests::deadline::Stopwatch;
 use hw_tests::load::{Counts, Load, LoadError, Progress};
+use hw_tests::mount;
 use hw_tests::nbd::{Client, Request};
 
 /// How long the soak goes on unless told otherwise.
@@ -34,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     /// How long the soak goes on.
     pub(crate) soak_seconds: u64,
+    /// It was said how long.
+    pub(crate) is_long: bool,
     /// Directories on their way out.
     pub(crate) removals: RefCell<Vec<Child>>,
 }
@@ -124,8 +127,14 @@ impl Drop for Scene<'_> {
 /// Removes a directory with what is mounted in and below it.
 fn clear(dir: &Path, settings: &Settings) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
-        cleanup_stale(&entry.path()).expect("what an earlier run left can be removed");
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.metadata().is_err() {
+            // The mount of a daemon that was killed cannot even be looked at.
+            mount::clear(&path);
+        }
+        if path.is_dir() {
+            cleanup_stale(&path).expect("what an earlier run left can be removed");
+        }
     }
     settings.remove(dir);
 }
