@@ -154,6 +154,17 @@ pub(crate) enum Error {
         /// The cluster.
         cluster: String,
     },
+    /// The end of a file that its last writer did not close.
+    #[error(
+        "{path} was not closed by its last writer, and what that left behind its end cannot be removed: {error}; nothing was changed"
+    )]
+    Unsettled {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        error: Box<dyn std::error::Error>,
+    },
     /// Results cannot be written.
     #[error("cannot write the result: {0}")]
     Output(#[source] io::Error),

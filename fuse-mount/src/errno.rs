@@ -11,6 +11,7 @@ impl Errno {
     pub(crate) const EBADF: Self = Self(libc::EBADF);
     pub(crate) const E2BIG: Self = Self(libc::E2BIG);
     pub(crate) const EFBIG: Self = Self(libc::EFBIG);
+    pub(crate) const EINTR: Self = Self(libc::EINTR);
     pub(crate) const EINVAL: Self = Self(libc::EINVAL);
     pub(crate) const EIO: Self = Self(libc::EIO);
     pub(crate) const EISDIR: Self = Self(libc::EISDIR);

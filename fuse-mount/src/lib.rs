@@ -8,3 +8,4 @@ pub mod daemon;
 mod errno;
 mod fs;
 mod kernel;
+mod race;

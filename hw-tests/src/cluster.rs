@@ -225,6 +225,14 @@ impl Node {
         Ok(self.daemon.as_ref().map_or(Ok(()), Daemon::pause)?)
     }
 
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// [`ClusterError::Process`].
+    pub fn resume(&self) -> Result<(), ClusterError> {
+        Ok(self.daemon.as_ref().map_or(Ok(()), Daemon::resume)?)
+    }
+
     /// SIGKILL; returns when it is gone.
     ///
     /// # Errors

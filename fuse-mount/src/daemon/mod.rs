@@ -8,7 +8,6 @@ mod background;
 mod failure;
 mod mount;
 mod options;
-mod race;
 mod run;
 
 use std::process::ExitCode;

@@ -15,9 +15,9 @@ use super::args::Mounting;
 use super::background;
 use super::failure::Failure;
 use super::mount;
-use super::race::{First, race};
 use crate::fs::{Behaviour, Fs};
 use crate::kernel::Device;
+use crate::race::{First, race};
 
 /// How long programs that have files open may go on with them once the daemon is told to stop.
 const GRACE: Duration = Duration::from_secs(2);

@@ -31,8 +31,9 @@ impl Fs {
         if node.fresh().is_some() {
             return Ok(());
         }
+        let asked = rt::time::now();
         match self.meta.inode(node.id).await {
-            Ok(inode) => node.learn(&inode),
+            Ok(inode) => node.learn(&inode, asked),
             // Somebody still uses it here: it is as it was, without a name.
             Err(error) if error.code() == libc::ESTALE => node.set_gone(),
             Err(error) => return Err(error),
@@ -87,7 +88,7 @@ impl Fs {
         if let Some(mtime_ns) = of(change.mtime) {
             node.update(|inode| inode.mtime_ns = mtime_ns);
         }
-        node.learn(&reply.inode);
+        node.learn_change(&reply.inode);
         Ok(())
     }
 

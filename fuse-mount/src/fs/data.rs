@@ -64,15 +64,11 @@ impl Fs {
         let offset = if file.appends && !from_cache { node.size() } else { offset };
         let len = data.len();
         if let Err(error) = volume.write(offset, data).await {
-            let errno = failed(&file, "writing", &error);
             drop(inside);
-            if matches!(error, client::VolumeError::NoSpace)
-                && offset + len as u64 > node.size()
-                && let Err(error) = self.take_back_growth(node).await
-            {
-                tracing::warn!("file {} may look longer than it is: {error:?}", node.id);
+            if matches!(error, client::VolumeError::NoSpace) && offset + len as u64 > node.size() {
+                self.undo_growth(node).await;
             }
-            return Err(errno);
+            return Err(failed(&file, "writing", &error));
         }
         self.wrote(node, offset + len as u64, len as u64);
         if file.direct && uid != 0 {
@@ -98,7 +94,7 @@ impl Fs {
             mode: Some(left & 0o7777),
             ..SetInode::default()
         });
-        node.learn(&change.await?.inode);
+        node.learn_change(&change.await?.inode);
         Ok(())
     }
 

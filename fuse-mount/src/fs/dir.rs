@@ -6,7 +6,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
+use rt::time::Instant;
 use wire::inode::{DirEntry, Inode, ReadDir};
 use wire::namespace::FileKind;
 
@@ -33,6 +35,8 @@ struct Page {
     first: u64,
     entries: Vec<DirEntry>,
     more: bool,
+    /// When it was asked for: it is no newer.
+    asked: Instant,
 }
 
 impl Page {
@@ -59,8 +63,13 @@ impl Fs {
 
     pub(super) fn release_directory(&self, fh: u64) -> Answer<()> {
         self.directory(fh)?;
-        self.handles.borrow_mut().remove(&fh);
+        self.forget_directory(fh);
         Ok(())
+    }
+
+    /// Drops the handle of a directory.
+    pub(super) fn forget_directory(&self, fh: u64) {
+        self.handles.borrow_mut().remove(&fh);
     }
 
     /// The entries from number `offset` on, as many as there is room for; with `plus` also their attributes, and the kernel counts
@@ -84,8 +93,8 @@ impl Fs {
         for number in offset..DOTS {
             let (id, name) = dots[number as usize];
             let inode = Inode { id, kind: FileKind::Directory.into(), ..Inode::default() };
-            let attr = Attr { ino: self.nodes.ino(id), inode };
-            if !listing.add(&attr, name, number + 1, LIFETIME, false) {
+            let attr = Attr { ino: self.nodes.ino(id), inode, valid: Duration::ZERO };
+            if !listing.add(&attr, name, number + 1, Duration::ZERO, false) {
                 return Ok(listing);
             }
         }
@@ -94,7 +103,7 @@ impl Fs {
         loop {
             for entry in page.entries.iter().skip((number - page.first) as usize) {
                 number += 1;
-                if !self.list(&mut listing, entry, number, plus) {
+                if !self.list(&mut listing, &page, entry, number, plus) {
                     return Ok(listing);
                 }
                 any = true;
@@ -106,14 +115,16 @@ impl Fs {
         }
     }
 
-    /// Adds an entry; false if there is no room.
-    fn list(&self, listing: &mut Listing, entry: &DirEntry, next: u64, plus: bool) -> bool {
+    /// Adds an entry; false if there is no room. A page may be as old as whoever lists is slow: the kernel may go by what it says no
+    /// longer than by an answer that is asked for now, and it changes nothing that is known better here.
+    fn list(&self, listing: &mut Listing, page: &Page, entry: &DirEntry, next: u64, plus: bool) -> bool {
         let ino = self.nodes.ino(entry.inode.id);
+        let valid = LIFETIME.saturating_sub(page.asked.elapsed());
         if !plus {
-            return listing.add(&Attr { ino, inode: entry.inode }, &entry.name, next, LIFETIME, false);
+            return listing.add(&Attr { ino, inode: entry.inode, valid }, &entry.name, next, valid, false);
         }
-        let node = self.nodes.learn(&entry.inode);
-        let added = listing.add(&node.attr(ino), &entry.name, next, LIFETIME, true);
+        let node = self.nodes.learn(&entry.inode, page.asked);
+        let added = listing.add(&node.attr(ino), &entry.name, next, valid, true);
         if added {
             self.nodes.count(&node);
         } else {
@@ -138,6 +149,7 @@ impl Fs {
                 let before = starts.iter().rev().find(|(first, _)| *first <= number);
                 before.cloned().unwrap_or((DOTS, Vec::new()))
             };
+            let asked = rt::time::now();
             let request = ReadDir { id: directory.id, after, limit: 0 };
             let reply = match self.meta.ask(&request).await {
                 Ok(reply) => reply,
@@ -148,7 +160,8 @@ impl Fs {
                 Err(error) => return Err(error),
             };
             directory.parent.set(reply.parent);
-            let page = Page { first, more: reply.more && !reply.entries.is_empty(), entries: reply.entries };
+            let more = reply.more && !reply.entries.is_empty();
+            let page = Page { first, more, entries: reply.entries, asked };
             if page.more
                 && let Some(last) = page.entries.last()
             {

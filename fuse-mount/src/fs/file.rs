@@ -7,7 +7,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
 
-use client::{OpenError, OpenOptions, Volume};
+use client::{OpenError, OpenOptions, Volume, VolumeState};
 use rt::sync::{RangeGuard, RangeLock, Semaphore};
 use wire::lease::OpenReply;
 use wire::namespace::{FileKind, FileRef};
@@ -15,7 +15,7 @@ use wire::namespace::{FileKind, FileRef};
 use super::node::Node;
 use super::{Answer, FileHandle, Fs, Handle};
 use crate::errno::{self, Errno};
-use crate::kernel::OpenFlags;
+use crate::kernel::{Old, OpenFlags};
 
 /// What a file is while handles are open.
 pub(super) struct OpenFile {
@@ -254,7 +254,7 @@ impl Fs {
         let unchanged = left
             .is_some_and(|left| follows(left) && left.size == size && left.mtime_ns == node.inode().mtime_ns);
         if !unchanged && node.size() != size {
-            self.tell_old(node);
+            self.tell_old(node, Old::Attributes);
         }
         self.install(node, volume, writes);
         Ok(unchanged)
@@ -267,16 +267,29 @@ impl Fs {
             volume.set_fails_when_full(self.behaviour.fails_when_full);
         }
         node.update(|inode| inode.size = size);
+        node.reject_older();
+        self.watch_lease(node, volume.clone());
         node.open.set_reported(node.open.changes(), size);
         *node.open.volume.borrow_mut() = Some(volume);
         node.open.writing.set(writes);
     }
 
-    /// Tells the kernel that the attributes it knows are old.
-    fn tell_old(&self, node: &Node) {
+    /// Tells the kernel that what it knows is old.
+    fn tell_old(&self, node: &Node, old: Old) {
         if let Some(device) = &*self.device.borrow() {
-            device.tell_old(self.nodes.ino(node.id));
+            device.tell_old(self.nodes.ino(node.id), old);
         }
+    }
+
+    /// Without its lease a file may be written by others: what the kernel has cached of it must not be read any longer.
+    fn watch_lease(&self, node: &Node, volume: Volume) {
+        let Some(device) = self.device.borrow().clone() else { return };
+        let ino = self.nodes.ino(node.id);
+        rt::spawn(async move {
+            if volume.ended().await == VolumeState::Lost {
+                device.tell_old(ino, Old::Data);
+            }
+        });
     }
 
     /// A handle is closed; the last one ends the lease.
@@ -314,6 +327,9 @@ impl Fs {
             true => self.report(node).await,
             false => Ok(()),
         };
+        if reported.is_err() {
+            volume.doubt_end();
+        }
         let epoch = volume.epoch();
         let closed = volume.close().await;
         *node.open.volume.borrow_mut() = None;

@@ -36,6 +36,8 @@ const ROOT: u64 = 1;
 const LIFETIME: Duration = Duration::from_secs(1);
 /// How often sizes and times of files being written are reported.
 const REPORT_PAUSE: Duration = Duration::from_secs(1);
+/// Attempts to tell the metadata server a size while the lease changes its epoch.
+const ATTEMPTS: u32 = 50;
 
 /// Requests taken before those that are under way have their turn.
 const TURN: usize = 32;
@@ -107,12 +109,13 @@ impl Fs {
         behaviour: Behaviour,
     ) -> Result<Rc<Self>, link::AskError> {
         let meta = Meta::new(session);
+        let asked = rt::time::now();
         let root = meta.root(behaviour.patience).await?;
         let fs = Rc::new(Self {
             meta,
             servers,
             behaviour,
-            nodes: Nodes::new(root),
+            nodes: Nodes::new(root, asked),
             handles: RefCell::default(),
             next_handle: Cell::new(1),
             device: RefCell::default(),

@@ -19,8 +19,9 @@ impl Fs {
     pub(super) async fn lookup(&self, parent: u64, name: Vec<u8>) -> Answer<Attr> {
         check(&name)?;
         let parent = self.nodes.id(parent);
+        let asked = rt::time::now();
         let inode = self.meta.ask(&Lookup { parent, name }).await?.inode;
-        Ok(self.tell(&self.nodes.learn(&inode)))
+        Ok(self.tell(&self.nodes.learn(&inode, asked)))
     }
 
     /// The kernel is told of an inode.
@@ -39,14 +40,14 @@ impl Fs {
     /// Makes what is no open file.
     pub(super) async fn make(&self, making: Making) -> Answer<Attr> {
         let (reply, _) = self.make_node(&making, true, false).await?;
-        Ok(self.tell(&self.nodes.learn(&reply.inode)))
+        Ok(self.tell(&self.nodes.learn(&reply.inode, rt::time::now())))
     }
 
     /// Makes a file and opens it.
     pub(super) async fn create(&self, making: Making, flags: i32) -> Answer<(Attr, u64, OpenFlags)> {
         let exclusive = flags & libc::O_EXCL != 0;
         let (reply, generation) = self.make_node(&making, exclusive, true).await?;
-        let node = self.nodes.learn(&reply.inode);
+        let node = self.nodes.learn(&reply.inode, rt::time::now());
         let ino = self.nodes.ino(node.id);
         // Before the first wait: the kernel may forget it as soon as nobody counts on it.
         self.nodes.count(&node);
@@ -193,7 +194,7 @@ impl Fs {
         let reply =
             self.meta.change(|session| Link { session, id, parent, name: name.clone(), now_ns }).await?;
         self.touched(parent);
-        Ok(self.tell(&self.nodes.learn(&reply.inode)))
+        Ok(self.tell(&self.nodes.learn(&reply.inode, rt::time::now())))
     }
 
     /// Where a symbolic link leads.

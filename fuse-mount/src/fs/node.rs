@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use rt::time::Instant;
 use wire::inode::Inode;
@@ -18,8 +19,10 @@ pub(super) struct Node {
     /// How often the kernel was told of it and has not forgotten it.
     lookups: Cell<u64>,
     inode: RefCell<Inode>,
-    /// Until when what is known of it counts as fresh.
-    fresh_until: Cell<Option<Instant>>,
+    /// When that was asked for; `None` if it has changed since.
+    known_at: Cell<Option<Instant>>,
+    /// Answers to what was asked before may be older than what is known.
+    changed_at: Cell<Instant>,
     /// It has no name any more and nothing holds it at the metadata server.
     gone: Cell<bool>,
     /// Until when it counts as having no capabilities, which the kernel asks for before each write.
@@ -28,18 +31,17 @@ pub(super) struct Node {
 }
 
 impl Node {
-    fn new(inode: Inode) -> Self {
-        let node = Self {
+    fn new(inode: Inode, asked: Instant) -> Self {
+        Self {
             id: inode.id,
             lookups: Cell::new(0),
             inode: RefCell::new(inode),
-            fresh_until: Cell::new(None),
+            known_at: Cell::new(Some(asked)),
+            changed_at: Cell::new(asked),
             gone: Cell::new(false),
             plain_until: Cell::new(None),
             open: MaybeOpen::default(),
-        };
-        node.fresh_until.set(Some(rt::time::now() + LIFETIME));
-        node
+        }
     }
 
     /// What is known of it.
@@ -58,13 +60,26 @@ impl Node {
 
     /// What is known of it, unless that is old.
     pub(super) fn fresh(&self) -> Option<Inode> {
-        let fresh = self.gone.get() || self.fresh_until.get().is_some_and(|until| rt::time::now() < until);
-        fresh.then(|| self.inode())
+        (!self.valid().is_zero()).then(|| self.inode())
     }
 
-    /// What is known of it is old.
+    /// How long what is known of it counts.
+    fn valid(&self) -> Duration {
+        if self.gone.get() {
+            return LIFETIME;
+        }
+        self.known_at.get().map_or(Duration::ZERO, |at| LIFETIME.saturating_sub(at.elapsed()))
+    }
+
+    /// What is known of it is old, and so is what was asked for before now.
     pub(super) fn age(&self) {
-        self.fresh_until.set(None);
+        self.known_at.set(None);
+        self.reject_older();
+    }
+
+    /// It has changed: what was asked for before now says nothing of that.
+    pub(super) fn reject_older(&self) {
+        self.changed_at.set(rt::time::now());
     }
 
     /// Notes whether it has no capabilities.
@@ -87,8 +102,13 @@ impl Node {
         self.gone.get()
     }
 
-    /// Takes over what the metadata server says. Of a file being written, size and times are known here first.
-    pub(super) fn learn(&self, said: &Inode) {
+    /// Takes over what the metadata server said to a question of this moment, unless something newer is known. Of a file being
+    /// written, size and times are known here first.
+    pub(super) fn learn(&self, said: &Inode, asked: Instant) {
+        if asked < self.changed_at.get() {
+            return;
+        }
+        self.changed_at.set(asked);
         let mut inode = self.inode.borrow_mut();
         let known = *inode;
         *inode = *said;
@@ -100,12 +120,17 @@ impl Node {
             inode.mtime_ns = known.mtime_ns;
             inode.ctime_ns = known.ctime_ns.max(said.ctime_ns);
         }
-        self.fresh_until.set(Some(rt::time::now() + LIFETIME));
+        self.known_at.set(Some(asked));
+    }
+
+    /// Takes over what the metadata server answered to a change that is done.
+    pub(super) fn learn_change(&self, said: &Inode) {
+        self.learn(said, rt::time::now());
     }
 
     /// Its attributes, by its number at the kernel.
     pub(super) fn attr(&self, ino: u64) -> Attr {
-        Attr { ino, inode: self.inode() }
+        Attr { ino, inode: self.inode(), valid: self.valid() }
     }
 }
 
@@ -118,9 +143,9 @@ pub(super) struct Nodes {
 
 impl Nodes {
     /// With the top directory, which is never forgotten.
-    pub(super) fn new(root: Inode) -> Self {
+    pub(super) fn new(root: Inode, asked: Instant) -> Self {
         let id = root.id;
-        let node = Rc::new(Node::new(root));
+        let node = Rc::new(Node::new(root, asked));
         node.lookups.set(1);
         Self { root: id, nodes: RefCell::new(BTreeMap::from([(id, node)])) }
     }
@@ -149,11 +174,11 @@ impl Nodes {
         self.nodes.borrow().get(&id).cloned()
     }
 
-    /// Takes over what the metadata server says of an inode.
-    pub(super) fn learn(&self, inode: &Inode) -> Rc<Node> {
+    /// Takes over what the metadata server said of an inode to a question of this moment.
+    pub(super) fn learn(&self, inode: &Inode, asked: Instant) -> Rc<Node> {
         let mut nodes = self.nodes.borrow_mut();
-        let node = nodes.entry(inode.id).or_insert_with(|| Rc::new(Node::new(*inode)));
-        node.learn(inode);
+        let node = nodes.entry(inode.id).or_insert_with(|| Rc::new(Node::new(*inode, asked)));
+        node.learn(inode, asked);
         Rc::clone(node)
     }
 
@@ -181,5 +206,52 @@ impl Nodes {
 
     pub(super) fn all(&self) -> Vec<Rc<Node>> {
         self.nodes.borrow().values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rt::sim::{SimOptions, Simulation};
+
+    fn inode(size: u64) -> Inode {
+        Inode { id: 7, size, nlink: 1, ..Inode::default() }
+    }
+
+    #[test]
+    fn attributes_are_as_old_as_the_question() {
+        let run = Simulation::new(SimOptions::new(1)).run(async {
+            let asked = rt::time::now();
+            rt::time::sleep(LIFETIME / 4).await;
+            let nodes = Nodes::new(Inode { id: 1, ..Inode::default() }, asked);
+            let node = nodes.learn(&inode(10), asked);
+            assert_eq!(node.attr(7).valid, LIFETIME * 3 / 4, "the answer took a while");
+            rt::time::sleep(LIFETIME / 4).await;
+            assert_eq!(node.attr(7).valid, LIFETIME / 2);
+            rt::time::sleep(LIFETIME).await;
+            assert_eq!((node.attr(7).valid, node.fresh()), (Duration::ZERO, None));
+        });
+        run.expect("it ends");
+    }
+
+    #[test]
+    fn an_old_listing_changes_nothing_that_is_known_better() {
+        let run = Simulation::new(SimOptions::new(1)).run(async {
+            let listed = rt::time::now();
+            let nodes = Nodes::new(Inode { id: 1, ..Inode::default() }, listed);
+            let node = nodes.learn(&inode(0), listed);
+            rt::time::sleep(LIFETIME / 8).await;
+            node.learn_change(&inode(4096));
+            rt::time::sleep(LIFETIME / 8).await;
+            nodes.learn(&inode(0), listed);
+            assert_eq!((node.size(), node.attr(7).valid), (4096, LIFETIME * 7 / 8), "changed since");
+            rt::time::sleep(LIFETIME / 8).await;
+            node.age();
+            nodes.learn(&inode(0), listed);
+            assert_eq!((node.size(), node.attr(7).valid), (4096, Duration::ZERO), "nothing new is known");
+            nodes.learn(&inode(9), rt::time::now());
+            assert_eq!((node.size(), node.attr(7).valid), (9, LIFETIME), "asked since");
+        });
+        run.expect("it ends");
     }
 }

@@ -3,15 +3,11 @@
 
 use std::rc::{Rc, Weak};
 
-use client::VolumeState;
 use wire::inode::{SetInode, SizeChange, TimeChange};
 
 use super::node::Node;
-use super::{Answer, Fs, REPORT_PAUSE};
-use crate::errno::Errno;
-
-/// Attempts at a report while the lease changes its epoch.
-const ATTEMPTS: u32 = 50;
+use super::{ATTEMPTS, Answer, Fs, REPORT_PAUSE};
+use crate::errno::{self, Errno};
 
 impl Fs {
     /// Notes that data up to `end` was written just now.
@@ -43,6 +39,7 @@ impl Fs {
             }
             let changes = node.open.changes();
             let volume = node.open.volume()?;
+            volume.settle_end().await.map_err(|error| errno::of_volume(&error))?;
             let inode = node.inode();
             let size = SizeChange { size: inode.size, epoch: volume.epoch(), grow_only: true };
             let time = |ns| Some(TimeChange { ns, now: false });
@@ -58,11 +55,11 @@ impl Fs {
             match answer.await {
                 Ok(reply) => {
                     node.open.set_reported(changes, inode.size);
-                    node.learn(&reply.inode);
+                    node.learn_change(&reply.inode);
                     return Ok(());
                 }
                 // The lease has another epoch by now, or will have.
-                Err(_) if matches!(volume.state(), VolumeState::Active | VolumeState::Reopening) => {
+                Err(_) if volume.is_alive() => {
                     rt::time::sleep(REPORT_PAUSE / 10).await;
                 }
                 Err(error) => return Err(error),

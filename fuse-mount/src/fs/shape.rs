@@ -2,11 +2,12 @@
 
 use std::rc::Rc;
 
+use wire::Status;
 use wire::inode::{SetInode, SizeChange, StatFs, TimeChange};
 
 use super::data::failed;
 use super::node::Node;
-use super::{Answer, Fs};
+use super::{ATTEMPTS, Answer, Fs, REPORT_PAUSE};
 use crate::errno::{self, Errno};
 
 /// Largest size of a file in bytes.
@@ -70,6 +71,7 @@ impl Fs {
         );
         let now = crate::clock::now_ns();
         if !keeps_size && end > node.size() {
+            volume.settle_end().await.map_err(|error| failed(&file, "making longer", &error))?;
             volume.extend(end);
         }
         node.update(|inode| {
@@ -120,28 +122,21 @@ impl Fs {
                 self.meta.change(|session| SetInode { session, size: Some(change), ..request.clone() });
             match reply.await {
                 Ok(reply) => {
-                    node.learn(&reply.inode);
+                    node.learn_change(&reply.inode);
                     return Ok(());
                 }
                 // Opened here meanwhile.
                 Err(error) if error.code() == libc::EBUSY && node.open.is_open() => {}
+                // A writer that died may have left something behind the end ([`Status::Unsettled`]): whoever has the lease settles it.
+                Err(error) if error == errno::of_status(Status::Unsettled) => {}
                 Err(error) => return Err(error),
             }
         }
-        self.with_lease(node, async || self.resize_open(node, size, request).await).await
+        self.with_lease(node, async || self.resize_open(node, Some(size), request).await).await
     }
 
-    async fn resize_open(&self, node: &Rc<Node>, size: u64, request: SetInode) -> Answer<()> {
-        let _alone = node.open.enter_alone().await;
-        self.resize_alone(node, size, request).await
-    }
-
-    /// After a write that found no space. The metadata server makes a file longer before its chunks have data: it is told where the
-    /// file ends, and what the write has left beyond goes.
-    pub(super) async fn take_back_growth(&self, node: &Rc<Node>) -> Answer<()> {
-        let _alone = node.open.enter_alone().await;
-        // A chunk server that was full has broken the epoch off.
-        node.open.writable()?.flush().await.map_err(|error| errno::of_volume(&error))?;
+    /// A write behind the end has found no space: what it was given before that, and the size that came with it, goes again.
+    pub(super) async fn undo_growth(&self, node: &Rc<Node>) {
         let inode = node.inode();
         let time = |ns| Some(TimeChange { ns, now: false });
         let request = SetInode {
@@ -151,25 +146,49 @@ impl Fs {
             ctime: time(inode.ctime_ns),
             ..SetInode::default()
         };
-        self.resize_alone(node, inode.size, request).await
+        if let Err(error) = self.resize_open(node, None, request).await {
+            tracing::warn!("file {} may be longer than what was written: {error:?}", node.id);
+            if let Ok(volume) = node.open.volume() {
+                volume.doubt_end();
+            }
+        }
     }
 
-    /// Sets a size. The caller is alone.
-    async fn resize_alone(&self, node: &Rc<Node>, size: u64, request: SetInode) -> Answer<()> {
+    /// Gives a file another size, or makes sure of the one it has, and of zeroes behind it.
+    async fn resize_open(&self, node: &Rc<Node>, size: Option<u64>, request: SetInode) -> Answer<()> {
+        let _alone = node.open.enter_alone().await;
         let _one = node.open.reporting.acquire(1).await;
         let volume = node.open.writable()?;
         let fail = |error| {
             tracing::error!("cutting file {}: {error}", node.id);
             errno::of_volume(&error)
         };
-        let cut = if size <= node.size() { Some(volume.cut(size).await.map_err(fail)?) } else { None };
+        let (size, cuts) = match size {
+            Some(size) => (size, size < node.size()),
+            None => (node.size(), true),
+        };
+        let cut = if cuts { Some(volume.cut(size).await.map_err(fail)?) } else { None };
         let changes = node.open.changes();
-        let reply = self.meta.change(|session| SetInode {
-            session,
-            size: Some(SizeChange { size, epoch: volume.epoch(), grow_only: false }),
-            ..request.clone()
-        });
-        let inode = reply.await?.inode;
+        let mut attempts = 0;
+        let inode = loop {
+            if cut.is_none() {
+                volume.settle_end().await.map_err(fail)?;
+            }
+            let reply = self.meta.change(|session| SetInode {
+                session,
+                size: Some(SizeChange { size, epoch: volume.epoch(), grow_only: false }),
+                ..request.clone()
+            });
+            attempts += 1;
+            match reply.await {
+                Ok(reply) => break reply.inode,
+                // The lease has another epoch by now, or will have.
+                Err(Errno::EIO) if attempts < ATTEMPTS && volume.is_alive() => {
+                    rt::time::sleep(REPORT_PAUSE / 10).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
         match cut {
             Some(cut) => cut.done(),
             None => volume.extend(size),
@@ -177,7 +196,7 @@ impl Fs {
         // All of it is said there now, and nothing was written meanwhile.
         node.open.set_reported(changes, size);
         node.update(|known| *known = inode);
-        node.learn(&inode);
+        node.learn_change(&inode);
         Ok(())
     }
 }

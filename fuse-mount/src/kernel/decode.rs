@@ -12,6 +12,8 @@ pub(super) struct Header {
     pub(super) unique: u64,
     pub(super) ino: u64,
     pub(super) owner: Owner,
+    /// The thread that asks.
+    pub(super) thread: u32,
 }
 
 impl Header {
@@ -27,6 +29,7 @@ impl Header {
             unique: header.u64()?,
             ino: header.u64()?,
             owner: Owner { uid: header.u32()?, gid: header.u32()? },
+            thread: header.u32()?,
         })
     }
 }
@@ -61,6 +64,7 @@ pub(super) fn request(header: &Header, bytes: &[u8]) -> Result<Request, Short> {
             let inodes = (0..count).map(|_| Ok((a.u64()?, a.u64()?))).collect::<Result<_, Short>>()?;
             Request::Forget { inodes }
         }
+        opcode::INTERRUPT => Request::Interrupt { unique: a.u64()? },
         opcode::GETATTR => Request::GetAttr { ino },
         opcode::SETATTR => Request::SetAttr { ino, change: attributes(&mut a)? },
         opcode::READLINK => Request::ReadLink { ino },
@@ -184,7 +188,7 @@ mod tests {
     use super::*;
 
     fn header(opcode: u32) -> Header {
-        Header { opcode, unique: 7, ino: 5, owner: Owner { uid: 1, gid: 2 } }
+        Header { opcode, unique: 7, ino: 5, owner: Owner { uid: 1, gid: 2 }, thread: 99 }
     }
 
     fn words(words: &[u32]) -> Vec<u8> {

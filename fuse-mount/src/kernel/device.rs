@@ -17,8 +17,10 @@ use rustix::mount::MountFlags;
 use super::TRANSFER_MAX;
 use super::abi::{self, Arguments, Body, IN_HEADER, REQUEST_SLACK, WRITE_IN, init, opcode};
 use super::decode::{self, Header};
+use super::notices::{Notices, Old};
 use super::reply::Reply;
 use super::request::Request;
+use super::waiting::{Waiting, is_dying};
 
 /// Where the kernel's side is.
 const DEVICE: &str = "/dev/fuse";
@@ -50,6 +52,8 @@ pub(crate) struct Device {
     file: File,
     readable: Readable,
     spare: RefCell<Option<Buf>>,
+    waiting: Waiting,
+    notices: Notices,
 }
 
 /// What reading the device gave.
@@ -84,10 +88,17 @@ impl Device {
         let ready = greet(&file, manner).and_then(|()| {
             let flags = rustix::fs::fcntl_getfl(&file)?;
             rustix::fs::fcntl_setfl(&file, flags | OFlags::NONBLOCK)?;
-            Readable::new(file.as_fd().try_clone_to_owned()?)
+            let notices = Notices::start(file.try_clone()?)?;
+            Ok((Readable::new(file.as_fd().try_clone_to_owned()?)?, notices))
         });
         match ready {
-            Ok(readable) => Ok(Rc::new(Self { file, readable, spare: RefCell::default() })),
+            Ok((readable, notices)) => Ok(Rc::new(Self {
+                file,
+                readable,
+                spare: RefCell::default(),
+                waiting: Waiting::default(),
+                notices,
+            })),
             Err(error) => {
                 let gone = rustix::mount::unmount(dir, rustix::mount::UnmountFlags::DETACH);
                 gone.map_err(io::Error::from).and(Err(error))
@@ -120,6 +131,7 @@ impl Device {
         let head = &head[..len.min(HEAD)];
         let header = Header::read(head).map_err(io::Error::other)?;
         let reply = Reply::new(Rc::clone(self), header.unique);
+        self.waiting.add(header.unique, header.thread);
         let decoded = if header.opcode == opcode::WRITE {
             decode::write(&header, &head[IN_HEADER..], self.keep(buf, rest))
         } else {
@@ -159,21 +171,46 @@ impl Device {
         self.readable.ready().await
     }
 
-    /// Sends an answer or a notice. Whoever asked may have gone meanwhile, and the mount, too.
-    pub(super) fn send(&self, parts: &[IoSlice<'_>]) {
-        if let Err(error) = rustix::io::writev(&self.file, parts) {
+    /// Answers a request; false if nobody takes the answer: whoever asked has gone meanwhile, or the mount has.
+    pub(super) fn answer(&self, unique: u64, error: i32, body: &[u8]) -> bool {
+        if !self.waiting.take(unique) {
+            return false;
+        }
+        let mut header = Body(Vec::with_capacity(abi::OUT_HEADER));
+        header.u32((abi::OUT_HEADER + body.len()) as u32).u32(error.cast_unsigned()).u64(unique);
+        let sent = rustix::io::writev(&self.file, &[IoSlice::new(&header.0), IoSlice::new(body)]);
+        if let Err(error) = sent {
             tracing::debug!("answering the kernel: {error}");
+        }
+        sent.is_ok()
+    }
+
+    /// A request will not be answered.
+    pub(super) fn leave(&self, unique: u64) {
+        self.waiting.take(unique);
+    }
+
+    /// Lets the caller of a request go if it is being killed: it gets EINTR. Tells whether the request still waits.
+    pub(crate) fn let_go(&self, unique: u64) -> bool {
+        match self.waiting.thread(unique) {
+            Some(thread) if is_dying(thread) => {
+                self.answer(unique, -libc::EINTR, &[]);
+                self.waiting.say_let_go();
+                false
+            }
+            Some(_) => true,
+            None => false,
         }
     }
 
-    /// Tells the kernel that the attributes it knows of an inode are old.
-    pub(crate) fn tell_old(&self, ino: u64) {
-        let mut notice = Body::default();
-        let body_len = 24;
-        notice.u32((abi::OUT_HEADER + body_len) as u32).u32(abi::NOTIFY_INVAL_INODE.cast_unsigned()).u64(0);
-        // From -1 on: only attributes, no data.
-        notice.u64(ino).u64(u64::MAX).u64(0);
-        self.send(&[IoSlice::new(&notice.0)]);
+    /// Waits until the caller of a request has been let go.
+    pub(super) async fn until_let_go(&self, unique: u64) {
+        self.waiting.let_go(unique).await;
+    }
+
+    /// Has the kernel told that what it knows of an inode is old. Returns at once.
+    pub(crate) fn tell_old(&self, ino: u64, old: Old) {
+        self.notices.tell(ino, old);
     }
 }
 

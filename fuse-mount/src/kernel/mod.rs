@@ -6,10 +6,13 @@
 mod abi;
 mod decode;
 mod device;
+mod notices;
 mod reply;
 mod request;
+mod waiting;
 
 pub(crate) use device::{Device, Manner, Next};
+pub(crate) use notices::Old;
 pub(crate) use reply::{Attr, Listing, OpenFlags, Reply, Space};
 pub(crate) use request::{AttrChange, Making, Request, TimeChange, Writing};
 

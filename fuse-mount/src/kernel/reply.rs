@@ -1,13 +1,12 @@
 //! Answers.
 
-use std::io::IoSlice;
 use std::rc::Rc;
 use std::time::Duration;
 
 use wire::inode::Inode;
 use wire::namespace::FileKind;
 
-use super::abi::{Body, OUT_HEADER};
+use super::abi::Body;
 use super::device::Device;
 use crate::errno::Errno;
 
@@ -43,6 +42,8 @@ pub(crate) struct Attr {
     /// Its number at the kernel.
     pub(crate) ino: u64,
     pub(crate) inode: Inode,
+    /// How long that counts.
+    pub(crate) valid: Duration,
 }
 
 /// Space of the file system, in blocks of 4096 bytes.
@@ -87,9 +88,10 @@ fn put_attr(body: &mut Body, attr: &Attr) {
     body.u32(inode.nlink).u32(inode.uid).u32(inode.gid).u32(inode.rdev).u32(BLOCK).u32(0);
 }
 
-fn put_entry(body: &mut Body, attr: &Attr, lifetime: Duration) {
-    body.u64(attr.ino).u64(0).u64(lifetime.as_secs()).u64(lifetime.as_secs());
-    body.u32(lifetime.subsec_nanos()).u32(lifetime.subsec_nanos());
+/// `name_valid`: how long the name leads there.
+fn put_entry(body: &mut Body, attr: &Attr, name_valid: Duration) {
+    body.u64(attr.ino).u64(0).u64(name_valid.as_secs()).u64(attr.valid.as_secs());
+    body.u32(name_valid.subsec_nanos()).u32(attr.valid.subsec_nanos());
     put_attr(body, attr);
 }
 
@@ -99,11 +101,12 @@ pub(crate) struct Listing {
     body: Body,
     room: usize,
     plus: bool,
+    counted: Vec<u64>,
 }
 
 impl Listing {
     pub(crate) fn new(room: u32, plus: bool) -> Self {
-        Self { body: Body::default(), room: room as usize, plus }
+        Self { body: Body::default(), room: room as usize, plus, counted: Vec::new() }
     }
 
     /// Adds an entry; `next` is where listing goes on after it. False if there is no room. `counted` is told of entries with
@@ -113,7 +116,7 @@ impl Listing {
         attr: &Attr,
         name: &[u8],
         next: u64,
-        lifetime: Duration,
+        name_valid: Duration,
         counted: bool,
     ) -> bool {
         let head = if self.plus { 128 + 24 } else { 24 };
@@ -123,7 +126,8 @@ impl Listing {
         }
         let start = self.body.0.len();
         if self.plus && counted {
-            put_entry(&mut self.body, attr, lifetime);
+            put_entry(&mut self.body, attr, name_valid);
+            self.counted.push(attr.ino);
         } else if self.plus {
             // Without an inode number the kernel counts on nothing.
             self.body.zeroes(128);
@@ -133,6 +137,11 @@ impl Listing {
         self.body.0.extend_from_slice(name);
         self.body.0.resize(start + len, 0);
         true
+    }
+
+    /// The inodes that the kernel will count on.
+    pub(crate) fn counted(&self) -> &[u64] {
+        &self.counted
     }
 }
 
@@ -149,16 +158,24 @@ impl Reply {
         Self { device, unique, open: true }
     }
 
-    fn send(&mut self, error: i32, body: &[u8]) {
+    fn send(&mut self, error: i32, body: &[u8]) -> bool {
         self.open = false;
-        let mut header = Body(Vec::with_capacity(OUT_HEADER));
-        header.u32((OUT_HEADER + body.len()) as u32).u32(error.cast_unsigned()).u64(self.unique);
-        self.device.send(&[IoSlice::new(&header.0), IoSlice::new(body)]);
+        self.device.answer(self.unique, error, body)
+    }
+
+    fn body(mut self, body: &Body) -> bool {
+        self.send(0, &body.0)
+    }
+
+    /// Waits until whoever asked has been let go, since it is being killed: nobody waits for the answer any longer.
+    pub(crate) async fn let_go(&self) {
+        self.device.until_let_go(self.unique).await;
     }
 
     /// For what is not answered at all.
     pub(crate) fn never(mut self) {
         self.open = false;
+        self.device.leave(self.unique);
     }
 
     pub(crate) fn error(mut self, error: Errno) {
@@ -173,30 +190,33 @@ impl Reply {
         self.send(0, data);
     }
 
-    pub(crate) fn attr(self, attr: &Attr, lifetime: Duration) {
+    pub(crate) fn attr(self, attr: &Attr) {
         let mut body = Body::default();
-        body.u64(lifetime.as_secs()).u32(lifetime.subsec_nanos()).u32(0);
+        body.u64(attr.valid.as_secs()).u32(attr.valid.subsec_nanos()).u32(0);
         put_attr(&mut body, attr);
         self.data(&body.0);
     }
 
-    pub(crate) fn entry(self, attr: &Attr, lifetime: Duration) {
+    /// False if nobody takes it: the kernel counts on nothing then.
+    pub(crate) fn entry(self, attr: &Attr) -> bool {
         let mut body = Body::default();
-        put_entry(&mut body, attr, lifetime);
-        self.data(&body.0);
+        put_entry(&mut body, attr, attr.valid);
+        self.body(&body)
     }
 
-    pub(crate) fn opened(self, fh: u64, flags: OpenFlags) {
+    /// False if nobody takes it: nobody will release the handle then.
+    pub(crate) fn opened(self, fh: u64, flags: OpenFlags) -> bool {
         let mut body = Body::default();
         body.u64(fh).u32(flags.0).u32(0);
-        self.data(&body.0);
+        self.body(&body)
     }
 
-    pub(crate) fn created(self, attr: &Attr, lifetime: Duration, fh: u64, flags: OpenFlags) {
+    /// False if nobody takes it, as with [`Reply::entry`] and [`Reply::opened`].
+    pub(crate) fn created(self, attr: &Attr, fh: u64, flags: OpenFlags) -> bool {
         let mut body = Body::default();
-        put_entry(&mut body, attr, lifetime);
+        put_entry(&mut body, attr, attr.valid);
         body.u64(fh).u32(flags.0).u32(0);
-        self.data(&body.0);
+        self.body(&body)
     }
 
     /// How many bytes were written, or how long an attribute is.
@@ -210,8 +230,9 @@ impl Reply {
         self.data(&offset.to_ne_bytes());
     }
 
-    pub(crate) fn listing(self, listing: &Listing) {
-        self.data(&listing.body.0);
+    /// False if nobody takes it: the kernel counts on none of its entries then.
+    pub(crate) fn listing(self, listing: &Listing) -> bool {
+        self.body(&listing.body)
     }
 
     pub(crate) fn space(self, space: &Space) {
@@ -237,7 +258,7 @@ mod tests {
 
     fn attr() -> Attr {
         let inode = Inode { id: 9, mode: 0o640, size: 5, mtime_ns: -500_000_000, ..Inode::default() };
-        Attr { ino: 9, inode }
+        Attr { ino: 9, inode, valid: Duration::from_millis(250) }
     }
 
     #[test]
@@ -251,6 +272,10 @@ mod tests {
         assert_eq!(body.0[60..64], (libc::S_IFREG | 0o640).to_ne_bytes());
         put_entry(&mut body, &attr(), Duration::from_millis(1500));
         assert_eq!(body.0.len(), 88 + 128);
+        // Seconds of the name and of the attributes, then nanoseconds of both.
+        let valid = [1u64.to_ne_bytes(), 0u64.to_ne_bytes()].concat();
+        let nanos = [500_000_000u32.to_ne_bytes(), 250_000_000u32.to_ne_bytes()].concat();
+        assert_eq!(body.0[88 + 16..88 + 40], [valid, nanos].concat());
     }
 
     #[test]

@@ -71,6 +71,10 @@ pub(crate) enum Request {
     Forget {
         inodes: Vec<(u64, u64)>,
     },
+    /// The caller of a request has a signal. Not answered.
+    Interrupt {
+        unique: u64,
+    },
     GetAttr {
         ino: u64,
     },

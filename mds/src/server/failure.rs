@@ -163,6 +163,7 @@ fn status_of(refusal: &Refusal) -> Status {
         // What is not the sender's any more it must open again (C1).
         Refusal::NotHolder(_) | Refusal::WrongEpoch(_) | Refusal::ResumeLost(_) => Status::StaleEpoch,
         Refusal::PasswordChanged(()) => Status::Forbidden,
+        Refusal::EndUnsettled(_) => Status::Unsettled,
         Refusal::InUse(_) => Status::LeaseHeld,
         // Both end by themselves, when the term of the other one is over.
         Refusal::SessionTaken(_) | Refusal::CsTwice(_) => Status::Retry,

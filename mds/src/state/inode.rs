@@ -159,6 +159,15 @@ impl File {
         self.size.div_ceil(self.attrs.chunk_size)
     }
 
+    /// Whether the end lies inside a chunk that is to be reconciled: a writer that died may have written behind the end and not
+    /// have said so. The file does not grow before who reconciles the chunk has made that zero (C5).
+    pub(super) fn is_end_unsettled(&self) -> bool {
+        let inside = !self.size.is_multiple_of(self.attrs.chunk_size);
+        let last = u32::try_from(self.size / self.attrs.chunk_size).ok();
+        let chunk = last.filter(|_| inside).and_then(|index| self.chunks.get(index));
+        chunk.is_some_and(super::chunk::ChunkEntry::is_unreconciled)
+    }
+
     /// Size in bytes.
     pub fn size(&self) -> u64 {
         self.size

@@ -89,6 +89,12 @@ pub enum Refusal {
     #[error("a size below the present {0} bytes would destroy data: allow it explicitly")]
     #[prost(uint64, tag = "25")]
     ShrinkNotAllowed(u64),
+    /// Behind the end may lie what a dead writer left.
+    #[error(
+        "the last writer of the file did not close it: before the file grows, the chunk at its end has to be settled; open it for writing first"
+    )]
+    #[prost(uint64, tag = "26")]
+    EndUnsettled(u64),
 
     /// The client has no live session.
     #[error("client CL#{0} has no session: open one")]
@@ -268,6 +274,7 @@ impl Refusal {
             | Self::FileTooLarge(_)
             | Self::ShrinkNeedsLease(_)
             | Self::ShrinkNotAllowed(_)
+            | Self::EndUnsettled(_)
             | Self::BeyondEnd(_)
             | Self::TooMany(_)
             | Self::CsIdMismatch(_)
@@ -512,7 +519,7 @@ pub(crate) struct StoredRefusal {
     /// The refusal.
     #[prost(
         oneof = "Refusal",
-        tags = "1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 35, 36, 40, 41, 42, 43, 44, 50, 51, 52, 53, 54, 60, 61, 70, 71, 72, 73, 74, 75, 76, 77, 78, 90, 91"
+        tags = "1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23, 24, 25, 26, 30, 31, 32, 33, 34, 35, 36, 40, 41, 42, 43, 44, 50, 51, 52, 53, 54, 60, 61, 70, 71, 72, 73, 74, 75, 76, 77, 78, 90, 91"
     )]
     pub(crate) refusal: Option<Refusal>,
 }
@@ -560,6 +567,7 @@ mod tests {
             Refusal::FileTooLarge(Default::default()),
             Refusal::ShrinkNeedsLease(1),
             Refusal::ShrinkNotAllowed(1),
+            Refusal::EndUnsettled(1),
             Refusal::NoSession(1),
             Refusal::WrongToken(1),
             Refusal::SessionTaken(Default::default()),

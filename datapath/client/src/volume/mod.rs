@@ -118,6 +118,8 @@ struct Inner {
     writable: bool,
     /// Writes beyond the end make it longer.
     grows: Cell<bool>,
+    /// Behind the end that the metadata server knows may be more than zeroes.
+    end_in_doubt: Cell<bool>,
     /// A write that finds no space fails; else it waits.
     fails_when_full: Cell<bool>,
     lease: RefCell<Rc<Lease>>,
@@ -214,6 +216,7 @@ impl Volume {
             size: Cell::new(reply.size),
             writable: write,
             grows: Cell::new(false),
+            end_in_doubt: Cell::new(false),
             fails_when_full: Cell::new(false),
             lease: RefCell::new(lease),
             state: Cell::new(VolumeState::Active),
@@ -260,6 +263,24 @@ impl Volume {
         self.inner.state.get()
     }
 
+    /// Waits until it is lost or closed, and says which.
+    pub async fn ended(&self) -> VolumeState {
+        loop {
+            let changed = self.inner.state_changed.notified();
+            let state = self.state();
+            if matches!(state, VolumeState::Lost | VolumeState::Closed) {
+                return state;
+            }
+            changed.await;
+        }
+    }
+
+    /// Whether it serves, or will again.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        matches!(self.inner.state.get(), VolumeState::Active | VolumeState::Reopening)
+    }
+
     /// Epoch of the lease now.
     #[must_use]
     pub fn epoch(&self) -> u64 {
@@ -289,7 +310,8 @@ impl Volume {
         inner.set_state(VolumeState::Closed);
         // Whatever is under way still is answered no more.
         lease.break_off();
-        inner.session.release(inner.unused(&lease, flushed.is_ok() && lease.is_all_settled())).await;
+        let clean = flushed.is_ok() && lease.is_all_settled() && !inner.end_in_doubt.get();
+        inner.session.release(inner.unused(&lease, clean)).await;
         inner.open.borrow_mut().take();
         flushed
     }

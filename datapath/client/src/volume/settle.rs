@@ -195,6 +195,7 @@ impl Inner {
         clear.encode(&mut body);
         self.tell_all(lease, chunk, &Message { op: Op::ClearMarks, body, payload: None, reply_bytes: 0 })
             .await?;
+        self.zero_behind_end(lease, chunk).await?;
         let writes_lost = self.note_lost_writes(lease, chunk);
         self.report_settled(lease, chunk, writes_lost).await?;
         if writes_lost {
@@ -212,7 +213,7 @@ impl Inner {
         Ok(())
     }
 
-    fn target(&self, lease: &Lease, chunk: &Chunk) -> Target {
+    pub(super) fn target(&self, lease: &Lease, chunk: &Chunk) -> Target {
         Target { file: self.file_id, epoch: lease.epoch, chunk: chunk.id, version: chunk.version }
     }
 

@@ -90,11 +90,16 @@ impl Volume {
         let mut zeroed = offset;
         loop {
             let lease = inner.usable_lease().await?;
-            let outcome = match is_data {
-                true => inner.write_parts(&lease, &parts).await,
-                false => inner.zero_chunks(&lease, &mut zeroed, offset + len, &change).await,
+            let outcome = async {
+                if !is_data {
+                    return inner.zero_chunks(&lease, &mut zeroed, offset + len, &change).await;
+                }
+                if inner.grows.get() && offset + len > inner.size.get() {
+                    inner.settle_end(&lease).await?;
+                }
+                inner.write_parts(&lease, &parts).await
             };
-            match outcome {
+            match outcome.await {
                 Ok(()) => break,
                 Err(Stop::Broken) => {}
                 // No chunk could be had; where a member had no room the epoch is broken off already.

@@ -1,5 +1,7 @@
 //! Disks that are full.
 
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
 use hw_tests::cluster::{Cluster, Options};
@@ -104,6 +106,65 @@ pub(crate) fn full_disk(scene: &Scene) {
     drop(client);
     cluster.stop_all().works("orderly stop");
     cluster.check_all().works("check");
+}
+
+/// On full disks a write to a mounted file fails, and leaves the file as it was: no longer, and with nothing behind its end.
+pub(crate) fn full_mount(scene: &Scene) {
+    let media: Vec<RamMedium> = (1..=2)
+        .map(|number| {
+            RamMedium::create(&scene.dir.join(format!("ram{number}")), DISK_BYTES).expect("a RAM medium")
+        })
+        .collect();
+    let options = Options {
+        servers: media.iter().map(|medium| medium.path().join("cs")).collect(),
+        journal_mb: Some(JOURNAL_MB),
+        ..Options::plain(&scene.dir, &scene.settings.binaries)
+    };
+    let cluster = Cluster::make(options).expect("a cluster");
+    // Small chunks, and writes from one into the next: then the first part of a write finds room and the second does not.
+    cluster.vstorage(&["set-attr", "-R", "-p", "/", "chunk-size=1M"]).works("smaller chunks");
+    let make = |name: &str| {
+        let point = scene.dir.join(name);
+        let options = "rw,direct_io,fail_on_nospace";
+        Mount::make(&cluster, &scene.settings.binaries, name, &point, options).expect("a mount")
+    };
+    let (mut one, mut two) = (make("one"), make("two"));
+    let name = one.point().join("file");
+    let file = File::create_new(&name).expect("a file");
+    let piece = vec![b'x'; PIECE as usize / 2];
+    let mut end = 0;
+    let refused = loop {
+        let offset = end + PIECE * 3 / 4 - end % PIECE;
+        match file.write_all_at(&piece, offset) {
+            Ok(()) => end = offset + piece.len() as u64,
+            Err(error) => break error,
+        }
+        // Half of each chunk is a hole.
+        assert!(end < 4 * DISK_BYTES, "the disks take more than they have");
+    };
+    assert_eq!(refused.raw_os_error(), Some(ENOSPC as i32), "{refused}");
+    let far = end + (1 << 30) + PIECE * 3 / 4 - end % PIECE;
+    match file.write_all_at(&piece, far) {
+        // A chunk server may have made room meanwhile.
+        Ok(()) => end = far + piece.len() as u64,
+        Err(error) => assert_eq!(error.raw_os_error(), Some(ENOSPC as i32), "{error}"),
+    }
+    assert_eq!(file.metadata().expect("attributes").size(), end, "what was refused makes the file no longer");
+    file.sync_all().expect("a sync works on full disks");
+    scene.say(format!("full after {} MiB", end >> 20));
+    drop(file);
+    let other = two.point().join("file");
+    let seen = poll_until(PATIENCE, || OpenOptions::new().read(true).write(true).open(&other).ok());
+    let seen = seen.expect("the other client has closed it");
+    assert_eq!(seen.metadata().expect("attributes").size(), end, "nor for others");
+    seen.set_len(end + 2 * PIECE).expect("longer, without data");
+    let mut tail = vec![1; 2 * PIECE as usize];
+    seen.read_exact_at(&mut tail, end).expect("a read");
+    assert_eq!(tail.iter().position(|byte| *byte != 0), None, "a part of what was refused");
+    drop(seen);
+    scene.say("a write that was refused has left nothing");
+    two.unmount().expect("it ends in order");
+    one.unmount().expect("it ends in order");
 }
 
 /// On a full disk a metadata server refuses changes and says why; what changes nothing goes on, so does the data path, also

@@ -10,10 +10,12 @@
 
 mod bad_files;
 mod bad_requests;
+mod dead_writers;
 mod full;
 mod guide;
 mod idle;
 mod kill;
+mod mixed;
 mod mounts;
 mod power;
 mod restarts;
@@ -47,9 +49,13 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "bad_files", run: bad_files::bad_files },
     Scenario { name: "bad_requests", run: bad_requests::bad_requests },
     Scenario { name: "full_disk", run: full::full_disk },
+    Scenario { name: "full_mount", run: full::full_mount },
     Scenario { name: "full_metadata", run: full::full_metadata },
     Scenario { name: "two_mounts", run: mounts::two_mounts },
+    Scenario { name: "dead_writers", run: dead_writers::dead_writers },
+    Scenario { name: "killed_openers", run: dead_writers::killed_openers },
     Scenario { name: "mount_commands", run: mounts::mount_commands },
+    Scenario { name: "mixed_load", run: mixed::mixed_load },
     Scenario { name: "mounted_programs", run: mounts::mounted_programs },
     Scenario { name: "guide", run: guide::guide },
     Scenario { name: "posix", run: mounts::posix },
@@ -62,7 +68,7 @@ struct Cli {
     /// Name the scenarios
     #[arg(long)]
     list: bool,
-    /// How long fio_verifies_through_restarts goes on, in minutes [default: 20 seconds]
+    /// How long fio_verifies_through_restarts and mixed_load go on, in minutes [default: 20 and 25 seconds]
     #[arg(long)]
     minutes: Option<u64>,
     /// Decides what is written and what a power cut takes
@@ -103,6 +109,7 @@ fn main() -> ExitCode {
         seed: cli.seed,
         removals: RefCell::default(),
         soak_seconds: cli.minutes.map_or(scene::SOAK_SECONDS, |minutes| minutes * 60),
+        is_long: cli.minutes.is_some(),
     };
     let is_meant = |scenario: &&Scenario| {
         cli.only.is_empty() || cli.only.iter().any(|part| scenario.name.contains(part.as_str()))

@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     /// How long the soak goes on.
     pub(crate) soak_seconds: u64,
+    /// It was said how long.
+    pub(crate) is_long: bool,
     /// Directories on their way out.
     pub(crate) removals: RefCell<Vec<Child>>,
 }

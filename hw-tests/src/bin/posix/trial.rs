@@ -61,6 +61,8 @@ pub(crate) struct Trial {
 
 /// What a line that is no result begins with.
 const MEET: &str = "\u{1}meet";
+/// What a line begins with that says that a case did not run to its end: then it has shown nothing, wherever it ran.
+pub(crate) const BROKEN: &str = "broken: ";
 
 impl Trial {
     /// In a directory that is there.
@@ -274,14 +276,16 @@ impl Partner {
         let status = self.child.wait().expect("it is our child");
         trial.lines.extend(self.lines.into_iter().map(|line| format!("other {line}")));
         if !status.success() {
-            trial.lines.push(format!("other ended with {status}"));
+            trial.lines.push(format!("{BROKEN}the second process ended with {status}"));
         }
     }
 }
 
 /// Runs the second process of a case; prints its lines.
 pub(crate) fn run_partner(case: &Case, dir: &Path) {
-    let mut trial = Trial::new(case.name, dir.to_owned());
+    // From within: whoever it becomes may not reach what is above.
+    std::env::set_current_dir(dir).expect("the directory of the case");
+    let mut trial = Trial::new(case.name, PathBuf::from("."));
     if let Some(then) = case.then {
         then(&mut trial);
     }

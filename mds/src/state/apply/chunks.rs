@@ -26,6 +26,9 @@ impl State {
         let size = file.size.max(op.grow_to);
         check_size(size, file.attrs)?;
         check_indices(size.div_ceil(file.attrs.chunk_size), &op.indices)?;
+        if size > file.size && file.is_end_unsettled() {
+            return Err(Refusal::EndUnsettled(id.raw()));
+        }
         let mut missing: Vec<u32> =
             op.indices.iter().copied().filter(|index| file.chunks.get(*index).is_none()).collect();
         missing.sort_unstable();

@@ -209,6 +209,9 @@ impl State {
         if shrinks && cuts && lease.is_none() {
             return Err(Refusal::ShrinkNeedsLease(file.attrs.chunk_size));
         }
+        if size > file.size && file.is_end_unsettled() {
+            return Err(Refusal::EndUnsettled(id.raw()));
+        }
         file.size = size;
         let mut gone = Vec::new();
         if shrinks {

@@ -223,3 +223,44 @@ fn c1_who_was_away_while_a_file_was_cut_does_not_come_back_to_it() {
     world.ok(resize(64 << 10));
     assert_eq!(world.refused(CommandOp::Resume(resume)), Refusal::ResumeLost(file));
 }
+
+#[test]
+fn c5_a_file_does_not_grow_over_what_a_dead_writer_left_behind_its_end() {
+    let (mut world, a) = World::with_servers(1);
+    let chunk = 64 << 10;
+    let file = world.written_file(a, "/f", 2, 1);
+    let resize = |world: &World, client, size| {
+        let lease = world.proof(client, file);
+        CommandOp::Resize(Resize { target: Target::file(file), size, lease, allow_shrink: true })
+    };
+    world.ok(resize(&world, a, chunk + 100));
+    world.expire(a);
+    let grow = |size| {
+        CommandOp::Resize(Resize { target: Target::file(file), size, lease: None, allow_shrink: true })
+    };
+    assert_eq!(world.refused(grow(chunk + 101)), Refusal::EndUnsettled(file), "nobody has it");
+    let b = world.session(2);
+    let ask = World::open_op(b, file, LeaseMode::Exclusive);
+    let fencing = world.fencing(ask.clone());
+    world.record(1, file, fencing.epoch);
+    assert!(world.granted(ask).needs_reconcile);
+    assert_eq!(world.refused(resize(&world, b, chunk + 101)), Refusal::EndUnsettled(file), "the next writer");
+    let allocate = |world: &World| {
+        let op = world.allocate_op(b, file, &[2]);
+        let CommandOp::AllocateChunks(op) = op else { panic!() };
+        CommandOp::AllocateChunks(AllocateChunks { grow_to: chunk * 3, ..op })
+    };
+    assert_eq!(world.refused(allocate(&world)), Refusal::EndUnsettled(file), "nor by writing farther out");
+    world.ok(resize(&world, b, chunk + 100));
+    let last = world.state.tree().file(FileId::from_raw(file)).unwrap().chunks().get(1).unwrap().clone();
+    let done = ReconciledChunk { index: 1, chunk: last.id().raw(), version: last.version().raw() };
+    world.ok(CommandOp::ReconcileDone(ReconcileDone {
+        file,
+        lease: world.proof(b, file),
+        chunks: vec![done],
+        writes_lost: false,
+    }));
+    assert_eq!(world.unreconciled(file), [0], "only the chunk at the end counts");
+    world.ok(resize(&world, b, chunk + 101));
+    world.ok(allocate(&world));
+}

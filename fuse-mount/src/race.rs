@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::task::Poll;
 
 /// What came first.
-pub(super) enum First<A, B> {
+pub(crate) enum First<A, B> {
     Left(A),
     Right(B),
 }
 
 /// Runs both until one is ready; the left one wins a draw. The other may be gone on with.
-pub(super) async fn race<A: Future, B: Future>(
+pub(crate) async fn race<A: Future, B: Future>(
     mut left: Pin<&mut A>,
     mut right: Pin<&mut B>,
 ) -> First<A::Output, B::Output> {
