@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use rt::collections::FixedMap;
 use rt::fs::{self, Allocation, File, OpenOptions};
+use rt::sync::Semaphore;
 
 use crate::format::BLOCK;
 
@@ -35,6 +36,7 @@ pub struct ChunkFile {
     committed: Cell<u64>,
     /// A commit has failed: the kernel says so only once, and no later one may pass for good (C4).
     failed: Cell<bool>,
+    committing: Semaphore,
     used: Cell<bool>,
 }
 
@@ -92,6 +94,8 @@ impl ChunkFile {
     /// # Errors
     /// Those of the device.
     pub async fn commit(&self) -> io::Result<()> {
+        // One at a time: of two the kernel would tell only one that it failed.
+        let _turn = self.committing.acquire(1).await;
         if self.failed.get() {
             return Err(io::Error::other("an earlier flush of the file failed"));
         }
@@ -334,6 +338,7 @@ impl Store {
             punches: Cell::new(0),
             committed: Cell::new(0),
             failed: Cell::new(false),
+            committing: Semaphore::new(1),
             used: Cell::new(true),
         });
         self.open.borrow_mut().insert(chunk, Rc::clone(&open));

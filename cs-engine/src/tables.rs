@@ -248,15 +248,38 @@ impl Tables {
     ///
     /// # Errors
     /// `StorageFull`, or those of the device.
-    pub async fn allocate(&self, slot: u32, blocks: u32, checksums: bool) -> Result<(), TableError> {
+    pub async fn allocate(
+        &self,
+        slot: u32,
+        blocks: u32,
+        checksums: bool,
+        reused: bool,
+    ) -> Result<(), TableError> {
         let meta = Place::Meta { slot, copy: 0 }.offset();
         self.meta.allocate(Allocation::Extend, meta, META_SLOT).await.map_err(meta_io)?;
         if checksums {
             let bytes = u64::from(blocks.div_ceil(CRCS_PER_PAGE)) * 2 * BLOCK as u64;
             let from = Place::CrcPage { slot, page: 0, copy: 0 }.offset();
             self.crc.allocate(Allocation::Extend, from, bytes).await.map_err(crc_io)?;
+            if reused {
+                self.clear_damage(slot, blocks.div_ceil(CRCS_PER_PAGE)).await?;
+            }
             // A power cut may take an allocation along that no flush has committed.
             self.crc.sync_data().await.map_err(crc_io)?;
+        }
+        Ok(())
+    }
+
+    /// Makes copies of pages that a slot's last chunk left damaged count as never written: of the new chunk they can say
+    /// nothing, but would cast doubt on it. Durable with the next flush of the table.
+    async fn clear_damage(&self, slot: u32, pages: u32) -> Result<(), TableError> {
+        for page in 0..pages {
+            for (copy, found) in (0..).zip(self.copies(slot, page).await?) {
+                if damage(&found).is_some() {
+                    let at = Place::CrcPage { slot, page, copy }.offset();
+                    self.crc.write_all_at(Buf::zeroed(BLOCK).freeze(), at).await.map_err(crc_io)?;
+                }
+            }
         }
         Ok(())
     }
@@ -366,11 +389,9 @@ impl Tables {
         let copies = self.copies(owner.slot, page).await?;
         // A crash tears a copy only while the journal has what it would say. Any other damaged copy may have been the
         // newer one: of what the older one calls a hole nobody knows what it is now (C8).
-        let damage = copies.iter().find_map(|copy| match copy {
-            Err(why @ (FormatError::Checksum { .. } | FormatError::Range { .. })) => Some(*why),
-            _ => None,
-        });
-        let rotten = damage.filter(|_| !self.unborn.borrow().contains(&(owner.slot, page)));
+        let damage = copies.iter().find_map(damage);
+        let torn = damage.is_some() && self.unborn.borrow().contains(&(owner.slot, page));
+        let rotten = damage.filter(|_| !torn);
         match newer(copies, |page| page.sequence) {
             Ok((mut found, copy)) if (found.chunk, found.born) == (owner.chunk, owner.born) => {
                 if found.page == page {
@@ -382,6 +403,10 @@ impl Tables {
                         let hole = BlockState::Hole.to_raw();
                         let holes = found.entries.iter_mut().filter(|entry| **entry == hole);
                         holes.for_each(|entry| *entry = BlockState::Unknown.to_raw());
+                    }
+                    if torn {
+                        // The next checkpoint writes it anew, whether it changes the page or not.
+                        self.fresh.borrow_mut().insert((owner.slot, page), copy);
                     }
                     return Ok((found, copy, false));
                 }
@@ -475,8 +500,9 @@ impl Tables {
         let at = Place::CrcPage { slot: owner.slot, page: index, copy }.offset();
         self.crc.write_all_at(bytes, at).await.map_err(crc_io)?;
         cached.copy.set(copy);
-        if cached.unwritten.replace(false) {
-            self.fresh.borrow_mut().insert((owner.slot, index), copy);
+        let mut fresh = self.fresh.borrow_mut();
+        if cached.unwritten.replace(false) || fresh.contains_key(&(owner.slot, index)) {
+            fresh.insert((owner.slot, index), copy);
         }
         Ok(())
     }
@@ -506,6 +532,14 @@ impl Tables {
 }
 
 const _: () = assert!(PAGES_PER_CHUNK < 32 && CRC_SLOT.is_multiple_of(BLOCK as u64));
+
+/// Why a copy of a page is damaged, if it was ever written.
+fn damage(copy: &Result<CrcPage, FormatError>) -> Option<FormatError> {
+    match copy {
+        Err(why @ (FormatError::Checksum { .. } | FormatError::Range { .. })) => Some(*why),
+        _ => None,
+    }
+}
 
 /// Reads `len` bytes; what lies behind the end of the file is zero.
 async fn read_or_zero(file: &File, len: usize, offset: u64) -> io::Result<Buf> {

@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open};
 
 use crate::error::Error;
+use crate::process;
 
 /// Tells a worker that it is one.
 const VARIABLE: &str = "VSTORAGE_XTASK_WORKER";
@@ -40,8 +41,14 @@ pub(crate) fn take_part() -> Result<Part, Error> {
         let own = std::env::current_exe().map_err(|source| Error::Spawn { program: program(), source })?;
         let mut worker = Command::new(own);
         worker.args(std::env::args_os().skip(1)).env(VARIABLE, "1").process_group(0);
+        // Of a worker that does not end in order something may be left.
+        let _adopted = process::adopt_orphans();
         let status = worker.status().map_err(|source| Error::Spawn { program: program(), source })?;
         let code = status.code().and_then(|code| u8::try_from(code).ok());
+        if code.is_none() {
+            complain!("error: the process that ran the stages ended with {status}");
+            process::end_orphans();
+        }
         return Ok(Part::Led(code.map_or(ExitCode::FAILURE, ExitCode::from)));
     }
     let parent = getppid().ok_or(io::ErrorKind::NotFound.into());

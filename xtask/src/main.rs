@@ -1,5 +1,21 @@
 //! `cargo xtask`: builds, tests and tidies this repository. `.ci/run` calls `cargo xtask test` and nothing else.
 
+/// Prints a line on standard output. Whoever listened may have gone: what was started has to be ended all the same.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _unheard = writeln!(std::io::stdout(), $($words)*);
+    }};
+}
+
+/// As [`say`], on standard error.
+macro_rules! complain {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _unheard = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 mod bench;
 mod error;
 mod fix;

@@ -75,7 +75,7 @@ pub(crate) fn ensure(wanted: &[Package]) -> Result<(), Error> {
         return Ok(());
     }
     missing.installable(is_program("apt-get", &path), rustix::process::geteuid().is_root())?;
-    println!("installing Debian packages: {}", join(&missing.packages));
+    say!("installing Debian packages: {}", join(&missing.packages));
     // A fresh machine has no package lists, and an old one may have stale ones: fetch them when they are needed.
     if apt_get(&missing.packages).is_err() {
         apt(&["update"])?;

@@ -49,7 +49,7 @@ impl Limits {
 
 /// Prints a line of a program's output as our own.
 pub(crate) fn echo(line: &str) {
-    println!("{line}");
+    say!("{line}");
 }
 
 /// Like [`stream`], and anything but success is an error.
@@ -139,7 +139,7 @@ fn follow(
         let now = clock.elapsed();
         if let Some((status, at)) = ended {
             if now > at + DRAIN_MAX {
-                eprintln!("{program} has ended but left a process behind that holds its output open");
+                complain!("{program} has ended but left a process behind that holds its output open");
                 return Ok(status);
             }
             continue;
@@ -206,8 +206,8 @@ fn kill_tree(child: &mut Child) {
     }
     match wait_within(child, ENDING_MAX) {
         Ok(Some(_)) => {}
-        Ok(None) => eprintln!("{} was killed and does not end: it waits in the kernel", child.id()),
-        Err(error) => eprintln!("cannot wait for {}, which was killed: {error}", child.id()),
+        Ok(None) => complain!("{} was killed and does not end: it waits in the kernel", child.id()),
+        Err(error) => complain!("cannot wait for {}, which was killed: {error}", child.id()),
     }
 }
 
@@ -231,7 +231,7 @@ pub(crate) fn end_orphans() {
         for number in left {
             if !named.contains(&number) {
                 let words = fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
-                println!("left behind: {number} {}", String::from_utf8_lossy(&words).replace('\0', " "));
+                say!("left behind: {number} {}", String::from_utf8_lossy(&words).replace('\0', " "));
                 named.push(number);
             }
             if let Some(pid) = i32::try_from(number).ok().and_then(Pid::from_raw) {

@@ -166,14 +166,14 @@ pub(crate) fn run_seeds(simulator: &Simulator, seeds: Seeds, time_left: Duration
     let clock = Stopwatch::start();
     let report = collect(simulator, seeds, workers, Limits { total: time_left, silence: Some(SEED_MAX) })?;
     if !report.met.is_empty() {
-        println!("{:32} {:>10}", "met", "times");
+        say!("{:32} {:>10}", "met", "times");
         for (name, times) in &report.met {
-            println!("{name:32} {times:>10}");
+            say!("{name:32} {times:>10}");
         }
     }
-    println!("sim: {} seeds in {}, {} failed", seeds.count, Shown(clock.elapsed()), report.failures.len());
+    say!("sim: {} seeds in {}, {} failed", seeds.count, Shown(clock.elapsed()), report.failures.len());
     for (seed, reason) in &report.failures {
-        println!("seed {seed} FAILED: {reason}\n    replay: cargo xtask sim --seed {seed} --trace");
+        say!("seed {seed} FAILED: {reason}\n    replay: cargo xtask sim --seed {seed} --trace");
     }
     Ok(report)
 }
@@ -195,18 +195,18 @@ fn collect(simulator: &Simulator, seeds: Seeds, workers: usize, limits: Limits) 
             match told.recv_timeout(PROGRESS_EVERY) {
                 Ok(Told::Seed { verdict: Verdict::Ok, .. }) => report.ok += 1,
                 Ok(Told::Seed { seed, verdict: Verdict::Failed(reason) }) => {
-                    println!("seed {seed} FAILED: {reason}");
+                    say!("seed {seed} FAILED: {reason}");
                     report.failures.insert(seed, reason);
                 }
                 Ok(Told::Other(line)) if report.cover(&line) => {}
-                Ok(Told::Other(line)) => println!("{line}"),
+                Ok(Told::Other(line)) => say!("{line}"),
                 Ok(Told::Broken(error)) => broken = Some(error),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             if clock.elapsed() >= progress_at {
                 let done = report.ok + report.failures.len() as u64;
-                println!("sim: {done} of {} seeds, {} failed", seeds.count, report.failures.len());
+                say!("sim: {done} of {} seeds, {} failed", seeds.count, report.failures.len());
                 progress_at = clock.elapsed() + PROGRESS_EVERY;
             }
         }

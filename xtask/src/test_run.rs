@@ -129,7 +129,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Outcome {
     let mut run =
         Run { workspace, quick: args.quick, in_ci, clock: Stopwatch::start(), tally: Tally::default() };
     if let Err(error) = process::adopt_orphans() {
-        println!("processes that tests leave behind cannot be ended: {error}");
+        say!("processes that tests leave behind cannot be ended: {error}");
     }
     let total_max = if args.quick { QUICK_MAX } else { TOTAL_MAX };
     let stages = stages(args.quick).into_iter().take_while(|_| !leader::is_gone());
@@ -138,23 +138,23 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Outcome {
     print_table(&ended, total, total_max);
     let mut problems = problems(&ended, total, total_max);
     if leader::is_gone() {
-        problems.push("the run was ended by a signal; nothing of it is left running or mounted".to_owned());
+        problems.push("the run was ended by a signal".to_owned());
     }
     for problem in &problems {
-        println!("{problem}");
+        say!("{problem}");
     }
-    println!("{} passed, {} failed", run.tally.passed, run.tally.failed);
+    say!("{} passed, {} failed", run.tally.passed, run.tally.failed);
     if problems.is_empty() { Outcome::Passed } else { Outcome::Failed }
 }
 
 fn run_stage(stage: Stage, run: &mut Run) -> Ended {
-    println!("==> {}", stage.name);
+    say!("==> {}", stage.name);
     let clock = Stopwatch::start();
     let result = (stage.run)(run);
     process::end_orphans();
     let took = clock.elapsed();
     let ended = Ended { name: stage.name, budget: stage.budget, took, result };
-    println!("<== {} {} in {}", ended.name, ended.word(), Shown(took));
+    say!("<== {} {} in {}", ended.name, ended.word(), Shown(took));
     ended
 }
 
@@ -170,14 +170,14 @@ impl Ended {
 }
 
 fn print_table(ended: &[Ended], total: Duration, total_max: Duration) {
-    println!("\n{:10} {:>12} {:>12}  result", "stage", "time", "budget");
+    say!("\n{:10} {:>12} {:>12}  result", "stage", "time", "budget");
     for stage in ended {
         let budget = stage.budget.map_or("-".to_owned(), |budget| Shown(budget).to_string());
         let note = if let Ok(Done::Skipped(why)) = stage.result { format!(": {why}") } else { String::new() };
-        println!("{:10} {:>12} {budget:>12}  {}{note}", stage.name, Shown(stage.took), stage.word());
+        say!("{:10} {:>12} {budget:>12}  {}{note}", stage.name, Shown(stage.took), stage.word());
     }
     let word = if total > total_max { "over budget" } else { "" };
-    println!("{:10} {:>12} {:>12}  {word}\n", "total", Shown(total), Shown(total_max));
+    say!("{:10} {:>12} {:>12}  {word}\n", "total", Shown(total), Shown(total_max));
 }
 
 /// Everything that makes the run fail, a line each.
@@ -263,7 +263,7 @@ fn tests(run: &mut Run) -> StageResult {
     let limits = run.limits();
     let tally = &mut run.tally;
     process::succeed(&mut command, limits, |line| {
-        println!("{line}");
+        say!("{line}");
         tally.count(line);
     })?;
     check_tally(&run.tally, run.in_ci)
@@ -305,7 +305,7 @@ fn e2e(run: &mut Run) -> StageResult {
     let before = run.tally.results;
     let tally = &mut run.tally;
     let ended = process::succeed(&mut command, limits, |line| {
-        println!("{line}");
+        say!("{line}");
         tally.count(line);
     });
     // What a test that was killed has mounted would hang whoever looks at it after us.

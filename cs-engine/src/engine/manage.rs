@@ -85,7 +85,7 @@ impl Engine {
         let (slot, sequence) = self.tables.reserve_slot();
         let blocks = (new.size / BLOCK as u64) as u32;
         let checksums = !self.superblock.borrow().no_checksums;
-        match self.tables.allocate(slot, blocks, checksums).await {
+        match self.tables.allocate(slot, blocks, checksums, sequence > 1).await {
             Ok(()) => {}
             Err(TableError::Io { error, .. }) if error.kind() == std::io::ErrorKind::StorageFull => {
                 self.tables.release(slot, sequence - 1);

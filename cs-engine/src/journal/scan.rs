@@ -122,6 +122,7 @@ pub async fn scan(file: &File, store_uuid: &[u8; 16], generation: u64) -> Result
         previous_crc: header.tail_previous_crc,
         durable: header.durable,
         incarnation: 0,
+        unreadable: Vec::new(),
     };
     let why = scan.walk().await?;
     scan.check_end(why).await?;
@@ -153,6 +154,8 @@ struct Scan<'a> {
     previous_crc: u32,
     durable: u64,
     incarnation: u64,
+    /// Blocks that cannot be read, as if they were of this turn of the ring.
+    unreadable: Vec<u64>,
 }
 
 impl Scan<'_> {
@@ -175,7 +178,9 @@ impl Scan<'_> {
             self.window = match result {
                 Ok(()) => window,
                 Err(error) if is_unreadable(&error) => {
-                    read_blocks(self.file, window, RING_START + at).await?
+                    let (window, bad) = read_blocks(self.file, window, RING_START + at).await?;
+                    self.unreadable.extend(bad.into_iter().map(|index| lsn + index * BLOCK as u64));
+                    window
                 }
                 Err(error) => return Err(error.into()),
             };
@@ -252,13 +257,22 @@ impl Scan<'_> {
         // A later group that was written after the bad one had been flushed proves damage.
         let header = self.header;
         let limit = (end + LOOK_AHEAD).min(header.tail + header.ring_bytes);
+        let mut goes_on = false;
         let mut lsn = end + BLOCK as u64;
         while lsn < limit {
             let bytes = self.bytes(lsn, BLOCK).await?;
             if let Ok(group) = GroupHeader::decode(bytes, &header, lsn) {
                 durable = durable.max(group.durable);
+                goes_on |= group.incarnation >= self.incarnation;
             }
             lsn += BLOCK as u64;
+        }
+        // Groups are written one after the other: what cannot be read was whole, unless the power was cut, and may have been
+        // acknowledged.
+        let group = end..end + GROUP_MAX as u64;
+        if let Some(bad) = self.unreadable.iter().find(|lsn| group.contains(lsn)).filter(|_| goes_on) {
+            let text = format!("no sector can be read at LSN {bad}, and the journal goes on behind it");
+            return Err(ScanError::Io(io::Error::other(text)));
         }
         if durable > end {
             return Err(ScanError::Damaged { lsn: end, durable, why });
@@ -271,10 +285,11 @@ fn is_unreadable(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
-/// Reads block by block where a sector among them cannot be read. Of a group it makes a bad one, be it torn or damaged; in
-/// the unused part of the ring it matters to nobody. It reads as zero until it is written again.
-async fn read_blocks(file: &File, mut window: Buf, at: u64) -> io::Result<Buf> {
+/// Reads block by block where a sector among them cannot be read; gives which cannot. Of a group such a sector makes a bad
+/// one; in the unused part of the ring it matters to nobody. It reads as zero until it is written again.
+async fn read_blocks(file: &File, mut window: Buf, at: u64) -> io::Result<(Buf, Vec<u64>)> {
     let mut block = Buf::new(BLOCK);
+    let mut bad = Vec::new();
     for (index, place) in window.chunks_mut(BLOCK).enumerate() {
         let offset = at + (index * BLOCK) as u64;
         let (result, read) = file.read_exact_at(block, offset).await;
@@ -284,11 +299,12 @@ async fn read_blocks(file: &File, mut window: Buf, at: u64) -> io::Result<Buf> {
             Err(error) if is_unreadable(&error) => {
                 tracing::warn!("the journal cannot be read at byte {offset}: {error}");
                 place.fill(0);
+                bad.push(index as u64);
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(window)
+    Ok((window, bad))
 }
 
 fn payload_is_whole(record: &Record, group: &[u8]) -> bool {

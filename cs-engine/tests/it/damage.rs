@@ -179,3 +179,66 @@ fn c13_an_unreadable_sector_in_the_unused_ring_stops_no_start() {
     });
     ended.expect("no violation");
 }
+
+/// What a deleted chunk leaves in its slot says nothing of the next one there.
+#[test]
+fn c8_damage_of_a_deleted_chunks_page_does_not_outlive_it() {
+    let rig = Rig::new();
+    rig.life(async |engine| {
+        let client = Client::with_chunk(&engine, 1, 8 << 20).await;
+        client.write(0, &pattern(1, BLOCK)).await;
+        client.flush().await;
+        engine.stop().await;
+    });
+    let table = fs::File::options().read(true).write(true).open(rig.path.join("crc.table")).unwrap();
+    let at = Place::CrcPage { slot: 0, page: 0, copy: 0 }.offset();
+    table.write_all_at(&[0x5a; 64], at + 2048).unwrap();
+    rig.life(async |engine| {
+        engine.delete_chunk(CHUNK, 1).await.expect("deleted");
+        engine.create_chunk(new_chunk(CHUNK + 1, 8 << 20)).await.expect("another in its slot");
+        let client = Client::new(&engine, 1);
+        client.try_write(CHUNK + 1, 0, &pattern(2, BLOCK)).await.expect("a write");
+        client.flush().await;
+        engine.stop().await;
+    });
+    rig.life(async |engine| {
+        let client = Client::new(&engine, 1);
+        for (block, expected) in [(0, pattern(2, BLOCK)), (1, vec![0; BLOCK])] {
+            assert_eq!(client.try_read(CHUNK + 1, block * BLOCK as u32, BLOCK as u32).await, Ok(expected));
+        }
+    });
+}
+
+/// Groups behind one that cannot be read were acknowledged after it: it is no torn tail.
+#[test]
+fn c3_an_unreadable_sector_between_groups_is_damage() {
+    let mut simulation = Simulation::new(SimOptions::new(1));
+    let ended = simulation.run(async {
+        let disk = DiskOptions { capacity: 32 << 20, ..DiskOptions::default() };
+        let host = control::add_host(HostOptions::new("cs").with_disk(disk));
+        let dir = Path::new("/cs");
+        let first = control::start_process(host, "csd", async move {
+            engine::create(&CreateOptions { dir: dir.into(), superblock: superblock() })
+                .await
+                .expect("a server");
+            let engine = open(dir, no_interval()).await.expect("it opens");
+            let client = Client::with_chunk(&engine, 1, 8 << 20).await;
+            client.flush().await;
+            // Acknowledged and not flushed: nothing says so far that any of it is durable.
+            for block in 0..8 {
+                client.write(block * BLOCK as u32, &pattern(u64::from(block), BLOCK)).await;
+            }
+        });
+        first.wait().await.returned();
+        let start = cs_engine::format::journal::RING_START;
+        control::make_unreadable(host, "/cs/journal", start + 4 * 4096..start + 5 * 4096).expect("a journal");
+        let second = control::start_process(host, "csd", async move {
+            match open(dir, no_interval()).await {
+                Ok(_) => panic!("acknowledged writes are missing"),
+                Err(error) => assert!(error.to_string().contains("no sector can be read"), "{error}"),
+            }
+        });
+        second.wait().await.returned();
+    });
+    ended.expect("no violation");
+}

@@ -46,6 +46,22 @@ impl Unreleased {
         self.changed.notify_all();
     }
 
+    /// Waits while a lease just granted, or one of a later number, is to be given back: giving back the one would end the other.
+    /// Tells whether it had to.
+    pub(crate) async fn passes(&self, session: &Session, file_id: u64, epoch: u64) -> bool {
+        let mut waited = false;
+        loop {
+            let changed = self.changed.notified();
+            let is_same = |lease: &Unused| lease.epoch >= epoch && lease.generation == session.generation();
+            // Of a file that is open nothing is given back; to open it once more is refused.
+            if session.is_open(file_id) || !self.waiting.borrow().get(&file_id).is_some_and(is_same) {
+                return waited;
+            }
+            waited = true;
+            changed.await;
+        }
+    }
+
     fn add(&self, lease: Unused) {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.len() >= WAITING_MAX && !waiting.contains_key(&lease.file_id) {
@@ -64,6 +80,8 @@ impl Unreleased {
         if waiting.get(&lease.file_id) == Some(&lease) {
             waiting.remove(&lease.file_id);
         }
+        drop(waiting);
+        self.changed.notify_all();
     }
 
     /// The next one in turn after `last`. Files that are open wait: whoever has one gives the lease back, or leaves that to this.

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use client::Volume;
 use rt::buf::View;
 use wire::inode::SetInode;
 
@@ -23,6 +24,23 @@ impl Found {
         match self {
             Self::One(view) => view,
             Self::Whole(bytes) => bytes,
+        }
+    }
+}
+
+/// Doubts the end of a file when it is dropped, unless that was lifted: the next client to open it settles what is there.
+struct EndDoubted(Volume, bool);
+
+impl EndDoubted {
+    fn lift(mut self) {
+        self.1 = false;
+    }
+}
+
+impl Drop for EndDoubted {
+    fn drop(&mut self) {
+        if self.1 {
+            self.0.doubt_end();
         }
     }
 }
@@ -63,13 +81,17 @@ impl Fs {
         let volume = node.open.writable()?;
         let offset = if file.appends && !from_cache { node.size() } else { offset };
         let len = data.len();
+        // However it ends but well, given up included, it may have left something behind the end.
+        let doubt = EndDoubted(volume.clone(), offset + len as u64 > node.size());
         if let Err(error) = volume.write(offset, data).await {
             drop(inside);
             if matches!(error, client::VolumeError::NoSpace) && offset + len as u64 > node.size() {
+                doubt.lift();
                 self.undo_growth(node).await;
             }
             return Err(failed(&file, "writing", &error));
         }
+        doubt.lift();
         self.wrote(node, offset + len as u64, len as u64);
         if file.direct && uid != 0 {
             self.take_set_id(node).await?;

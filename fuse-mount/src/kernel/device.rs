@@ -131,7 +131,7 @@ impl Device {
         let head = &head[..len.min(HEAD)];
         let header = Header::read(head).map_err(io::Error::other)?;
         let reply = Reply::new(Rc::clone(self), header.unique);
-        self.waiting.add(header.unique, header.thread);
+        self.waiting.add(header.unique, may_go(header.opcode).then_some(header.thread));
         let decoded = if header.opcode == opcode::WRITE {
             decode::write(&header, &head[IN_HEADER..], self.keep(buf, rest))
         } else {
@@ -212,6 +212,28 @@ impl Device {
     pub(crate) fn tell_old(&self, ino: u64, old: Old) {
         self.notices.tell(ino, old);
     }
+}
+
+/// Whether a request may be carried out when whoever asked has gone and others go on. A change of names or sizes may not: it
+/// would come after what they were told is done. A write holds its range until it ends.
+fn may_go(code: u32) -> bool {
+    matches!(
+        code,
+        opcode::LOOKUP
+            | opcode::GETATTR
+            | opcode::OPEN
+            | opcode::READ
+            | opcode::WRITE
+            | opcode::FLUSH
+            | opcode::FSYNC
+            | opcode::OPENDIR
+            | opcode::READDIR
+            | opcode::READDIRPLUS
+            | opcode::STATFS
+            | opcode::LSEEK
+            | opcode::GETXATTR
+            | opcode::LISTXATTR
+    )
 }
 
 /// The first request and its answer.

@@ -2,7 +2,7 @@
 //!
 //! A program that is killed ends only when what it waits for is answered. So the caller of a request that the kernel
 //! interrupts is looked at until it is answered; if it is being killed, it gets EINTR at once, and what was asked for is
-//! carried out without it. Other signals wait, as they do on a disk.
+//! carried out without it, unless that could undo what others do meanwhile. Other signals wait, as they do on a disk.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,14 +15,14 @@ const KILL: u64 = 1 << (libc::SIGKILL - 1);
 /// Requests that are not answered, with the thread that waits.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    threads: RefCell<BTreeMap<u64, u32>>,
+    threads: RefCell<BTreeMap<u64, Option<u32>>>,
     /// A caller was let go.
     let_go: Notify,
 }
 
 impl Waiting {
-    /// A request was read.
-    pub(super) fn add(&self, unique: u64, thread: u32) {
+    /// A request was read; `thread` is that of a caller who need not wait for it.
+    pub(super) fn add(&self, unique: u64, thread: Option<u32>) {
         self.threads.borrow_mut().insert(unique, thread);
     }
 
@@ -40,16 +40,16 @@ impl Waiting {
     pub(super) async fn let_go(&self, unique: u64) {
         loop {
             let let_go = self.let_go.notified();
-            if self.thread(unique).is_none() {
+            if !self.threads.borrow().contains_key(&unique) {
                 return;
             }
             let_go.await;
         }
     }
 
-    /// The thread that waits for this request.
+    /// The thread that waits for this request and need not.
     pub(super) fn thread(&self, unique: u64) -> Option<u32> {
-        self.threads.borrow().get(&unique).copied()
+        self.threads.borrow().get(&unique).copied().flatten()
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn each_request_is_answered_once() {
         let waiting = Waiting::default();
-        waiting.add(5, 100);
+        waiting.add(5, Some(100));
         assert_eq!(waiting.thread(5), Some(100));
         assert!(waiting.take(5));
         assert!(!waiting.take(5));

@@ -209,7 +209,8 @@ impl Reign {
         attempt: &Rc<Attempt>,
         op: CommandOp,
     ) -> Result<Answer, Failure> {
-        attempt.held_before.set(self.read(|state| wish.holds(state)));
+        let is_its = self.read(|state| wish.holds(state)) || self.kept_for(wish.file) == Some(wish.client());
+        attempt.held_before.set(attempt.held_before.get() || is_its);
         let reign = Rc::clone(self);
         let mut asking = rt::spawn(async move { reign.propose(None, op).await });
         if let Ok(answer) = rt::time::timeout_at(asked.answer_by(), &mut asking).await {

@@ -159,15 +159,17 @@ impl Reign {
                 rt::time::sleep(PURGE_PAUSE.min(term.max(PURGE_PAUSE_MIN))).await;
                 continue;
             }
-            let chunks = over.into_iter().map(|chunk| chunk.raw()).collect();
-            match self.insist(CommandOp::PurgeChunks(PurgeChunks { chunks })).await {
-                Some(Ok(_)) => {}
-                // Its file's deletion was undone by nothing we know; look again.
-                Some(Err(refusal)) => {
-                    tracing::warn!("the quarantine of deleted chunks does not end: {refusal}");
-                    rt::time::sleep(PURGE_PAUSE).await;
+            for some in over.chunks(PURGE_MAX) {
+                let chunks = some.iter().map(|chunk| chunk.raw()).collect();
+                match self.insist(CommandOp::PurgeChunks(PurgeChunks { chunks })).await {
+                    Some(Ok(_)) => {}
+                    // Its file's deletion was undone by nothing we know; look again.
+                    Some(Err(refusal)) => {
+                        tracing::warn!("the quarantine of deleted chunks does not end: {refusal}");
+                        rt::time::sleep(PURGE_PAUSE).await;
+                    }
+                    None => return,
                 }
-                None => return,
             }
         }
     }
@@ -180,8 +182,7 @@ struct Quarantines {
 }
 
 impl Quarantines {
-    /// Chunks whose quarantine of this length is over, as many as one command takes. What is not in quarantine any more is
-    /// forgotten.
+    /// Chunks whose quarantine of this length is over. What is not in quarantine any more is forgotten.
     fn over(
         &mut self,
         quarantined: impl Iterator<Item = (ChunkId, u64)>,
@@ -195,7 +196,7 @@ impl Quarantines {
         let seen = seen.collect();
         self.seen = seen;
         let over = self.seen.iter().filter(|(_, (_, since))| now.since(*since) >= term);
-        over.map(|(chunk, _)| *chunk).take(PURGE_MAX).collect()
+        over.map(|(chunk, _)| *chunk).collect()
     }
 }
 
@@ -221,6 +222,6 @@ mod tests {
         assert_eq!(over(0..3, 160, 30), chunks[2..3], "others are deleted now");
         stamp.set(8);
         assert_eq!(over(2..3, 161, 30), [], "deleted anew");
-        assert_eq!(over(0..2000, 161, 0).len(), PURGE_MAX, "at once, if it is turned off");
+        assert_eq!(over(0..2000, 161, 0).len(), 2000, "at once, if it is turned off");
     }
 }

@@ -12,11 +12,22 @@ fn quick() -> bool {
     std::env::var_os("VSTORAGE_QUICK").is_some()
 }
 
+/// Whether it says which rule of the contract is broken. A crash, or a run that never ends, is the bug's doing too, but shows
+/// no rule at work.
+fn names_a_rule(violation: &str) -> bool {
+    let number = violation.strip_prefix('C').map(str::as_bytes).and_then(<[u8]>::first);
+    number.is_some_and(u8::is_ascii_digit)
+}
+
 /// The first seed that finds a deliberate bug, and what it says.
 fn caught(planted: &str) -> Option<(u64, String)> {
     (1..=SEEDS).find_map(|seed| {
         let report = run(&RunOptions { planted: Some(planted.into()), ..RunOptions::new(seed) });
-        report.violations.first().map(|violation| (seed, violation.clone()))
+        report
+            .violations
+            .into_iter()
+            .find(|violation| names_a_rule(violation))
+            .map(|violation| (seed, violation))
     })
 }
 
@@ -27,9 +38,6 @@ fn must_catch(planted: &str) {
     let (seed, violation) =
         caught(planted).unwrap_or_else(|| panic!("{planted}: not found by {SEEDS} seeds"));
     println!("{planted}: seed {seed}: {violation}");
-    // A rule of the contract is broken; not a crash, nor a run that never ends.
-    let number = violation.strip_prefix('C').map(str::as_bytes).and_then(<[u8]>::first);
-    assert!(number.is_some_and(u8::is_ascii_digit), "{planted}: seed {seed}: {violation}");
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn all_connections_together_have_a_limit() {
 
 /// Little memory, two connections' worth, and little patience.
 fn narrow() -> ServeOptions {
-    let stall_timeout = Duration::from_millis(300);
+    let stall_timeout = Duration::from_millis(1500);
     ServeOptions { bytes_max: 4 << 20, bytes_total_max: 8 << 20, stall_timeout, ..ServeOptions::default() }
 }
 

@@ -93,6 +93,8 @@ pub(crate) struct Lease {
     /// Every chunk has been settled that the end of an earlier epoch has left in doubt: before that no flush may
     /// succeed, because what an earlier holder was told is acknowledged, too (C4).
     all_settled: Cell<bool>,
+    /// The chunk at the end of the file is.
+    end_settled: Cell<bool>,
     pub(crate) settled_all: Notify,
     /// A flush nobody waits for is under way.
     pub(crate) flushing: Cell<bool>,
@@ -114,6 +116,7 @@ impl Lease {
             unstable_chunks: RefCell::default(),
             at_risk: RefCell::default(),
             all_settled: Cell::new(!needs_reconcile),
+            end_settled: Cell::new(!needs_reconcile),
             settled_all: Notify::new(),
             flushing: Cell::new(false),
             broken: Cell::new(false),
@@ -135,6 +138,16 @@ impl Lease {
 
     pub(crate) fn is_all_settled(&self) -> bool {
         self.all_settled.get()
+    }
+
+    /// The chunk at the end of the file is settled.
+    pub(crate) fn set_end_settled(&self) {
+        self.end_settled.set(true);
+    }
+
+    /// Whether the chunk at the end of the file is settled.
+    pub(crate) fn is_end_settled(&self) -> bool {
+        self.end_settled.get() || self.all_settled.get()
     }
 
     pub(crate) fn is_broken(&self) -> bool {

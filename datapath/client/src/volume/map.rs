@@ -51,6 +51,10 @@ impl Inner {
         let must_wait = |chunk: &Chunk| {
             chunk.members.is_empty() || chunk.blocked && (need != Need::Read || !chunk.settled.get())
         };
+        // What is written before the end is settled could fill the lists that the settling needs room in.
+        if need != Need::Read && !lease.is_end_settled() && Some(index) != self.end_index() {
+            Box::pin(self.settle_end(lease)).await?;
+        }
         loop {
             let known = lease.chunks.borrow().get(index);
             match known {

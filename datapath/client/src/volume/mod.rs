@@ -177,8 +177,17 @@ impl Volume {
             map_count: 16,
             resume_epoch: 0,
         };
-        let reply = session.master().ask(&request, rt::time::now() + options.patience).await?;
-        Self::from_reply(session, servers, generation, &reply, options.write)
+        let deadline = rt::time::now() + options.patience;
+        loop {
+            let reply = session.master().ask(&request, deadline).await?;
+            // A reader may be granted anew what it is about to give back, and would lose both without knowing.
+            let given_back = session.unreleased().passes(session, reply.file_id, reply.epoch);
+            match rt::time::timeout_at(deadline, given_back).await {
+                Ok(false) => return Self::from_reply(session, servers, generation, &reply, options.write),
+                Ok(true) => {}
+                Err(_) => return Err(OpenError::AlreadyOpen),
+            }
+        }
     }
 
     /// Takes over a lease that came with the answer to another request, such as the one that made the file.

@@ -88,13 +88,19 @@ impl Volume {
 impl Inner {
     /// Settles the chunk that the end lies in.
     pub(crate) async fn settle_end(&self, lease: &Rc<Lease>) -> Result<(), Stop> {
-        if lease.is_all_settled() {
+        if lease.is_end_settled() {
             return Ok(());
         }
-        match self.size.get().checked_sub(1) {
-            Some(last) => self.chunk(lease, last / self.chunk_size, Need::Zero).await.map(drop),
-            None => Ok(()),
+        if let Some(index) = self.end_index() {
+            self.chunk(lease, index, Need::Zero).await?;
         }
+        lease.set_end_settled();
+        Ok(())
+    }
+
+    /// The chunk that the end lies in.
+    pub(crate) fn end_index(&self) -> Option<u64> {
+        Some(self.size.get().checked_sub(1)? / self.chunk_size)
     }
 
     /// Makes what a chunk holds behind the end of the file zero and stable. To be called while the chunk is being settled,
@@ -179,7 +185,7 @@ impl Inner {
                     rt::time::sleep(BUSY_PAUSE).await;
                 }
                 // A block that is lost stays so until it is written again; nobody reads from it what lies behind the end.
-                Err(refused) if refused.status == Status::Corrupt => {
+                Err(refused) if matches!(refused.status, Status::Corrupt | Status::Unsettled) => {
                     tracing::error!(
                         "file {}: the block at its end is lost on chunk server {}: {}",
                         self.file_id,

@@ -8,7 +8,7 @@ use rt::buf::View;
 use wire::lease::{OpenReply, Release};
 use wire::{Op, Status};
 
-use crate::client::{OpenError, Volume};
+use crate::client::{OpenError, OpenOptions, Volume};
 use crate::world::{CHUNK, FILE, Turn, World, run};
 
 /// Longer than a request and a pause take.
@@ -74,6 +74,29 @@ fn a_second_grant_of_an_open_file_is_given_back_when_the_file_is_closed() {
         volume.close().await.expect("nothing to flush");
         rt::time::sleep(LATER).await;
         assert_eq!(world.mds.held.get(), None);
+    });
+}
+
+#[test]
+fn c1_what_is_about_to_be_given_back_is_not_taken_for_granted() {
+    run(CHUNK, async |world| {
+        world.mds.shared.set(true);
+        let options = OpenOptions { write: false, patience: Duration::from_secs(60) };
+        let open =
+            async || Volume::open(&world.session, &world.servers, "/file", &options).await.expect("opened");
+        let first = open().await;
+        let hears = deaf(&world, Op::Release);
+        first.close().await.expect("nothing to flush");
+        drop(first);
+        // Granted anew at the same epoch, while the release is repeated.
+        rt::spawn(async move {
+            rt::time::sleep(LATER).await;
+            hears.set(true);
+        });
+        let second = open().await;
+        rt::time::sleep(LATER).await;
+        assert_eq!(world.mds.held.get(), Some(second.epoch()), "it holds what it works under");
+        second.close().await.expect("nothing to flush");
     });
 }
 

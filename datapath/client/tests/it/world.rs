@@ -108,6 +108,8 @@ pub(crate) struct Mds {
     /// Who holds the file.
     pub(crate) held: Cell<Option<u64>>,
     pub(crate) chunks: RefCell<BTreeMap<u64, u64>>,
+    /// Whoever holds the file and opens it again gets the same epoch, as readers do.
+    pub(crate) shared: Cell<bool>,
     /// The last holder has left something in doubt.
     pub(crate) needs_reconcile: Cell<bool>,
     addresses: Vec<CsAddress>,
@@ -153,7 +155,9 @@ impl Mds {
             Some(Op::Open) => {
                 let open: Open = body(request);
                 let map_count = u64::from(open.map_count);
-                self.epoch.set(self.epoch.get() + 1);
+                if !(self.shared.get() && self.held.get().is_some()) {
+                    self.epoch.set(self.epoch.get() + 1);
+                }
                 self.held.set(Some(self.epoch.get()));
                 wire::encode_body(&OpenReply {
                     file_id: FILE,
@@ -289,6 +293,7 @@ pub(crate) fn run<F: Future<Output = ()> + 'static>(size: u64, test: impl FnOnce
             size: Cell::new(size),
             epoch: Cell::new(0),
             held: Cell::new(None),
+            shared: Cell::new(false),
             chunks: RefCell::default(),
             needs_reconcile: Cell::new(false),
             addresses,
