@@ -12,32 +12,41 @@ fn quick() -> bool {
     std::env::var_os("VSTORAGE_QUICK").is_some()
 }
 
-/// Whether it says which rule of the contract is broken. A crash, or a run that never ends, is the bug's doing too, but shows
-/// no rule at work.
+/// Whether it says which rule of the contract is broken.
 fn names_a_rule(violation: &str) -> bool {
     let number = violation.strip_prefix('C').map(str::as_bytes).and_then(<[u8]>::first);
     number.is_some_and(u8::is_ascii_digit)
 }
 
-/// The first seed that finds a deliberate bug, and what it says.
-fn caught(planted: &str) -> Option<(u64, String)> {
+/// Whether a run never ended.
+fn never_ends(violation: &str) -> bool {
+    violation.starts_with("convergence")
+}
+
+/// The first seed that finds a deliberate bug, and what it says. Findings that `passes_over` says nothing of the bug's rule do
+/// not count.
+fn caught(planted: &str, passes_over: impl Fn(&str) -> bool) -> Option<(u64, String)> {
     (1..=SEEDS).find_map(|seed| {
         let report = run(&RunOptions { planted: Some(planted.into()), ..RunOptions::new(seed) });
-        report
-            .violations
-            .into_iter()
-            .find(|violation| names_a_rule(violation))
-            .map(|violation| (seed, violation))
+        let first = report.violations.into_iter().find(|violation| !passes_over(violation));
+        first.map(|violation| (seed, violation))
     })
 }
 
 fn must_catch(planted: &str) {
+    must_catch_but(planted, |_| false);
+}
+
+/// As [`must_catch`]; what `passes_over` accepts must not be all that is found.
+fn must_catch_but(planted: &str, passes_over: impl Fn(&str) -> bool) {
     if quick() {
         return;
     }
     let (seed, violation) =
-        caught(planted).unwrap_or_else(|| panic!("{planted}: not found by {SEEDS} seeds"));
+        caught(planted, passes_over).unwrap_or_else(|| panic!("{planted}: not found by {SEEDS} seeds"));
     println!("{planted}: seed {seed}: {violation}");
+    // A rule of the contract is broken; not a crash, nor a run that never ends.
+    assert!(names_a_rule(&violation), "{planted}: seed {seed}: {violation}");
 }
 
 #[test]
@@ -57,7 +66,8 @@ fn an_epoch_that_is_ignored_is_caught() {
 
 #[test]
 fn a_reconciliation_that_is_skipped_is_caught() {
-    must_catch("reconcile-skipped");
+    // A block that every member calls unsettled stays so: the client opens the file again and again, as in seed 1.
+    must_catch_but("reconcile-skipped", never_ends);
 }
 
 #[test]
