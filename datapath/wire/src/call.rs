@@ -2,7 +2,7 @@
 
 use crate::hello::{Empty, Goodbye, Hello, Ping};
 use crate::op::Op;
-use crate::{auth, cluster, cs, inode, lease, namespace, session};
+use crate::{auth, cluster, copy, cs, inode, lease, namespace, session};
 
 /// A control request.
 pub trait Call: prost::Message + Default {
@@ -80,10 +80,16 @@ calls! {
     RegisterCs: cs::RegisterCs => cs::RegisterCsReply;
     Heartbeat: cs::Heartbeat => cs::HeartbeatReply;
     ReportChunks: cs::ReportChunks => Empty;
+    CaughtUp: cs::CaughtUp => Empty;
 
     CreateChunks: cs::CreateChunks => cs::ResultsReply;
     DeleteChunks: cs::DeleteChunks => cs::ResultsReply;
     Fence: cs::Fence => cs::ResultsReply;
+    InstallVersions: cs::InstallVersions => cs::ResultsReply;
+    CatchUp: cs::CatchUp => cs::ResultsReply;
+
+    ChangedRegions: copy::ChangedRegions => copy::ChangedRegionsReply;
+    CopyFlush: copy::CopyFlush => copy::CopyFlushReply;
 
     GetConfig: cluster::GetConfig => cluster::GetConfigReply;
     SetConfig: cluster::SetConfig => Empty;
@@ -126,7 +132,7 @@ mod tests {
         for &op in Op::ALL {
             let rows = ROWS.iter().filter(|row| row.op == op).count();
             let fixed = matches!(op.group(), Group::Data | Group::Reconcile)
-                || matches!(op, Op::Goodbye | Op::Revocations);
+                || matches!(op, Op::CopyRead | Op::Goodbye | Op::Revocations);
             assert_eq!(rows, usize::from(!fixed), "{op}");
         }
     }

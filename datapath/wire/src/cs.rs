@@ -1,6 +1,7 @@
 //! Between chunk servers and the MDS: registration, heartbeats, inventory, and the MDS's orders.
 
 use crate::cluster::Event;
+use crate::lease::CsAddress;
 use crate::session::IoStats;
 
 /// Flag `J`: the CS uses a write journal of its own.
@@ -283,6 +284,9 @@ pub struct CreateItem {
     /// Epoch of the file below which requests are refused.
     #[prost(uint64, tag = "7")]
     pub epoch: u64,
+    /// It is a joiner that lacks everything (C7), and not the first of its kind.
+    #[prost(bool, tag = "8")]
+    pub joining: bool,
 }
 
 /// CREATE_CHUNKS request.
@@ -323,6 +327,105 @@ pub struct Fence {
     pub last: bool,
 }
 
+/// What a replica is under a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Role {
+    /// Not said; refused.
+    Unspecified = 0,
+    /// In sync: it has everything.
+    Member = 1,
+    /// It is being filled (C7).
+    Joiner = 2,
+}
+
+/// A replica that changes its version.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct InstallItem {
+    /// Chunk id.
+    #[prost(uint64, tag = "1")]
+    pub chunk_id: u64,
+    /// Lowest version it may have now.
+    #[prost(uint64, tag = "2")]
+    pub from_version: u64,
+    /// Version it has afterwards.
+    #[prost(uint64, tag = "3")]
+    pub to_version: u64,
+    /// What it is afterwards.
+    #[prost(enumeration = "Role", tag = "4")]
+    pub role: i32,
+    /// A replica is away: keep a map of what changes (C6).
+    #[prost(bool, tag = "5")]
+    pub keep: bool,
+}
+
+/// INSTALL_VERSIONS request: answered when nothing of an earlier version is under way and the later one is durable.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct InstallVersions {
+    /// Replicas; installing a version that is there is no error.
+    #[prost(message, repeated, tag = "1")]
+    pub items: Vec<InstallItem>,
+}
+
+/// A joiner to be filled.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct CatchUpItem {
+    /// File id.
+    #[prost(uint64, tag = "1")]
+    pub file_id: u64,
+    /// Chunk id.
+    #[prost(uint64, tag = "2")]
+    pub chunk_id: u64,
+    /// Version under which it joins.
+    #[prost(uint64, tag = "3")]
+    pub version: u64,
+    /// Members that have installed it, the best first.
+    #[prost(uint64, repeated, tag = "4")]
+    pub sources: Vec<u64>,
+}
+
+/// CATCH_UP request: answered when it is begun, or was before. The outcome comes by CAUGHT_UP.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct CatchUp {
+    /// Joiners.
+    #[prost(message, repeated, tag = "1")]
+    pub items: Vec<CatchUpItem>,
+    /// Where the sources are.
+    #[prost(message, repeated, tag = "2")]
+    pub servers: Vec<CsAddress>,
+}
+
+/// What became of a joiner.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct CaughtUpItem {
+    /// Chunk id.
+    #[prost(uint64, tag = "1")]
+    pub chunk_id: u64,
+    /// Version under which it joined.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// Code of the [`Status`](crate::Status): that of `Ok` when it has everything.
+    #[prost(uint32, tag = "3")]
+    pub status: u32,
+    /// Bytes it has copied since it joined.
+    #[prost(uint64, tag = "4")]
+    pub copied_bytes: u64,
+}
+
+/// CAUGHT_UP request. The reply is empty, and comes when the outcome is in the metadata.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct CaughtUp {
+    /// CS id.
+    #[prost(uint64, tag = "1")]
+    pub cs_id: u64,
+    /// Session of its registration.
+    #[prost(uint64, tag = "2")]
+    pub session: u64,
+    /// Joiners.
+    #[prost(message, repeated, tag = "3")]
+    pub items: Vec<CaughtUpItem>,
+}
+
 /// Outcome of one item of an order.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct ItemResult {
@@ -334,7 +437,7 @@ pub struct ItemResult {
     pub status: u32,
 }
 
-/// Reply of CREATE_CHUNKS, DELETE_CHUNKS and FENCE.
+/// Reply of CREATE_CHUNKS, DELETE_CHUNKS, FENCE, INSTALL_VERSIONS and CATCH_UP.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ResultsReply {
     /// One result per item, in the order of the request.

@@ -51,11 +51,18 @@ pub const TARGETS: &[Target] = &[
         run: write_reply,
         seed: |header, body| seed_if(reply(header, Op::Write) || reply(header, Op::Settle), body),
     },
-    Target { name: "read", run: read, seed: |header, body| seed_if(is(header, Op::Read), body) },
+    Target {
+        name: "read",
+        run: read,
+        seed: |header, body| seed_if(is(header, Op::Read) || is(header, Op::CopyRead), body),
+    },
     Target {
         name: "read_reply",
         run: read_reply,
-        seed: |header, body| with_payload(reply(header, Op::Read).then_some(header), body),
+        seed: |header, body| {
+            let is_read = reply(header, Op::Read) || reply(header, Op::CopyRead);
+            with_payload(is_read.then_some(header), body)
+        },
     },
     Target { name: "flush", run: flush, seed: |header, body| seed_if(is(header, Op::Flush), body) },
     Target {
@@ -100,6 +107,7 @@ pub const TARGETS: &[Target] = &[
         seed: |header, body| seed_if(is(header, Op::ClearMarks), body),
     },
     Target { name: "hello", run: hello, seed: |header, body| control_seed(Group::Connection, header, body) },
+    Target { name: "copy", run: copy, seed: |header, body| control_seed(Group::Copy, header, body) },
     Target { name: "session", run: session, seed: |header, body| control_seed(Group::Session, header, body) },
     Target {
         name: "namespace",
@@ -222,6 +230,11 @@ pub fn goodbye(data: &[u8]) -> bool {
 /// HELLO and PING.
 pub fn hello(data: &[u8]) -> bool {
     control(Group::Connection, data)
+}
+
+/// Operations between chunk servers.
+pub fn copy(data: &[u8]) -> bool {
+    control(Group::Copy, data)
 }
 
 /// Session operations.

@@ -14,6 +14,7 @@ pub mod auth;
 pub mod body;
 pub mod call;
 pub mod cluster;
+pub mod copy;
 pub mod crc;
 pub mod cs;
 pub mod data;

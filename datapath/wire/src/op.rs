@@ -13,6 +13,8 @@ pub enum Group {
     Data,
     /// What the reconciler of C5 needs, client to CS.
     Reconcile,
+    /// Filling a joiner, CS to CS.
+    Copy,
     /// Client sessions, client to MDS.
     Session,
     /// Names, sizes and attributes, client to MDS.
@@ -40,6 +42,7 @@ impl Group {
             0x00 => Some(Self::Connection),
             0x01 => Some(Self::Data),
             0x02 => Some(Self::Reconcile),
+            0x03 => Some(Self::Copy),
             0x10 => Some(Self::Session),
             0x11 => Some(Self::Namespace),
             0x12 => Some(Self::Lease),
@@ -115,6 +118,13 @@ ops! {
     /// Forget marks and listed writes after the result is flushed on all members (C5).
     ClearMarks = 0x0204, "clear_marks";
 
+    /// What has changed since the asker was a member (C6)?
+    ChangedRegions = 0x0301, "changed_regions";
+    /// Read a range of a chunk for a joiner (C7).
+    CopyRead = 0x0302, "copy_read";
+    /// Make durable what a joiner has read (C4).
+    CopyFlush = 0x0303, "copy_flush";
+
     /// Open a client session, or take one's own over.
     OpenSession = 0x1001, "open_session";
     /// Renew all leases of a session.
@@ -162,6 +172,8 @@ ops! {
     Heartbeat = 0x1302, "heartbeat";
     /// A page of the inventory of replicas a CS holds.
     ReportChunks = 0x1303, "report_chunks";
+    /// Joiners are whole, or could not be filled (C7).
+    CaughtUp = 0x1304, "caught_up";
 
     /// Create replicas (C9).
     CreateChunks = 0x1401, "create_chunks";
@@ -169,6 +181,10 @@ ops! {
     DeleteChunks = 0x1402, "delete_chunks";
     /// Drain older requests and record the epoch (C2).
     Fence = 0x1403, "fence";
+    /// Replicas change their versions (C7).
+    InstallVersions = 0x1404, "install_versions";
+    /// Fill joiners (C6, C7).
+    CatchUp = 0x1405, "catch_up";
 
     /// Settings whose key has a prefix.
     GetConfig = 0x1501, "get_config";

@@ -148,6 +148,7 @@ impl CsLink {
                 // Replicas are numbered for the sake of their order only.
                 slot: if chunk.layout == 0 { 0 } else { chunk.slot.into() },
                 epoch,
+                joining: false,
             };
             self.creates.add(chunk.chunk, item, now);
         }

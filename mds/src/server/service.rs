@@ -38,7 +38,9 @@ fn may_ask(role: Role, group: Group) -> bool {
         // Each member cares for its own certificate; the rest is checked by operation.
         Group::Node => true,
         // Of the connection itself, which has answered them, or not for metadata servers at all.
-        Group::Connection | Group::Data | Group::Reconcile | Group::Command | Group::Guest => false,
+        Group::Connection | Group::Data | Group::Reconcile | Group::Copy | Group::Command | Group::Guest => {
+            false
+        }
     }
 }
 
@@ -56,7 +58,12 @@ impl Server {
         let op = request.known_op().ok_or_else(|| unsupported(&request))?;
         let role = connection.peer().role;
         match op.group() {
-            Group::Connection | Group::Data | Group::Reconcile | Group::Command | Group::Guest => {
+            Group::Connection
+            | Group::Data
+            | Group::Reconcile
+            | Group::Copy
+            | Group::Command
+            | Group::Guest => {
                 return Err(unsupported(&request));
             }
             group if !may_ask(role, group) || (op == Op::RevokeNode && role != Role::Tool) => {
@@ -127,7 +134,9 @@ impl Server {
             Op::Hello | Op::Ping | Op::Goodbye | Op::Revocations => Err(unsupported(request)),
             Op::Write | Op::Read | Op::Flush | Op::BlockStatus => Err(unsupported(request)),
             Op::Survey | Op::SurveyBlocks | Op::Settle | Op::ClearMarks => Err(unsupported(request)),
+            Op::ChangedRegions | Op::CopyRead | Op::CopyFlush => Err(unsupported(request)),
             Op::CreateChunks | Op::DeleteChunks | Op::Fence => Err(unsupported(request)),
+            Op::InstallVersions | Op::CatchUp | Op::CaughtUp => Err(unsupported(request)),
         }
     }
 }

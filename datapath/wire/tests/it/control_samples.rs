@@ -2,7 +2,8 @@
 //! shows.
 
 use wire::cluster::*;
-use wire::cs::*;
+use wire::copy::*;
+use wire::cs::{self, *};
 use wire::hello::{Empty, Goodbye, Hello, Ping, Role};
 use wire::inode;
 use wire::lease::*;
@@ -430,7 +431,9 @@ fn chunk_servers() -> Vec<Sample> {
         layout: 1,
         slot: 2,
         epoch: 7,
+        joining: false,
     };
+    let joiner = CreateItem { layout: 0, slot: 0, joining: true, ..create };
     let delete = DeleteItem { chunk_id: 0x2002, version: 0x11 };
     let results = |id| ResultsReply {
         results: vec![
@@ -444,6 +447,40 @@ fn chunk_servers() -> Vec<Sample> {
     samples.extend(call(CreateChunks { items: vec![create] }, results(0x2002)));
     samples.extend(call(DeleteChunks { items: vec![delete] }, results(0x2002)));
     samples.extend(call(Fence { items: vec![fence], last: true }, results(4097)));
+    let [mut create_joiner, _] = call(CreateChunks { items: vec![joiner] }, results(0x2002));
+    create_joiner.name = text("create_chunks_joining.request");
+    samples.push(create_joiner);
+    samples
+}
+
+fn versions() -> Vec<Sample> {
+    let (file_id, chunk_id, version) = (4097, 0x2002, 0x11);
+    let results = ResultsReply {
+        results: vec![ItemResult { id: chunk_id, status: Status::StaleVersion.code().into() }],
+    };
+    let install = InstallItem {
+        chunk_id,
+        from_version: 0x10,
+        to_version: version,
+        role: cs::Role::Joiner.into(),
+        keep: true,
+    };
+    let catch_up = CatchUpItem { file_id, chunk_id, version, sources: vec![1025, 1026] };
+    let servers = vec![CsAddress { cs_id: 1025, addresses: vec![text("10.0.0.5:2600")], boot_id: id(2) }];
+    let caught_up = CaughtUpItem { chunk_id, version, status: 0x0105, copied_bytes: 1 << 26 };
+    let listed = ListedWrite { epoch: 6, seq: 99, first_block: 5, blocks: 3 };
+    let changed = ChangedRegionsReply {
+        complete: true,
+        since: 0x0f,
+        changed: vec![0b101, 0, 0, 0, 0, 0, 0, 0x80],
+        listed: vec![listed],
+        boot_id: id(2),
+    };
+    let mut samples = Vec::from(call(InstallVersions { items: vec![install] }, results.clone()));
+    samples.extend(call(CatchUp { items: vec![catch_up], servers }, results));
+    samples.extend(call(CaughtUp { cs_id: 1027, session: 35, items: vec![caught_up] }, Empty {}));
+    samples.extend(call(ChangedRegions { file_id, chunk_id, version, held: 0x0f }, changed));
+    samples.extend(call(CopyFlush { chunk_id, version }, CopyFlushReply { boot_id: id(2) }));
     samples
 }
 
@@ -557,8 +594,18 @@ fn clusters() -> Vec<Sample> {
 
 /// All samples of control operations, and of failures.
 pub(crate) fn all() -> Vec<Sample> {
-    [connection(), failures(), sessions(), names(), inodes(), leases(), chunk_servers(), clusters()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        connection(),
+        failures(),
+        sessions(),
+        names(),
+        inodes(),
+        leases(),
+        chunk_servers(),
+        versions(),
+        clusters(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

@@ -85,6 +85,27 @@ fn read_samples() -> Vec<Sample> {
             })
         })
         .collect();
+    let copy = Read { target: Target { epoch: 0, ..TARGET }, offset: 65536, len: 65536, unsettled: false };
+    samples.push(Sample::request(
+        "copy_read.request",
+        Op::CopyRead,
+        encoded(|out| copy.encode(out)),
+        &[],
+        move |_, body| assert_eq!(Read::decode(body), Ok(copy)),
+    ));
+    let copied = ReadReply { offset: 65536, len: 65536, zeroes: true };
+    let body = encoded(|out| copied.encode(&[], out));
+    samples.push(Sample::response(
+        "copy_read.response",
+        Op::CopyRead,
+        Status::Ok,
+        body,
+        &[],
+        move |_, body| {
+            let (found, _) = ReadReply::decode(body, 0).expect("accepted");
+            assert!(found == copied && found.answers(&copy));
+        },
+    ));
     for (name, zeroes) in [("read.response", false), ("read_zeroes.response", true)] {
         let reply = ReadReply { offset: 4000, len: 5000, zeroes };
         let payload = content(reply.payload_len());

@@ -1,0 +1,77 @@
+//! Between chunk servers: how a joiner is filled (C6, C7). Reading is COPY_READ, whose body is that of READ with epoch 0.
+
+/// Bytes of one region of the map of changes.
+pub const REGION: u32 = 64 << 10;
+
+/// CHANGED_REGIONS request: a joiner asks a member what it lacks, before it copies.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct ChangedRegions {
+    /// File id.
+    #[prost(uint64, tag = "1")]
+    pub file_id: u64,
+    /// Chunk id.
+    #[prost(uint64, tag = "2")]
+    pub chunk_id: u64,
+    /// Version that both have installed.
+    #[prost(uint64, tag = "3")]
+    pub version: u64,
+    /// Version that the joiner held when it left; 0 = it is new.
+    #[prost(uint64, tag = "4")]
+    pub held: u64,
+}
+
+/// A listed write that may not be stable on all members (C5).
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct ListedWrite {
+    /// Its epoch.
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    /// Its sequence number.
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    /// First block.
+    #[prost(uint32, tag = "3")]
+    pub first_block: u32,
+    /// Blocks.
+    #[prost(uint32, tag = "4")]
+    pub blocks: u32,
+}
+
+/// CHANGED_REGIONS reply.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ChangedRegionsReply {
+    /// The map reaches back to the version that the joiner held; else all regions are to be copied.
+    #[prost(bool, tag = "1")]
+    pub complete: bool,
+    /// The map names what changed in versions above this one; 0 = there is no map.
+    #[prost(uint64, tag = "2")]
+    pub since: u64,
+    /// A bit for each region of 64 KiB, from the lowest of the first byte on; whole 8 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub changed: Vec<u8>,
+    /// Writes that the member lists as not stable, of epochs before the present one: the joiner takes them over.
+    #[prost(message, repeated, tag = "4")]
+    pub listed: Vec<ListedWrite>,
+    /// Boot id of the member's host, 16 bytes.
+    #[prost(bytes = "vec", tag = "5")]
+    pub boot_id: Vec<u8>,
+}
+
+/// COPY_FLUSH request: make durable what was read from here (C4).
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct CopyFlush {
+    /// Chunk id.
+    #[prost(uint64, tag = "1")]
+    pub chunk_id: u64,
+    /// Version that both have installed.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+}
+
+/// COPY_FLUSH reply.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct CopyFlushReply {
+    /// Boot id of the member's host, 16 bytes: another one than at the beginning means that what was read may be lost there.
+    #[prost(bytes = "vec", tag = "1")]
+    pub boot_id: Vec<u8>,
+}
