@@ -7,7 +7,7 @@ use std::time::Duration;
 use rt::time::Instant;
 use wire::cluster::{Event, Severity};
 use wire::cs::{
-    FLAGS_FAILED, FenceItem, Heartbeat, HeartbeatReply, RegisterCs, RegisterCsReply, ReplicaReport,
+    CaughtUp, FLAGS_FAILED, FenceItem, Heartbeat, HeartbeatReply, RegisterCs, RegisterCsReply, ReplicaReport,
     ReplicaState, ReportChunks, flag_letters,
 };
 use wire::hello::Empty;
@@ -20,10 +20,12 @@ use super::rates::Rates;
 use super::reign::{Reign, unexpected};
 use super::sessions::{millis, shortened};
 use super::watch::Watch;
-use crate::state::command::{self, CommandOp, CsReport, ReportedEvent, ReportedSeverity};
+use crate::state::command::{
+    self, ChunkVersion, CommandOp, CsReport, PromoteMembers, ReportedEvent, ReportedSeverity,
+};
 use crate::state::outcome::CsRegistered;
 use crate::state::servers::{ChunkServer, Standing};
-use crate::state::{CsId, Outcome, REPORTED_MAX, Refusal, Secret};
+use crate::state::{ChunkId, CsId, MEMBERS_MAX, Outcome, REPORTED_MAX, Refusal, Secret};
 
 /// Fences that go with the answer to a registration; others follow.
 const FENCES_TOLD_MAX: usize = 8192;
@@ -297,6 +299,31 @@ impl Reign {
             }
             next = self.servers.borrow_mut().memory.entry(cs).or_default().next_report();
         }
+    }
+
+    /// Joiners are whole: they become members (C7). Those that could not be filled are tried again.
+    pub(super) async fn caught_up(&self, call: CaughtUp, asked: &Asked) -> Result<Empty, Failure> {
+        let cs = CsId(u32::try_from(call.cs_id).map_err(|_| Failure::not_registered())?);
+        self.confirm(asked).await?;
+        let mut chunks = Vec::new();
+        for item in &call.items {
+            let status = Status::from_code(u16::try_from(item.status).unwrap_or(u16::MAX));
+            let (chunk, version, copied_bytes) = (item.chunk_id, item.version, item.copied_bytes);
+            if status.is_ok() {
+                chunks.push(ChunkVersion { chunk, version, copied_bytes });
+                continue;
+            }
+            tracing::warn!("{cs} cannot fill its replica of chunk {chunk:#x}: {status}");
+            let order = self.read(|state| state.joiner(cs, ChunkId::from_raw(chunk)));
+            if let Some(order) = order.filter(|order| order.version.raw() == version) {
+                self.servers.borrow().order(cs, |link| link.catch_up_later(order));
+            }
+        }
+        for some in chunks.chunks(MEMBERS_MAX) {
+            let op = PromoteMembers { cs: cs.0, session: call.session, chunks: some.to_vec() };
+            self.change(asked, None, CommandOp::PromoteMembers(op)).await??;
+        }
+        Ok(Empty {})
     }
 
     /// A page of an inventory. Nobody asks for one yet; what comes is heard and not kept.

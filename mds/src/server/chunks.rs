@@ -11,7 +11,8 @@ use super::failure::Failure;
 use super::reign::Reign;
 use super::shown;
 use crate::state::command::{
-    self, CommandOp, CsReport, LeaseMode, LeaseProof, ReconciledChunk, ReportedEvent, ReportedSeverity,
+    self, CommandOp, CsReport, DropMember, LeaseMode, LeaseProof, ReconciledChunk, ReportedEvent,
+    ReportedSeverity,
 };
 use crate::state::query::ChunkView;
 use crate::state::refusal::{NotHolder, TooMany, WrongEpoch};
@@ -114,8 +115,8 @@ impl Reign {
         Ok(Empty {})
     }
 
-    /// A replica failed a request. The map is as it was: members are dropped by a later version of this server, until
-    /// then the client waits for them. What an operator should know becomes an event.
+    /// A replica failed a request: it is left out if enough others remain (C3). The answer is the map as it is then. What an
+    /// operator should know becomes an event.
     pub(super) async fn report_member(&self, call: ReportMember, asked: &Asked) -> Result<MapReply, Failure> {
         let (holder, file) = (Holder::of(&call.session)?, FileId::from_raw(call.file_id));
         self.confirm(asked).await?;
@@ -128,8 +129,35 @@ impl Reign {
         let member = cs.filter(|cs| chunk.members.iter().any(|member| member.cs == *cs));
         if let Some(cs) = member.filter(|_| chunk.version.raw() == call.version) {
             self.note_report(cs, &call, asked).await;
+            self.leave_out(cs, &call, proof(&holder, call.epoch), asked).await?;
         }
         Ok(self.read(|state| shown::map(state, file, chunk.index.into(), 1))?)
+    }
+
+    /// Commits versions without a replica that failed, where that may be.
+    async fn leave_out(
+        &self,
+        cs: CsId,
+        call: &ReportMember,
+        lease: LeaseProof,
+        asked: &Asked,
+    ) -> Result<(), Failure> {
+        let status = Status::from_code(u16::try_from(call.status).unwrap_or(u16::MAX));
+        let lost = status == Status::UnknownChunk;
+        let op = DropMember {
+            lease: Some(lease),
+            file: call.file_id,
+            cs: cs.0,
+            chunk: call.chunk_id,
+            version: call.version,
+            lost,
+            why: status.text().to_owned(),
+        };
+        self.returns.failed(FileId::from_raw(call.file_id), cs, rt::time::now());
+        if self.read(|state| state.may_drop(&op)) {
+            self.change(asked, None, CommandOp::DropMember(op)).await??;
+        }
+        Ok(())
     }
 
     async fn note_report(&self, cs: CsId, call: &ReportMember, asked: &Asked) {

@@ -11,7 +11,7 @@
 //! | [`reign`], [`timekeeper`], [`watch`], [`mark`] | being master; terms that run out; a directory that is older than it should be |
 //! | [`sessions`], [`names`], [`leases`], [`chunks`], [`chunk_servers`], [`monitoring`] | requests, one group each |
 //! | [`guests`], [`nodes`] | passwords, nodes and their certificates |
-//! | [`orders`], [`creations`] | what chunk servers are told |
+//! | [`orders`], [`creations`], [`returns`] | what chunk servers are told; replicas that come back |
 //! | [`waiting`], [`rates`], [`shown`], [`attributes`] | small helpers of these |
 //!
 //! **Invariant:** no answer goes out before what it says is committed; no term is renewed without knowing to be the master.
@@ -36,6 +36,7 @@ mod nodes;
 mod orders;
 mod rates;
 mod reign;
+mod returns;
 mod service;
 mod sessions;
 mod shown;

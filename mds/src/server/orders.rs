@@ -1,4 +1,4 @@
-//! Orders to one chunk server, over the connection that it made: create, fence, delete.
+//! Orders to one chunk server, over the connection that it made: create, fence, delete, install versions, fill joiners.
 //!
 //! Each kind has a lane of its own, so that a long list of deletions does not delay a fence. A lane sends one batch at a
 //! time, and logs what the chunk server says it did. What is not answered is sent again; when the connection ends, its
@@ -14,11 +14,18 @@ use rt::sync::Notify;
 use rt::time::Instant;
 use rt::{First, first};
 use wire::Status;
-use wire::cs::{CreateChunks, CreateItem, DeleteChunks, DeleteItem, Fence, FenceItem, ItemResult};
+use wire::cs::{
+    CatchUp, CatchUpItem, CreateChunks, CreateItem, DeleteChunks, DeleteItem, Fence, FenceItem, InstallItem,
+    InstallVersions, ItemResult, Role,
+};
 
 use super::reign::Reign;
-use crate::state::command::{ChunkCreated, ChunksPurged, CommandOp, FenceRecord, FencesRecorded};
-use crate::state::{ChunkId, CsId, Effect, Epoch, FileId, NewChunk, Version};
+use super::shown;
+use crate::state::command::{
+    ChunkCreated, ChunkVersion, ChunksPurged, CommandOp, DropMember, FenceRecord, FencesRecorded,
+    VersionsInstalled,
+};
+use crate::state::{ChunkId, CopyOrder, CsId, Effect, Epoch, FileId, InstallOrder, NewChunk, Version};
 
 /// How long a chunk server has to answer a batch.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -104,6 +111,8 @@ pub(crate) struct CsLink {
     creates: Lane<ChunkId, CreateItem>,
     fences: Lane<FileId, Epoch>,
     deletes: Lane<ChunkId, Version>,
+    installs: Lane<ChunkId, InstallOrder>,
+    copies: Lane<ChunkId, CopyOrder>,
 }
 
 /// Why a batch was not carried out as a whole.
@@ -125,6 +134,8 @@ impl CsLink {
             creates: Lane::default(),
             fences: Lane::default(),
             deletes: Lane::default(),
+            installs: Lane::default(),
+            copies: Lane::default(),
         })
     }
 
@@ -163,6 +174,21 @@ impl CsLink {
         chunks.iter().for_each(|(chunk, version)| self.deletes.add(*chunk, *version, now));
     }
 
+    pub(super) fn install(&self, chunks: &[InstallOrder]) {
+        let now = rt::time::now();
+        chunks.iter().for_each(|order| self.installs.add(order.chunk, *order, now));
+    }
+
+    pub(super) fn catch_up(&self, chunks: &[CopyOrder]) {
+        let now = rt::time::now();
+        chunks.iter().for_each(|order| self.copies.add(order.chunk, *order, now));
+    }
+
+    /// A joiner could not be filled: it is tried again later, perhaps from others.
+    pub(super) fn catch_up_later(&self, order: CopyOrder) {
+        self.copies.add(order.chunk, order, rt::time::now() + PAUSE);
+    }
+
     /// Takes up what the state says is to be done on this chunk server, but for fences it has been told with its
     /// registration.
     pub(super) fn resume(&self, reign: &Reign, told: &[FenceRecord]) {
@@ -176,6 +202,8 @@ impl CsLink {
                     }
                 }
                 Effect::DeleteChunks { chunks, .. } => self.delete(&chunks),
+                Effect::InstallVersions { chunks, .. } => self.install(&chunks),
+                Effect::CatchUp { chunks, .. } => self.catch_up(&chunks),
                 _ => {}
             }
         }
@@ -187,6 +215,8 @@ impl CsLink {
         self.creates.hurry(now);
         self.fences.hurry(now);
         self.deletes.hurry(now);
+        self.installs.hurry(now);
+        self.copies.hurry(now);
     }
 
     /// The chunk server renewed its registration for the first time.
@@ -216,6 +246,8 @@ impl CsLink {
             rt::spawn(Rc::clone(&self).create_all(Rc::clone(&reign))),
             rt::spawn(Rc::clone(&self).fence_all(Rc::clone(&reign))),
             rt::spawn(Rc::clone(&self).delete_all(Rc::clone(&reign))),
+            rt::spawn(Rc::clone(&self).install_all(Rc::clone(&reign))),
+            rt::spawn(Rc::clone(&self).copy_all(Rc::clone(&reign))),
         ];
         let reason = closed.await;
         tracing::debug!("{} is not connected any more: {reason}", self.cs);
@@ -387,6 +419,108 @@ impl CsLink {
         }
     }
 
+    async fn install_all(self: Rc<Self>, reign: Rc<Reign>) {
+        loop {
+            let batch = self.installs.next(CHUNKS_MAX).await;
+            let item = |(chunk, order): &(ChunkId, InstallOrder)| InstallItem {
+                chunk_id: chunk.raw(),
+                from_version: order.from.raw(),
+                to_version: order.to.raw(),
+                role: if order.joins { Role::Joiner } else { Role::Member }.into(),
+                keep: order.keep,
+            };
+            let items = batch.iter().map(item).collect();
+            let ids = batch.iter().map(|(chunk, _)| chunk.raw());
+            let results = match self.send(&InstallVersions { items }, ids).await {
+                Ok(results) => results,
+                Err(undone) => match self.later(undone, &self.installs, &batch).await {
+                    true => continue,
+                    false => return,
+                },
+            };
+            let mut chunks = Vec::new();
+            for ((chunk, order), result) in batch.iter().zip(&results) {
+                if is_ok(result) {
+                    chunks.push(ChunkVersion {
+                        chunk: chunk.raw(),
+                        version: order.to.raw(),
+                        copied_bytes: 0,
+                    });
+                    self.installs.done(*chunk, *order);
+                    continue;
+                }
+                let status = status_of(result);
+                tracing::warn!("{} does not install {:?}: {status}", self.cs, order);
+                self.installs.put_off(*chunk, rt::time::now() + PAUSE);
+                if status == Status::UnknownChunk {
+                    rt::spawn(Rc::clone(&reign).replica_is_lost(self.cs, *chunk, *order));
+                }
+            }
+            // Not before the registration itself is known to be on its disk.
+            self.adopted().await;
+            if chunks.is_empty() {
+                continue;
+            }
+            let op = CommandOp::VersionsInstalled(VersionsInstalled {
+                cs: self.cs.0,
+                session: self.session,
+                chunks,
+            });
+            match reign.insist(op).await {
+                Some(Ok(_)) => {}
+                Some(Err(refusal)) => {
+                    tracing::warn!("{}: {refusal}", self.cs);
+                    return self.give_up();
+                }
+                None => return,
+            }
+        }
+    }
+
+    async fn copy_all(self: Rc<Self>, reign: Rc<Reign>) {
+        loop {
+            let mut batch = self.copies.next(CHUNKS_MAX).await;
+            let mut items = Vec::with_capacity(batch.len());
+            let mut addresses = Vec::new();
+            batch.retain(|(chunk, order)| {
+                let sources = reign.read(|state| state.copy_sources(self.cs, order));
+                if sources.is_empty() {
+                    // It is no joiner any more, or whoever could fill it has not installed: then the order comes anew.
+                    self.copies.done(*chunk, *order);
+                    return false;
+                }
+                addresses.extend(sources.iter().copied());
+                items.push(CatchUpItem {
+                    file_id: order.file.raw(),
+                    chunk_id: chunk.raw(),
+                    version: order.version.raw(),
+                    sources: sources.iter().map(|cs| cs.0.into()).collect(),
+                });
+                true
+            });
+            if batch.is_empty() {
+                continue;
+            }
+            let servers = reign.read(|state| shown::addresses_of(state, addresses));
+            let ids = batch.iter().map(|(chunk, _)| chunk.raw());
+            let results = match self.send(&CatchUp { items, servers }, ids).await {
+                Ok(results) => results,
+                Err(undone) => match self.later(undone, &self.copies, &batch).await {
+                    true => continue,
+                    false => return,
+                },
+            };
+            for ((chunk, order), result) in batch.iter().zip(&results) {
+                if is_ok(result) {
+                    self.copies.done(*chunk, *order);
+                } else {
+                    tracing::warn!("{} does not fill {:?}: {}", self.cs, order, status_of(result));
+                    self.copies.put_off(*chunk, rt::time::now() + PAUSE);
+                }
+            }
+        }
+    }
+
     /// Logs that fences are recorded; false if that is of no use any more.
     async fn note_fences(&self, reign: &Reign, fences: Vec<FenceRecord>) -> bool {
         let op = CommandOp::FencesRecorded(FencesRecorded { cs: self.cs.0, session: self.session, fences });
@@ -462,6 +596,25 @@ fn answers(results: &[ItemResult], ids: impl ExactSizeIterator<Item = u64>) -> b
 
 fn is_ok(result: &ItemResult) -> bool {
     status_of(result).is_ok()
+}
+
+impl Reign {
+    /// A chunk server has a replica no more that it should have (C9): others take its place.
+    async fn replica_is_lost(self: Rc<Self>, cs: CsId, chunk: ChunkId, order: InstallOrder) {
+        let Some(file) = self.read(|state| state.file_of_due(cs, chunk)) else { return };
+        let op = DropMember {
+            lease: None,
+            file: file.raw(),
+            cs: cs.0,
+            chunk: chunk.raw(),
+            version: order.to.raw(),
+            lost: true,
+            why: "its chunk server does not have it any more".into(),
+        };
+        if self.read(|state| state.may_drop(&op)) {
+            let _refused = self.insist(CommandOp::DropMember(op)).await;
+        }
+    }
 }
 
 #[cfg(test)]

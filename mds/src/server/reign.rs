@@ -18,6 +18,7 @@ use super::chunk_servers::ChunkServers;
 use super::creations::Creations;
 use super::failure::Failure;
 use super::metadata::{Answer, Metadata, Todo};
+use super::returns::Returns;
 use super::sessions::Sessions;
 use super::waiting::Waiting;
 use super::{Served, ServerOptions};
@@ -38,6 +39,7 @@ pub(crate) struct Reign {
     pub(crate) sessions: RefCell<Sessions>,
     pub(crate) servers: RefCell<ChunkServers>,
     pub(crate) creations: Creations,
+    pub(crate) returns: Returns,
     pub(crate) waiting: Waiting,
     /// The last request of a client to open a file, of those that are under way.
     pub(crate) opening: RefCell<BTreeMap<(ClientId, FileId), u64>>,
@@ -74,6 +76,7 @@ impl Reign {
             sessions: RefCell::default(),
             servers: RefCell::default(),
             creations: Creations::default(),
+            returns: Returns::default(),
             waiting: Waiting::default(),
             opening: RefCell::default(),
             attempts: Cell::new(0),
@@ -92,6 +95,7 @@ impl Reign {
             rt::spawn(Rc::clone(&reign).carry_out_all()),
             rt::spawn(Rc::clone(&reign).keep_time()),
             rt::spawn(Rc::clone(&reign).mend_creations()),
+            rt::spawn(Rc::clone(&reign).return_replicas()),
             rt::spawn(Rc::clone(&reign).end_quarantines()),
             rt::spawn(Rc::clone(&reign).count_hours()),
         ];
@@ -275,6 +279,7 @@ impl Reign {
             self.sessions.borrow_mut().retain(is_live);
         });
         self.waiting.wake_all();
+        self.returns.look();
     }
 
     /// Does what a command asks for, or sees to it that it is done. Never waits.
@@ -293,6 +298,11 @@ impl Reign {
             Effect::DeleteChunks { cs, chunks } => {
                 self.servers.borrow().order(cs, |link| link.delete(&chunks))
             }
+            Effect::InstallVersions { cs, chunks } => {
+                self.servers.borrow().order(cs, |link| link.install(&chunks))
+            }
+            Effect::CatchUp { cs, chunks } => self.servers.borrow().order(cs, |link| link.catch_up(&chunks)),
+            Effect::Returns => self.returns.look(),
             Effect::WatchClient { client, session } => {
                 self.sessions.borrow_mut().watch.begin(client, session, now + self.lease_term());
                 self.terms_changed.notify_all();

@@ -103,6 +103,8 @@ impl Server {
             Op::Heartbeat => reply(request, async |call| reign.heartbeat(call, asked).await).await,
             Op::ReportChunks => reply(request, async |call| reign.report_chunks(call, asked).await).await,
 
+            Op::CaughtUp => reply(request, async |call| reign.caught_up(call, asked).await).await,
+
             Op::GetConfig => reply(request, async |call| reign.get_config(call, asked).await).await,
             Op::SetConfig => reply(request, async |call| reign.set_config(call, asked).await).await,
             Op::ListServices => reply(request, async |call| reign.list_services(call, asked).await).await,
@@ -136,7 +138,7 @@ impl Server {
             Op::Survey | Op::SurveyBlocks | Op::Settle | Op::ClearMarks => Err(unsupported(request)),
             Op::ChangedRegions | Op::CopyRead | Op::CopyFlush => Err(unsupported(request)),
             Op::CreateChunks | Op::DeleteChunks | Op::Fence => Err(unsupported(request)),
-            Op::InstallVersions | Op::CatchUp | Op::CaughtUp => Err(unsupported(request)),
+            Op::InstallVersions | Op::CatchUp => Err(unsupported(request)),
         }
     }
 }

@@ -110,7 +110,7 @@ pub(crate) fn map(state: &State, id: FileId, first: u64, count: u64) -> Result<M
     // A file has at most 2^32 chunks.
     if let Ok(from) = u32::try_from(first) {
         let entries = file.chunks().iter_from(from).take_while(|entry| u64::from(entry.index()) < end);
-        chunks.extend(entries.filter(|entry| entry.is_usable()).map(|entry| chunk(entry, minimum)));
+        chunks.extend(entries.filter(|entry| entry.is_usable()).map(|entry| chunk(state, entry, minimum)));
     }
     let asked_end = first.saturating_add(count).min(file.chunk_span());
     let next_index = if end < asked_end { end } else { 0 };
@@ -124,19 +124,21 @@ pub(crate) fn usable(state: &State, id: FileId, indices: &[u32]) -> Result<Optio
     let mut chunks = Vec::with_capacity(indices.len());
     for index in indices {
         match file.chunks().get(*index).filter(|entry| entry.is_usable()) {
-            Some(entry) => chunks.push(chunk(entry, minimum)),
+            Some(entry) => chunks.push(chunk(state, entry, minimum)),
             None => return Ok(None),
         }
     }
     Ok(Some(MapReply { servers: servers_of(state, &chunks), chunks, next_index: 0 }))
 }
 
-fn chunk(entry: &ChunkEntry, minimum: usize) -> ChunkMap {
+fn chunk(state: &State, entry: &ChunkEntry, minimum: usize) -> ChunkMap {
+    let heard_of = |cs: &CsId| state.server(*cs).is_some_and(|server| !server.is_lapsed());
     let member = |member: crate::state::chunk::Member| Member {
         cs_id: member.cs.0.into(),
         state: match member.state {
             MemberState::InSync => WireState::Member,
             MemberState::Joining => WireState::Joining,
+            MemberState::Absent => WireState::Absent,
             MemberState::Stale | MemberState::Failed => WireState::Failed,
             MemberState::Creating => WireState::Unspecified,
         }
@@ -150,15 +152,20 @@ fn chunk(entry: &ChunkEntry, minimum: usize) -> ChunkMap {
         version: entry.version().raw(),
         members: entry.members().iter().map(member).collect(),
         needs_reconcile: entry.is_unreconciled(),
-        blocked: entry.in_sync().count() < minimum,
+        blocked: entry.in_sync().filter(heard_of).count() < minimum,
     }
 }
 
 /// Where the chunk servers of these chunks are.
 fn servers_of(state: &State, chunks: &[ChunkMap]) -> Vec<CsAddress> {
-    let ids: BTreeSet<u64> =
-        chunks.iter().flat_map(|chunk| &chunk.members).map(|member| member.cs_id).collect();
-    let found = ids.into_iter().filter_map(|id| state.server(CsId(u32::try_from(id).ok()?)));
+    let members = chunks.iter().flat_map(|chunk| &chunk.members);
+    addresses_of(state, members.filter_map(|member| u32::try_from(member.cs_id).ok()).map(CsId))
+}
+
+/// Where chunk servers are.
+pub(crate) fn addresses_of(state: &State, servers: impl IntoIterator<Item = CsId>) -> Vec<CsAddress> {
+    let ids: BTreeSet<CsId> = servers.into_iter().collect();
+    let found = ids.into_iter().filter_map(|id| state.server(id));
     let shown = found.map(|server| CsAddress {
         cs_id: server.id.0.into(),
         addresses: server.addresses.clone(),

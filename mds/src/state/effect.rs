@@ -41,6 +41,22 @@ pub enum Effect {
         /// Which chunks.
         chunks: Vec<(ChunkId, Version)>,
     },
+    /// Tell a chunk server that replicas have another version (C7); it answers, and `VersionsInstalled` is logged.
+    InstallVersions {
+        /// The chunk server.
+        cs: CsId,
+        /// Which chunks.
+        chunks: Vec<InstallOrder>,
+    },
+    /// Tell a chunk server to fill joiners (C6, C7); it reports, and `PromoteMembers` is logged.
+    CatchUp {
+        /// The chunk server.
+        cs: CsId,
+        /// Which chunks.
+        chunks: Vec<CopyOrder>,
+    },
+    /// Replicas are away and may return: look who can. Not part of the pending work.
+    Returns,
     /// Time this session's lease from now on: a full term (C1).
     WatchClient {
         /// The client.
@@ -99,6 +115,34 @@ pub enum Effect {
     },
 }
 
+/// A replica that changes its version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InstallOrder {
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// The lowest version the replica may have.
+    pub from: Version,
+    /// The present version.
+    pub to: Version,
+    /// It is a joiner; else a member.
+    pub joins: bool,
+    /// A replica is away: what changes is to be remembered (C6).
+    pub keep: bool,
+}
+
+/// A joiner to be filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CopyOrder {
+    /// The file.
+    pub file: FileId,
+    /// Which of its chunks.
+    pub index: u32,
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// Its version.
+    pub version: Version,
+}
+
 /// A chunk to create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NewChunk {
@@ -121,10 +165,13 @@ impl Effect {
             Self::CreateChunks { .. }
             | Self::Fence { .. }
             | Self::DeleteChunks { .. }
+            | Self::InstallVersions { .. }
+            | Self::CatchUp { .. }
             | Self::WatchClient { .. }
             | Self::WatchCs { .. }
             | Self::LeaseKept { .. } => true,
-            Self::UnwatchClient { .. }
+            Self::Returns
+            | Self::UnwatchClient { .. }
             | Self::LeaseLost { .. }
             | Self::LeaseFree { .. }
             | Self::ChunkUsable { .. }

@@ -165,6 +165,14 @@ events! {
     /// Arguments: path, client.
     WritesLost = 45: "mds.writes_lost" Mds Error
         "All replicas of a chunk of '{0}' restarted with writes that CL#{1} had not flushed: its flushes fail until it opens the file again";
+    /// Arguments: CS, chunks, path, why.
+    ReplicasLeft = 46: "mds.replicas_left" Mds Warning
+        "CS#{0} is left out of {1} chunks of '{2}': {3}; its replicas return by difference";
+    /// Arguments: CS, chunks, path, why.
+    ReplicaLost = 47: "mds.replica_lost" Mds Warning "CS#{0} has lost {1} replicas of '{2}': {3}";
+    /// Arguments: CS, replicas, bytes.
+    ReplicasReturned = 48: "mds.replicas_returned" Mds Info
+        "All replicas on CS#{0} are in sync again: {1} returned, {2} bytes were copied";
 
     /// Arguments: origin.
     PasswordSet = 90: "mds.password_set" Mds Info "The password of the cluster was set{0}";

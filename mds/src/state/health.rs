@@ -45,18 +45,22 @@ impl ChunkHealth {
 
     /// Judges a chunk. `reach` says how a chunk server is: `None` if it is not known at all.
     pub fn of(entry: &ChunkEntry, replicas: Replicas, reach: impl Fn(CsId) -> Option<CsState>) -> Self {
-        let (mut active, mut inactive, mut old) = (0u8, 0u8, false);
+        let (mut active, mut inactive, mut readable, mut old) = (0u8, 0u8, false, false);
         for member in entry.members().iter() {
+            let heard_of = matches!(reach(member.cs), Some(CsState::Active | CsState::Inactive));
+            readable |= member.state == MemberState::InSync && heard_of;
             match (member.state, reach(member.cs)) {
                 (MemberState::Creating, _) => return Self::Void,
                 (MemberState::Joining, _) => return Self::Replicating,
-                (MemberState::Stale | MemberState::Failed, _) => old = true,
+                // Away for a short time only.
+                (MemberState::Absent, Some(CsState::Inactive)) => inactive += 1,
+                (MemberState::Absent | MemberState::Stale | MemberState::Failed, _) => old = true,
                 (MemberState::InSync, Some(CsState::Active)) => active += 1,
                 (MemberState::InSync, Some(CsState::Inactive)) => inactive += 1,
                 (MemberState::InSync, Some(CsState::Offline) | None) => {}
             }
         }
-        if active + inactive == 0 {
+        if !readable {
             Self::Offline
         } else if active < replicas.minimum {
             Self::Blocked
@@ -168,7 +172,7 @@ mod tests {
     use crate::state::ids::{ChunkId, Version};
 
     /// Builds a chunk from letters: `a`ctive, `i`nactive, `o`ffline, unknown `?` in-sync members; `s`tale, `f`ailed,
-    /// `j`oining, `c`reating members on active servers.
+    /// `j`oining, `c`reating members on active servers; absent ones on active (`b`), inactive (`d`) and offline (`e`) ones.
     fn judge(members: &str, normal: u8, minimum: u8) -> ChunkHealth {
         let ids: Vec<_> = (0..members.len() as u32).map(CsId).collect();
         let mut entry = ChunkEntry::allocated(0, ChunkId::new(1, 1), Version::first(1), &ids, true);
@@ -177,14 +181,15 @@ mod tests {
                 's' => MemberState::Stale,
                 'f' => MemberState::Failed,
                 'j' => MemberState::Joining,
+                'b' | 'd' | 'e' => MemberState::Absent,
                 'c' => MemberState::Creating,
                 _ => MemberState::InSync,
             };
             entry.members_mut().set_state(*cs, state);
         }
         let reach = |cs: CsId| match members.as_bytes()[cs.0 as usize] {
-            b'i' => Some(CsState::Inactive),
-            b'o' => Some(CsState::Offline),
+            b'i' | b'd' => Some(CsState::Inactive),
+            b'o' | b'e' => Some(CsState::Offline),
             b'?' => None,
             _ => Some(CsState::Active),
         };
@@ -202,6 +207,12 @@ mod tests {
             ("aa", Degraded),
             ("aas", Urgent),
             ("aaf", Urgent),
+            ("aab", Urgent),
+            ("aad", Standby),
+            ("aae", Urgent),
+            ("aaad", Healthy),
+            ("add", Blocked),
+            ("ddd", Offline),
             ("aaas", Healthy),
             ("aii", Blocked),
             ("aoo", Blocked),

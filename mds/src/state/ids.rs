@@ -102,6 +102,15 @@ impl Version {
     pub const fn first(generation: u16) -> Self {
         Self::new(generation, 1)
     }
+
+    /// The version after this one in a cluster of `generation`; greater in every case, as [`Epoch::next`].
+    pub const fn next(self, generation: u16) -> Self {
+        if generation > self.generation() {
+            Self::new(generation, 1)
+        } else {
+            Self::new(self.generation(), self.counter() + 1)
+        }
+    }
 }
 
 macro_rules! small_id {

@@ -132,6 +132,9 @@ pub enum InvariantViolation {
         /// How.
         what: &'static str,
     },
+    /// What is noted of changes of member sets does not follow from the maps.
+    #[error("C7: {0}")]
+    Changes(&'static str),
     /// The table of clients or of chunk servers contradicts itself.
     #[error("C1/C10: {0}")]
     Table(&'static str),
@@ -151,6 +154,9 @@ impl State {
         self.check_leases()?;
         self.check_fences()?;
         self.check_chunks()?;
+        let entries =
+            self.tree.files().flat_map(|(id, file)| file.chunks.iter().map(move |entry| (id, entry)));
+        self.changes.agrees(entries).map_err(V::Changes)?;
         self.check_counts()
     }
 

@@ -13,7 +13,7 @@
 //! | [`ids`], [`path`], [`attrs`], [`config`] | the small types |
 //! | [`namespace`], [`inode`], [`name`], [`xattrs`], [`chunk`], [`lease`], [`clients`], [`servers`], [`nodes`], [`window`] | the parts of the state |
 //! | `apply` | one file per group of commands |
-//! | [`placement`], [`space`], [`health`] | pure decisions |
+//! | [`placement`], `membership`, [`space`], [`health`] | pure decisions |
 //! | [`query`], [`view`], [`snapshot`], [`invariants`] | reading, writing down, checking |
 //!
 //! **Invariant:** a refused command changes nothing but the list of events and the window of answers.
@@ -22,6 +22,7 @@
 
 mod apply;
 pub mod attrs;
+mod changes;
 pub mod chunk;
 pub mod clients;
 pub mod command;
@@ -33,6 +34,7 @@ pub mod ids;
 pub mod inode;
 pub mod invariants;
 pub mod lease;
+mod membership;
 pub mod name;
 pub mod namespace;
 pub mod nodes;
@@ -51,15 +53,16 @@ pub mod xattrs;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{INDICES_MAX, RECONCILED_MAX, REPORTED_MAX};
+pub use apply::{INDICES_MAX, MEMBERS_MAX, RECONCILED_MAX, REPORTED_MAX};
 pub use command::{Command, CommandError, CommandOp};
 pub use config::{Config, Parameter};
-pub use effect::{Effect, NewChunk};
+pub use effect::{CopyOrder, Effect, InstallOrder, NewChunk};
 pub use event::{Event, EventCode, EventLog, Severity, Sys};
 pub use ids::{ChunkId, ClientId, CsId, Epoch, FileId, Secret, Uuid, Version};
 pub use outcome::Outcome;
 pub use refusal::{Refusal, RefusalKind};
 
+use changes::Changes;
 use chunk::Deletions;
 use clients::Clients;
 use health::ClusterStatus;
@@ -114,6 +117,8 @@ pub struct State {
     nodes: Nodes,
     /// Chunks that some chosen chunk server has not created yet, and where they belong.
     creating: BTreeMap<ChunkId, (FileId, u32)>,
+    /// Changes of member sets that are not done.
+    changes: Changes,
     /// Files whose lease is in [`lease::Phase::Fencing`].
     fencing: BTreeSet<FileId>,
     /// Files that are kept for a client that does not hold them.

@@ -406,9 +406,11 @@ impl State {
     pub fn pending_for(&self, id: CsId) -> Vec<Effect> {
         let mut work = self.pending_work();
         work.retain(|effect| match effect {
-            Effect::CreateChunks { cs, .. } | Effect::Fence { cs, .. } | Effect::DeleteChunks { cs, .. } => {
-                *cs == id
-            }
+            Effect::CreateChunks { cs, .. }
+            | Effect::Fence { cs, .. }
+            | Effect::DeleteChunks { cs, .. }
+            | Effect::InstallVersions { cs, .. }
+            | Effect::CatchUp { cs, .. } => *cs == id,
             _ => false,
         });
         work

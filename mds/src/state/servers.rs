@@ -108,6 +108,10 @@ pub struct ChunkServer {
     pub replicas: u64,
     /// Of these, stale ones (C10).
     pub stale_replicas: u64,
+    /// Replicas that have returned since the last one that was away came back.
+    pub returned: u64,
+    /// Bytes copied for them.
+    pub returned_bytes: u64,
     /// Fences that were counted as drained while it was lapsed: to be recorded before it serves (C2).
     pub(super) debts: BTreeMap<FileId, Epoch>,
 }
@@ -142,6 +146,8 @@ impl ChunkServer {
             changed_ms: 0,
             replicas: 0,
             stale_replicas: 0,
+            returned: 0,
+            returned_bytes: 0,
             debts: BTreeMap::new(),
         }
     }

@@ -16,8 +16,8 @@ use rt::net::Address;
 use rt::sync::Notify;
 use rt::time::Instant;
 use wire::cs::{
-    CreateChunks, CreateItem, DeleteChunks, Fence, Heartbeat, HeartbeatReply, ItemResult, RegisterCs,
-    RegisterCsReply, ResultsReply,
+    CatchUp, CreateChunks, CreateItem, DeleteChunks, Fence, Heartbeat, HeartbeatReply, InstallVersions,
+    ItemResult, RegisterCs, RegisterCsReply, ResultsReply,
 };
 use wire::hello::Role;
 use wire::lease::{Open, OpenMode, OpenReply};
@@ -260,6 +260,8 @@ pub(crate) struct FakeCs {
     pub(crate) chunks: RefCell<BTreeMap<u64, CreateItem>>,
     pub(crate) fences: RefCell<BTreeMap<u64, u64>>,
     pub(crate) deleted: RefCell<BTreeSet<u64>>,
+    /// Orders to fill joiners.
+    pub(crate) copies: RefCell<Vec<CatchUp>>,
     /// Fences that came with the answer to the last registration.
     pub(crate) told: RefCell<Vec<(u64, u64)>>,
     /// It has renewed, so that the metadata server knows that it serves.
@@ -290,6 +292,7 @@ impl FakeCs {
             chunks: RefCell::default(),
             fences: RefCell::default(),
             deleted: RefCell::default(),
+            copies: RefCell::default(),
             told: RefCell::default(),
             serves: Cell::new(false),
             create_status: Cell::new(Status::Ok),
@@ -431,6 +434,27 @@ impl FakeCs {
                     result(item.file_id, Status::Ok)
                 };
                 order.items.into_iter().map(fence).collect()
+            }
+            Some(Op::InstallVersions) => {
+                let order: InstallVersions = wire::decode_body(&request.body).expect("an order");
+                let install = |item: wire::cs::InstallItem| {
+                    let mut chunks = self.chunks.borrow_mut();
+                    let Some(chunk) = chunks.get_mut(&item.chunk_id) else {
+                        return result(item.chunk_id, Status::UnknownChunk);
+                    };
+                    let fits = (item.from_version..=item.to_version).contains(&chunk.version);
+                    if fits {
+                        chunk.version = item.to_version;
+                    }
+                    result(item.chunk_id, if fits { Status::Ok } else { Status::StaleVersion })
+                };
+                order.items.into_iter().map(install).collect()
+            }
+            Some(Op::CatchUp) => {
+                let order: CatchUp = wire::decode_body(&request.body).expect("an order");
+                let ids: Vec<u64> = order.items.iter().map(|item| item.chunk_id).collect();
+                self.copies.borrow_mut().push(order);
+                ids.into_iter().map(|id| result(id, Status::Ok)).collect()
             }
             other => panic!("not an order: {other:?}"),
         };

@@ -90,6 +90,7 @@ impl State {
         for orphan in self.tree.orphans().clone() {
             self.delete_file(step, orphan);
         }
+        self.dismiss_joiners(step, |_, _, _| true);
         self.deletions.restart(step.now_ms);
         self.restore_nodes(step);
 

@@ -130,6 +130,7 @@ impl State {
         for entry in entries {
             self.creating.remove(&entry.id());
             self.count_members(entry, false);
+            self.changes.note(file, Some(entry), None);
             self.deletions.add(file, entry, step.now_ms);
         }
     }

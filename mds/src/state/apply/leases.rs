@@ -199,6 +199,7 @@ impl State {
                 .update_all(|entry| entry.set_unreconciled(entry.is_unreconciled() || entry.is_usable()));
         }
         let suspect = mode == LeaseMode::Exclusive && file.chunks.unreconciled() > 0;
+        let dismisses = mode == LeaseMode::Exclusive && how != End::Clean;
         let free = !file.lease.phase().is_held();
         if free && let Some(successor) = successor {
             file.lease.reserve(successor);
@@ -221,6 +222,9 @@ impl State {
             step.effect(Effect::LeaseFree { file: id });
         }
         self.sweep_orphan(step, id);
+        if dismisses {
+            self.dismiss_joiners(step, |_, file, _| file == id);
+        }
     }
 
     /// Whether somebody holds a file, or it is kept for a client about to open it again.
@@ -337,6 +341,9 @@ impl State {
         let left = file.chunks.unreconciled();
         if op.writes_lost && left < before {
             step.event(EventCode::WritesLost, &[&self.tree.path_of(id), &client.0]);
+        }
+        if left < before {
+            step.effect(Effect::Returns);
         }
         if before > 0 && left == 0 {
             step.event(EventCode::Reconciled, &[&self.tree.path_of(id)]);

@@ -8,6 +8,7 @@ mod cluster;
 mod files;
 mod inodes;
 mod leases;
+mod members;
 mod pending;
 mod servers;
 mod sessions;
@@ -15,6 +16,7 @@ mod sessions;
 pub use chunks::INDICES_MAX;
 pub(super) use inodes::no_xattr;
 pub use leases::RECONCILED_MAX;
+pub use members::MEMBERS_MAX;
 pub use servers::REPORTED_MAX;
 
 use super::State;
@@ -105,6 +107,10 @@ impl State {
             CommandOp::ReplaceCreating(op) => self.replace_creating(step, op),
             CommandOp::PurgeChunks(op) => self.purge_chunks(step, op),
             CommandOp::ChunksPurged(op) => self.chunks_purged(op),
+            CommandOp::DropMember(op) => self.drop_member(step, op),
+            CommandOp::JoinMembers(op) => self.join_members(step, op),
+            CommandOp::PromoteMembers(op) => self.promote_members(step, op),
+            CommandOp::VersionsInstalled(op) => self.versions_installed(step, op),
             CommandOp::MakeNode(op) => self.make_node(step, op),
             CommandOp::LinkNode(op) => self.link_node(step, op),
             CommandOp::UnlinkNode(op) => self.unlink_node(step, op),
@@ -202,6 +208,7 @@ fn token_user(op: &CommandOp) -> Option<ClientId> {
         CommandOp::Resize(op) => op.lease?.client,
         CommandOp::ReconcileDone(op) => op.lease?.client,
         CommandOp::AllocateChunks(op) => op.lease?.client,
+        CommandOp::DropMember(op) => op.lease?.client,
         CommandOp::SetInode(op) => op.size?.lease?.client,
         CommandOp::MakeNode(op) => op.opener?.client,
         _ => return None,

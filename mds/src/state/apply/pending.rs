@@ -2,11 +2,12 @@
 
 use super::chunks::new_chunk;
 use crate::state::State;
+use crate::state::changes::Position;
 use crate::state::chunk::MemberState;
-use crate::state::effect::{Effect, NewChunk};
+use crate::state::effect::{CopyOrder, Effect, InstallOrder, NewChunk};
 use crate::state::ids::{ChunkId, CsId, FileId, Version};
 use crate::state::lease::Phase;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
     /// All lasting effects that are not done yet. A new leader starts with these.
@@ -17,6 +18,7 @@ impl State {
         self.pending_creations(&mut work);
         self.pending_fences(&mut work);
         self.pending_deletions(&mut work);
+        self.pending_changes(&mut work);
         let live = self.clients.iter().filter(|client| client.is_live());
         work.extend(live.map(|client| Effect::WatchClient { client: client.id, session: client.session }));
         let registered = self.servers.iter().filter(|server| !server.is_lapsed());
@@ -53,6 +55,20 @@ impl State {
                 work.extend(waiting.iter().map(|cs| Effect::Fence { cs: *cs, file: *id, epoch }));
             }
         }
+    }
+
+    fn pending_changes(&self, work: &mut Vec<Effect>) {
+        let mut installs: BTreeMap<CsId, Vec<InstallOrder>> = BTreeMap::new();
+        for (cs, _, due) in self.changes.all_due() {
+            let Ok(file) = self.tree.file(due.position.0) else { continue };
+            let Some(entry) = file.chunks.get(due.position.1) else { continue };
+            installs.entry(cs).or_default().extend(self.install_order(entry, cs));
+        }
+        work.extend(installs.into_iter().map(|(cs, chunks)| Effect::InstallVersions { cs, chunks }));
+        let mut copies: BTreeMap<CsId, Vec<CopyOrder>> = BTreeMap::new();
+        let joining: BTreeSet<Position> = self.changes.joining().map(|(.., position)| position).collect();
+        joining.into_iter().for_each(|position| self.copy_orders(position, &mut copies));
+        work.extend(copies.into_iter().map(|(cs, chunks)| Effect::CatchUp { cs, chunks }));
     }
 
     fn pending_deletions(&self, work: &mut Vec<Effect>) {

@@ -39,7 +39,6 @@ impl State {
         self.note_registration(step, id, op, claim, standing);
 
         let session = self.session_number(step);
-
         let mut stale_replicas = 0;
         match standing {
             Standing::New | Standing::Resumed => {}
@@ -56,6 +55,13 @@ impl State {
                 step.event(EventCode::CsStale, &[&id.0, &stale_replicas]);
                 self.tell_open_files(step, id);
             }
+        }
+        if matches!(standing, Standing::Rebooted | Standing::Unverified | Standing::Stale) {
+            // What it had in memory is lost: of its own copies, and of what others have copied from it.
+            self.dismiss_joiners(step, |cs, _, entry| {
+                let member = entry.members().on(id).map(|member| member.state);
+                cs == id || member == Some(MemberState::InSync) || entry.is_unreconciled()
+            });
         }
         step.effect(Effect::WatchCs { cs: id, session });
         self.report_status(step);
@@ -141,6 +147,7 @@ impl State {
     /// epochs is in doubt. Returns how many replicas are stale now.
     fn make_stale(&mut self, id: CsId) -> u64 {
         let mut debts = Vec::new();
+        let changes = &mut self.changes;
         for (file_id, file) in self.tree.files_mut() {
             let mut holds = false;
             file.chunks.update_all(|entry| {
@@ -148,7 +155,9 @@ impl State {
                 holds = true;
                 // What it never held cannot be old.
                 if member.state != MemberState::Creating {
+                    let before = entry.clone();
                     entry.members_mut().set_state(id, MemberState::Stale);
+                    changes.note(file_id, Some(&before), Some(entry));
                 }
             });
             if holds && file.lease.epoch() != Epoch::ZERO {
@@ -242,6 +251,9 @@ impl State {
         if starts {
             let mine = |effect: &Effect| matches!(effect, Effect::CreateChunks { cs, .. } | Effect::DeleteChunks { cs, .. } if *cs == id);
             step.effects.extend(self.pending_work().into_iter().filter(mine));
+            if self.changes.absent_on(id).next().is_some() {
+                step.effect(Effect::Returns);
+            }
         }
         Ok(Outcome::FencesNoted(FencesNoted { remaining, serving }))
     }
@@ -258,6 +270,8 @@ impl State {
             server.changed_ms = step.now_ms;
             step.event(EventCode::CsInactive, &[&id.0]);
         }
+        // Writes would wait for it; members that lapse wait for somebody who writes.
+        self.dismiss_joiners(step, |cs, _, _| cs == id);
         // C2: it serves nothing until it has registered again, so it counts as drained; but it owes the record.
         for file in self.fencing.clone() {
             let Ok(lease) = self.tree.file(file).map(|file| file.lease()) else { continue };

@@ -62,7 +62,7 @@ impl ChunkEntry {
         self.id
     }
 
-    /// Its version. It changes only by a committed compare-and-swap (C7); no command of this version does that.
+    /// Its version. It changes with the members, by a committed compare-and-swap (C7).
     pub fn version(&self) -> Version {
         self.version
     }
@@ -106,6 +106,12 @@ impl ChunkEntry {
     /// Members in the sense of the contract.
     pub fn in_sync(&self) -> impl Iterator<Item = CsId> {
         self.members.iter().filter(|member| member.state == MemberState::InSync).map(|member| member.cs)
+    }
+
+    /// The next version with other members.
+    pub(in crate::state) fn change(&mut self, version: Version, members: MemberSet) {
+        assert!(version > self.version, "versions only grow (C7)");
+        (self.version, self.members) = (version, members);
     }
 
     pub(in crate::state) fn members_mut(&mut self) -> &mut MemberSet {

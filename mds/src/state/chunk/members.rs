@@ -15,17 +15,20 @@ pub enum MemberState {
     Creating = 0,
     /// A member in the sense of the contract: holds everything that was acknowledged (C3).
     InSync = 1,
-    /// Being filled; acknowledges writes, serves no reads, does not count (C7). Reserved.
+    /// Being filled; acknowledges writes, serves no reads, does not count (C7).
     Joining = 2,
     /// Holds old data: its chunk server was rolled back, copied or restored (C10). Serves nothing.
     Stale = 3,
-    /// Failed on its chunk server. Serves nothing. Reserved.
+    /// Lost or damaged on its chunk server for good. Serves nothing.
     Failed = 4,
+    /// Left out while its chunk server could not be reached; returns by difference (C6). Serves nothing.
+    Absent = 5,
 }
 
 impl MemberState {
     /// All states, in the order of their numbers.
-    pub const ALL: [Self; 5] = [Self::Creating, Self::InSync, Self::Joining, Self::Stale, Self::Failed];
+    pub const ALL: [Self; 6] =
+        [Self::Creating, Self::InSync, Self::Joining, Self::Stale, Self::Failed, Self::Absent];
 
     /// Reads the number of a state.
     pub fn from_raw(raw: u8) -> Option<Self> {
@@ -213,7 +216,7 @@ mod tests {
                 assert_eq!(MemberSet::new([member]).iter().next(), Some(member));
             }
         }
-        assert_eq!(MemberState::from_raw(5), None);
+        assert_eq!(MemberState::from_raw(6), None);
     }
 
     #[test]

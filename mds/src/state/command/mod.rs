@@ -14,6 +14,7 @@ mod access;
 mod cluster;
 mod inode;
 mod lease;
+mod member;
 mod namespace;
 mod node;
 
@@ -28,6 +29,7 @@ pub use lease::{
     LeaseProof, Open, OpenSession, PurgeChunks, ReconcileDone, ReconciledChunk, Release, ReplaceCreating,
     Resume, Revoke, RevokeWhat,
 };
+pub use member::{ChunkPosition, ChunkVersion, DropMember, JoinMembers, PromoteMembers, VersionsInstalled};
 pub use namespace::{
     AttrChange, CreateFile, FailureDomain, MakeDir, Remove, Rename, ReplicaChange, Resize, SetAttr, Target,
     TargetRef,
@@ -51,7 +53,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "CommandOp",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51, 52, 53, 54, 60, 61, 62, 63, 64, 65, 66, 90, 91, 92, 93, 94"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51, 52, 53, 54, 55, 56, 57, 58, 60, 61, 62, 63, 64, 65, 66, 90, 91, 92, 93, 94"
     )]
     pub op: Option<CommandOp>,
 }
@@ -158,6 +160,18 @@ pub enum CommandOp {
     /// See [`ChunksPurged`].
     #[prost(message, tag = "54")]
     ChunksPurged(ChunksPurged),
+    /// See [`DropMember`].
+    #[prost(message, tag = "55")]
+    DropMember(DropMember),
+    /// See [`JoinMembers`].
+    #[prost(message, tag = "56")]
+    JoinMembers(JoinMembers),
+    /// See [`PromoteMembers`].
+    #[prost(message, tag = "57")]
+    PromoteMembers(PromoteMembers),
+    /// See [`VersionsInstalled`].
+    #[prost(message, tag = "58")]
+    VersionsInstalled(VersionsInstalled),
     /// See [`MakeNode`].
     #[prost(message, tag = "60")]
     MakeNode(MakeNode),
@@ -232,6 +246,10 @@ impl CommandOp {
             Self::ReplaceCreating(_) => 52,
             Self::PurgeChunks(_) => 53,
             Self::ChunksPurged(_) => 54,
+            Self::DropMember(_) => 55,
+            Self::JoinMembers(_) => 56,
+            Self::PromoteMembers(_) => 57,
+            Self::VersionsInstalled(_) => 58,
             Self::MakeNode(_) => 60,
             Self::LinkNode(_) => 61,
             Self::UnlinkNode(_) => 62,
@@ -263,6 +281,10 @@ impl CommandOp {
                 | Self::ChunkCreated(_)
                 | Self::PurgeChunks(_)
                 | Self::ChunksPurged(_)
+                | Self::DropMember(_)
+                | Self::JoinMembers(_)
+                | Self::PromoteMembers(_)
+                | Self::VersionsInstalled(_)
         )
     }
 }

@@ -3,10 +3,12 @@
 use super::access;
 use super::records::{
     AnswerRecord, AttrsRecord, ChunkRecord, ChunksRecord, ClientRecord, ClusterRecord, CsList,
-    DeletionRecord, EventRecord, FileRecord, InodeKind, InodeRecord, LinkRecord, OwnedRecord, PhaseRecord,
-    Readers, RecordKind, RequesterRecord, ServerRecord, SettingRecord, SpecialRecord, XattrRecord,
+    DeletionRecord, DueRecord, EventRecord, FileRecord, InodeKind, InodeRecord, LinkRecord, OwnedRecord,
+    PhaseRecord, Readers, RecordKind, RequesterRecord, ServerRecord, SettingRecord, SpecialRecord,
+    XattrRecord,
 };
 use crate::state::attrs::{AttrSet, Attrs, Replicas};
+use crate::state::changes::Due;
 use crate::state::chunk::{ChunkEntry, ChunkParts, Deletion, Member, MemberSet, MemberState};
 use crate::state::clients::Client;
 use crate::state::command::{CsState, FailureDomain, FenceRecord};
@@ -45,6 +47,10 @@ pub(super) fn write(state: &State, out: &mut impl FnMut(RecordKind)) {
                 out(RecordKind::Chunks(ChunksRecord { file: id.raw(), chunks }));
             }
         }
+    }
+    for (cs, _, due) in state.changes.all_due() {
+        let ((file, index), from) = (due.position, due.from);
+        out(RecordKind::Due(DueRecord { cs: cs.0, file: file.raw(), index, from: from.raw() }));
     }
     for (chunk, deletion) in state.deletions.iter() {
         out(RecordKind::Deletion(deletion_record(chunk, deletion)));
@@ -98,6 +104,8 @@ fn server_record(server: &ChunkServer) -> ServerRecord {
         path: server.path.clone(),
         journal_path: server.journal_path.clone(),
         journal_bytes: server.journal_bytes,
+        returned: server.returned,
+        returned_bytes: server.returned_bytes,
         trust_next: server.trust_next,
         standing: server.standing as u32,
         registration: server.registration as u32,
@@ -311,6 +319,7 @@ impl Builder {
             }
             RecordKind::Inode(record) => self.add_inode(record),
             RecordKind::Chunks(record) => self.add_chunks(record),
+            RecordKind::Due(record) => self.add_due(record),
             RecordKind::Deletion(record) => self.add_deletion(record),
             RecordKind::Event(record) => self.add_event(record),
             RecordKind::Requester(record) => self.add_requester(record),
@@ -404,6 +413,18 @@ impl Builder {
         Ok(())
     }
 
+    fn add_due(&mut self, record: DueRecord) -> Result<(), Wrong> {
+        let position = (FileId::from_raw(record.file), record.index);
+        let entry = match self.inodes.get(&position.0).map(|inode| &inode.body) {
+            Some(Body::File(file)) => file.chunks.get(position.1),
+            _ => None,
+        };
+        let chunk = entry.ok_or("a version of a chunk that is not there")?.id();
+        let due = Due { position, from: Version::from_raw(record.from) };
+        self.state.changes.install(CsId(record.cs), chunk, due);
+        Ok(())
+    }
+
     fn add_deletion(&mut self, record: DeletionRecord) -> Result<(), Wrong> {
         let deletion = Deletion {
             file: FileId::from_raw(record.file),
@@ -466,6 +487,7 @@ impl Builder {
                 client.leases.extend(file.lease.mode_of(*holder).map(|mode| (id, mode)));
             }
             for entry in file.chunks.iter() {
+                state.changes.note(id, None, Some(entry));
                 if !entry.is_usable() {
                     state.creating.insert(entry.id(), (id, entry.index()));
                 }
@@ -503,6 +525,8 @@ fn server(record: ServerRecord) -> Result<ChunkServer, Wrong> {
         host_name: record.host_name,
         path: record.path,
         journal_path: record.journal_path,
+        returned: record.returned,
+        returned_bytes: record.returned_bytes,
         journal_bytes: record.journal_bytes,
         trust_next: record.trust_next,
         standing: Standing::from_raw(record.standing).ok_or("an unknown standing")?,

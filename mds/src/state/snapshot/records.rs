@@ -8,7 +8,7 @@ use prost::Message;
 /// One record.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Record {
-    #[prost(oneof = "RecordKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 90, 91")]
+    #[prost(oneof = "RecordKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 90, 91")]
     pub(super) kind: Option<RecordKind>,
 }
 
@@ -38,6 +38,9 @@ pub(super) enum RecordKind {
     Event(EventRecord),
     #[prost(message, tag = "9")]
     Requester(RequesterRecord),
+    /// After the inodes: a version that a chunk server has not installed.
+    #[prost(message, tag = "10")]
+    Due(DueRecord),
     /// Last, exactly once.
     #[prost(message, tag = "15")]
     End(End),
@@ -79,6 +82,18 @@ pub(super) struct ClusterRecord {
     pub(super) filled: u64,
     #[prost(uint64, tag = "13")]
     pub(super) last_event: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct DueRecord {
+    #[prost(uint32, tag = "1")]
+    pub(super) cs: u32,
+    #[prost(uint64, tag = "2")]
+    pub(super) file: u64,
+    #[prost(uint32, tag = "3")]
+    pub(super) index: u32,
+    #[prost(uint64, tag = "4")]
+    pub(super) from: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -144,6 +159,10 @@ pub(super) struct ServerRecord {
     pub(super) journal_path: String,
     #[prost(uint64, tag = "25")]
     pub(super) journal_bytes: u64,
+    #[prost(uint64, tag = "26")]
+    pub(super) returned: u64,
+    #[prost(uint64, tag = "27")]
+    pub(super) returned_bytes: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -186,6 +186,30 @@ fn chunk_samples() -> Vec<(&'static str, CommandOp)> {
     ]
 }
 
+fn member_samples() -> Vec<(&'static str, CommandOp)> {
+    let (cs, session) = (1025, 3);
+    let versions = || vec![ChunkVersion { chunk: 1 << 48, version: 9, copied_bytes: 65_536 }];
+    let drop = DropMember {
+        lease: lease(),
+        file: 4,
+        cs,
+        chunk: 1 << 48,
+        version: 9,
+        lost: true,
+        why: "no answer".into(),
+    };
+    let chunks = vec![ChunkPosition { file: 4, index: 70_000 }];
+    vec![
+        ("drop-member", CommandOp::DropMember(drop)),
+        ("join-members", CommandOp::JoinMembers(JoinMembers { cs, session, chunks })),
+        ("promote-members", CommandOp::PromoteMembers(PromoteMembers { cs, session, chunks: versions() })),
+        (
+            "versions-installed",
+            CommandOp::VersionsInstalled(VersionsInstalled { cs, session, chunks: versions() }),
+        ),
+    ]
+}
+
 fn inode_samples() -> Vec<(&'static str, CommandOp)> {
     let (parent, name, now_ns) = (4, b"n\xff".to_vec(), 1_700_000_000_123_456_789);
     let make = MakeNode {
@@ -267,6 +291,7 @@ fn samples() -> Vec<(String, Command)> {
         server_samples(),
         client_samples(),
         chunk_samples(),
+        member_samples(),
         inode_samples(),
         access_samples(),
     ];
@@ -431,7 +456,7 @@ fn read_log(mut bytes: &[u8]) -> Vec<Command> {
 #[test]
 fn every_kind_of_command_is_read_as_it_was_written_first() {
     let samples = samples();
-    assert_eq!(samples.len(), 44, "one for each kind, and three with a field that came later");
+    assert_eq!(samples.len(), 48, "one for each kind, and three with a field that came later");
     for (name, command) in samples {
         let bytes = frozen(&name, || command.encode_log());
         assert_eq!(Command::decode_log(&bytes), Ok(command.clone()), "{name}");

@@ -7,6 +7,7 @@ mod cluster;
 mod fixtures;
 mod inodes;
 mod leases;
+mod members;
 mod names;
 mod random;
 mod servers;
@@ -315,6 +316,12 @@ fn covers(pending: &[Effect], effect: &Effect) -> bool {
                 && some.iter().all(|chunk| chunks.contains(chunk))
         }
         (Effect::DeleteChunks { cs, chunks }, Effect::DeleteChunks { cs: cs2, chunks: some }) => {
+            cs == cs2 && some.iter().all(|chunk| chunks.contains(chunk))
+        }
+        (Effect::InstallVersions { cs, chunks }, Effect::InstallVersions { cs: cs2, chunks: some }) => {
+            cs == cs2 && some.iter().all(|chunk| chunks.contains(chunk))
+        }
+        (Effect::CatchUp { cs, chunks }, Effect::CatchUp { cs: cs2, chunks: some }) => {
             cs == cs2 && some.iter().all(|chunk| chunks.contains(chunk))
         }
         (other, effect) => other == effect,

@@ -125,7 +125,7 @@ impl Model {
     }
 
     fn step(&mut self, (kind, a, b, c): Step) {
-        match kind % 40 {
+        match kind % 44 {
             0 | 1 => self.open_session(a, b),
             2 => self.end_session(a, b),
             3..=8 => self.ask(a, b, c),
@@ -147,7 +147,11 @@ impl Model {
             34 | 35 => self.rename_node(a, b, c),
             36 | 37 => self.unlink_or_link(a, b, c),
             38 => self.set_inode(a, b, c),
-            _ => self.change_xattrs(a, b),
+            39 => self.change_xattrs(a, b),
+            40 => self.drop_member(a, b, c),
+            41 => self.join_members(a, b),
+            42 => self.install_versions(a, b),
+            _ => self.promote_members(a, b),
         }
         self.check();
     }
@@ -277,6 +281,68 @@ impl Model {
         let session = model.session;
         let chunks = chunks.iter().map(|chunk| chunk.chunk.raw()).collect();
         let _ = self.run(CommandOp::ChunkCreated(ChunkCreated { cs: cs.0, session, chunks }));
+    }
+
+    fn drop_member(&mut self, a: u8, b: u8, c: u8) {
+        let (session, file) = self.held(a, b);
+        let lease = if c.is_multiple_of(3) { None } else { self.world.proof(session, file) };
+        let map = self.world.state.file_map(FileId::from_raw(file), 0, 10).map(|map| map.chunks);
+        let chunks = map.unwrap_or_default();
+        let Some(chunk) = chunks.get(usize::from(c) % chunks.len().max(1)) else { return };
+        let Some(member) = chunk.members.get(usize::from(b) % chunk.members.len()) else { return };
+        let version = if c.is_multiple_of(7) { 1 } else { chunk.version.raw() };
+        let lost = c.is_multiple_of(5);
+        let (chunk, why) = (chunk.chunk.raw(), "gone".to_owned());
+        let op = DropMember { lease, file, cs: member.cs.0, chunk, version, lost, why };
+        let _ = self.run(CommandOp::DropMember(op));
+    }
+
+    fn join_members(&mut self, a: u8, b: u8) {
+        let n = usize::from(a % SERVERS);
+        let (cs, session) = (self.servers[n].disk.claimed_id, self.servers[n].session);
+        let returning = self.world.state.returning(CsId(cs), 1 + usize::from(b % 4));
+        let chunks =
+            returning.iter().map(|(file, index)| ChunkPosition { file: file.raw(), index: *index }).collect();
+        let _ = self.run(CommandOp::JoinMembers(JoinMembers { cs, session, chunks }));
+    }
+
+    fn install_versions(&mut self, a: u8, b: u8) {
+        let n = usize::from(a % SERVERS);
+        let (cs, session) = (self.servers[n].disk.claimed_id, self.servers[n].session);
+        for effect in self.world.state.pending_for(CsId(cs)) {
+            let Effect::InstallVersions { chunks, .. } = effect else { continue };
+            let some =
+                chunks.iter().filter(|order| b == 1 || !(order.chunk.raw() as u8 ^ b).is_multiple_of(3));
+            let chunk = |order: &InstallOrder| ChunkVersion {
+                chunk: order.chunk.raw(),
+                // Now and then the answer to an earlier order.
+                version: if b.is_multiple_of(8) { order.from.raw() } else { order.to.raw() },
+                copied_bytes: 0,
+            };
+            let chunks = some.map(chunk).collect();
+            let _ = self.run(CommandOp::VersionsInstalled(VersionsInstalled { cs, session, chunks }));
+        }
+    }
+
+    fn promote_members(&mut self, a: u8, b: u8) {
+        if b.is_multiple_of(2) {
+            // Nothing comes between.
+            self.join_members(a, b);
+            (0..SERVERS).for_each(|n| self.install_versions(n, 1));
+        }
+        let n = usize::from(a % SERVERS);
+        let (cs, session) = (self.servers[n].disk.claimed_id, self.servers[n].session);
+        for effect in self.world.state.pending_for(CsId(cs)) {
+            let Effect::CatchUp { chunks, .. } = effect else { continue };
+            assert!(chunks.iter().all(|order| !self.world.state.copy_sources(CsId(cs), order).is_empty()));
+            let chunk = |order: &CopyOrder| ChunkVersion {
+                chunk: order.chunk.raw(),
+                version: order.version.raw(),
+                copied_bytes: u64::from(b),
+            };
+            let chunks = chunks.iter().map(chunk).collect();
+            let _ = self.run(CommandOp::PromoteMembers(PromoteMembers { cs, session, chunks }));
+        }
     }
 
     fn delete_chunks(&mut self, a: u8, b: u8) {
@@ -603,7 +669,7 @@ fn the_random_sequences_reach_what_they_are_for() {
         (random >> 24) as u8
     };
     let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
-    for _ in 0..60 {
+    for _ in 0..120 {
         let mut model = furnished();
         for _ in 0..120 {
             model.step((next(), next(), next(), next()));
@@ -634,6 +700,13 @@ fn the_random_sequences_reach_what_they_are_for() {
                     state.tree.orphans().iter().any(|id| state.tree.xattrs(*id).is_some()),
                 ),
                 ("specials", state.tree.iter().any(|(_, inode)| matches!(inode.body, Body::Special(_)))),
+                ("absent", state.servers_with_absent().next().is_some()),
+                ("joining", state.servers().any(|server| state.joiners_on(server.id) > 0)),
+                (
+                    "promoted",
+                    state.events().iter().any(|event| event.code == EventCode::ReplicasReturned)
+                        || state.servers().any(|server| server.returned > 0),
+                ),
                 ("reserved", state.tree.files().any(|(_, file)| file.lease.reserved_for().is_some())),
             ] {
                 *seen.entry(name).or_default() += u32::from(there);
@@ -641,5 +714,5 @@ fn the_random_sequences_reach_what_they_are_for() {
         }
     }
     let rare: Vec<_> = seen.iter().filter(|(_, count)| **count < 5).collect();
-    assert!(seen.len() == 18 && rare.is_empty(), "{seen:?}");
+    assert!(seen.len() == 21 && rare.is_empty(), "{seen:?}");
 }

@@ -1,0 +1,137 @@
+//! Replicas that are away return: as soon as their chunk servers serve, a few at a time (C6).
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rt::sync::Notify;
+use rt::time::Instant;
+
+use super::reign::Reign;
+use crate::state::command::{ChunkPosition, CommandOp, JoinMembers};
+use crate::state::{CsId, FileId};
+
+/// Joiners on one chunk server at once.
+const JOINERS_MAX: usize = 256;
+/// How often it is looked again while some cannot join.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How long a chunk server that a client could not reach is not given back to the client's file, at first...
+const REST_MIN: Duration = Duration::from_secs(5);
+/// ...and at most.
+const REST_MAX: Duration = Duration::from_secs(300);
+/// Rests that are remembered.
+const RESTS_MAX: usize = 4096;
+
+/// Until when a chunk server is kept from a file.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    until: Instant,
+    length: Duration,
+}
+
+/// What is known of returns besides the state.
+#[derive(Debug, Default)]
+pub(crate) struct Returns {
+    wanted: Notify,
+    rests: RefCell<BTreeMap<(FileId, CsId), Rest>>,
+}
+
+impl Returns {
+    /// Somebody may be able to return.
+    pub(super) fn look(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// A client could not use a chunk server: given back at once, it would fail at once, again and again.
+    pub(super) fn failed(&self, file: FileId, cs: CsId, now: Instant) {
+        let mut rests = self.rests.borrow_mut();
+        if rests.len() >= RESTS_MAX {
+            rests.retain(|_, rest| rest.until + REST_MAX > now);
+        }
+        if rests.len() >= RESTS_MAX {
+            rests.pop_first();
+        }
+        let rest = rests.entry((file, cs)).or_insert(Rest { until: now, length: REST_MIN / 2 });
+        // Long ago is forgotten.
+        let lately = rest.until + REST_MAX > now;
+        let length = if lately { (rest.length * 2).min(REST_MAX) } else { REST_MIN };
+        *rest = Rest { until: now + length, length };
+    }
+
+    fn rests(&self, file: FileId, cs: CsId, now: Instant) -> bool {
+        self.rests.borrow().get(&(file, cs)).is_some_and(|rest| rest.until > now)
+    }
+}
+
+impl Reign {
+    /// Runs for as long as the reign.
+    pub(super) async fn return_replicas(self: Rc<Self>) {
+        loop {
+            let wanted = self.returns.wanted.notified();
+            let some_wait = self.join_all().await;
+            if some_wait {
+                let _looked = rt::time::timeout(PAUSE, wanted).await;
+            } else {
+                wanted.await;
+            }
+        }
+    }
+
+    /// Lets everybody join who can now; whether some are left.
+    async fn join_all(&self) -> bool {
+        let servers: Vec<(CsId, u64)> = self.read(|state| {
+            let away = state.servers_with_absent();
+            let served = away.filter_map(|cs| state.server(cs)).filter(|server| server.is_usable());
+            served.map(|server| (server.id, server.session)).collect()
+        });
+        for (cs, session) in servers {
+            let now = rt::time::now();
+            let chunks: Vec<ChunkPosition> = self.read(|state| {
+                let room = JOINERS_MAX.saturating_sub(state.joiners_on(cs));
+                // Those that rest are passed over; more are asked for than there is room, so that they hide nobody for long.
+                let all = state.returning(cs, room + RESTS_MAX);
+                let fit = all.into_iter().filter(|(file, _)| !self.returns.rests(*file, cs, now));
+                fit.take(room).map(|(file, index)| ChunkPosition { file: file.raw(), index }).collect()
+            });
+            if chunks.is_empty() {
+                continue;
+            }
+            let op = CommandOp::JoinMembers(JoinMembers { cs: cs.0, session, chunks });
+            match self.insist(op).await {
+                Some(Ok(_)) => {}
+                Some(Err(refusal)) => tracing::debug!("{cs} does not join: {refusal}"),
+                None => return false,
+            }
+        }
+        self.read(|state| state.servers_with_absent().next().is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_fails_again_rests_longer() {
+        let returns = Returns::default();
+        let (file, cs) = (FileId::from_raw(7), CsId(1025));
+        let at = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
+        assert!(!returns.rests(file, cs, at(1000)));
+        returns.failed(file, cs, at(1000));
+        assert!(returns.rests(file, cs, at(1004)) && !returns.rests(file, cs, at(1005)));
+        assert!(!returns.rests(FileId::from_raw(8), cs, at(1004)));
+        returns.failed(file, cs, at(1006));
+        assert!(returns.rests(file, cs, at(1015)) && !returns.rests(file, cs, at(1016)));
+        for _ in 0..20 {
+            returns.failed(file, cs, at(1020));
+        }
+        assert!(returns.rests(file, cs, at(1319)) && !returns.rests(file, cs, at(1320)));
+        returns.failed(file, cs, at(5000));
+        assert!(!returns.rests(file, cs, at(5005)), "long ago is forgotten");
+        for number in 0..2 * RESTS_MAX as u64 {
+            returns.failed(FileId::from_raw(number), cs, at(5000));
+        }
+        assert!(returns.rests.borrow().len() <= RESTS_MAX, "C13");
+    }
+}

@@ -1,0 +1,312 @@
+//! Replicas leave, join, and are promoted (C3, C6, C7).
+
+use super::{Answer, Step, check_count, check_text};
+use crate::state::State;
+use crate::state::changes::{Due, Position, takes_writes};
+use crate::state::chunk::{ChunkEntry, MemberSet, MemberState};
+use crate::state::command::{DropMember, JoinMembers, PromoteMembers, VersionsInstalled};
+use crate::state::effect::{CopyOrder, Effect, InstallOrder};
+use crate::state::event::EventCode;
+use crate::state::ids::{ChunkId, CsId, FileId, Version};
+use crate::state::membership::{Leaving, leave, promote};
+use crate::state::outcome::Outcome;
+use crate::state::refusal::Refusal;
+use std::collections::BTreeMap;
+
+/// The most chunks in one command about members.
+pub const MEMBERS_MAX: usize = 1024;
+
+/// What chunk servers are to be told because member sets have changed.
+#[derive(Default)]
+pub(super) struct Work {
+    installs: BTreeMap<CsId, BTreeMap<ChunkId, Position>>,
+    /// Somebody is away, or may return.
+    returns: bool,
+}
+
+impl State {
+    /// Makes a chunk's members these, at the next version (C7).
+    pub(super) fn change_members(&mut self, work: &mut Work, (id, index): Position, members: MemberSet) {
+        let version = |entry: &ChunkEntry| entry.version().next(self.cluster.generation);
+        let Ok(file) = self.tree.file_mut(id) else { return };
+        let changed = file.chunks.update(index, |entry| {
+            let before = entry.clone();
+            let next = version(entry);
+            entry.change(next, members);
+            (before, entry.clone())
+        });
+        let Some((before, after)) = changed else { return };
+        self.count_members(&before, false);
+        self.count_members(&after, true);
+        self.changes.note(id, Some(&before), Some(&after));
+        for member in after.members().iter().filter(|member| takes_writes(member.state)) {
+            // A joiner may have any version that it left with.
+            let was = before.members().on(member.cs).map(|member| member.state);
+            let from = if was.is_some_and(takes_writes) { before.version() } else { Version::ZERO };
+            self.changes.install(member.cs, after.id(), Due { position: (id, index), from });
+            work.installs.entry(member.cs).or_default().insert(after.id(), (id, index));
+        }
+        work.returns |= after.members().count(MemberState::Absent) > 0;
+    }
+
+    /// What a chunk server is told about the present version of a chunk, if it has not installed it.
+    pub(super) fn install_order(&self, entry: &ChunkEntry, cs: CsId) -> Option<InstallOrder> {
+        let due = self.changes.due(cs, entry.id())?;
+        let member = entry.members().on(cs)?;
+        Some(InstallOrder {
+            chunk: entry.id(),
+            from: due.from,
+            to: entry.version(),
+            joins: member.state == MemberState::Joining,
+            keep: entry.members().count(MemberState::Absent) > 0,
+        })
+    }
+
+    /// Tells chunk servers what has become of chunks in the end.
+    pub(super) fn send(&self, step: &mut Step, work: Work) {
+        for (cs, changed) in work.installs {
+            let entries = changed.into_values().filter_map(|position| self.entry_at(position));
+            let chunks: Vec<_> = entries.filter_map(|entry| self.install_order(entry, cs)).collect();
+            if !chunks.is_empty() {
+                step.effect(Effect::InstallVersions { cs, chunks });
+            }
+        }
+        if work.returns {
+            step.effect(Effect::Returns);
+        }
+    }
+
+    pub(super) fn is_alive(&self, cs: CsId) -> bool {
+        self.servers.get(cs).is_some_and(|server| !server.is_lapsed())
+    }
+
+    /// What would become of a chunk's members if the replica on a chunk server left; `None` if it stays.
+    fn without(&self, id: FileId, entry: &ChunkEntry, cs: CsId, how: Leaving) -> Option<MemberSet> {
+        let minimum = self.tree.file(id).ok()?.attrs.replicas.minimum;
+        let usable = entry.is_usable().then_some(entry)?;
+        leave(usable.members(), cs, how, minimum, |cs| self.is_alive(cs))
+    }
+
+    /// The chunks of a file that a [`DropMember`] changes, with what becomes of their members.
+    fn dropped(&self, op: &DropMember) -> Vec<(Position, MemberSet)> {
+        let (id, cs) = (FileId::from_raw(op.file), CsId(op.cs));
+        let Ok(file) = self.tree.file(id) else { return Vec::new() };
+        let is_named = |entry: &&ChunkEntry| entry.id().raw() == op.chunk;
+        if op.chunk != 0 {
+            let named = file.chunks.iter().find(is_named);
+            let present = named.is_some_and(|entry| {
+                let takes = entry.members().on(cs).is_some_and(|member| takes_writes(member.state));
+                entry.version().raw() == op.version && takes
+            });
+            if !present {
+                return Vec::new();
+            }
+        }
+        let how = if op.lost { Leaving::Failed } else { Leaving::Absent };
+        let concerned = file.chunks.iter().filter(|entry| !op.lost || is_named(entry));
+        concerned.filter_map(|entry| Some(((id, entry.index()), self.without(id, entry, cs, how)?))).collect()
+    }
+
+    /// Whether a [`DropMember`] would change anything, so that it is worth an entry in the log.
+    pub fn may_drop(&self, op: &DropMember) -> bool {
+        !self.dropped(op).is_empty()
+    }
+
+    pub(super) fn drop_member(&mut self, step: &mut Step, op: &DropMember) -> Answer {
+        let id = FileId::from_raw(op.file);
+        check_text("a reason", &op.why)?;
+        if op.lease.is_some() {
+            self.holder(op.lease.as_ref(), id)?;
+        }
+        if op.lost && op.chunk == 0 {
+            return Err(Refusal::malformed("a lost replica is of one chunk"));
+        }
+        let dropped = self.dropped(op);
+        let count = dropped.len() as u64;
+        let mut work = Work::default();
+        for (position, members) in dropped {
+            self.change_members(&mut work, position, members);
+        }
+        self.send(step, work);
+        if count > 0 {
+            let code = if op.lost { EventCode::ReplicaLost } else { EventCode::ReplicasLeft };
+            step.event(code, &[&op.cs, &count, &self.tree.path_of(id), &op.why]);
+        }
+        Ok(Outcome::Acknowledged(count))
+    }
+
+    pub(super) fn join_members(&mut self, step: &mut Step, op: &JoinMembers) -> Answer {
+        check_count(op.chunks.len(), MEMBERS_MAX)?;
+        let server = self.servers.registered(op.cs, op.session)?;
+        let id = server.id;
+        if !server.is_usable() {
+            return Err(Refusal::WrongRegistration(op.cs));
+        }
+        let mut work = Work::default();
+        let mut joined = 0;
+        for at in &op.chunks {
+            let position = (FileId::from_raw(at.file), at.index);
+            let Some(members) = self.may_join(position, id) else { continue };
+            self.change_members(&mut work, position, members);
+            joined += 1;
+        }
+        self.send(step, work);
+        Ok(Outcome::Acknowledged(joined))
+    }
+
+    /// The members of a chunk with the absent one as a joiner; `None` if it cannot join now.
+    fn may_join(&self, (id, index): Position, cs: CsId) -> Option<MemberSet> {
+        let entry = self.tree.file(id).ok()?.chunks.get(index)?;
+        let absent = entry.members().on(cs).is_some_and(|member| member.state == MemberState::Absent);
+        let may = absent && entry.is_usable() && !entry.is_unreconciled();
+        let mut members = entry.members().clone();
+        members.set_state(cs, MemberState::Joining);
+        may.then_some(members)
+    }
+
+    /// Replicas on a chunk server that could join now, at most `limit`.
+    pub fn returning(&self, cs: CsId, limit: usize) -> Vec<Position> {
+        let may = |position: &Position| self.may_join(*position, cs).is_some();
+        self.changes.absent_on(cs).filter(may).take(limit).collect()
+    }
+
+    /// Chunk servers that have replicas which are away.
+    pub fn servers_with_absent(&self) -> impl Iterator<Item = CsId> {
+        self.changes.absent_servers()
+    }
+
+    /// Joiners on a chunk server.
+    pub fn joiners_on(&self, cs: CsId) -> usize {
+        self.changes.joining_on(cs)
+    }
+
+    pub(super) fn promote_members(&mut self, step: &mut Step, op: &PromoteMembers) -> Answer {
+        check_count(op.chunks.len(), MEMBERS_MAX)?;
+        let cs = self.servers.registered(op.cs, op.session)?.id;
+        let mut work = Work::default();
+        let (mut promoted, mut copied) = (0, 0u64);
+        for done in &op.chunks {
+            let chunk = ChunkId::from_raw(done.chunk);
+            let Some(position) = self.changes.joiner(cs, chunk) else { continue };
+            let Ok(file) = self.tree.file(position.0) else { continue };
+            let Some(entry) = file.chunks.get(position.1) else { continue };
+            let present = entry.version().raw() == done.version && self.changes.is_settled(cs, chunk);
+            if !present || entry.is_unreconciled() {
+                continue;
+            }
+            let minimum = file.attrs.replicas.minimum;
+            let Some(members) = promote(entry.members(), cs, minimum, |cs| self.is_alive(cs)) else {
+                continue;
+            };
+            self.change_members(&mut work, position, members);
+            promoted += 1;
+            copied = copied.saturating_add(done.copied_bytes);
+        }
+        self.send(step, work);
+        let is_last = self.changes.joining_on(cs) == 0 && self.changes.absent_on(cs).next().is_none();
+        if let Some(server) = self.servers.get_mut(cs) {
+            server.returned += promoted;
+            server.returned_bytes = server.returned_bytes.saturating_add(copied);
+            if is_last && promoted > 0 {
+                let (replicas, bytes) = (server.returned, server.returned_bytes);
+                (server.returned, server.returned_bytes) = (0, 0);
+                step.event(EventCode::ReplicasReturned, &[&op.cs, &replicas, &bytes]);
+            }
+        }
+        Ok(Outcome::Acknowledged(promoted))
+    }
+
+    pub(super) fn versions_installed(&mut self, step: &mut Step, op: &VersionsInstalled) -> Answer {
+        check_count(op.chunks.len(), MEMBERS_MAX)?;
+        let cs = self.servers.registered(op.cs, op.session)?.id;
+        let mut news = 0;
+        let mut copies: BTreeMap<CsId, Vec<CopyOrder>> = BTreeMap::new();
+        for done in &op.chunks {
+            let (chunk, version) = (ChunkId::from_raw(done.chunk), Version::from_raw(done.version));
+            let Some(due) = self.changes.due(cs, chunk) else { continue };
+            let Some(entry) = self.entry_at(due.position) else { continue };
+            let present = entry.version() == version;
+            if version > entry.version() {
+                return Err(Refusal::malformed("a version that was never committed is installed"));
+            }
+            self.changes.installed(cs, chunk, version, present);
+            news += 1;
+            if present {
+                self.copy_orders(due.position, &mut copies);
+            }
+        }
+        for (cs, chunks) in copies {
+            step.effect(Effect::CatchUp { cs, chunks });
+        }
+        Ok(Outcome::Acknowledged(news))
+    }
+
+    /// The file of a chunk of which a chunk server is to install a version.
+    pub fn file_of_due(&self, cs: CsId, chunk: ChunkId) -> Option<FileId> {
+        self.changes.due(cs, chunk).map(|due| due.position.0)
+    }
+
+    /// The joiner of a chunk on a chunk server, as an order to fill it.
+    pub fn joiner(&self, cs: CsId, chunk: ChunkId) -> Option<CopyOrder> {
+        let (file, index) = self.changes.joiner(cs, chunk)?;
+        let entry = self.entry_at((file, index))?;
+        Some(CopyOrder { file, index, chunk, version: entry.version() })
+    }
+
+    fn entry_at(&self, (id, index): Position) -> Option<&ChunkEntry> {
+        self.tree.file(id).ok()?.chunks.get(index)
+    }
+
+    /// The joiners of a chunk that can be filled now: they and a member have installed the version.
+    pub(super) fn copy_orders(&self, at: Position, orders: &mut BTreeMap<CsId, Vec<CopyOrder>>) {
+        let Some(entry) = self.entry_at(at) else { return };
+        if self.sources_of(entry).next().is_none() {
+            return;
+        }
+        for member in entry.members().iter() {
+            if member.state == MemberState::Joining && self.changes.is_settled(member.cs, entry.id()) {
+                let order =
+                    CopyOrder { file: at.0, index: at.1, chunk: entry.id(), version: entry.version() };
+                orders.entry(member.cs).or_default().push(order);
+            }
+        }
+    }
+
+    /// Members that a joiner can be filled from.
+    fn sources_of(&self, entry: &ChunkEntry) -> impl Iterator<Item = CsId> {
+        entry
+            .in_sync()
+            .filter(|cs| self.is_alive(*cs) && self.changes.is_settled(*cs, entry.id()))
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    /// Members that a joiner can be filled from, if it is one still, at this version.
+    pub fn copy_sources(&self, cs: CsId, order: &CopyOrder) -> Vec<CsId> {
+        let entry = self.entry_at((order.file, order.index));
+        let present = entry.filter(|entry| (entry.id(), entry.version()) == (order.chunk, order.version));
+        let joiner = self.changes.joiner(cs, order.chunk).is_some();
+        present.filter(|_| joiner).map_or_else(Vec::new, |entry| self.sources_of(entry).collect())
+    }
+
+    /// Joiners leave (they may have writes that no member has, or lack some that all had) and begin anew later.
+    pub(super) fn dismiss_joiners(
+        &mut self,
+        step: &mut Step,
+        whom: impl Fn(CsId, FileId, &ChunkEntry) -> bool,
+    ) {
+        let joiners: Vec<(CsId, Position)> =
+            self.changes.joining().map(|(cs, _, position)| (cs, position)).collect();
+        let mut work = Work::default();
+        for (cs, position) in joiners {
+            let Some(entry) = self.entry_at(position) else { continue };
+            if !whom(cs, position.0, entry) {
+                continue;
+            }
+            let mut members = entry.members().clone();
+            members.set_state(cs, MemberState::Absent);
+            self.change_members(&mut work, position, members);
+        }
+        self.send(step, work);
+    }
+}

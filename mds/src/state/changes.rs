@@ -1,0 +1,163 @@
+//! Changes of member sets that are not done yet: versions to be installed, joiners to be filled, replicas that are away (C6, C7).
+
+use super::chunk::{ChunkEntry, MemberState};
+use super::ids::{ChunkId, CsId, FileId, Version};
+use std::collections::BTreeMap;
+
+/// Where a chunk is in the maps.
+pub(super) type Position = (FileId, u32);
+
+/// A version that a chunk server has not installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    /// Where the chunk is.
+    pub(super) position: Position,
+    /// The lowest version that the replica may have.
+    pub(super) from: Version,
+}
+
+type ByServer<T> = BTreeMap<CsId, BTreeMap<ChunkId, T>>;
+
+/// What is not done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// Members and joiners that have not installed the present version of their chunk.
+    due: ByServer<Due>,
+    /// Derived from the maps.
+    joining: ByServer<Position>,
+    /// Derived from the maps.
+    absent: ByServer<Position>,
+}
+
+fn remove<T>(table: &mut ByServer<T>, cs: CsId, chunk: ChunkId) -> Option<T> {
+    let chunks = table.get_mut(&cs)?;
+    let removed = chunks.remove(&chunk);
+    if chunks.is_empty() {
+        table.remove(&cs);
+    }
+    removed
+}
+
+fn has<T>(table: &ByServer<T>, cs: CsId, chunk: ChunkId) -> bool {
+    table.get(&cs).is_some_and(|chunks| chunks.contains_key(&chunk))
+}
+
+impl Changes {
+    /// A chunk has become another: before and after; `None` where it is in no map.
+    pub(super) fn note(&mut self, file: FileId, before: Option<&ChunkEntry>, after: Option<&ChunkEntry>) {
+        if let Some(entry) = before {
+            for member in entry.members().iter() {
+                remove(&mut self.joining, member.cs, entry.id());
+                remove(&mut self.absent, member.cs, entry.id());
+                let stays = after.and_then(|after| after.members().on(member.cs));
+                if !stays.is_some_and(|member| takes_writes(member.state)) {
+                    remove(&mut self.due, member.cs, entry.id());
+                }
+            }
+        }
+        let Some(entry) = after else { return };
+        for member in entry.members().iter() {
+            let table = match member.state {
+                MemberState::Joining => &mut self.joining,
+                MemberState::Absent => &mut self.absent,
+                _ => continue,
+            };
+            table.entry(member.cs).or_default().insert(entry.id(), (file, entry.index()));
+        }
+    }
+
+    /// A replica is to go from a version to the present one.
+    pub(super) fn install(&mut self, cs: CsId, chunk: ChunkId, due: Due) {
+        self.due.entry(cs).or_default().entry(chunk).or_insert(due);
+    }
+
+    /// A replica has installed a version, which is the present one or not.
+    pub(super) fn installed(&mut self, cs: CsId, chunk: ChunkId, version: Version, is_present: bool) {
+        if is_present {
+            remove(&mut self.due, cs, chunk);
+        } else if let Some(due) = self.due.get_mut(&cs).and_then(|chunks| chunks.get_mut(&chunk)) {
+            due.from = due.from.max(version);
+        }
+    }
+
+    /// What a chunk server has not installed of a chunk.
+    pub(super) fn due(&self, cs: CsId, chunk: ChunkId) -> Option<Due> {
+        self.due.get(&cs)?.get(&chunk).copied()
+    }
+
+    /// What is to be installed, by chunk server.
+    pub(super) fn all_due(&self) -> impl Iterator<Item = (CsId, ChunkId, Due)> {
+        self.due.iter().flat_map(|(cs, chunks)| chunks.iter().map(|(chunk, due)| (*cs, *chunk, *due)))
+    }
+
+    /// Joiners, by chunk server.
+    pub(super) fn joining(&self) -> impl Iterator<Item = (CsId, ChunkId, Position)> {
+        self.joining.iter().flat_map(|(cs, chunks)| chunks.iter().map(|(chunk, at)| (*cs, *chunk, *at)))
+    }
+
+    /// Where the joiner on a chunk server is.
+    pub(super) fn joiner(&self, cs: CsId, chunk: ChunkId) -> Option<Position> {
+        self.joining.get(&cs)?.get(&chunk).copied()
+    }
+
+    /// Joiners on a chunk server.
+    pub(super) fn joining_on(&self, cs: CsId) -> usize {
+        self.joining.get(&cs).map_or(0, BTreeMap::len)
+    }
+
+    /// Chunks with replicas on a chunk server that are away.
+    pub(super) fn absent_on(&self, cs: CsId) -> impl Iterator<Item = Position> {
+        self.absent.get(&cs).into_iter().flat_map(|chunks| chunks.values().copied())
+    }
+
+    /// Chunk servers with replicas that are away.
+    pub(super) fn absent_servers(&self) -> impl Iterator<Item = CsId> {
+        self.absent.keys().copied()
+    }
+
+    /// Whether what is derived is what follows from these maps, and nothing is due that cannot be.
+    pub(super) fn agrees<'a>(
+        &self,
+        entries: impl Iterator<Item = (FileId, &'a ChunkEntry)>,
+    ) -> Result<(), &'static str> {
+        let mut fresh = Self::default();
+        let mut due = 0;
+        for (file, entry) in entries {
+            fresh.note(file, None, Some(entry));
+            for member in entry.members().iter() {
+                let Some(waiting) = self.due(member.cs, entry.id()) else { continue };
+                due += 1;
+                if !takes_writes(member.state) {
+                    return Err("a version is to be installed on a replica that is none");
+                }
+                if waiting.position != (file, entry.index()) || waiting.from >= entry.version() {
+                    return Err("a version to be installed is not above the one before, or elsewhere");
+                }
+            }
+            if entry.is_unreconciled() && entry.members().count(MemberState::Joining) > 0 {
+                return Err("a chunk that is to be reconciled has a joiner");
+            }
+        }
+        if (&fresh.joining, &fresh.absent) != (&self.joining, &self.absent) {
+            return Err("the lists of joiners and of replicas that are away are wrong");
+        }
+        if due != self.all_due().count() || has_empty(&self.due) {
+            return Err("a version is to be installed of a chunk that is in no map");
+        }
+        Ok(())
+    }
+
+    /// Whether a joiner could be filled by this member now: both have installed the version.
+    pub(super) fn is_settled(&self, cs: CsId, chunk: ChunkId) -> bool {
+        !has(&self.due, cs, chunk)
+    }
+}
+
+fn has_empty<T>(table: &ByServer<T>) -> bool {
+    table.values().any(BTreeMap::is_empty)
+}
+
+/// Whether a replica in this state is told of versions.
+pub(super) fn takes_writes(state: MemberState) -> bool {
+    matches!(state, MemberState::InSync | MemberState::Joining)
+}

@@ -1,0 +1,97 @@
+//! Commands about replicas that leave, return and are promoted (C3, C6, C7).
+
+use super::LeaseProof;
+use prost::Message;
+
+/// A chunk server's replicas are left out: one version more without them, wherever enough others remain (C3).
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct DropMember {
+    /// Who holds the file and says so; absent if the leader does by itself.
+    #[prost(message, optional, tag = "1")]
+    pub lease: Option<LeaseProof>,
+    /// The file's id.
+    #[prost(uint64, tag = "2")]
+    pub file: u64,
+    /// The chunk server.
+    #[prost(uint32, tag = "3")]
+    pub cs: u32,
+    /// The chunk that failed; 0 for none in particular.
+    #[prost(uint64, tag = "4")]
+    pub chunk: u64,
+    /// Its version as the reporter knows it: a report about an earlier one changes nothing.
+    #[prost(uint64, tag = "5")]
+    pub version: u64,
+    /// Only this chunk's replica, and for good: it does not return by difference.
+    #[prost(bool, tag = "6")]
+    pub lost: bool,
+    /// Why, for the operator.
+    #[prost(string, tag = "7")]
+    pub why: String,
+}
+
+/// Absent replicas on a chunk server join again (C6). Those that cannot are passed over.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct JoinMembers {
+    /// The chunk server.
+    #[prost(uint32, tag = "1")]
+    pub cs: u32,
+    /// Its session.
+    #[prost(uint64, tag = "2")]
+    pub session: u64,
+    /// Which chunks; at most [`crate::state::MEMBERS_MAX`].
+    #[prost(message, repeated, tag = "3")]
+    pub chunks: Vec<ChunkPosition>,
+}
+
+/// Where a chunk is.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct ChunkPosition {
+    /// The file.
+    #[prost(uint64, tag = "1")]
+    pub file: u64,
+    /// Which of its chunks.
+    #[prost(uint32, tag = "2")]
+    pub index: u32,
+}
+
+/// A chunk in a version.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct ChunkVersion {
+    /// The chunk.
+    #[prost(uint64, tag = "1")]
+    pub chunk: u64,
+    /// The version.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// Bytes copied to get there.
+    #[prost(uint64, tag = "3")]
+    pub copied_bytes: u64,
+}
+
+/// A chunk server's joiners have everything: they become members (C7). Those of another version are passed over.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct PromoteMembers {
+    /// The chunk server.
+    #[prost(uint32, tag = "1")]
+    pub cs: u32,
+    /// Its session.
+    #[prost(uint64, tag = "2")]
+    pub session: u64,
+    /// Which chunks; at most [`crate::state::MEMBERS_MAX`].
+    #[prost(message, repeated, tag = "3")]
+    pub chunks: Vec<ChunkVersion>,
+}
+
+/// A chunk server has durably installed these versions (C7).
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct VersionsInstalled {
+    /// The chunk server.
+    #[prost(uint32, tag = "1")]
+    pub cs: u32,
+    /// Its session.
+    #[prost(uint64, tag = "2")]
+    pub session: u64,
+    /// The chunks.
+    #[prost(message, repeated, tag = "3")]
+    pub chunks: Vec<ChunkVersion>,
+}
