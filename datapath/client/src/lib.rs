@@ -4,6 +4,7 @@
 //! chunk servers it talks to. A [`Volume`] is one file, open under a lease: reads, writes, flushes, discards go from
 //! here to the chunk servers directly; the metadata server is asked again only when something changes.
 
+mod detector;
 mod error;
 mod host;
 mod membership;
@@ -13,6 +14,7 @@ mod session;
 pub mod state;
 mod volume;
 
+pub use detector::FailureLimits;
 pub use error::{OpenError, VolumeError};
 pub use host::{HostCluster, HostError};
 pub use membership::{Membership, MembershipError};

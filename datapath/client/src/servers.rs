@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use link::{Connection, Endpoint, Expect};
+use link::{AskError, Call, CallError, Connection, Endpoint, Expect, Reply};
 use rt::net::Address;
 use rt::sync::Notify;
 use rt::time::Instant;
 use wire::Status;
+use wire::hello::Ping;
 use wire::lease::CsAddress;
+
+use crate::detector::{Detector, FailureLimits, Traffic};
 
 /// First pause after a failed attempt.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -26,6 +29,7 @@ pub(crate) struct Live {
     pub(crate) connection: Connection,
     pub(crate) boot_id: [u8; 16],
     pub(crate) serial: u64,
+    traffic: Rc<Traffic>,
 }
 
 /// One chunk server.
@@ -35,6 +39,11 @@ pub struct Server {
     endpoint: Endpoint,
     addresses: RefCell<Vec<Address>>,
     live: RefCell<Option<Live>>,
+    limits: FailureLimits,
+    detector: Detector,
+    /// Somebody asks whether it is there at all.
+    probing: Cell<bool>,
+    /// The connection has come or gone.
     changed: Notify,
     connecting: Cell<bool>,
     serial: Cell<u64>,
@@ -78,9 +87,93 @@ impl Server {
         }
     }
 
+    /// How long it may be away.
+    pub(crate) fn limits(&self) -> &FailureLimits {
+        &self.limits
+    }
+
+    /// Waits until it counts as lost: it has been away for too long, or was silent when it was last there (C3).
+    pub(crate) async fn lost(&self) {
+        loop {
+            let changed = self.changed.notified();
+            match self.detector.lost_from() {
+                Some(from) if from <= rt::time::now() => return,
+                // Either way it is looked at again.
+                Some(from) => drop(rt::time::timeout_at(from, changed).await),
+                None => changed.await,
+            }
+        }
+    }
+
+    /// Makes a request over a connection. While the answer does not come somebody sees to it that the server is there at all; a
+    /// connection on which nobody is ends, and with it the requests.
+    pub(crate) async fn call(
+        self: &Rc<Self>,
+        live: &Live,
+        call: Call,
+        bytes: u64,
+    ) -> Result<Reply, CallError> {
+        let _counted = live.traffic.enter(bytes);
+        let mut answer = std::pin::pin!(live.connection.call(call));
+        loop {
+            if let Ok(answer) = rt::time::timeout(self.limits.unanswered, answer.as_mut()).await {
+                if answer.is_ok() {
+                    live.traffic.answered();
+                }
+                return answer;
+            }
+            self.probe_in_background(live);
+        }
+    }
+
+    fn probe_in_background(self: &Rc<Self>, live: &Live) {
+        if !self.is_current(live.serial) || self.probing.replace(true) {
+            return;
+        }
+        let (this, live) = (Rc::clone(self), live.clone());
+        rt::spawn(async move {
+            let is_there = this.probe(&live).await;
+            this.probing.set(false);
+            if !is_there && this.is_current(live.serial) {
+                tracing::warn!("chunk server {} has fallen silent", this.id);
+                this.detector.silence();
+                this.forget(live.serial);
+                this.connect_in_background();
+                // Whoever waits for an answer on it hears of it at once.
+                live.connection.close().await;
+            }
+        });
+    }
+
+    async fn probe(&self, live: &Live) -> bool {
+        let deadline = rt::time::now() + self.limits.unheard;
+        let answers = live.traffic.answers();
+        let is_there = if live.traffic.is_crowded() {
+            // A ping would wait behind requests that a slow disk has not carried out. A connection of its own does not.
+            rt::time::timeout_at(deadline, self.dial()).await.is_ok_and(|connection| connection.is_some())
+        } else {
+            let answer = live.connection.ask(&Ping {}, deadline).await;
+            !matches!(answer, Err(AskError::Call(CallError::Timeout)))
+        };
+        is_there || live.traffic.answers() != answers
+    }
+
+    fn is_current(&self, serial: u64) -> bool {
+        self.live.borrow().as_ref().is_some_and(|live| live.serial == serial)
+    }
+
+    /// Waits until the connection comes or goes, from this call on.
+    pub(crate) fn changed(&self) -> impl Future<Output = ()> {
+        self.changed.notified()
+    }
+
     /// Begins to connect unless that is under way.
     pub(crate) fn connect_in_background(self: &Rc<Self>) {
-        if self.live.borrow().is_some() || self.connecting.replace(true) {
+        if self.live.borrow().is_some() {
+            return;
+        }
+        self.detector.miss(rt::time::now());
+        if self.connecting.replace(true) {
             return;
         }
         // The task ends when the server is forgotten: it holds no strong reference between attempts.
@@ -104,17 +197,24 @@ impl Server {
     }
 
     async fn attempt(self: &Rc<Self>) -> bool {
+        match self.dial().await {
+            Some(connection) => {
+                self.adopt(connection);
+                true
+            }
+            None => false,
+        }
+    }
+
+    async fn dial(&self) -> Option<Connection> {
         let addresses = self.addresses.borrow().clone();
         for address in addresses {
             match self.endpoint.connect(&address, Expect::chunk_server(self.id)).await {
-                Ok(connection) => {
-                    self.adopt(connection);
-                    return true;
-                }
+                Ok(connection) => return Some(connection),
                 Err(error) => tracing::debug!("chunk server {}: {error}", self.id),
             }
         }
-        false
+        None
     }
 
     fn adopt(self: &Rc<Self>, connection: Connection) {
@@ -124,7 +224,9 @@ impl Server {
         };
         let serial = self.serial.get() + 1;
         self.serial.set(serial);
-        *self.live.borrow_mut() = Some(Live { connection: connection.clone(), boot_id, serial });
+        let traffic = Rc::default();
+        *self.live.borrow_mut() = Some(Live { connection: connection.clone(), boot_id, serial, traffic });
+        self.detector.meet();
         self.changed.notify_all();
         if self.missed.take() {
             tracing::info!("chunk server {} is back", self.id);
@@ -142,9 +244,10 @@ impl Server {
 
     /// Drops the connection with this serial number, if it is still the current one.
     pub(crate) fn forget(&self, serial: u64) {
-        let mut live = self.live.borrow_mut();
-        if live.as_ref().is_some_and(|live| live.serial == serial) {
-            *live = None;
+        if self.is_current(serial) {
+            *self.live.borrow_mut() = None;
+            self.detector.miss(rt::time::now());
+            self.changed.notify_all();
         }
     }
 
@@ -195,6 +298,7 @@ impl Drop for Locating {
 #[derive(Debug)]
 pub struct Servers {
     endpoint: Endpoint,
+    limits: FailureLimits,
     servers: RefCell<BTreeMap<u64, Rc<Server>>>,
 }
 
@@ -202,7 +306,13 @@ impl Servers {
     /// Without any server yet.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Rc<Self> {
-        Rc::new(Self { endpoint, servers: RefCell::default() })
+        Self::with_limits(endpoint, FailureLimits::default())
+    }
+
+    /// Without any server yet; each may be away or silent for this long before it is reported.
+    #[must_use]
+    pub fn with_limits(endpoint: Endpoint, limits: FailureLimits) -> Rc<Self> {
+        Rc::new(Self { endpoint, limits, servers: RefCell::default() })
     }
 
     /// The server with this id; its addresses come with the maps.
@@ -214,6 +324,9 @@ impl Servers {
                 endpoint: self.endpoint.clone(),
                 addresses: RefCell::default(),
                 live: RefCell::default(),
+                limits: self.limits,
+                detector: Detector::new(&self.limits),
+                probing: Cell::new(false),
                 changed: Notify::new(),
                 connecting: Cell::new(false),
                 serial: Cell::new(0),

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use link::{AskError, Call, CallError, Reply};
 use rt::time::Instant;
+use rt::{First, first};
 use wire::{Action, Op, Status};
 
 use super::lease::{Chunk, Lease};
-use super::{ATTEMPT, BUSY_PAUSE, Inner, Stop};
+use super::{ATTEMPT, BUSY_PAUSE, Halt, Inner, Stop};
 use crate::error::VolumeError;
 use crate::servers::{Live, Server};
 
@@ -42,6 +43,11 @@ impl Message {
             None => call,
         }
     }
+
+    /// Bytes that it takes of what may be under way.
+    fn bytes(&self) -> u64 {
+        (self.body.len() + self.payload.as_ref().map_or(0, |payload| payload.len()) + self.reply_bytes) as u64
+    }
 }
 
 /// A refusal that the caller decides about.
@@ -49,6 +55,15 @@ impl Message {
 pub(crate) struct Refused {
     pub(crate) status: Status,
     pub(crate) text: String,
+    /// What the status defines: the version that the server has.
+    pub(crate) detail: u64,
+}
+
+impl Refused {
+    /// The server counts as lost: nobody has answered.
+    fn lost() -> Self {
+        Self { status: Status::Timeout, text: "it cannot be reached".into(), detail: 0 }
+    }
 }
 
 /// What one attempt gave.
@@ -96,8 +111,8 @@ enum Refusal {
 }
 
 impl Inner {
-    /// Sends a request to a server until it is answered with success or a refusal that sending again cannot change.
-    /// Waits for a server that is away; breaks the epoch off when it comes back in another boot (C10).
+    /// Sends a request to a server until it is answered with success or a refusal that sending again cannot change, or the server
+    /// counts as lost: then the status is `Timeout`. Breaks the epoch off when it comes back in another boot (C10).
     pub(crate) async fn request(
         &self,
         lease: &Rc<Lease>,
@@ -105,15 +120,24 @@ impl Inner {
         message: &Message,
     ) -> Result<Result<Reply, Refused>, Stop> {
         let mut patience = Patience::default();
+        let mut lapsed: Option<Instant> = None;
         loop {
-            if lease.is_broken() {
-                return Err(Stop::Broken);
-            }
+            lease.check()?;
             let live = match server.live() {
                 Some(live) => live,
-                None => self.connected(lease, server).await?,
+                None => match until_broken(lease, met(server)).await? {
+                    Some(live) => live,
+                    None => return Ok(Err(Refused::lost())),
+                },
             };
-            match self.attempt(lease, server, &live, message, ATTEMPT).await? {
+            let attempt = self.attempt(lease, server, &live, message, ATTEMPT).await?;
+            match attempt {
+                Attempt::Busy(Busy { status: Status::RegistrationLapsed, .. }) => {
+                    lapsed.get_or_insert_with(rt::time::now);
+                }
+                _ => lapsed = None,
+            }
+            match attempt {
                 Attempt::Done(reply) => return Ok(Ok(reply)),
                 // Nobody else can carry it out in its place.
                 Attempt::Refused(refused) if refused.status.action() == Action::GiveUp => {
@@ -121,11 +145,19 @@ impl Inner {
                     return Err(VolumeError::Refused { cs: server.id(), text }.into());
                 }
                 Attempt::Refused(refused) => return Ok(Err(refused)),
+                // It may be that only we do not hear of it: without a registration it does not serve.
+                Attempt::Busy(Busy { status, text, .. })
+                    if lapsed.is_some_and(|since| since.elapsed() >= server.limits().gone) =>
+                {
+                    return Ok(Err(Refused { status, text, detail: 0 }));
+                }
                 Attempt::Busy(busy) => {
                     patience.note(server, &busy);
                     until_broken(lease, rt::time::sleep(busy.pause)).await?;
                 }
-                Attempt::Later if server.is_connected() => rt::time::sleep(BUSY_PAUSE).await,
+                Attempt::Later if server.is_connected() => {
+                    until_broken(lease, rt::time::sleep(BUSY_PAUSE)).await?;
+                }
                 Attempt::Later => {}
             }
         }
@@ -141,6 +173,11 @@ impl Inner {
         patience: Duration,
     ) -> Result<Attempt, Stop> {
         if !lease.same_boot(server.id(), live.boot_id) {
+            if !lease.counts_on(server.id()) {
+                // What it had not made durable is gone: it joins anew, and nothing else is lost (C7).
+                let text = "it has rebooted while it was joining".to_owned();
+                return Ok(Attempt::Refused(Refused { status: Status::RegistrationLapsed, text, detail: 0 }));
+            }
             tracing::warn!(
                 "chunk server {} has rebooted: file {} needs a new epoch",
                 server.id(),
@@ -152,7 +189,8 @@ impl Inner {
         if !self.session.is_valid() && self.session.valid().await.is_err() {
             return Err(Stop::Fatal(VolumeError::LeaseLost("the session has ended".into())));
         }
-        match until_broken(lease, live.connection.call(message.call(patience))).await? {
+        let answer = server.call(live, message.call(patience), message.bytes());
+        match until_broken(lease, answer).await? {
             Ok(reply) if reply.status.is_ok() => return Ok(Attempt::Done(reply)),
             Ok(reply) => {
                 return self.refused(lease, server, &reply).map(|refusal| match refusal {
@@ -210,8 +248,8 @@ impl Inner {
 
     /// Asks where a member is, by the map of one of its chunks.
     async fn locate(&self, lease: &Lease, server: &Server) -> Result<(), Stop> {
-        let holds = |chunk: &Rc<Chunk>| chunk.members.iter().any(|member| member.id() == server.id());
-        let index = lease.chunks.borrow().chunks().find(|chunk| holds(chunk)).map(|c| c.index);
+        let holds = |chunk: &&Rc<Chunk>| chunk.is_target(server.id());
+        let index = lease.chunks.borrow().chunks().find(holds).map(|c| c.index);
         let Some(index) = index else { return Ok(()) };
         match self.ask_map(lease, index, 1).await {
             Ok(map) => self.servers.learn(&map.servers),
@@ -225,7 +263,7 @@ impl Inner {
     fn refused(&self, lease: &Lease, server: &Server, reply: &Reply) -> Result<Refusal, Stop> {
         let status = reply.status;
         let error = reply.error();
-        let text = error.message;
+        let (text, detail) = (error.message, error.detail);
         match status.action() {
             Action::Done => unreachable!("success is no refusal"),
             _ if status == Status::NoSpace && self.fails_when_full.get() => Err(VolumeError::NoSpace.into()),
@@ -243,11 +281,11 @@ impl Inner {
             | Action::Settle
             | Action::ReadElsewhere
             | Action::ReportMember
-            | Action::GiveUp => Ok(Refusal::Final(Refused { status, text })),
+            | Action::GiveUp => Ok(Refusal::Final(Refused { status, text, detail })),
         }
     }
 
-    /// What a refusal by a member means for a write or another request that every member must carry out.
+    /// Begins a new epoch because of a refusal by a member that settling may mend, or that nothing is known about.
     pub(crate) fn member_refused(
         &self,
         lease: &Lease,
@@ -285,10 +323,40 @@ pub(crate) async fn until_broken<F: Future>(lease: &Lease, future: F) -> Result<
     .await
 }
 
+/// Runs a future until the chunk that it is about has another version.
+pub(crate) async fn unless_replaced<F: Future>(chunk: &Chunk, future: F) -> Result<F::Output, Halt> {
+    let replaced = chunk.changed.notified();
+    if chunk.is_replaced() {
+        return Err(Halt::Replaced);
+    }
+    match first(future, replaced).await {
+        First::Left(output) => Ok(output),
+        First::Right(()) => Err(Halt::Replaced),
+    }
+}
+
+/// Runs a future until the epoch breaks, or the chunk that it is about has another version.
+pub(crate) async fn until_replaced<F: Future>(
+    lease: &Lease,
+    chunk: &Chunk,
+    future: F,
+) -> Result<F::Output, Halt> {
+    until_broken(lease, unless_replaced(chunk, future)).await?
+}
+
+/// The connection to a server; `None` when it counts as lost before there is one.
+async fn met(server: &Rc<Server>) -> Option<Live> {
+    server.connect_in_background();
+    match first(server.connected(), server.lost()).await {
+        First::Left(live) => Some(live),
+        First::Right(()) => None,
+    }
+}
+
 /// Runs futures side by side; the first error ends it, and the rest are dropped.
-pub(crate) async fn all<'a, T: 'a>(
-    futures: impl IntoIterator<Item = Pin<Box<dyn Future<Output = Result<T, Stop>> + 'a>>>,
-) -> Result<Vec<T>, Stop> {
+pub(crate) async fn all<'a, T: 'a, E: 'a>(
+    futures: impl IntoIterator<Item = Pin<Box<dyn Future<Output = Result<T, E>> + 'a>>>,
+) -> Result<Vec<T>, E> {
     let mut running: Vec<_> = futures.into_iter().map(Some).collect();
     let mut results: Vec<Option<T>> = running.iter().map(|_| None).collect();
     std::future::poll_fn(move |cx: &mut Context<'_>| {

@@ -1,4 +1,6 @@
 //! Flushing: every write acknowledged before is stable on every member (C4).
+//!
+//! Whoever cannot be flushed is reported for each chunk that needs it to be, until none does any more.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -7,11 +9,14 @@ use std::rc::Rc;
 use wire::Op;
 use wire::data::{Flush, FlushReply};
 
-use super::call::{Message, all, until_broken};
-use super::lease::Lease;
+use super::call::{Message, Refused, all, until_broken};
+use super::known::Position;
+use super::lease::{Chunk, Lease};
+use super::reports::{Remedy, remedy};
 use super::window::FlushPlan;
-use super::{Inner, Stop, Volume};
+use super::{BUSY_PAUSE, Halt, Inner, Stop, Volume};
 use crate::error::VolumeError;
+use crate::servers::Server;
 
 impl Volume {
     /// Makes every write acknowledged before durable on all members.
@@ -50,7 +55,7 @@ impl Volume {
         let lease = Rc::clone(&inner.lease.borrow());
         let servers: BTreeSet<u64> = {
             let chunks = lease.chunks.borrow();
-            chunks.chunks().flat_map(|chunk| chunk.members.iter().map(|server| server.id())).collect()
+            chunks.chunks().flat_map(|chunk| chunk.targets().map(|server| server.id())).collect()
         };
         let upto = lease.window.borrow().done();
         let plan = FlushPlan {
@@ -59,8 +64,12 @@ impl Volume {
             upto,
         };
         // Marks that stay cost the next client a comparison, nothing more.
-        if let Err(stop) = inner.flush_servers(&lease, &plan).await {
-            tracing::debug!("telling the chunk servers that all is stable: {stop:?}");
+        match inner.flush_servers(&lease, &plan).await {
+            Ok(None) => {}
+            Ok(Some((server, refused))) => {
+                tracing::debug!("chunk server {server} is not told that all is stable: {}", refused.status);
+            }
+            Err(stop) => tracing::debug!("telling the chunk servers that all is stable: {stop:?}"),
         }
     }
 }
@@ -76,29 +85,113 @@ impl Inner {
             }
             until_broken(lease, settled).await?;
         }
-        let plan = lease.window.borrow().plan();
-        self.flush_servers(lease, &plan).await?;
-        lease.window.borrow_mut().flushed(&plan);
-        lease.prune_unstable();
+        loop {
+            let plan = lease.flush_plan();
+            match self.flush_servers(lease, &plan).await? {
+                None => {
+                    lease.window.borrow_mut().flushed(&plan);
+                    lease.prune_unstable();
+                    return Ok(());
+                }
+                Some((server, refused)) => self.do_without(lease, server, &refused).await?,
+            }
+        }
+    }
+
+    /// Flushes the servers of a plan; gives one that did not do it, and why.
+    async fn flush_servers(
+        &self,
+        lease: &Rc<Lease>,
+        plan: &FlushPlan,
+    ) -> Result<Option<(u64, Refused)>, Stop> {
+        let flushes = plan.servers.iter().map(|&(server, _)| {
+            let future: Pin<Box<dyn Future<Output = Result<_, Stop>> + '_>> = Box::pin(async move {
+                let flushed = self.flush_server(lease, &self.servers.get(server), plan.upto).await?;
+                Ok(flushed.err().map(|refused| (server, refused)))
+            });
+            future
+        });
+        Ok(all(flushes).await?.into_iter().flatten().next())
+    }
+
+    /// Sees to it that no chunk needs the writes any more that a server cannot make durable, or that it is worth asking it again.
+    async fn do_without(&self, lease: &Rc<Lease>, server: u64, refused: &Refused) -> Result<(), Stop> {
+        let server = self.servers.get(server);
+        if remedy(refused, 0) != Remedy::Report {
+            return Err(self.flush_refused(lease, &server, refused));
+        }
+        while let Some((index, version)) = lease.needs_flushed(server.id()) {
+            lease.check()?;
+            let known = lease.chunks.borrow().get(index);
+            match known {
+                Position::Chunk(chunk) if chunk.version < version => {
+                    // A late answer: the chunk has a higher version.
+                    self.forget_chunk(lease, &chunk);
+                    until_broken(lease, rt::time::sleep(BUSY_PAUSE)).await?;
+                }
+                Position::Chunk(chunk) if chunk.is_replaced() => self.forget_chunk(lease, &chunk),
+                Position::Chunk(chunk) => {
+                    match self.report_and_wait(lease, &chunk, &server, refused.status).await {
+                        Ok(()) => return Ok(()),
+                        Err(Halt::Replaced) => {}
+                        Err(Halt::Stop(stop)) => return Err(stop),
+                    }
+                }
+                Position::Unknown => self.fetch_maps(lease, index).await?,
+                // With what was written the chunk has gone.
+                Position::Hole => {
+                    lease.break_off();
+                    return Err(Stop::Broken);
+                }
+            }
+        }
+        lease.pass_over(server.id());
         Ok(())
     }
 
-    async fn flush_servers(&self, lease: &Rc<Lease>, plan: &FlushPlan) -> Result<(), Stop> {
-        let flushes = plan.servers.iter().map(|&(server, _)| {
-            let future: Pin<Box<dyn Future<Output = _> + '_>> =
-                Box::pin(self.flush_server(lease, server, plan.upto));
-            future
-        });
-        all(flushes).await.map(drop)
+    fn flush_refused(&self, lease: &Lease, server: &Server, refused: &Refused) -> Stop {
+        tracing::error!("chunk server {} cannot flush: {}: {}", server.id(), refused.status, refused.text);
+        lease.break_off();
+        Stop::Broken
     }
 
-    pub(crate) async fn flush_server(
+    /// Flushes all members of a chunk that is being settled.
+    pub(crate) async fn flush_members(&self, lease: &Rc<Lease>, chunk: &Rc<Chunk>) -> Result<(), Halt> {
+        let upto = lease.window.borrow().done();
+        all(chunk.members.iter().map(|server| {
+            let future: Pin<Box<dyn Future<Output = _> + '_>> =
+                Box::pin(self.flush_member(lease, chunk, server, upto));
+            future
+        }))
+        .await
+        .map(drop)
+    }
+
+    /// Flushes a member of a chunk that is being settled.
+    pub(crate) async fn flush_member(
         &self,
         lease: &Rc<Lease>,
-        server: u64,
+        chunk: &Rc<Chunk>,
+        server: &Rc<Server>,
+        upto: u64,
+    ) -> Result<(), Halt> {
+        loop {
+            match self.flush_server(lease, server, upto).await? {
+                Ok(()) => return Ok(()),
+                Err(refused) if remedy(&refused, chunk.version) == Remedy::Report => {
+                    self.report_and_wait(lease, chunk, server, refused.status).await?;
+                }
+                Err(refused) => return Err(self.flush_refused(lease, server, &refused).into()),
+            }
+        }
+    }
+
+    async fn flush_server(
+        &self,
+        lease: &Rc<Lease>,
+        server: &Rc<Server>,
         upto_seq: u64,
-    ) -> Result<(), Stop> {
-        let server = self.servers.get(server);
+    ) -> Result<Result<(), Refused>, Stop> {
         let message = {
             let window = lease.window.borrow();
             let flush = Flush {
@@ -114,26 +207,16 @@ impl Inner {
             Message { op: Op::Flush, body, payload: None, reply_bytes: 0 }
         };
         let refused = |text: String| VolumeError::Refused { cs: server.id(), text };
-        match self.request(lease, &server, &message).await? {
+        match self.request(lease, server, &message).await? {
             Ok(reply) => {
                 let reply = FlushReply::decode(&reply.body).map_err(|error| refused(error.to_string()))?;
                 if !lease.same_boot(server.id(), reply.boot_id) {
                     lease.break_off();
                     return Err(Stop::Broken);
                 }
-                Ok(())
+                Ok(Ok(()))
             }
-            Err(failed) => {
-                // The server's device failed: its replicas are lost, the others may still have everything.
-                tracing::error!(
-                    "chunk server {} cannot flush: {}: {}",
-                    server.id(),
-                    failed.status,
-                    failed.text
-                );
-                lease.break_off();
-                Err(Stop::Broken)
-            }
+            Err(refused) => Ok(Err(refused)),
         }
     }
 

@@ -1,14 +1,16 @@
 //! A volume's lease at one epoch, and the chunks it has met under it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use rt::sync::{Notify, Semaphore};
 use wire::lease::{ChunkMap, MapReply, MemberState};
 
 use super::known::Known;
-use super::window::Window;
+use super::reports::Reports;
+use super::window::{FlushPlan, Window};
+use super::{Halt, Stop};
 use crate::servers::{Server, Servers};
 
 /// A chunk as its map says.
@@ -17,16 +19,73 @@ pub(crate) struct Chunk {
     pub(crate) index: u64,
     pub(crate) id: u64,
     pub(crate) version: u64,
+    /// In sync: they have everything, and serve reads.
     pub(crate) members: Vec<Rc<Server>>,
+    /// They are being filled, and must have every write, too (C7).
+    pub(crate) joiners: Vec<Rc<Server>>,
     /// The members agree: nothing of an earlier epoch is in doubt (C5).
     pub(crate) settled: Cell<bool>,
     /// It was settled under this very epoch.
     pub(crate) settled_here: Cell<bool>,
     /// Fewer members than the file wants for a write (C3).
-    pub(crate) blocked: bool,
+    pub(crate) blocked: Cell<bool>,
     pub(crate) settling: Semaphore,
     /// Where reads go first.
     pub(crate) preferred: Cell<usize>,
+    /// There is another version, or the map has to be asked for: whoever uses this looks for the chunk again.
+    replaced: Cell<bool>,
+    pub(crate) changed: Notify,
+    /// One who looks whether the map has changed.
+    pub(crate) looking: Semaphore,
+}
+
+impl Chunk {
+    /// Everybody who must have every write: members and joiners.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &Rc<Server>> {
+        self.members.iter().chain(&self.joiners)
+    }
+
+    /// Whether a chunk server must have every write.
+    pub(crate) fn is_target(&self, server: u64) -> bool {
+        self.targets().any(|target| target.id() == server)
+    }
+
+    /// Wakes whoever uses this, to look for the chunk again.
+    pub(crate) fn replace(&self) {
+        self.replaced.set(true);
+        self.changed.notify_all();
+    }
+
+    /// Whether to look for the chunk again.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.replaced.get()
+    }
+
+    /// Whether this can still be used under its lease.
+    pub(crate) fn check(&self, lease: &Lease) -> Result<(), Halt> {
+        lease.check()?;
+        if self.is_replaced() { Err(Halt::Replaced) } else { Ok(()) }
+    }
+
+    /// With nobody in it.
+    #[cfg(test)]
+    pub(crate) fn bare(index: u64, version: u64) -> Self {
+        Self {
+            index,
+            id: 1000 + index,
+            version,
+            members: Vec::new(),
+            joiners: Vec::new(),
+            settled: Cell::new(true),
+            settled_here: Cell::new(false),
+            blocked: Cell::new(false),
+            settling: Semaphore::new(1),
+            preferred: Cell::new(0),
+            replaced: Cell::new(false),
+            changed: Notify::new(),
+            looking: Semaphore::new(1),
+        }
+    }
 }
 
 /// The boot in which each chunk server was met.
@@ -37,7 +96,12 @@ type Boots = BTreeMap<u64, [u8; 16]>;
 struct UnstableChunk {
     /// The last such write.
     last: u64,
-    /// Chunk servers that have them.
+    /// The highest version that is known of the chunk.
+    version: u64,
+    /// Who has them, and is needed for them to be stable: those that have answered such a write and have been members or joiners in
+    /// every version since.
+    holders: BTreeSet<u64>,
+    /// The members: who loses them, loses them for good (C4).
     members: Vec<u64>,
 }
 
@@ -56,7 +120,7 @@ impl<'a> Issued<'a> {
         Self { lease, seq: lease.window.borrow_mut().issue(), open: true }
     }
 
-    /// Every member has it.
+    /// Everybody who must has it.
     pub(crate) fn answered(mut self) {
         self.open = false;
         self.lease.window.borrow_mut().answered(self.seq);
@@ -85,6 +149,9 @@ pub(crate) struct Lease {
     pub(crate) allocating: Semaphore,
     /// The boot in which each server was first met under this epoch (C10).
     pub(crate) boots: RefCell<Boots>,
+    pub(crate) reports: Reports,
+    /// Chunk servers that flushes do without: when they could not be flushed, no chunk needed them any more.
+    passed_over: RefCell<BTreeSet<u64>>,
     /// Chunks with acknowledged writes that are not stable.
     unstable_chunks: RefCell<BTreeMap<u64, UnstableChunk>>,
     /// For each chunk that earlier epochs have left with such writes, and that has not been settled since: the boots of
@@ -113,6 +180,8 @@ impl Lease {
             mapping: Semaphore::new(1),
             allocating: Semaphore::new(1),
             boots: RefCell::default(),
+            reports: Reports::default(),
+            passed_over: RefCell::default(),
             unstable_chunks: RefCell::default(),
             at_risk: RefCell::default(),
             all_settled: Cell::new(!needs_reconcile),
@@ -154,35 +223,110 @@ impl Lease {
         self.broken.get()
     }
 
+    /// Refuses to go on when the epoch is over.
+    pub(crate) fn check(&self) -> Result<(), Stop> {
+        if self.is_broken() { Err(Stop::Broken) } else { Ok(()) }
+    }
+
     /// Checks that a server is still in the boot in which it was met (C10).
     pub(crate) fn same_boot(&self, server: u64, boot_id: [u8; 16]) -> bool {
         *self.boots.borrow_mut().entry(server).or_insert(boot_id) == boot_id
     }
 
-    /// Takes maps from an answer. A chunk that is known keeps what is known of it unless its version changed.
+    /// Whether some chunk counts on a server to have what it was given: it is a member, and no joiner everywhere.
+    pub(crate) fn counts_on(&self, server: u64) -> bool {
+        let is_member = |chunk: &Rc<Chunk>| chunk.members.iter().any(|member| member.id() == server);
+        self.chunks.borrow().chunks().any(is_member)
+            || self.unstable_chunks.borrow().values().any(|unstable| unstable.members.contains(&server))
+    }
+
+    /// Forgets in which boot a server was met, once no chunk that is known has it and no write depends on it: when it comes back, it
+    /// comes back as a joiner.
+    fn release_boot(&self, server: u64) {
+        let has = |chunk: &Rc<Chunk>| chunk.is_target(server);
+        let depends = |unstable: &UnstableChunk| {
+            unstable.holders.contains(&server) || unstable.members.contains(&server)
+        };
+        if !self.chunks.borrow().chunks().any(has) && !self.unstable_chunks.borrow().values().any(depends) {
+            self.boots.borrow_mut().remove(&server);
+        }
+    }
+
+    /// Takes maps from an answer. A chunk that is known keeps what is known of it unless its version is higher: answers may
+    /// come late.
     pub(crate) fn learn(&self, servers: &Servers, map: &MapReply, asked: std::ops::Range<u64>) {
         servers.learn(&map.servers);
-        for server in &map.servers {
+        let used: BTreeSet<u64> = map
+            .chunks
+            .iter()
+            .flat_map(|chunk| &chunk.members)
+            .filter(|member| matches!(member.state(), MemberState::Member | MemberState::Joining))
+            .map(|member| member.cs_id)
+            .collect();
+        for server in map.servers.iter().filter(|server| used.contains(&server.cs_id)) {
             // The boot that the metadata server knows: the server may have rebooted before we ever met it.
             if let Ok(boot_id) = <[u8; 16]>::try_from(server.boot_id.as_slice()) {
                 self.boots.borrow_mut().entry(server.cs_id).or_insert(boot_id);
             }
         }
-        let mut chunks = self.chunks.borrow_mut();
+        let mut left = BTreeSet::new();
         for chunk in &map.chunks {
-            let known = chunks.chunk(chunk.index);
-            if known.is_none_or(|known| known.version != chunk.version || known.id != chunk.chunk_id) {
-                chunks.insert(chunk.index, Rc::new(self.chunk(servers, chunk)));
+            let known = self.chunks.borrow().chunk(chunk.index).cloned();
+            let is_same = known.as_ref().is_some_and(|known| known.id == chunk.chunk_id);
+            match known {
+                Some(known) if is_same && chunk.version == known.version => known.blocked.set(chunk.blocked),
+                Some(known) if is_same && chunk.version < known.version => {}
+                known => {
+                    let new = Rc::new(self.chunk(servers, chunk));
+                    self.move_unstable(&new, &mut left);
+                    self.chunks.borrow_mut().insert(chunk.index, Rc::clone(&new));
+                    if let Some(known) = known {
+                        new.settled_here.set(is_same && known.settled_here.get());
+                        let gone = known.targets().map(|server| server.id());
+                        left.extend(gone.filter(|server| !new.is_target(*server)));
+                        known.replace();
+                    }
+                }
             }
         }
-        chunks.tell(asked);
+        self.chunks.borrow_mut().tell(asked);
+        left.into_iter().for_each(|server| self.release_boot(server));
+    }
+
+    /// A chunk has a new version: its unstable writes need those to be flushed that have them and are in it still. Whoever has joined
+    /// since has what it copies from members made durable before it becomes one.
+    fn move_unstable(&self, chunk: &Chunk, left: &mut BTreeSet<u64>) {
+        let mut chunks = self.unstable_chunks.borrow_mut();
+        let Some(unstable) = chunks.get_mut(&chunk.index) else { return };
+        // A late answer, or a map that makes no sense, says nothing about who has them.
+        if chunk.version <= unstable.version || chunk.members.is_empty() {
+            return;
+        }
+        unstable.version = chunk.version;
+        left.extend(unstable.holders.iter().chain(&unstable.members).filter(|id| !chunk.is_target(**id)));
+        unstable.holders.retain(|id| chunk.is_target(*id));
+        unstable.members = chunk.members.iter().map(|server| server.id()).collect();
+    }
+
+    /// A server has been taken out of chunks of the file: the maps of all that have it are asked for again.
+    pub(crate) fn forget_server(&self, server: u64) {
+        let of_it: Vec<_> =
+            self.chunks.borrow().chunks().filter(|chunk| chunk.is_target(server)).cloned().collect();
+        for chunk in of_it {
+            self.chunks.borrow_mut().forget(chunk.index);
+            chunk.replace();
+        }
+        self.release_boot(server);
     }
 
     fn chunk(&self, servers: &Servers, map: &ChunkMap) -> Chunk {
-        let members = map.members.iter().filter(|member| member.state() == MemberState::Member);
-        let members: Vec<_> = members.map(|member| servers.get(member.cs_id)).collect();
-        for member in &members {
-            member.connect_in_background();
+        let in_state = |state| -> Vec<_> {
+            let found = map.members.iter().filter(|member| member.state() == state);
+            found.map(|member| servers.get(member.cs_id)).collect()
+        };
+        let (members, joiners) = (in_state(MemberState::Member), in_state(MemberState::Joining));
+        for target in members.iter().chain(&joiners) {
+            target.connect_in_background();
         }
         let preferred = if members.is_empty() { 0 } else { (map.index % members.len() as u64) as usize };
         Chunk {
@@ -190,22 +334,61 @@ impl Lease {
             id: map.chunk_id,
             version: map.version,
             members,
+            joiners,
             settled: Cell::new(!map.needs_reconcile),
             settled_here: Cell::new(false),
-            blocked: map.blocked,
+            blocked: Cell::new(map.blocked),
             settling: Semaphore::new(1),
             preferred: Cell::new(preferred),
+            replaced: Cell::new(false),
+            changed: Notify::new(),
+            looking: Semaphore::new(1),
         }
     }
 
-    /// Notes that acknowledged writes up to `seq` of a chunk are not stable.
+    /// Notes that a write which everybody in the chunk has answered is not stable. The chunk is as it is known now.
     pub(crate) fn note_unstable(&self, chunk: &Chunk, seq: u64) {
         let mut chunks = self.unstable_chunks.borrow_mut();
         let unstable = chunks.entry(chunk.index).or_insert_with(|| UnstableChunk {
             last: seq,
+            version: chunk.version,
+            holders: BTreeSet::new(),
             members: chunk.members.iter().map(|server| server.id()).collect(),
         });
         unstable.last = unstable.last.max(seq);
+        unstable.version = unstable.version.max(chunk.version);
+        unstable.holders.extend(chunk.targets().map(|server| server.id()));
+    }
+
+    /// A chunk with unstable writes that needs this server to be flushed, and the highest version known of it.
+    pub(crate) fn needs_flushed(&self, server: u64) -> Option<(u64, u64)> {
+        let chunks = self.unstable_chunks.borrow();
+        let mut needing = chunks.iter().filter(|(_, unstable)| unstable.holders.contains(&server));
+        needing.next().map(|(&index, unstable)| (index, unstable.version))
+    }
+
+    /// What a flush that begins now has to do.
+    ///
+    /// It never claims more than is so. Each write below its mark is answered, so it was noted with everybody who had it then, or settling
+    /// has flushed it. Of those, only who is left out of a later version is taken off the list ([`Lease::move_unstable`]); and only who
+    /// is on no list is passed over ([`Lease::pass_over`]). So whoever is a member now was flushed after it had answered, or has joined since:
+    /// then it became a member when what it had copied was durable (C7).
+    pub(crate) fn flush_plan(&self) -> FlushPlan {
+        let mut plan = self.window.borrow().plan();
+        let passed_over = self.passed_over.borrow();
+        if !passed_over.is_empty() {
+            plan.servers.retain(|(id, _)| !passed_over.contains(id) || self.needs_flushed(*id).is_some());
+        }
+        plan
+    }
+
+    /// From now on flushes do without a server that cannot be flushed, except for writes that it is given later.
+    pub(crate) fn pass_over(&self, server: u64) {
+        assert!(
+            self.needs_flushed(server).is_none(),
+            "chunk server {server} has writes that nobody else makes stable"
+        );
+        self.passed_over.borrow_mut().insert(server);
     }
 
     /// Forgets the chunks from `first` on: the file has been cut, and there are none any more.
@@ -240,5 +423,153 @@ impl Lease {
     pub(crate) fn prune_unstable(&self) {
         let stable = self.window.borrow().stable();
         self.unstable_chunks.borrow_mut().retain(|_, unstable| unstable.last >= stable);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use link::{ClusterAuthority, ClusterId, Endpoint, LocalHello, Options, Roles};
+    use wire::hello::Role;
+    use wire::lease::Member;
+
+    use super::*;
+
+    fn run(test: impl FnOnce(&Rc<Servers>, &Rc<Lease>) + 'static) {
+        rt::Executor::start(&rt::ExecutorOptions::default()).expect("io_uring works here").run(async {
+            let authority = ClusterAuthority::create("c", ClusterId::random()).expect("a good name");
+            let credentials = authority.issue("node", "0123456789abcdef", Roles::ALL).expect("good names");
+            let hello = LocalHello::new(Role::Client, [1; 16]);
+            let endpoint = Endpoint::new(credentials, hello, Options::default()).expect("good credentials");
+            test(&Servers::new(endpoint), &Rc::new(Lease::new(1, 0, false)));
+        });
+    }
+
+    /// Tells of a version of the first chunk.
+    fn learn(lease: &Lease, servers: &Servers, version: u64, members: &[u64], joiners: &[u64]) -> Rc<Chunk> {
+        let in_state = |ids: &[u64], state: MemberState| -> Vec<Member> {
+            ids.iter().map(|&cs_id| Member { cs_id, state: state.into(), slot: 0 }).collect()
+        };
+        let mut all = in_state(members, MemberState::Member);
+        all.extend(in_state(joiners, MemberState::Joining));
+        all.extend(in_state(&[99], MemberState::Absent));
+        let chunk = ChunkMap { index: 0, chunk_id: 1000, version, members: all, ..ChunkMap::default() };
+        lease.learn(servers, &MapReply { chunks: vec![chunk], ..MapReply::default() }, 0..1);
+        lease.chunks.borrow().chunk(0).cloned().expect("learnt just now")
+    }
+
+    /// A write that everybody in the chunk has answered.
+    fn write(lease: &Lease, chunk: &Chunk) -> u64 {
+        let issued = Issued::begin(lease);
+        let seq = issued.seq;
+        chunk.targets().for_each(|server| lease.window.borrow_mut().touch(server.id(), seq));
+        lease.note_unstable(chunk, seq);
+        issued.answered();
+        seq
+    }
+
+    fn planned(lease: &Lease) -> Vec<u64> {
+        lease.flush_plan().servers.iter().map(|(server, _)| *server).collect()
+    }
+
+    fn needed(lease: &Lease) -> Vec<u64> {
+        (1..=9).filter(|server| lease.needs_flushed(*server).is_some()).collect()
+    }
+
+    #[test]
+    fn c4_whoever_has_unstable_writes_and_is_in_the_chunk_is_needed() {
+        run(|servers, lease| {
+            let chunk = learn(lease, servers, 5, &[1, 2, 3], &[]);
+            write(lease, &chunk);
+            assert_eq!((planned(lease), needed(lease)), (vec![1, 2, 3], vec![1, 2, 3]));
+            // One leaves and another joins: what was written before does not need that one.
+            let chunk = learn(lease, servers, 6, &[1, 2], &[4]);
+            assert_eq!(needed(lease), [1, 2]);
+            assert_eq!(planned(lease), [1, 2, 3], "until it turns out that it cannot be flushed");
+            lease.pass_over(3);
+            assert_eq!(planned(lease), [1, 2]);
+            write(lease, &chunk);
+            assert_eq!((planned(lease), needed(lease)), (vec![1, 2, 4], vec![1, 2, 4]));
+            // Back again, and written to: needed again.
+            let chunk = learn(lease, servers, 7, &[1, 2, 4], &[3]);
+            assert_eq!(planned(lease), [1, 2, 4]);
+            write(lease, &chunk);
+            assert_eq!(planned(lease), [1, 2, 3, 4]);
+            let plan = lease.flush_plan();
+            lease.window.borrow_mut().flushed(&plan);
+            lease.prune_unstable();
+            assert_eq!((planned(lease), needed(lease)), (vec![], vec![]));
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "has writes that nobody else makes stable")]
+    fn c4_nobody_is_passed_over_whom_a_chunk_needs() {
+        run(|servers, lease| {
+            let chunk = learn(lease, servers, 5, &[1, 2], &[]);
+            write(lease, &chunk);
+            lease.pass_over(2);
+        });
+    }
+
+    #[test]
+    fn late_answers_take_nobody_off_a_list() {
+        run(|servers, lease| {
+            let old = learn(lease, servers, 5, &[1, 2], &[]);
+            let chunk = learn(lease, servers, 6, &[1, 2], &[3]);
+            assert!(old.is_replaced() && !chunk.is_replaced());
+            write(lease, &chunk);
+            let known = learn(lease, servers, 5, &[1, 2], &[]);
+            assert_eq!(known.version, 6, "an older map says nothing");
+            lease.forget_server(3);
+            assert!(chunk.is_replaced());
+            let known = learn(lease, servers, 5, &[1, 2], &[]);
+            assert_eq!(known.version, 5, "nothing else was known");
+            assert_eq!(needed(lease), [1, 2, 3]);
+            assert_eq!(lease.needs_flushed(3), Some((0, 6)));
+            learn(lease, servers, 7, &[1, 2], &[]);
+            assert_eq!(needed(lease), [1, 2]);
+            // A map with nobody in it makes nothing stable.
+            learn(lease, servers, 8, &[], &[]);
+            assert_eq!(needed(lease), [1, 2]);
+        });
+    }
+
+    #[test]
+    fn c4_what_is_at_risk_is_at_the_members() {
+        run(|servers, lease| {
+            let chunk = learn(lease, servers, 5, &[1, 2], &[3]);
+            [1, 2, 3].iter().for_each(|server| assert!(lease.same_boot(*server, [7; 16])));
+            write(lease, &chunk);
+            let next = Rc::new(Lease::new(2, 0, true));
+            next.inherit(lease);
+            let chunk = learn(&next, servers, 5, &[1, 2], &[3]);
+            [1, 2].iter().for_each(|server| assert!(next.same_boot(*server, [8; 16])));
+            assert!(next.same_boot(3, [7; 16]));
+            assert!(next.lost_all(&chunk), "what only a joiner has counts for nothing");
+            // After one member has left, the other one alone decides.
+            learn(lease, servers, 6, &[1], &[]);
+            let next = Rc::new(Lease::new(2, 0, true));
+            next.inherit(lease);
+            let chunk = learn(&next, servers, 6, &[1], &[]);
+            assert!(next.same_boot(1, [7; 16]) && next.same_boot(2, [8; 16]));
+            assert!(!next.lost_all(&chunk));
+        });
+    }
+
+    #[test]
+    fn c10_the_boot_of_a_server_is_forgotten_when_nothing_depends_on_it() {
+        run(|servers, lease| {
+            let chunk = learn(lease, servers, 5, &[1, 2], &[3]);
+            (1..=3).for_each(|server| assert!(lease.same_boot(server, [7; 16])));
+            write(lease, &chunk);
+            assert!(lease.counts_on(2) && !lease.counts_on(3));
+            assert!(!lease.same_boot(3, [8; 16]));
+            lease.forget_server(3);
+            assert!(!lease.same_boot(3, [8; 16]), "the writes it has are not stable");
+            learn(lease, servers, 6, &[1, 2], &[]);
+            assert!(lease.same_boot(3, [8; 16]), "it may come back as what it is now");
+            learn(lease, servers, 7, &[1], &[]);
+            assert!(!lease.counts_on(2) && lease.same_boot(2, [9; 16]));
+        });
     }
 }

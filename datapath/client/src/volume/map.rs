@@ -10,7 +10,7 @@ use wire::{Action, Status};
 use super::call::until_broken;
 use super::known::{Next, Position};
 use super::lease::{Chunk, Lease};
-use super::{ASK, BUSY_PAUSE, Inner, Stop};
+use super::{ASK, BUSY_PAUSE, Halt, Inner, Stop};
 use crate::error::VolumeError;
 
 /// Maps asked for at once.
@@ -49,27 +49,31 @@ impl Inner {
     ) -> Result<Option<Rc<Chunk>>, Stop> {
         // With too few members nothing is written, nor taken for settled; what is settled may be read (C3).
         let must_wait = |chunk: &Chunk| {
-            chunk.members.is_empty() || chunk.blocked && (need != Need::Read || !chunk.settled.get())
+            chunk.members.is_empty() || chunk.blocked.get() && (need != Need::Read || !chunk.settled.get())
         };
         // What is written before the end is settled could fill the lists that the settling needs room in.
         if need != Need::Read && !lease.is_end_settled() && Some(index) != self.end_index() {
             Box::pin(self.settle_end(lease)).await?;
         }
         loop {
+            lease.check()?;
             let known = lease.chunks.borrow().get(index);
             match known {
                 Position::Chunk(chunk) if must_wait(&chunk) => {
                     // Wait for the metadata server to name others. A write that nobody has must never count as one
                     // that everybody has.
                     self.forget_chunk(lease, &chunk);
-                    rt::time::sleep(BUSY_PAUSE * 4).await;
-                    if lease.is_broken() {
-                        return Err(Stop::Broken);
-                    }
+                    until_broken(lease, rt::time::sleep(BUSY_PAUSE * 4)).await?;
                 }
+                Position::Chunk(chunk) if chunk.is_replaced() => self.forget_chunk(lease, &chunk),
                 Position::Chunk(chunk) => {
                     if !chunk.settled.get() {
-                        self.settle(lease, &chunk).await?;
+                        match self.settle(lease, &chunk).await {
+                            Ok(()) => {}
+                            // What was written under the old version is done again. A number that was given out ends the epoch.
+                            Err(Halt::Replaced) => continue,
+                            Err(Halt::Stop(stop)) => return Err(stop),
+                        }
                     }
                     return Ok(Some(chunk));
                 }
@@ -77,13 +81,16 @@ impl Inner {
                     Need::Data { end } => self.fetch(lease, index, Wanted::Chunk { end }).await?,
                     Need::Read | Need::Zero => return Ok(None),
                 },
-                Position::Unknown => {
-                    let chunks = self.size.get().div_ceil(self.chunk_size);
-                    let count = MAPS_AT_ONCE.min(chunks.saturating_sub(index)).max(1);
-                    self.fetch(lease, index, Wanted::Maps { count }).await?;
-                }
+                Position::Unknown => self.fetch_maps(lease, index).await?,
             }
         }
+    }
+
+    /// Asks for the maps of a position of which nothing is known, and of some behind it.
+    pub(crate) async fn fetch_maps(&self, lease: &Rc<Lease>, index: u64) -> Result<(), Stop> {
+        let chunks = self.size.get().div_ceil(self.chunk_size);
+        let count = MAPS_AT_ONCE.min(chunks.saturating_sub(index)).max(1);
+        self.fetch(lease, index, Wanted::Maps { count }).await
     }
 
     /// The first position in a range that has a chunk; the end of the range if none has.
@@ -159,10 +166,13 @@ impl Inner {
         self.session.master().ask(&request, rt::time::now() + ASK).await
     }
 
-    /// Forgets what is known of a chunk whose map has changed.
+    /// Forgets what is known of a chunk whose map has changed. Whoever uses it looks for it again.
     pub(crate) fn forget_chunk(&self, lease: &Lease, chunk: &Chunk) {
+        chunk.replace();
         let mut chunks = lease.chunks.borrow_mut();
-        if chunks.chunk(chunk.index).is_some_and(|known| known.version == chunk.version) {
+        let known = chunks.chunk(chunk.index).filter(|known| known.version == chunk.version);
+        if let Some(known) = known {
+            known.replace();
             chunks.forget(chunk.index);
         }
     }

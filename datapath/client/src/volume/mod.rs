@@ -1,9 +1,10 @@
 //! The volume: one file, open under a lease.
 //!
 //! The road of a write: [`Volume::write`] → range lock → split by chunk → sequence number → every member at once →
-//! acknowledged when all have it (C3). What fails on the way is waited for: a server that comes back in the same boot goes on where it was
-//! (C11); one that comes back in another boot breaks the epoch off, the file is opened again at a
-//! higher one, and each chunk is settled among its members before it is used (C5, C10).
+//! acknowledged when all have it (C3). A member that stays away, or refuses for good, is reported: the same number then goes to all that the
+//! chunk has by its next version (C11). A server that comes back in the same boot goes on where it was; one that comes back in another
+//! boot breaks the epoch off, the file is opened again at a higher one, and each chunk is settled among its members before it is
+//! used (C5, C10).
 
 mod call;
 mod flush;
@@ -11,6 +12,7 @@ mod known;
 mod lease;
 mod map;
 mod read;
+mod reports;
 mod settle;
 mod shape;
 mod window;
@@ -99,6 +101,27 @@ pub(crate) enum Stop {
 impl From<VolumeError> for Stop {
     fn from(error: VolumeError) -> Self {
         Self::Fatal(error)
+    }
+}
+
+/// Why an attempt under one version of a chunk ended.
+#[derive(Clone, Debug)]
+pub(crate) enum Halt {
+    /// The chunk has another version, or its map has to be asked for: try again with that.
+    Replaced,
+    /// As for every attempt.
+    Stop(Stop),
+}
+
+impl From<Stop> for Halt {
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
+    }
+}
+
+impl From<VolumeError> for Halt {
+    fn from(error: VolumeError) -> Self {
+        Self::Stop(error.into())
     }
 }
 

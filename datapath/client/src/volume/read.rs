@@ -9,10 +9,11 @@ use rt::buf::{Buf, View};
 use wire::data::{BlockStatus, BlockStatusReply, Read, ReadReply, RunKind, Target};
 use wire::{Action, Op};
 
-use super::call::{Attempt, Message, Patience, Refused, all, until_broken};
+use super::call::{Attempt, Message, Patience, Refused, all, until_replaced};
 use super::lease::{Chunk, Lease};
 use super::map::Need;
-use super::{ATTEMPT, BLOCK, BUSY_PAUSE, Inner, PART_MAX, Run, Stop, Volume};
+use super::reports::{Remedy, remedy};
+use super::{ATTEMPT, BLOCK, BUSY_PAUSE, Halt, Inner, PART_MAX, Run, Stop, Volume};
 use crate::error::VolumeError;
 use crate::servers::Server;
 
@@ -269,10 +270,20 @@ impl Inner {
                 let block = damaged.first().copied().unwrap_or(part.offset / BLOCK as u32);
                 return Err(refusal.unwrap_or(VolumeError::Corrupt { index: part.index, block }).into());
             };
-            if chunk.members.iter().any(|server| server.is_connected()) {
-                until_broken(lease, rt::time::sleep(pause)).await?;
-            } else {
-                self.any_connected(lease, &chunk.members).await?;
+            let is_there = chunk.members.iter().any(|server| server.is_connected());
+            let worth_it = async {
+                if is_there {
+                    rt::time::sleep(pause).await;
+                    Ok(())
+                } else {
+                    self.any_connected(lease, &chunk.members).await
+                }
+            };
+            match until_replaced(lease, &chunk, worth_it).await {
+                Ok(waited) => waited?,
+                // Others may have it by now.
+                Err(Halt::Replaced) => {}
+                Err(Halt::Stop(stop)) => return Err(stop),
             }
         }
     }
@@ -281,7 +292,7 @@ impl Inner {
     async fn read_member(
         &self,
         lease: &Rc<Lease>,
-        chunk: &Chunk,
+        chunk: &Rc<Chunk>,
         server: &Rc<Server>,
         part: Part,
         patience: &mut Patience,
@@ -346,11 +357,15 @@ impl Inner {
     /// What a member's refusal to read means.
     fn read_refused(
         &self,
-        lease: &Lease,
-        chunk: &Chunk,
-        server: &Server,
+        lease: &Rc<Lease>,
+        chunk: &Rc<Chunk>,
+        server: &Rc<Server>,
         refused: &Refused,
     ) -> Result<Answer, Stop> {
+        if remedy(refused, chunk.version) == Remedy::AskAgain {
+            // It will have installed the version soon; another member may have by now.
+            return Ok(Answer::Later(Duration::from_millis(5 + rt::random::below(45))));
+        }
         tracing::warn!("reading from chunk server {}: {}: {}", server.id(), refused.status, refused.text);
         match refused.status.action() {
             Action::ReadElsewhere => Ok(Answer::Damaged),
@@ -366,7 +381,10 @@ impl Inner {
             }
             Action::Settle => Ok(Answer::Damaged),
             // Nothing that writing the block again would mend.
-            _ => {
+            action => {
+                if action == Action::ReportMember {
+                    self.report_in_background(lease, chunk, server, refused.status);
+                }
                 let text = format!("{}: {}", refused.status, refused.text);
                 Ok(Answer::Refused(VolumeError::Refused { cs: server.id(), text }))
             }

@@ -14,10 +14,11 @@ use wire::data::{
 use wire::lease::ReconcileDone;
 use wire::{Op, Status};
 
-use super::call::{Message, Refused, all};
+use super::call::{Message, Refused, all, unless_replaced};
 use super::lease::{Chunk, Issued, Lease};
 use super::map::Need;
-use super::{ASK, BLOCK, BUSY_PAUSE, Inner, Stop};
+use super::reports::{Remedy, remedy};
+use super::{ASK, BLOCK, BUSY_PAUSE, Halt, Inner, Stop};
 use crate::error::VolumeError;
 use crate::servers::Server;
 
@@ -104,7 +105,12 @@ impl Inner {
         let blocks = (self.chunk_size / BLOCK) as u32;
         for first in (0..blocks).step_by(SURVEY_BLOCKS as usize) {
             let range = first..(first + SURVEY_BLOCKS).min(blocks);
-            let members = self.survey_members(lease, &chunk, range.clone()).await?;
+            let members = match self.survey_members(lease, &chunk, range.clone()).await {
+                Ok(members) => members,
+                // Others are to be compared.
+                Err(Halt::Replaced) => return Box::pin(self.compare_chunk(lease, index)).await,
+                Err(Halt::Stop(stop)) => return Err(stop),
+            };
             for (offset, block) in range.enumerate() {
                 let whole: Vec<&BlockSurvey> = members
                     .iter()
@@ -164,7 +170,7 @@ impl Inner {
     }
 
     /// Settles a chunk unless that is done.
-    pub(crate) async fn settle(&self, lease: &Rc<Lease>, chunk: &Rc<Chunk>) -> Result<(), Stop> {
+    pub(crate) async fn settle(&self, lease: &Rc<Lease>, chunk: &Rc<Chunk>) -> Result<(), Halt> {
         let _one = chunk.settling.acquire(1).await;
         if chunk.settled.get() {
             return Ok(());
@@ -179,13 +185,7 @@ impl Inner {
             copied += self.settle_range(lease, chunk, range.clone()).await?;
         }
         // Agreed content may still be volatile everywhere: it is flushed before it is served.
-        let upto = lease.window.borrow().done();
-        all(chunk.members.iter().map(|server| {
-            let future: Pin<Box<dyn Future<Output = _> + '_>> =
-                Box::pin(self.flush_server(lease, server.id(), upto));
-            future
-        }))
-        .await?;
+        self.flush_members(lease, chunk).await?;
         let clear = ClearMarks {
             target: self.target(lease, chunk),
             upto_epoch: lease.epoch.saturating_sub(1),
@@ -217,21 +217,26 @@ impl Inner {
         Target { file: self.file_id, epoch: lease.epoch, chunk: chunk.id, version: chunk.version }
     }
 
-    /// A request to one member that must not be refused.
+    /// A request to one member that must not be refused. When the chunk gets another version meanwhile, settling begins anew.
     async fn demand(
         &self,
         lease: &Rc<Lease>,
-        chunk: &Chunk,
+        chunk: &Rc<Chunk>,
         server: &Rc<Server>,
         message: &Message,
-    ) -> Result<link::Reply, Stop> {
-        match self.request(lease, server, message).await? {
-            Ok(reply) => Ok(reply),
-            Err(refused) => Err(self.member_refused(lease, chunk, server, &refused)),
-        }
+    ) -> Result<link::Reply, Halt> {
+        let carried_out = async {
+            loop {
+                match self.request(lease, server, message).await? {
+                    Ok(reply) => return Ok(reply),
+                    Err(refused) => self.overcome(lease, chunk, server, &refused).await?,
+                }
+            }
+        };
+        unless_replaced(chunk, carried_out).await.and_then(|carried_out| carried_out)
     }
 
-    async fn tell_all(&self, lease: &Rc<Lease>, chunk: &Chunk, message: &Message) -> Result<(), Stop> {
+    async fn tell_all(&self, lease: &Rc<Lease>, chunk: &Rc<Chunk>, message: &Message) -> Result<(), Halt> {
         all(chunk.members.iter().map(|server| {
             let future: Pin<Box<dyn Future<Output = _> + '_>> =
                 Box::pin(self.demand(lease, chunk, server, message));
@@ -242,7 +247,7 @@ impl Inner {
     }
 
     /// The union of what the members doubt, in runs of blocks.
-    async fn doubts(&self, lease: &Rc<Lease>, chunk: &Rc<Chunk>) -> Result<Vec<std::ops::Range<u32>>, Stop> {
+    async fn doubts(&self, lease: &Rc<Lease>, chunk: &Rc<Chunk>) -> Result<Vec<std::ops::Range<u32>>, Halt> {
         let surveys = all(chunk.members.iter().map(|server| {
             let future: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(self.survey(lease, chunk, server));
             future
@@ -265,9 +270,9 @@ impl Inner {
     async fn survey(
         &self,
         lease: &Rc<Lease>,
-        chunk: &Chunk,
+        chunk: &Rc<Chunk>,
         server: &Rc<Server>,
-    ) -> Result<Vec<(u32, u32)>, Stop> {
+    ) -> Result<Vec<(u32, u32)>, Halt> {
         let mut found = Vec::new();
         let mut total = None;
         loop {
@@ -298,7 +303,7 @@ impl Inner {
         lease: &Rc<Lease>,
         chunk: &Rc<Chunk>,
         range: std::ops::Range<u32>,
-    ) -> Result<usize, Stop> {
+    ) -> Result<usize, Halt> {
         let members = self.survey_members(lease, chunk, range.clone()).await?;
         let mut copied = 0;
         for (offset, block) in range.enumerate() {
@@ -343,7 +348,7 @@ impl Inner {
         lease: &Rc<Lease>,
         chunk: &Rc<Chunk>,
         range: std::ops::Range<u32>,
-    ) -> Result<Vec<Vec<BlockSurvey>>, Stop> {
+    ) -> Result<Vec<Vec<BlockSurvey>>, Halt> {
         let request = SurveyBlocks {
             target: self.target(lease, chunk),
             first_block: range.start,
@@ -354,13 +359,13 @@ impl Inner {
         let message = Message { op: Op::SurveyBlocks, body, payload: None, reply_bytes: 0 };
         all(chunk.members.iter().map(|server| {
             let (message, request) = (&message, &request);
-            let future: Pin<Box<dyn Future<Output = Result<Vec<BlockSurvey>, Stop>> + '_>> =
+            let future: Pin<Box<dyn Future<Output = Result<Vec<BlockSurvey>, Halt>> + '_>> =
                 Box::pin(async move {
                     let reply = self.demand(lease, chunk, server, message).await?;
                     let decoded = SurveyBlocksReply::decode(&reply.body);
                     let reply = decoded.map_err(|error| bad_answer(server, &error.to_string()))?;
                     if !reply.answers(request) {
-                        return Err(bad_answer(server, "a survey of other blocks"));
+                        return Err(bad_answer(server, "a survey of other blocks").into());
                     }
                     Ok(reply.blocks)
                 });
@@ -377,7 +382,7 @@ impl Inner {
         block: u32,
         content: Option<View>,
         survey: BlockSurvey,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Halt> {
         let mut crcs = Vec::new();
         if let Some(content) = &content {
             wire::crc::block_crcs(u64::from(block) * BLOCK, content, &mut crcs);
@@ -418,14 +423,14 @@ impl Inner {
     async fn read_verified(
         &self,
         lease: &Rc<Lease>,
-        chunk: &Chunk,
+        chunk: &Rc<Chunk>,
         member: usize,
         block: u32,
-    ) -> Result<View, Stop> {
+    ) -> Result<View, Halt> {
         let server = &chunk.members[member];
         match self.read_block(lease, chunk, server, block, false).await? {
             Ok(content) => Ok(content),
-            Err(refused) => Err(self.member_refused(lease, chunk, server, &refused)),
+            Err(refused) => Err(self.member_refused(lease, chunk, server, &refused).into()),
         }
     }
 
@@ -433,9 +438,9 @@ impl Inner {
     async fn read_any(
         &self,
         lease: &Rc<Lease>,
-        chunk: &Chunk,
+        chunk: &Rc<Chunk>,
         block: u32,
-    ) -> Result<Option<(usize, View)>, Stop> {
+    ) -> Result<Option<(usize, View)>, Halt> {
         for (member, server) in chunk.members.iter().enumerate() {
             match self.read_block(lease, chunk, server, block, true).await? {
                 Ok(content) => return Ok(Some((member, content))),
@@ -446,7 +451,7 @@ impl Inner {
                     server.id(),
                     refused.text
                 ),
-                Err(refused) => return Err(self.member_refused(lease, chunk, server, &refused)),
+                Err(refused) => return Err(self.member_refused(lease, chunk, server, &refused).into()),
             }
         }
         Ok(None)
@@ -455,11 +460,11 @@ impl Inner {
     async fn read_block(
         &self,
         lease: &Rc<Lease>,
-        chunk: &Chunk,
+        chunk: &Rc<Chunk>,
         server: &Rc<Server>,
         block: u32,
         unsettled: bool,
-    ) -> Result<Result<View, Refused>, Stop> {
+    ) -> Result<Result<View, Refused>, Halt> {
         let request = Read {
             target: self.target(lease, chunk),
             offset: block * BLOCK as u32,
@@ -469,9 +474,15 @@ impl Inner {
         let mut body = Vec::new();
         request.encode(&mut body);
         let message = Message { op: Op::Read, body, payload: None, reply_bytes: BLOCK as usize };
-        let reply = match self.request(lease, server, &message).await? {
-            Ok(reply) => reply,
-            Err(refused) => return Ok(Err(refused)),
+        let reply = loop {
+            let asked = unless_replaced(chunk, self.request(lease, server, &message)).await;
+            match asked?? {
+                Ok(reply) => break reply,
+                Err(refused) if remedy(&refused, chunk.version) == Remedy::Report => {
+                    self.overcome(lease, chunk, server, &refused).await?;
+                }
+                Err(refused) => return Ok(Err(refused)),
+            }
         };
         let (answer, crcs) = ReadReply::decode(&reply.body, reply.payload.len() as u32)
             .map_err(|error| bad_answer(server, &error.to_string()))?;
@@ -481,13 +492,13 @@ impl Inner {
         if wire::crc::verify_blocks(u64::from(block) * BLOCK, &reply.payload, crcs.iter()).is_err() {
             // Damaged on the way: the whole chunk is settled again.
             lease.break_off();
-            return Err(Stop::Broken);
+            return Err(Stop::Broken.into());
         }
         Ok(Ok(reply.payload))
     }
 
     /// Tells the metadata server that the members agree.
-    async fn report_settled(&self, lease: &Rc<Lease>, chunk: &Chunk, writes_lost: bool) -> Result<(), Stop> {
+    async fn report_settled(&self, lease: &Rc<Lease>, chunk: &Chunk, writes_lost: bool) -> Result<(), Halt> {
         let request = ReconcileDone {
             session: self.session.key(),
             file_id: self.file_id,
@@ -507,16 +518,18 @@ impl Inner {
                         let text = format!("{status}: {}", error.message);
                         return Err(VolumeError::LeaseLost(text).into());
                     }
+                    wire::Action::RefreshMap => {
+                        self.forget_chunk(lease, chunk);
+                        return Err(Halt::Replaced);
+                    }
                     _ => {
                         lease.break_off();
-                        return Err(Stop::Broken);
+                        return Err(Stop::Broken.into());
                     }
                 },
                 Err(error) => tracing::warn!("reporting a settled chunk: {error}"),
             }
-            if lease.is_broken() {
-                return Err(Stop::Broken);
-            }
+            lease.check()?;
             rt::time::sleep(BUSY_PAUSE).await;
         }
     }

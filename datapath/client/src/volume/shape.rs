@@ -12,10 +12,10 @@ use wire::Op;
 use wire::Status;
 use wire::data::{Write, WriteKind};
 
-use super::call::{Message, all};
+use super::call::{Message, all, unless_replaced};
 use super::lease::{Chunk, Issued, Lease};
 use super::map::Need;
-use super::{BLOCK, BUSY_PAUSE, Inner, Stop, Volume};
+use super::{BLOCK, BUSY_PAUSE, Halt, Inner, Stop, Volume};
 use crate::error::VolumeError;
 use crate::servers::Server;
 
@@ -105,7 +105,7 @@ impl Inner {
 
     /// Makes what a chunk holds behind the end of the file zero and stable. To be called while the chunk is being settled,
     /// and nothing else in it is in doubt.
-    pub(crate) async fn zero_behind_end(&self, lease: &Rc<Lease>, chunk: &Chunk) -> Result<(), Stop> {
+    pub(crate) async fn zero_behind_end(&self, lease: &Rc<Lease>, chunk: &Rc<Chunk>) -> Result<(), Halt> {
         let start = chunk.index * self.chunk_size;
         let end = self.size.get().saturating_sub(start);
         if end >= self.chunk_size {
@@ -119,24 +119,17 @@ impl Inner {
                 self.zero_members(lease, chunk, from as u32, (to - from) as u32, kind).await?;
             }
         }
-        let upto = lease.window.borrow().done();
-        all(chunk.members.iter().map(|server| {
-            let future: Pin<Box<dyn Future<Output = _> + '_>> =
-                Box::pin(self.flush_server(lease, server.id(), upto));
-            future
-        }))
-        .await
-        .map(drop)
+        self.flush_members(lease, chunk).await
     }
 
     async fn zero_members(
         &self,
         lease: &Rc<Lease>,
-        chunk: &Chunk,
+        chunk: &Rc<Chunk>,
         offset: u32,
         len: u32,
         kind: WriteKind,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Halt> {
         let issued = Issued::begin(lease);
         let seq = issued.seq;
         let (done, stable) = {
@@ -170,18 +163,19 @@ impl Inner {
     async fn zero_member(
         &self,
         lease: &Rc<Lease>,
-        chunk: &Chunk,
+        chunk: &Rc<Chunk>,
         server: &Rc<Server>,
         seq: u64,
         message: &Message,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Halt> {
         lease.window.borrow_mut().touch(server.id(), seq);
         loop {
-            match self.request(lease, server, message).await? {
+            let asked = unless_replaced(chunk, self.request(lease, server, message)).await;
+            match asked?? {
                 Ok(_) => return Ok(()),
                 Err(refused) if refused.status == Status::NeedFlush => {
                     let upto = lease.window.borrow().done();
-                    self.flush_server(lease, server.id(), upto).await?;
+                    self.flush_member(lease, chunk, server, upto).await?;
                     rt::time::sleep(BUSY_PAUSE).await;
                 }
                 // A block that is lost stays so until it is written again; nobody reads from it what lies behind the end.
@@ -194,7 +188,7 @@ impl Inner {
                     );
                     return Ok(());
                 }
-                Err(refused) => return Err(self.member_refused(lease, chunk, server, &refused)),
+                Err(refused) => self.overcome(lease, chunk, server, &refused).await?,
             }
         }
     }

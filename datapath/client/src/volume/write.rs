@@ -1,4 +1,7 @@
-//! Writing: to all members at once, acknowledged when all have it (C3).
+//! Writing: to all members and joiners at once, acknowledged when all have it (C3).
+//!
+//! A write keeps its number until it is answered. When the chunk gets another version meanwhile, it goes to everybody who is in that
+//! one, under the same number: who has it already says so (C11). It is answered when all have answered under the same version.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -7,10 +10,10 @@ use rt::buf::{Buf, View};
 use wire::data::{Target, Write, WriteKind, WriteReply};
 use wire::{Op, Status};
 
-use super::call::{Message, all};
+use super::call::{Message, all, unless_replaced};
 use super::lease::{Chunk, Issued, Lease};
 use super::map::Need;
-use super::{BLOCK, BUSY_PAUSE, Inner, PART_MAX, Stop, Volume};
+use super::{BLOCK, BUSY_PAUSE, Halt, Inner, PART_MAX, Stop, Volume};
 use crate::error::VolumeError;
 use crate::servers::Server;
 
@@ -44,7 +47,7 @@ impl Part {
 }
 
 impl Volume {
-    /// Writes `data` at `offset`. Answered when every member of the chunks has it; durable after the next
+    /// Writes `data` at `offset`. Answered when everybody in the chunks has it; durable after the next
     /// [`Volume::flush`].
     ///
     /// # Errors
@@ -163,27 +166,44 @@ impl Inner {
             Change::Data(_) => Need::Data { end: part.end(self.chunk_size) },
             Change::Zeroes | Change::Discard => Need::Zero,
         };
-        let Some(chunk) = self.chunk(lease, part.index, need).await? else {
-            // Zeroes over what was never written.
+        let mut issued: Option<Issued<'_>> = None;
+        loop {
+            let Some(chunk) = self.chunk(lease, part.index, need).await? else {
+                // Zeroes over what was never written. (With a number given out something was there: dropping that ends the epoch.)
+                return Ok(());
+            };
+            let seq = issued.get_or_insert_with(|| Issued::begin(lease)).seq;
+            let sends = chunk.targets().map(|server| {
+                let future: Pin<Box<dyn Future<Output = _> + '_>> =
+                    Box::pin(self.write_member(lease, &chunk, server, part, seq));
+                future
+            });
+            // Whoever waits for a server that is not needed any more is woken by the new version.
+            let sent = unless_replaced(&chunk, all(sends)).await.and_then(|sent| sent);
+            let answers = match sent {
+                Ok(answers) if !chunk.is_replaced() => answers,
+                // Answers of the version before say nothing of who has come since.
+                Ok(_) | Err(Halt::Replaced) => continue,
+                Err(Halt::Stop(stop)) => return Err(stop),
+            };
+            lease.note_unstable(&chunk, seq);
+            if let Some(issued) = issued.take() {
+                issued.answered();
+            }
+            if answers.into_iter().any(|flush_soon| flush_soon) {
+                self.flush_in_background(lease);
+            }
             return Ok(());
-        };
-        let issued = Issued::begin(lease);
-        let seq = issued.seq;
-        let sends = chunk.members.iter().map(|server| {
-            let future: Pin<Box<dyn Future<Output = _> + '_>> =
-                Box::pin(self.write_member(lease, &chunk, server, part, seq));
-            future
-        });
-        let flush_soon = all(sends).await?.into_iter().any(|soon| soon);
-        lease.note_unstable(&chunk, seq);
-        issued.answered();
-        if flush_soon {
-            self.flush_in_background(lease);
         }
-        Ok(())
     }
 
-    /// Sends one part to one member until it has it.
+    /// Sends one part to one member or joiner until it has it, or the chunk has another version.
+    ///
+    /// A server never refuses this number as answered before (`DedupRefused`), however often it is sent: it refuses what lies below the
+    /// highest `done` it has seen, and no request says more than the lowest number that is not answered ([`Window::done`]). If one did,
+    /// that would be an error like other refusals for good, never an acknowledgement.
+    ///
+    /// [`Window::done`]: super::window::Window::done
     async fn write_member(
         &self,
         lease: &Rc<Lease>,
@@ -191,7 +211,7 @@ impl Inner {
         server: &Rc<Server>,
         part: &Part,
         seq: u64,
-    ) -> Result<bool, Stop> {
+    ) -> Result<bool, Halt> {
         lease.window.borrow_mut().touch(server.id(), seq);
         loop {
             let message = self.write_message(lease, chunk, part, seq);
@@ -209,7 +229,7 @@ impl Inner {
                         rt::time::sleep(BUSY_PAUSE).await;
                     }
                 }
-                Err(refused) => return Err(self.member_refused(lease, chunk, server, &refused)),
+                Err(refused) => self.overcome(lease, chunk, server, &refused).await?,
             }
         }
     }

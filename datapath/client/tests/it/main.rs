@@ -5,6 +5,7 @@ use datapath_client as client;
 mod growth;
 mod journal;
 mod leases;
+mod members;
 mod servers;
 mod sparse;
 mod world;

@@ -1,7 +1,7 @@
 //! A metadata server and chunk servers that answer as a test wants, and a client between them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,13 +11,16 @@ use link::{
     Request, Response, Roles, Security, ServerAddress, Service,
 };
 use rt::net::{Address, Listener};
-use rt::sim::control;
-use rt::sim::{HostOptions, SimOptions, Simulation};
-use rt::sync::Notify;
-use wire::data::{BlockStatus, BlockStatusReply, FlushReply, Read, ReadReply, RunKind, Write, WriteReply};
+use rt::sim::control::{self, PeerView, Process};
+use rt::sim::{HostId, HostOptions, SimOptions, Simulation};
+use rt::sync::{Notify, OneSender, oneshot};
+use wire::data::{
+    BlockStatus, BlockStatusReply, FlushReply, Read, ReadReply, RunKind, SurveyReply, Write, WriteReply,
+};
 use wire::hello::{Empty, Role};
 use wire::lease::{
     AllocateChunks, ChunkMap, CsAddress, GetMap, MapReply, Member, MemberState, Open, OpenReply, Release,
+    ReportMember,
 };
 use wire::session::{ClientKind, OpenSessionReply, RenewSessionReply, SessionKey};
 use wire::{ErrorBody, Op, Status};
@@ -28,6 +31,8 @@ use crate::client::{OpenOptions, Servers, Session, SessionOptions, Volume};
 pub(crate) const CHUNK: u64 = 1 << 20;
 /// Most chunks in one answer.
 const PAGE: usize = 1000;
+/// The first version of a chunk.
+pub(crate) const FIRST_VERSION: u64 = 5;
 /// The only file.
 pub(crate) const FILE: u64 = 7;
 const MDS_PORT: u16 = 2510;
@@ -57,7 +62,8 @@ type Script = Box<dyn FnMut(Op, &[u8]) -> Turn>;
 /// What a server was asked, and what it shall say.
 pub(crate) struct Desk {
     script: RefCell<Script>,
-    asked: RefCell<Vec<(Op, Vec<u8>)>>,
+    /// Operation, body, bytes of payload.
+    asked: RefCell<Vec<(Op, Vec<u8>, u32)>>,
 }
 
 impl Default for Desk {
@@ -74,19 +80,26 @@ impl Desk {
 
     /// Requests of one kind so far.
     pub(crate) fn count(&self, op: Op) -> usize {
-        self.asked.borrow().iter().filter(|(asked, _)| *asked == op).count()
+        self.asked.borrow().iter().filter(|(asked, ..)| *asked == op).count()
     }
 
     /// Requests to the metadata server of one kind so far.
     pub(crate) fn asked<R: wire::Call>(&self) -> Vec<R> {
         let asked = self.asked.borrow();
-        let bodies = asked.iter().filter(|(op, _)| *op == R::OP);
-        bodies.map(|(_, body)| wire::decode_body(body).expect("it was sent by a client")).collect()
+        let bodies = asked.iter().filter(|(op, ..)| *op == R::OP);
+        bodies.map(|(_, body, _)| wire::decode_body(body).expect("it was sent by a client")).collect()
+    }
+
+    /// Writes so far, as they were asked for.
+    pub(crate) fn writes(&self) -> Vec<Write> {
+        let asked = self.asked.borrow();
+        let writes = asked.iter().filter(|(op, ..)| *op == Op::Write);
+        writes.map(|(_, body, payload)| Write::decode(body, *payload).expect("a client's write").0).collect()
     }
 
     async fn turn(&self, request: &Request) -> Result<(), Response> {
         let Some(op) = request.known_op() else { return Err(Status::Unsupported.into()) };
-        self.asked.borrow_mut().push((op, request.body.to_vec()));
+        self.asked.borrow_mut().push((op, request.body.to_vec(), request.payload.len() as u32));
         let turn = (self.script.borrow_mut())(op, &request.body);
         match turn {
             Turn::Usual => Ok(()),
@@ -98,6 +111,12 @@ impl Desk {
             }
         }
     }
+}
+
+/// The version that a read or write is about.
+pub(crate) fn version_of(body: &[u8]) -> u64 {
+    // The last field of the target, which these requests begin with.
+    u64::from_le_bytes(body[24..32].try_into().expect("eight bytes"))
 }
 
 /// The metadata server: one file, whose chunks are on all chunk servers.
@@ -112,22 +131,46 @@ pub(crate) struct Mds {
     pub(crate) shared: Cell<bool>,
     /// The last holder has left something in doubt.
     pub(crate) needs_reconcile: Cell<bool>,
+    /// Version of all chunks but those that are kept.
+    pub(crate) version: Cell<u64>,
+    /// State of each chunk server in them.
+    pub(crate) states: RefCell<BTreeMap<u64, MemberState>>,
+    /// These have all chunk servers as members, and their first version, for ever.
+    pub(crate) kept: RefCell<BTreeSet<u64>>,
+    /// Who is reported is absent from then on.
+    pub(crate) drops: Cell<bool>,
+    /// The chunks must be settled.
+    pub(crate) unreconciled: Cell<bool>,
+    /// Too few members.
+    pub(crate) blocked: Cell<bool>,
     addresses: Vec<CsAddress>,
 }
 
 impl Mds {
+    /// Changes the state of a chunk server in all chunks but those that are kept.
+    pub(crate) fn set(&self, cs: u64, state: MemberState) {
+        self.states.borrow_mut().insert(cs, state);
+        self.version.set(self.version.get() + 1);
+    }
+
     fn map(&self, first: u64, count: u64) -> MapReply {
         let chunks = self.chunks.borrow();
-        let members = self.addresses.iter();
-        let members: Vec<_> = members
-            .map(|cs| Member { cs_id: cs.cs_id, state: MemberState::Member.into(), slot: 0 })
-            .collect();
-        let entry = |(&index, &chunk_id): (&u64, &u64)| ChunkMap {
-            index,
-            chunk_id,
-            version: 1,
-            members: members.clone(),
-            ..ChunkMap::default()
+        let (states, kept) = (self.states.borrow(), self.kept.borrow());
+        let member = |cs_id: u64, is_kept: bool| {
+            let state = states.get(&cs_id).filter(|_| !is_kept).copied().unwrap_or(MemberState::Member);
+            Member { cs_id, state: state.into(), slot: 0 }
+        };
+        let entry = |(&index, &chunk_id): (&u64, &u64)| {
+            let is_kept = kept.contains(&index);
+            ChunkMap {
+                index,
+                chunk_id,
+                version: if is_kept { FIRST_VERSION } else { self.version.get() },
+                members: self.addresses.iter().map(|cs| member(cs.cs_id, is_kept)).collect(),
+                blocked: self.blocked.get(),
+                needs_reconcile: self.unreconciled.get(),
+                ..ChunkMap::default()
+            }
         };
         let mut found = chunks.range(first..first.saturating_add(count));
         let page = found.by_ref().take(PAGE).map(entry).collect();
@@ -186,6 +229,15 @@ impl Mds {
                 call.indices.iter().for_each(|index| self.allocate(*index));
                 wire::encode_body(&self.map(call.indices[0], 1))
             }
+            Some(Op::ReportMember) => {
+                let report: ReportMember = body(request);
+                let index = report.chunk_id - 1000;
+                let may_go = self.drops.get() && !self.kept.borrow().contains(&index);
+                if may_go && report.version == self.version.get() {
+                    self.set(report.cs_id, MemberState::Absent);
+                }
+                wire::encode_body(&self.map(index, 1))
+            }
             _ => wire::encode_body(&Empty {}),
         };
         reply.expect("it fits")
@@ -228,6 +280,10 @@ impl Cs {
                 let boot_id = rt::node::boot_id().expect("simulated");
                 FlushReply { boot_id }.encode(&mut body);
             }
+            Some(Op::Survey) => {
+                SurveyReply { total: 0, mark_blocks: 1, entries: Vec::new() }.encode(&mut body)
+            }
+            Some(Op::ClearMarks) => {}
             other => panic!("{other:?} is not asked here"),
         }
         body
@@ -256,9 +312,79 @@ pub(crate) struct World {
     pub(crate) cs: Vec<Rc<Cs>>,
     pub(crate) session: Rc<Session>,
     pub(crate) servers: Rc<Servers>,
+    orders: Rc<Orders>,
+}
+
+/// What happens to a chunk server, by its number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Order {
+    Kill(usize),
+    /// After it was killed.
+    Start(usize),
+    Pause(usize),
+    Resume(usize),
+    /// Its host loses power, and has it again.
+    Reboot(usize),
+}
+
+/// Only the controller of the simulation may carry them out.
+#[derive(Default)]
+struct Orders {
+    waiting: RefCell<VecDeque<(Order, OneSender<()>)>>,
+    told: Notify,
+}
+
+/// The chunk servers as the controller has them.
+struct Machines {
+    authority: ClusterAuthority,
+    hosts: Vec<(HostId, SocketAddr)>,
+    services: Vec<Rc<Cs>>,
+    processes: RefCell<Vec<Option<Process<()>>>>,
+}
+
+impl Machines {
+    fn start(&self, number: usize) {
+        let (host, address) = self.hosts[number];
+        let credentials = self.authority.issue("node", "0123456789abcdef", Roles::ALL).expect("good names");
+        let (service, cs_id) = (Rc::clone(&self.services[number]), number as u64 + 1);
+        let process = control::start_process(host, "cs", async move {
+            let listener = Listener::bind(&Address::Tcp(address)).expect("a free port");
+            endpoint(credentials, Role::Cs, cs_id).serve(listener, service).await;
+        });
+        self.processes.borrow_mut()[number] = Some(process);
+    }
+
+    fn carry_out(&self, order: Order) {
+        let id = |number: usize| self.processes.borrow()[number].as_ref().expect("it was started").id();
+        let happened = match order {
+            Order::Kill(number) => control::kill(id(number)),
+            Order::Pause(number) => control::pause(id(number)),
+            Order::Resume(number) => control::resume(id(number)),
+            Order::Start(number) => {
+                self.start(number);
+                true
+            }
+            Order::Reboot(number) => {
+                let (host, _) = self.hosts[number];
+                control::power_cut(&[host], PeerView::Reset);
+                control::power_on(host);
+                self.start(number);
+                true
+            }
+        };
+        assert!(happened, "{order:?}");
+    }
 }
 
 impl World {
+    /// Has something happen to a chunk server.
+    pub(crate) async fn order(&self, order: Order) {
+        let (done, carried_out) = oneshot();
+        self.orders.waiting.borrow_mut().push_back((order, done));
+        self.orders.told.notify_one();
+        carried_out.await.expect("the controller is there");
+    }
+
     /// Opens the file for writing.
     pub(crate) async fn open(&self) -> Volume {
         let options = OpenOptions { write: true, patience: Duration::from_secs(5) };
@@ -268,26 +394,35 @@ impl World {
 
 /// Runs a test with a file of `size` bytes and two chunk servers.
 pub(crate) fn run<F: Future<Output = ()> + 'static>(size: u64, test: impl FnOnce(World) -> F + 'static) {
+    run_with(2, size, test);
+}
+
+/// Runs a test with a file of `size` bytes and some chunk servers.
+pub(crate) fn run_with<F: Future<Output = ()> + 'static>(
+    count: usize,
+    size: u64,
+    test: impl FnOnce(World) -> F + 'static,
+) {
     let mut simulation = Simulation::new(SimOptions::new(1));
     let outcome = simulation.run(async move {
         let authority = ClusterAuthority::create("sim", ClusterId::random()).expect("a good name");
         let issue = || authority.issue("node", "0123456789abcdef", Roles::ALL).expect("good names");
-        let hosts: Vec<_> = ["mds", "cs", "cs", "client"]
-            .iter()
-            .map(|name| control::add_host(HostOptions::new(name)))
-            .collect();
+        let host = |name| control::add_host(HostOptions::new(name));
+        let (mds_host, client_host) = (host("mds"), host("client"));
         let at = |host, port| SocketAddr::new(control::host_ip(host), port);
-        let (mut cs, mut addresses) = (Vec::new(), Vec::new());
-        for (number, &host) in (1..).zip(&hosts[1..3]) {
-            let (service, credentials, address) = (Rc::new(Cs::default()), issue(), at(host, CS_PORT));
-            cs.push(Rc::clone(&service));
-            let cs_id = number;
-            addresses.push(CsAddress { cs_id, addresses: vec![address.to_string()], boot_id: Vec::new() });
-            control::start_process(host, "cs", async move {
-                let listener = Listener::bind(&Address::Tcp(address)).expect("a free port");
-                endpoint(credentials, Role::Cs, cs_id).serve(listener, service).await;
-            });
-        }
+        let hosts: Vec<_> = (0..count)
+            .map(|_| {
+                let host = host("cs");
+                (host, at(host, CS_PORT))
+            })
+            .collect();
+        let cs: Vec<_> = (0..count).map(|_| Rc::new(Cs::default())).collect();
+        let addresses = (1..).zip(&hosts).map(|(cs_id, (_, address))| CsAddress {
+            cs_id,
+            addresses: vec![address.to_string()],
+            boot_id: Vec::new(),
+        });
+        let addresses = addresses.collect();
         let mds = Rc::new(Mds {
             desk: Desk::default(),
             size: Cell::new(size),
@@ -296,16 +431,37 @@ pub(crate) fn run<F: Future<Output = ()> + 'static>(size: u64, test: impl FnOnce
             shared: Cell::new(false),
             chunks: RefCell::default(),
             needs_reconcile: Cell::new(false),
+            version: Cell::new(FIRST_VERSION),
+            states: RefCell::default(),
+            kept: RefCell::default(),
+            drops: Cell::new(false),
+            unreconciled: Cell::new(false),
+            blocked: Cell::new(false),
             addresses,
         });
-        let (service, credentials, address) = (Rc::clone(&mds), issue(), at(hosts[0], MDS_PORT + 1));
-        control::start_process(hosts[0], "mds", async move {
+        let (service, credentials, address) = (Rc::clone(&mds), issue(), at(mds_host, MDS_PORT + 1));
+        control::start_process(mds_host, "mds", async move {
             let listener = Listener::bind(&Address::Tcp(address)).expect("a free port");
             endpoint(credentials, Role::Mds, 0).serve(listener, service).await;
         });
         let credentials = issue();
         let servers = vec![ServerAddress { host: address.ip().to_string(), port: MDS_PORT }];
-        let client = control::start_process(hosts[3], "client", async move {
+        let processes = RefCell::new((0..count).map(|_| None).collect());
+        let machines = Machines { authority, hosts, services: cs.clone(), processes };
+        (0..count).for_each(|number| machines.start(number));
+        let orders = Rc::new(Orders::default());
+        let given = Rc::clone(&orders);
+        rt::spawn(async move {
+            loop {
+                given.told.notified().await;
+                while let Some((order, done)) = given.waiting.borrow_mut().pop_front() {
+                    machines.carry_out(order);
+                    // Whoever gave it waits.
+                    let _told = done.send(());
+                }
+            }
+        });
+        let client = control::start_process(client_host, "client", async move {
             let endpoint = endpoint(credentials, Role::Client, 0);
             let master = Rc::new(Master::new(&endpoint, servers, Keep::default()));
             let options = SessionOptions {
@@ -315,7 +471,7 @@ pub(crate) fn run<F: Future<Output = ()> + 'static>(size: u64, test: impl FnOnce
                 patience: Duration::from_secs(30),
             };
             let session = Session::open(master, options).await.expect("a session");
-            test(World { mds, cs, session, servers: Servers::new(endpoint) }).await;
+            test(World { mds, cs, session, servers: Servers::new(endpoint), orders }).await;
         });
         client.wait().await.returned();
     });

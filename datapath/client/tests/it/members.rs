@@ -1,0 +1,455 @@
+//! Members that leave, and joiners (C3, C7).
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rt::buf::View;
+use rt::sync::Notify;
+use rt::time::Instant;
+use wire::lease::{MemberState, ReportMember};
+use wire::{ErrorBody, Op, Status};
+
+use crate::client::{Volume, VolumeError};
+use crate::world::{CHUNK, FIRST_VERSION, Order, Turn, World, run, run_with, version_of};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn data() -> View {
+    View::copy_of(&[1; 4096])
+}
+
+/// Begins a write; the handle gives when it was answered.
+fn write(volume: &Volume, offset: u64) -> rt::JoinHandle<Result<Instant, VolumeError>> {
+    let volume = volume.clone();
+    rt::spawn(async move { volume.write(offset, data()).await.map(|()| rt::time::now()) })
+}
+
+async fn done(handle: rt::JoinHandle<Result<Instant, VolumeError>>) -> Instant {
+    let answer = rt::time::timeout(60 * SECOND, handle).await.expect("in time");
+    answer.expect("not aborted").expect("done")
+}
+
+fn reports(world: &World) -> Vec<(u64, Status)> {
+    let asked = world.mds.desk.asked::<ReportMember>();
+    asked.iter().map(|report| (report.cs_id, Status::from_code(report.status as u16))).collect()
+}
+
+/// What a server with another version says.
+fn has(version: u64) -> Turn {
+    Turn::Refuse(Status::StaleVersion, ErrorBody { detail: version, ..ErrorBody::default() })
+}
+
+#[test]
+fn c3_a_dead_member_costs_one_stall_and_one_report() {
+    run_with(3, 8 * CHUNK, async |world| {
+        (0..8).for_each(|index| world.mds.allocate(index));
+        world.mds.drops.set(true);
+        let volume = world.open().await;
+        volume.write(0, data()).await.expect("all are there");
+        world.order(Order::Kill(2)).await;
+        let began = rt::time::now();
+        let writes: Vec<_> = (0..8).map(|index| write(&volume, index * CHUNK)).collect();
+        for write in writes {
+            let took = done(write).await.since(began);
+            assert!(took > 500 * MS && took < 1200 * MS, "{took:?}");
+        }
+        assert_eq!(reports(&world), [(3, Status::Timeout)]);
+        let again = rt::time::now();
+        volume.write(CHUNK, data()).await.expect("without it");
+        volume.flush().await.expect("without it");
+        assert!(again.elapsed() < 100 * MS, "{:?}", again.elapsed());
+        assert_eq!(volume.epoch(), 1);
+        // Under both versions each write had the same number, and nobody was asked for an old one afterwards.
+        for cs in &world.cs[..2] {
+            let writes = cs.desk.writes();
+            let seqs = |version| -> BTreeSet<u64> {
+                let of = writes.iter().filter(|write| write.target.version == version);
+                of.map(|write| write.seq).collect()
+            };
+            assert!((2..=9).all(|seq| seqs(FIRST_VERSION + 1).contains(&seq)), "{writes:?}");
+            assert!(writes.iter().all(|write| write.seq <= 10), "no number is given twice to one write");
+        }
+    });
+}
+
+#[test]
+fn a_member_that_must_stay_is_waited_for_and_reported_again() {
+    run(CHUNK, async |world| {
+        world.mds.allocate(0);
+        let volume = world.open().await;
+        world.order(Order::Kill(1)).await;
+        let writing = write(&volume, 0);
+        rt::time::sleep(10 * SECOND).await;
+        let said = reports(&world).len();
+        assert!((4..=8).contains(&said), "{said} reports in 10 s: after 0.6, 1.1, 2.1, 4.1, 6.1, 8.1 s");
+        world.order(Order::Start(1)).await;
+        done(writing).await;
+        volume.flush().await.expect("both are there");
+        assert_eq!(volume.epoch(), 1, "within one boot it goes on where it was");
+        let seqs: Vec<_> = world.cs.iter().map(|cs| cs.desk.writes().last().map(|write| write.seq)).collect();
+        assert_eq!(seqs, [Some(1), Some(1)]);
+    });
+}
+
+#[test]
+fn a_server_that_is_back_soon_is_not_reported() {
+    run(CHUNK, async |world| {
+        world.mds.allocate(0);
+        world.mds.drops.set(true);
+        let volume = world.open().await;
+        volume.write(0, data()).await.expect("written");
+        world.order(Order::Kill(1)).await;
+        let writing = write(&volume, 0);
+        rt::time::sleep(300 * MS).await;
+        world.order(Order::Start(1)).await;
+        done(writing).await;
+        assert_eq!(reports(&world), []);
+    });
+}
+
+#[test]
+fn a_slow_server_is_waited_for_and_a_silent_one_is_not() {
+    run(CHUNK, async |world| {
+        world.mds.allocate(0);
+        world.mds.drops.set(true);
+        let volume = world.open().await;
+        volume.write(0, data()).await.expect("written");
+        let disk = Rc::new(Notify::new());
+        let told = Rc::clone(&disk);
+        world.cs[1].desk.script(move |op, _| match op {
+            Op::Write => Turn::Wait(Rc::clone(&told)),
+            _ => Turn::Usual,
+        });
+        let writing = write(&volume, 0);
+        rt::time::sleep(8 * SECOND).await;
+        assert_eq!(reports(&world), [], "it answers pings");
+        disk.notify_all();
+        done(writing).await;
+        world.cs[1].desk.script(|_, _| Turn::Usual);
+        world.order(Order::Pause(1)).await;
+        let began = rt::time::now();
+        let took = done(write(&volume, 0)).await.since(began);
+        assert!(took > 3400 * MS && took < 4500 * MS, "{took:?}");
+        assert_eq!(reports(&world), [(2, Status::Timeout)]);
+        assert_eq!(volume.epoch(), 1);
+    });
+}
+
+#[test]
+fn a_slow_server_is_waited_for_even_if_no_ping_reaches_it() {
+    run(40 * CHUNK, async |world| {
+        (0..40).for_each(|index| world.mds.allocate(index));
+        world.mds.drops.set(true);
+        let volume = world.open().await;
+        volume.write(0, data()).await.expect("written");
+        let disk = Rc::new(Notify::new());
+        let told = Rc::clone(&disk);
+        world.cs[1].desk.script(move |op, _| match op {
+            Op::Write => Turn::Wait(Rc::clone(&told)),
+            _ => Turn::Usual,
+        });
+        // More than a connection takes at a time: whatever is asked then waits behind it.
+        let writing: Vec<_> = (0..40)
+            .map(|index| {
+                let volume = volume.clone();
+                rt::spawn(async move {
+                    let whole = View::copy_of(&vec![1; CHUNK as usize]);
+                    volume.write(index * CHUNK, whole).await.map(|()| rt::time::now())
+                })
+            })
+            .collect();
+        rt::time::sleep(8 * SECOND).await;
+        assert_eq!(reports(&world), []);
+        assert_eq!(world.servers.states(), [(1, true), (2, true)]);
+        world.order(Order::Pause(1)).await;
+        rt::time::sleep(4 * SECOND).await;
+        assert_eq!(reports(&world), [(2, Status::Timeout)]);
+        for write in writing {
+            done(write).await;
+        }
+    });
+}
+
+#[test]
+fn the_connection_of_a_silent_server_is_given_up() {
+    run(CHUNK, async |world| {
+        world.mds.allocate(0);
+        let volume = world.open().await;
+        volume.write(0, data()).await.expect("written");
+        world.order(Order::Pause(1)).await;
+        let writing = write(&volume, 0);
+        rt::time::sleep(3 * SECOND).await;
+        assert_eq!(world.servers.states(), [(1, true), (2, true)]);
+        rt::time::sleep(SECOND).await;
+        assert_eq!(world.servers.states(), [(1, true), (2, false)]);
+        // Reads do not try it first any more, wherever they began.
+        let began = rt::time::now();
+        volume.read(CHUNK - 4096, 4096).await.expect("the other one has it");
+        assert!(began.elapsed() < 100 * MS, "{:?}", began.elapsed());
+        world.order(Order::Resume(1)).await;
+        done(writing).await;
+        assert_eq!(volume.epoch(), 1);
+    });
+}
+
+#[test]
+fn who_has_not_installed_a_version_is_asked_again() {
+    run(CHUNK, async |world| {
+        world.mds.allocate(0);
+        let volume = world.open().await;
+        let refusals = Rc::new(Cell::new(0));
+        let count = Rc::clone(&refusals);
+        world.cs[1].desk.script(move |op, _| {
+            if matches!(op, Op::Write | Op::Read) && count.get() < 5 {
+                count.set(count.get() + 1);
+                return has(FIRST_VERSION - 1);
+            }
+            Turn::Usual
+        });
+        done(write(&volume, 0)).await;
+        assert_eq!(refusals.replace(0), 5);
+        volume.read(0, 4096).await.expect("another one has it");
+        assert_eq!((world.mds.desk.count(Op::GetMap), reports(&world).len()), (0, 0));
+        assert_eq!(volume.epoch(), 1);
+        assert_eq!(world.cs[1].desk.writes().iter().map(|write| write.seq).collect::<Vec<_>>(), [1; 6]);
+    });
+}
+
+#[test]
+fn c3_a_write_counts_when_all_of_one_version_have_answered_under_it() {
+    run_with(3, CHUNK, async |world| {
+        world.mds.allocate(0);
+        world.mds.states.borrow_mut().insert(3, MemberState::Absent);
+        let volume = world.open().await;
+        volume.write(0, data()).await.expect("written");
+        // While the write is on its way, the third server joins, and only the first one has carried it out.
+        let installed = Rc::new(Notify::new());
+        let told = Rc::clone(&installed);
+        world.cs[1].desk.script(move |op, body| match op {
+            Op::Write if version_of(body) == FIRST_VERSION => Turn::Wait(Rc::clone(&told)),
+            _ => Turn::Usual,
+        });
+        let writing = write(&volume, 0);
+        rt::time::sleep(100 * MS).await;
+        assert_eq!(world.cs[0].desk.writes().len(), 2);
+        world.mds.set(3, MemberState::Joining);
+        world.cs[0].desk.script(|op, body| match op {
+            Op::Write if version_of(body) == FIRST_VERSION => has(FIRST_VERSION + 1),
+            _ => Turn::Usual,
+        });
+        // Another write learns of it, and wakes the one that waits.
+        let other = write(&volume, 8192);
+        done(writing).await;
+        done(other).await;
+        for cs in &world.cs {
+            let writes = cs.desk.writes();
+            let new: BTreeSet<_> = writes
+                .iter()
+                .filter(|write| write.target.version == FIRST_VERSION + 1)
+                .map(|write| (write.seq, write.offset))
+                .collect();
+            assert_eq!(new, BTreeSet::from([(2, 0), (3, 8192)]), "{writes:?}");
+        }
+        assert_eq!(volume.epoch(), 1);
+        installed.notify_all();
+    });
+}
+
+#[test]
+fn c7_a_joiner_gets_everything_and_is_asked_for_nothing() {
+    run_with(3, 2 * CHUNK, async |world| {
+        (0..2).for_each(|index| world.mds.allocate(index));
+        world.mds.set(1, MemberState::Joining);
+        let volume = world.open().await;
+        volume.write(0, data()).await.expect("written");
+        volume.write_zeroes(4096, 4096, false).await.expect("zeroed");
+        volume.discard(8192, 4096).await.expect("discarded");
+        for index in 0..2 {
+            volume.read(index * CHUNK, 4096).await.expect("members have it");
+            volume.block_status(index * CHUNK, 4096, 1).await.expect("members know");
+        }
+        volume.flush().await.expect("flushed");
+        let counts = |op| world.cs.iter().map(|cs| cs.desk.count(op)).collect::<Vec<_>>();
+        assert_eq!((counts(Op::Write), counts(Op::Flush)), (vec![3; 3], vec![1; 3]));
+        assert_eq!((world.cs[0].desk.count(Op::Read), world.cs[0].desk.count(Op::BlockStatus)), (0, 0));
+        volume.close().await.expect("closed");
+        assert_eq!(counts(Op::Flush), [2; 3], "it hears that all is stable");
+    });
+}
+
+#[test]
+fn a_chunk_is_settled_among_its_members_alone() {
+    run_with(3, CHUNK, async |world| {
+        world.mds.allocate(0);
+        world.mds.needs_reconcile.set(true);
+        world.mds.unreconciled.set(true);
+        world.mds.set(3, MemberState::Joining);
+        let volume = world.open().await;
+        volume.read(0, 4096).await.expect("settled");
+        volume.flush().await.expect("settled");
+        let asked = |op| world.cs.iter().map(|cs| cs.desk.count(op)).collect::<Vec<_>>();
+        assert_eq!((asked(Op::Survey), asked(Op::ClearMarks)), (vec![1, 1, 0], vec![1, 1, 0]));
+    });
+}
+
+#[test]
+fn a_writer_that_waits_hears_soon_of_another_version() {
+    run(2 * CHUNK, async |world| {
+        (0..2).for_each(|index| world.mds.allocate(index));
+        let volume = world.open().await;
+        volume.write(0, data()).await.expect("written");
+        world.order(Order::Kill(1)).await;
+        let writing = write(&volume, 0);
+        // Long enough for the longest pause between reports.
+        rt::time::sleep(9 * SECOND).await;
+        world.mds.set(2, MemberState::Absent);
+        let changed = rt::time::now();
+        let took = done(writing).await.since(changed);
+        assert!(took < 250 * MS, "{took:?}");
+    });
+}
+
+#[test]
+fn c3_a_blocked_chunk_is_waited_for_and_read() {
+    run(CHUNK, async |world| {
+        world.mds.allocate(0);
+        let volume = world.open().await;
+        volume.write(0, data()).await.expect("written");
+        world.order(Order::Kill(1)).await;
+        world.mds.blocked.set(true);
+        let writing = write(&volume, 0);
+        rt::time::sleep(5 * SECOND).await;
+        volume.read(CHUNK / 2, 4096).await.expect("the other one has it");
+        assert!(!writing.is_finished());
+        // Another one has been filled in its place.
+        world.mds.set(2, MemberState::Absent);
+        world.mds.blocked.set(false);
+        let changed = rt::time::now();
+        let took = done(writing).await.since(changed);
+        assert!(took < 250 * MS, "{took:?}");
+    });
+}
+
+#[test]
+fn c4_a_server_that_cannot_be_flushed_is_reported_and_done_without() {
+    run(2 * CHUNK, async |world| {
+        (0..2).for_each(|index| world.mds.allocate(index));
+        world.mds.drops.set(true);
+        let volume = world.open().await;
+        volume.write(0, data()).await.expect("written");
+        volume.write(CHUNK, data()).await.expect("written");
+        world.cs[1].desk.script(|op, _| match op {
+            Op::Flush => Turn::refuse(Status::DeviceFailed),
+            _ => Turn::Usual,
+        });
+        rt::time::timeout(SECOND, volume.flush()).await.expect("soon").expect("the other one has everything");
+        assert_eq!(reports(&world), [(2, Status::DeviceFailed)]);
+        assert_eq!(volume.epoch(), 1);
+        assert!(world.cs[0].desk.count(Op::Flush) >= 1);
+    });
+}
+
+#[test]
+fn c4_a_flush_does_without_nobody_whom_a_chunk_needs() {
+    run(2 * CHUNK, async |world| {
+        (0..2).for_each(|index| world.mds.allocate(index));
+        world.mds.drops.set(true);
+        world.mds.kept.borrow_mut().insert(1);
+        let volume = world.open().await;
+        volume.write(0, data()).await.expect("written");
+        volume.write(CHUNK, data()).await.expect("written");
+        world.order(Order::Kill(1)).await;
+        let flusher = volume.clone();
+        let flushing = rt::spawn(async move { flusher.flush().await });
+        rt::time::sleep(10 * SECOND).await;
+        assert!(!flushing.is_finished(), "the second chunk needs both");
+        // What the other chunk needs is not held up by that.
+        done(write(&volume, 0)).await;
+        let before = world.cs[1].desk.count(Op::Flush);
+        world.order(Order::Start(1)).await;
+        rt::time::timeout(10 * SECOND, flushing).await.expect("soon").expect("not aborted").expect("flushed");
+        assert_eq!(world.cs[1].desk.count(Op::Flush), before + 1);
+        assert_eq!(volume.epoch(), 1);
+    });
+}
+
+#[test]
+fn a_member_that_has_lost_the_chunk_is_passed_over_and_reported() {
+    run(CHUNK, async |world| {
+        world.mds.allocate(0);
+        let volume = world.open().await;
+        volume.write(0, data()).await.expect("both are there");
+        world.cs[0].desk.script(|_, _| Turn::refuse(Status::UnknownChunk));
+        volume.read(0, 4096).await.expect("the other one has it");
+        rt::time::sleep(SECOND / 10).await;
+        assert_eq!(reports(&world), [(1, Status::UnknownChunk)]);
+        world.cs[1].desk.script(|_, _| Turn::refuse(Status::UnknownChunk));
+        let read = volume.read(0, 4096).await;
+        assert!(matches!(read, Err(VolumeError::Refused { .. })), "{read:?}");
+    });
+}
+
+#[test]
+fn a_write_that_a_member_refuses_for_good_goes_on_without_it() {
+    for status in [Status::UnknownChunk, Status::DeviceFailed, Status::RegistrationLapsed, Status::Corrupt] {
+        run(CHUNK, async move |world| {
+            world.mds.allocate(0);
+            world.mds.drops.set(true);
+            let volume = world.open().await;
+            world.cs[1].desk.script(move |_, _| Turn::refuse(status));
+            let began = rt::time::now();
+            let took = done(write(&volume, 0)).await.since(began);
+            assert!(took < SECOND, "{took:?}");
+            assert_eq!(reports(&world), [(2, status)]);
+            assert_eq!(volume.epoch(), 1);
+        });
+    }
+}
+
+#[test]
+fn a_short_lapse_of_a_registration_is_waited_for() {
+    run(CHUNK, async |world| {
+        world.mds.allocate(0);
+        let volume = world.open().await;
+        let began = rt::time::now();
+        world.cs[1].desk.script(move |_, _| match began.elapsed() < 400 * MS {
+            true => Turn::refuse(Status::RegistrationLapsed),
+            false => Turn::Usual,
+        });
+        done(write(&volume, 0)).await;
+        assert_eq!(reports(&world), []);
+    });
+}
+
+#[test]
+fn c10_a_rebooted_joiner_is_reported_and_a_rebooted_member_ends_the_epoch() {
+    run_with(3, CHUNK, async |world| {
+        world.mds.allocate(0);
+        world.mds.drops.set(true);
+        world.mds.set(3, MemberState::Joining);
+        let volume = world.open().await;
+        volume.write(0, data()).await.expect("written");
+        world.order(Order::Reboot(2)).await;
+        rt::time::sleep(100 * MS).await;
+        done(write(&volume, 0)).await;
+        assert_eq!(reports(&world), [(3, Status::RegistrationLapsed)]);
+        assert_eq!(volume.epoch(), 1);
+        // It joins anew, in its new boot.
+        world.mds.set(3, MemberState::Joining);
+        world.cs[0].desk.script(|op, body| match op {
+            Op::Write if version_of(body) == FIRST_VERSION + 2 => has(FIRST_VERSION + 3),
+            _ => Turn::Usual,
+        });
+        let before = world.cs[2].desk.count(Op::Write);
+        done(write(&volume, 0)).await;
+        assert_eq!(world.cs[2].desk.count(Op::Write), before + 1);
+        assert_eq!((reports(&world).len(), volume.epoch()), (1, 1));
+        world.order(Order::Reboot(1)).await;
+        rt::time::sleep(100 * MS).await;
+        done(write(&volume, 0)).await;
+        assert_eq!(volume.epoch(), 2, "what a member has lost is settled");
+    });
+}
