@@ -11,6 +11,7 @@
 mod bad_files;
 mod bad_requests;
 mod dead_writers;
+mod failover;
 mod full;
 mod guide;
 mod idle;
@@ -55,6 +56,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "dead_writers", run: dead_writers::dead_writers },
     Scenario { name: "killed_openers", run: dead_writers::killed_openers },
     Scenario { name: "mount_commands", run: mounts::mount_commands },
+    Scenario { name: "failover", run: failover::failover },
     Scenario { name: "mixed_load", run: mixed::mixed_load },
     Scenario { name: "mounted_programs", run: mounts::mounted_programs },
     Scenario { name: "guide", run: guide::guide },

@@ -1,0 +1,75 @@
+//! Chunk servers that die or fall silent under load: the client goes on without them (C3), and they return by difference (C6).
+
+use std::time::Duration;
+
+use hw_tests::cluster::Cluster;
+use hw_tests::deadline::{Stopwatch, poll_until};
+
+use crate::scene::{Loads, Scene, VOLUME, Watch, Works};
+
+/// Answers per load that show that it goes on.
+const ANSWERS: u64 = 300;
+/// How long the load may stand when a chunk server is killed, and when one is silent. The bars are 1.5 and 5 s; a machine that
+/// tests run on beside others is given more.
+const KILLED: Duration = Duration::from_secs(6);
+const SILENT: Duration = Duration::from_secs(12);
+/// How long a replica may take to be back.
+const BACK: Duration = Duration::from_secs(60);
+
+/// Events with this code.
+fn events(cluster: &Cluster, code: &str) -> Vec<String> {
+    let text = cluster.vstorage(&["get-event", "-n", "200", "--json"]).works("get-event");
+    let all: Vec<serde_json::Value> = serde_json::from_str(&text).expect("a list of events");
+    let named = all.into_iter().filter(|event| event["code"] == code);
+    named.map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// How long the loads stand still until they have gone on without a server.
+fn standstill(watch: &Watch) -> Duration {
+    let clock = Stopwatch::start();
+    assert!(watch.advances(ANSWERS), "the load does not go on");
+    clock.elapsed()
+}
+
+fn wait_for(cluster: &Cluster, code: &str, count: usize) -> String {
+    let found = poll_until(BACK, || {
+        let found = events(cluster, code);
+        (found.len() >= count).then(|| found.last().cloned().unwrap_or_default())
+    });
+    found.unwrap_or_else(|| panic!("no event {code} within {} s", BACK.as_secs()))
+}
+
+/// One chunk server is killed and stays away, comes back, and another one is silent for a while.
+pub(crate) fn failover(scene: &Scene) {
+    let mut cluster = scene.cluster();
+    let mut loads = Loads::new(scene.settings.seed);
+    cluster.export(VOLUME).works("export");
+    let (outcomes, ()) = loads.run(&mut cluster, |cluster, watch| {
+        assert!(watch.advances(ANSWERS), "the load goes on");
+        cluster.servers[0].kill().works("kill -9 of a chunk server");
+        let stood = standstill(watch);
+        scene.say(format!("killed: {ANSWERS} answers took {:.2} s", stood.as_secs_f64()));
+        assert!(stood < KILLED, "the load stood for {stood:?}");
+        scene.say(wait_for(cluster, "mds.replicas_left", 1));
+        assert!(watch.advances(4 * ANSWERS), "the load goes on without it");
+        cluster.start_all().works("the chunk server comes back");
+        scene.say(wait_for(cluster, "mds.replicas_returned", 1));
+        assert!(watch.advances(ANSWERS), "the load goes on with it");
+        cluster.servers[1].pause().works("SIGSTOP of a chunk server");
+        let stood = standstill(watch);
+        scene.say(format!("silent: {ANSWERS} answers took {:.2} s", stood.as_secs_f64()));
+        assert!(stood < SILENT, "the load stood for {stood:?}");
+        scene.say(wait_for(cluster, "mds.replicas_left", 2));
+        cluster.servers[1].resume().works("SIGCONT");
+        scene.say(wait_for(cluster, "mds.replicas_returned", 2));
+        assert!(watch.advances(ANSWERS), "the load goes on with all");
+    });
+    for outcome in outcomes {
+        outcome.expect("the client sees no error");
+    }
+    loads.judge_acknowledged(&cluster);
+    scene.say(loads.counts());
+    // What the first one was given back is enough: the others go.
+    cluster.stop_all().works("orderly stop");
+    cluster.check_all().works("check");
+}
