@@ -308,6 +308,26 @@ impl Tables {
         Ok(())
     }
 
+    /// Writes headers of many slots durably, each given with its current copy: the other copies first, then these.
+    ///
+    /// # Errors
+    /// [`TableError::Io`].
+    pub async fn write_headers(&self, headers: &[(u32, u8, ChunkHeader)]) -> Result<(), TableError> {
+        if headers.is_empty() {
+            return Ok(());
+        }
+        for current in [false, true] {
+            for (slot, copy, header) in headers {
+                let copy = if current { *copy } else { 1 - copy };
+                let at = Place::Meta { slot: *slot, copy }.offset();
+                let bytes = View::copy_of(&header.encode(&self.store_uuid));
+                self.meta.write_all_at(bytes, at).await.map_err(meta_io)?;
+            }
+            self.meta.sync_data().await.map_err(meta_io)?;
+        }
+        Ok(())
+    }
+
     /// Says that a page's first write may have been cut off: if it is torn, it counts as never written, because
     /// the journal has all that it would say.
     pub fn expect_unborn(&self, slot: u32, page: u32) {

@@ -13,10 +13,10 @@ use super::report::{Finding, Problem, Report};
 use super::{Context, disk, pages};
 use crate::engine::history::{ChunkHistory, History, contents, resolve};
 use crate::engine::recovery::{Content, Row};
-use crate::engine::{ACTIVE_BLOCKS, JOURNAL, OpenError, Place};
+use crate::engine::{ACTIVE_BLOCKS, JOURNAL, OpenError, Place, REGION_BLOCKS};
 use crate::format::block::BlockState;
 use crate::format::journal::JournalHeader;
-use crate::format::record::{RecordKind, u64_of};
+use crate::format::record::{MAP_WORDS, RecordKind, u64_of};
 use crate::format::table::{self, CRCS_PER_PAGE};
 use crate::format::{BLOCK, crc32c};
 use crate::journal::scan::Found;
@@ -60,13 +60,21 @@ pub(super) fn check_records(
                 add("marks extents behind the end of its chunk");
             }
         }
-        if record.kind.is_write() {
-            if u64::from(record.first) + u64::from(record.count) > blocks {
-                add("is about blocks behind the end of its chunk");
+        if record.kind == RecordKind::Install {
+            let regions = blocks.div_ceil(u64::from(REGION_BLOCKS)) as u32;
+            let behind = |entry: &[u32]| {
+                let first = entry[0] % MAP_WORDS * 32;
+                first >= regions || regions - first < 32 && entry[1] >> (regions - first) != 0
+            };
+            if record.entries().any(behind) {
+                add("names regions behind the end of its chunk");
             }
-            if record.file != header.file {
-                add("names another file than its chunk does");
-            }
+        }
+        if record.kind.is_write() && u64::from(record.first) + u64::from(record.count) > blocks {
+            add("is about blocks behind the end of its chunk");
+        }
+        if (record.kind.is_write() || record.kind == RecordKind::Install) && record.file != header.file {
+            add("names another file than its chunk does");
         }
     }
 }

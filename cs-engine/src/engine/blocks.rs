@@ -15,6 +15,9 @@ pub enum Place {
     Nowhere,
 }
 
+/// Epoch and sequence number of what a joiner copied: as in the list of unstable writes, if that has any.
+pub(crate) const COPIED: (u64, u64) = (u64::MAX, u64::MAX);
+
 /// What became of one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {

@@ -4,7 +4,8 @@
 //! 2. Flush: the records of the frozen maps are durable before what they describe is touched.
 //! 3. Move: content from the journal goes into the chunk files, in order and merged; holes are punched; flush.
 //! 4. Tables: the new checksums go into the older copies of their pages; flush.
-//! 5. State: fences, sessions, unstable writes and marks are recorded anew behind the old records; flush.
+//! 5. State: fences, sessions, unstable writes and marks are recorded anew behind the old records; flush. Versions of
+//!    plain members go into their headers, which are flushed, too.
 //! 6. Trim: the frozen maps go, reads that saw them end, and the header gets the new tail.
 //!
 //! A crash between any two steps leaves a journal that redoes all of it.
@@ -92,6 +93,7 @@ impl Engine {
         self.update_tables(&chunks).await?;
         self.record_state().await?;
         self.flush().await?;
+        self.write_versions().await?;
         let tail = self.drop_frozen().await;
         if let Err(error) = self.journal.trim(tail).await {
             self.fail("a write of the journal's header", &error);

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use rt::sync::{RangeLock, Semaphore};
+use rt::sync::{Notify, RangeLock, Semaphore};
 
 use super::blocks::{BlockMap, Entry, Place};
+use super::fill::Source;
+use super::standing::Standing;
 use super::{ACTIVE_BLOCKS, Engine, Refusal};
 use crate::format::BLOCK;
 use crate::format::block::BlockState;
@@ -50,6 +52,14 @@ pub struct Chunk {
     /// Held by whatever a checkpoint does with the chunk, and by its deletion.
     pub(crate) moving: Semaphore,
     pub(crate) deleted: Cell<bool>,
+    /// What makes it more than a plain member.
+    pub(crate) standing: RefCell<Option<Box<Standing>>>,
+    /// Where a joiner under this version gets what it lacks.
+    pub(crate) source: RefCell<Option<(u64, Rc<dyn Source>)>>,
+    /// Orders that wait to give it a later version or to delete it: nobody waits for a member's answer meanwhile.
+    pub(crate) superseding: Cell<u32>,
+    /// Its version, its standing or its source is another, or it is being superseded.
+    pub(crate) standing_changed: Notify,
 }
 
 impl Chunk {
@@ -68,6 +78,10 @@ impl Chunk {
             ranges: RangeLock::new(),
             moving: Semaphore::new(1),
             deleted: Cell::new(false),
+            standing: RefCell::default(),
+            source: RefCell::default(),
+            superseding: Cell::new(0),
+            standing_changed: Notify::new(),
         })
     }
 

@@ -282,6 +282,15 @@ impl FileState {
         self.unstable.borrow().iter().map(|(&(epoch, seq, ..), &write)| (epoch, seq, write)).collect()
     }
 
+    /// Calls `see` with epoch, sequence number and blocks of each unstable write of a chunk.
+    pub(crate) fn for_each_unstable(&self, chunk: u64, mut see: impl FnMut(u64, u64, Range<u32>)) {
+        for (&(epoch, seq, of, _), write) in &*self.unstable.borrow() {
+            if of == chunk {
+                see(epoch, seq, write.blocks());
+            }
+        }
+    }
+
     /// Active extents that unstable writes touch, by chunk.
     pub(crate) fn unstable_extents(&self) -> BTreeSet<(u64, u32)> {
         let unstable = self.unstable.borrow();

@@ -8,8 +8,9 @@ use rt::buf::Buf;
 use rt::fs::File;
 
 use super::ACTIVE_BLOCKS;
-use super::blocks::{Entry, Place};
+use super::blocks::{COPIED, Entry, Place};
 use super::recovery::{Candidate, Content, Decision, Row, decide, needs_content};
+use super::standing::joins;
 use crate::format::block::BlockState;
 use crate::format::record::{Record, RecordKind, u64_of};
 use crate::format::{BLOCK, crc32c};
@@ -71,8 +72,8 @@ impl History {
                     }
                 }
             }
-            let about_chunk =
-                record.kind.is_write() || matches!(record.kind, RecordKind::Mark | RecordKind::Clear);
+            let about_chunk = record.kind.is_write()
+                || matches!(record.kind, RecordKind::Mark | RecordKind::Clear | RecordKind::Install);
             let Some(life) = life(record.chunk).filter(|life| about_chunk && found.lsn >= life.born) else {
                 continue;
             };
@@ -80,6 +81,8 @@ impl History {
             match record.kind {
                 RecordKind::Mark => chunk.mark(u64_of(&record.words), life, found.lsn),
                 RecordKind::Clear => chunk.clear(record.epoch),
+                RecordKind::Install if joins(record) => chunk.marks.clear(),
+                RecordKind::Install => {}
                 _ if record.first + record.count <= life.blocks => chunk.write(found),
                 _ => {}
             }
@@ -128,7 +131,8 @@ fn entry_of(record: &Record, found: &Found, index: u32) -> Entry {
         RecordKind::Zero => Place::Nowhere,
         _ => Place::File,
     };
-    Entry { lsn: found.lsn, epoch: record.epoch, seq: record.seq, state: record.state(index), place }
+    let (epoch, seq) = if record.copied { COPIED } else { (record.epoch, record.seq) };
+    Entry { lsn: found.lsn, epoch, seq, state: record.state(index), place }
 }
 
 /// Newest first.

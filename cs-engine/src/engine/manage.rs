@@ -5,6 +5,7 @@ use std::rc::Rc;
 use rt::buf::View;
 
 use super::chunk::Chunk;
+use super::standing::Standing;
 use super::{Engine, Refusal};
 use crate::format::record::{Record, RecordKind};
 use crate::format::superblock::{COPIES, Superblock};
@@ -24,6 +25,8 @@ pub struct NewChunk {
     pub file: u64,
     /// Its size in bytes: whole blocks, at most 64 MiB.
     pub size: u64,
+    /// It is a joiner that lacks everything (C7).
+    pub joining: bool,
 }
 
 impl Engine {
@@ -51,7 +54,8 @@ impl Engine {
         self.check_running()?;
         if let Some(chunk) = self.chunks.borrow().get(&new.chunk) {
             let have = chunk.version.get();
-            return if have == new.version && chunk.file == new.file && chunk.size == new.size {
+            let same = chunk.file == new.file && chunk.size == new.size && chunk.is_joiner() == new.joining;
+            return if have == new.version && same {
                 Ok(())
             } else {
                 Err(Refusal::StaleVersion { have, wanted: new.version })
@@ -93,6 +97,22 @@ impl Engine {
             }
             Err(error) => return Err(self.table_failed(&error)),
         }
+        // Durable before the header: a crash must not leave a joiner that looks like an empty member. The tail stays before
+        // the record until the chunk is known.
+        let standing = new.joining.then(|| Standing::new_joiner(blocks));
+        let _told = match &standing {
+            Some(standing) => {
+                let record = standing.record_of(new.chunk, new.file, new.version);
+                let appended = self.append(Class::Urgent, record, None).await;
+                if matches!(appended, Err(Refusal::NoSpace)) {
+                    self.tables.release(slot, sequence - 1);
+                }
+                let appended = appended?;
+                self.flush().await?;
+                Some(appended)
+            }
+            None => None,
+        };
         let header = ChunkHeader {
             sequence,
             state: SlotState::Live,
@@ -112,7 +132,12 @@ impl Engine {
         }
         let file = self.file_state(new.file);
         file.chunks.set(file.chunks.get() + 1);
-        self.chunks.borrow_mut().insert(new.chunk, Chunk::new(slot, 0, header));
+        let chunk = Chunk::new(slot, 0, header);
+        if let Some(standing) = standing {
+            *chunk.standing.borrow_mut() = Some(Box::new(standing));
+            self.installed.borrow_mut().insert(chunk.id, Rc::clone(&chunk));
+        }
+        self.chunks.borrow_mut().insert(new.chunk, chunk);
         Ok(())
     }
 
@@ -130,6 +155,7 @@ impl Engine {
         if have > version {
             return Err(Refusal::StaleVersion { have, wanted: version });
         }
+        let _superseding = found.supersede();
         let _all = found.ranges.exclusive(0..u64::from(found.blocks())).await;
         // Whatever a checkpoint does with the chunk ends first, but not the checkpoint itself: it may be stuck.
         let _moving = found.moving.acquire(1).await;
@@ -165,6 +191,8 @@ impl Engine {
         self.chunks.borrow_mut().remove(&chunk.id);
         self.touched.borrow_mut().remove(&chunk.id);
         self.marked.borrow_mut().remove(&chunk.id);
+        self.installed.borrow_mut().remove(&chunk.id);
+        chunk.standing_changed.notify_all();
         let entries = chunk.live.take().len() + chunk.frozen.take().len();
         self.map_entries.set(self.map_entries.get() - entries);
         chunk.active.take();

@@ -20,8 +20,10 @@ mod chunk;
 mod content;
 mod create;
 mod files;
+mod fill;
 mod flush;
 pub(crate) mod history;
+mod install;
 mod join;
 mod manage;
 mod moves;
@@ -30,7 +32,9 @@ mod query;
 mod read;
 mod reconcile;
 pub mod recovery;
+mod regions;
 mod replay;
+mod standing;
 mod state;
 mod write;
 
@@ -50,10 +54,13 @@ pub use blocks::{Entry, Place};
 pub use chunk::Chunk;
 pub use create::{CreateError, CreateOptions, create, remove_created};
 pub use files::{FileState, Session, Unstable};
+pub use fill::{Known, Listed, NotRead, Progress, Reading, Source};
 pub use manage::NewChunk;
 pub use open::{JOURNAL, OpenError, SUPERBLOCK, lock_directory, read_superblock};
 pub use read::ReadReply;
 pub use reconcile::{BlockSurvey, Doubt, Surveyed};
+pub use regions::{REGION_BLOCKS, Regions};
+pub use standing::Install;
 pub use write::{WriteKind, WriteReply, WriteRequest};
 
 /// Most bytes that one write or read moves.
@@ -127,6 +134,15 @@ pub enum Refusal {
         /// Block of the chunk.
         block: u32,
     },
+    /// The replica is still being filled: others have the data (C7).
+    #[error("the replica of chunk {0:#x} here is still being filled: ask another one")]
+    Joining(u64),
+    /// A joiner cannot be a member before it has everything (C7).
+    #[error("the replica of chunk {0:#x} here still lacks something and cannot be a member yet")]
+    NotFilled(u64),
+    /// A joiner needs content of a member and gets it from none.
+    #[error("chunk {0:#x} is still being filled here, and no other replica of it can be reached")]
+    NoSource(u64),
     /// Too many unstable writes (C5).
     #[error("{UNSTABLE_MAX} writes are not stable: flush first")]
     NeedFlush,
@@ -209,6 +225,8 @@ pub struct Engine {
     pub(crate) touched: RefCell<BTreeMap<u64, Rc<Chunk>>>,
     /// Chunks with active extents.
     pub(crate) marked: RefCell<BTreeMap<u64, Rc<Chunk>>>,
+    /// Chunks whose headers do not say all: their version is later, they are joiners, or they keep a map of changes.
+    pub(crate) installed: RefCell<BTreeMap<u64, Rc<Chunk>>>,
     pub(crate) files: RefCell<BTreeMap<u64, Rc<FileState>>>,
     pub(crate) unstable: Rc<files::Totals>,
     /// Reads under way by the checkpoint they began after: they may still need what it wants to overwrite.
@@ -381,13 +399,25 @@ impl Engine {
         Ok(state)
     }
 
-    /// After a wait: the device may have failed, the fence may have risen, the chunk may be gone.
-    pub(crate) fn recheck(&self, chunk: &Chunk, epoch: u64) -> Result<(), Refusal> {
+    /// As [`Engine::chunk_for`], for what only a replica that has everything may answer (C7).
+    pub(crate) fn member_for(&self, file: u64, chunk: u64, version: u64) -> Result<Rc<Chunk>, Refusal> {
+        let found = self.chunk_for(file, chunk, version)?;
+        if found.is_joiner() && !rt::sim::planted("joiner-serves") {
+            return Err(Refusal::Joining(chunk));
+        }
+        Ok(found)
+    }
+
+    /// After a wait: the device may have failed, the fence may have risen, the chunk may be gone or have a later version.
+    pub(crate) fn recheck(&self, chunk: &Chunk, epoch: u64, version: u64) -> Result<(), Refusal> {
         self.check_running()?;
         self.check_epoch(chunk.file, epoch)?;
         if chunk.deleted.get() {
             return Err(Refusal::UnknownChunk(chunk.id));
         }
-        Ok(())
+        match chunk.version.get() {
+            have if have == version => Ok(()),
+            have => Err(Refusal::StaleVersion { have, wanted: version }),
+        }
     }
 }

@@ -222,6 +222,7 @@ impl Engine {
             chunks: RefCell::default(),
             touched: RefCell::default(),
             marked: RefCell::default(),
+            installed: RefCell::default(),
             files: RefCell::default(),
             unstable: Rc::default(),
             readers: RefCell::default(),

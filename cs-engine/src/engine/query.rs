@@ -54,7 +54,7 @@ impl Engine {
         len: u32,
     ) -> Result<Vec<bool>, Refusal> {
         let _request = self.begin()?;
-        let chunk = self.chunk_for(file, chunk, version)?;
+        let chunk = self.member_for(file, chunk, version)?;
         let state = self.check_epoch(file, epoch)?;
         let end = u64::from(offset) + u64::from(len);
         if len == 0 || end > chunk.size {
@@ -63,7 +63,7 @@ impl Engine {
         let _in_flight = state.enter(epoch);
         let blocks = offset / BLOCK as u32..end.div_ceil(BLOCK as u64) as u32;
         let _locked = chunk.ranges.shared(u64::from(blocks.start)..u64::from(blocks.end)).await;
-        self.recheck(&chunk, epoch)?;
+        self.recheck(&chunk, epoch, version)?;
         let states = self.states(&chunk, blocks).await?;
         Ok(states.into_iter().map(|(state, _)| state == BlockState::Hole).collect())
     }

@@ -63,7 +63,7 @@ impl Engine {
         len: u32,
     ) -> Result<ReadReply, Refusal> {
         let _request = self.begin()?;
-        let chunk = self.chunk_for(file, chunk, version)?;
+        let chunk = self.member_for(file, chunk, version)?;
         let state = self.check_epoch(file, epoch)?;
         let end = u64::from(offset) + u64::from(len);
         if len == 0 || end > chunk.size || len as usize > MAX_DATA {
@@ -74,20 +74,55 @@ impl Engine {
         let _in_flight = state.enter(epoch);
         let blocks = offset / BLOCK as u32..end.div_ceil(BLOCK as u64) as u32;
         let _locked = chunk.ranges.shared(u64::from(blocks.start)..u64::from(blocks.end)).await;
-        self.recheck(&chunk, epoch)?;
-        let _reader = Reader::enter(self);
-        let states = self.states(&chunk, blocks.clone()).await?;
-        let reply = if states.iter().all(|(state, _)| *state == BlockState::Hole) {
-            ReadReply { payload: None, crcs: Vec::new() }
-        } else {
-            let (data, crcs) = self.read_states(&chunk, blocks, &states).await?;
-            cut_out(data.freeze(), crcs, offset as usize % BLOCK, len as usize)
-        };
+        self.recheck(&chunk, epoch, version)?;
+        let reply = self.read_locked(&chunk, blocks, offset, len).await?;
         self.count(|counters| {
             counters.reads += 1;
             counters.read_bytes += u64::from(len);
         });
         Ok(reply)
+    }
+
+    /// Reads whole blocks for a joiner under the same version, whatever the writer's epoch (C7).
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn read_for_joiner(
+        self: &Rc<Self>,
+        file: u64,
+        chunk: u64,
+        version: u64,
+        offset: u32,
+        len: u32,
+    ) -> Result<ReadReply, Refusal> {
+        let _request = self.begin()?;
+        let chunk = self.member_for(file, chunk, version)?;
+        let end = u64::from(offset) + u64::from(len);
+        let whole = offset.is_multiple_of(BLOCK as u32) && len.is_multiple_of(BLOCK as u32);
+        if len == 0 || end > chunk.size || len as usize > MAX_DATA || !whole {
+            return Err(Refusal::Invalid("not whole blocks of the chunk, or more than one read may be"));
+        }
+        let blocks = offset / BLOCK as u32..(end / BLOCK as u64) as u32;
+        let _locked = chunk.ranges.shared(u64::from(blocks.start)..u64::from(blocks.end)).await;
+        // Its own epoch is never stale.
+        self.recheck(&chunk, u64::MAX, version)?;
+        self.read_locked(&chunk, blocks, offset, len).await
+    }
+
+    async fn read_locked(
+        self: &Rc<Self>,
+        chunk: &Rc<Chunk>,
+        blocks: Range<u32>,
+        offset: u32,
+        len: u32,
+    ) -> Result<ReadReply, Refusal> {
+        let _reader = Reader::enter(self);
+        let states = self.states(chunk, blocks.clone()).await?;
+        if states.iter().all(|(state, _)| *state == BlockState::Hole) {
+            return Ok(ReadReply { payload: None, crcs: Vec::new() });
+        }
+        let (data, crcs) = self.read_states(chunk, blocks, &states).await?;
+        Ok(cut_out(data.freeze(), crcs, offset as usize % BLOCK, len as usize))
     }
 
     /// Whole blocks, verified; for merging parts.

@@ -56,7 +56,7 @@ impl Engine {
     /// [`Refusal`].
     pub fn doubts(&self, file: u64, epoch: u64, chunk: u64, version: u64) -> Result<Vec<Doubt>, Refusal> {
         let _request = self.begin()?;
-        let chunk = self.chunk_for(file, chunk, version)?;
+        let chunk = self.member_for(file, chunk, version)?;
         let state = self.check_epoch(file, epoch)?;
         let mut doubts = BTreeSet::new();
         for (epoch, seq, write) in state.unstable() {
@@ -86,13 +86,13 @@ impl Engine {
         count: u32,
     ) -> Result<Vec<BlockSurvey>, Refusal> {
         let _request = self.begin()?;
-        let chunk = self.chunk_for(file, chunk, version)?;
+        let chunk = self.member_for(file, chunk, version)?;
         let state = self.check_epoch(file, epoch)?;
         let end = first.checked_add(count).filter(|&end| end <= chunk.blocks() && count > 0);
         let end = end.ok_or(Refusal::Invalid("the range is not inside the chunk"))?;
         let _in_flight = state.enter(epoch);
         let _locked = chunk.ranges.shared(u64::from(first)..u64::from(end)).await;
-        self.recheck(&chunk, epoch)?;
+        self.recheck(&chunk, epoch, version)?;
         let touches = |w: &Unstable| w.chunk == chunk.id && w.first < end && first < w.first + w.count;
         let unstable: Vec<_> = state.unstable().into_iter().filter(|(_, _, write)| touches(write)).collect();
         let mut surveys = Vec::with_capacity(count as usize);
@@ -142,14 +142,14 @@ impl Engine {
         block: u32,
     ) -> Result<rt::buf::Buf, Refusal> {
         let _request = self.begin()?;
-        let chunk = self.chunk_for(file, chunk, version)?;
+        let chunk = self.member_for(file, chunk, version)?;
         let state = self.check_epoch(file, epoch)?;
         if block >= chunk.blocks() {
             return Err(Refusal::Invalid("the range is not inside the chunk"));
         }
         let _in_flight = state.enter(epoch);
         let _locked = chunk.ranges.shared(u64::from(block)..u64::from(block) + 1).await;
-        self.recheck(&chunk, epoch)?;
+        self.recheck(&chunk, epoch, version)?;
         match self.read_blocks(&chunk, block..block + 1).await {
             Err(Refusal::Corrupt { .. } | Refusal::Unsettled { .. })
                 if chunk.active.borrow().contains_key(&(block / ACTIVE_BLOCKS))
@@ -176,12 +176,12 @@ impl Engine {
         version: u64,
     ) -> Result<(), Refusal> {
         let _request = self.begin()?;
-        let chunk = self.chunk_for(file, chunk, version)?;
+        let chunk = self.member_for(file, chunk, version)?;
         let state = self.check_epoch(file, epoch)?;
         let _in_flight = state.enter(epoch);
         // Nobody may be about to write under a mark that goes.
         let _all = chunk.ranges.exclusive(0..u64::from(chunk.blocks())).await;
-        self.recheck(&chunk, epoch)?;
+        self.recheck(&chunk, epoch, version)?;
         let upto = epoch.saturating_sub(1);
         let record = Record { file, chunk: chunk.id, epoch: upto, ..Record::new(RecordKind::Clear) };
         let appended = self.append(Class::Urgent, record, None).await?;

@@ -33,6 +33,7 @@ impl Engine {
         for found in &records {
             self.replay_sessions(&found.record);
         }
+        self.replay_installs(&records);
         let life = |chunk| {
             let chunks = self.chunks.borrow();
             chunks.get(&chunk).map(|chunk| Life { born: chunk.header.get().born, blocks: chunk.blocks() })
@@ -78,7 +79,7 @@ impl Engine {
                 }
             }
             RecordKind::Outcomes => self.file_state(record.file).replay(record.epoch, record.done, 0),
-            kind if kind.is_write() => {
+            kind if kind.is_write() && !record.copied => {
                 self.file_state(record.file).replay(record.epoch, record.done, record.stable);
             }
             _ => {}
@@ -170,6 +171,7 @@ impl Engine {
     /// of the journal, because a write may have been sent again.
     fn replay_outcome(&self, found: &Found, fate: &Fate, undone: &mut BTreeSet<Write>) {
         let record = &found.record;
+        self.replay_joining(found);
         match record.kind {
             RecordKind::Outcomes if !rt::sim::planted("dedup-lost") => {
                 let state = self.file_state(record.file);
@@ -194,7 +196,7 @@ impl Engine {
                 }
             }
             RecordKind::Clear => self.file_state(record.file).clear_unstable(record.chunk, record.epoch),
-            kind if kind.is_write() => self.replay_write(found, fate, undone),
+            kind if kind.is_write() && !record.copied => self.replay_write(found, fate, undone),
             _ => {}
         }
     }

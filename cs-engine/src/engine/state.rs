@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::chunk::Chunk;
-use super::files::FileState;
+use super::files::{FileState, Unstable};
 use super::{ACTIVE_BLOCKS, Engine, Refusal};
 use crate::format::record::{FIXED, Record, RecordKind};
 use crate::journal::{AppendError, Class};
@@ -35,7 +35,7 @@ impl Packer {
 impl Engine {
     /// What the state takes in the journal, in bytes and about.
     pub(super) fn state_bytes(&self) -> u64 {
-        self.unstable_bytes() + self.file_bytes()
+        self.unstable_bytes() + self.file_bytes() + self.standing_bytes()
     }
 
     /// The part of the state that goes when writers flush.
@@ -55,21 +55,22 @@ impl Engine {
         let records = self.state_records();
         let bytes = records.iter().map(|record| record.encoded_len() as u64).sum();
         self.journal.reserve_for_state(bytes);
-        let mut appends = Vec::new();
-        for record in records {
-            let journal = Rc::clone(&self.journal);
-            appends.push(rt::spawn(async move {
-                journal.append(Class::Checkpoint, record, None).await.map(drop)
-            }));
-        }
+        // All take their places at once: what voids a part of the state lies wholly before or behind it.
+        let submitted: Result<Vec<_>, AppendError> =
+            records.into_iter().map(|record| self.journal.submit(Class::Checkpoint, record, None)).collect();
         let mut result = Ok(());
-        for append in appends {
-            result = result.and(append.await.unwrap_or(Err(AppendError::Closed)));
+        for record in submitted.map_err(|error| self.append_failed(error))? {
+            result = result.and(record.written().await.map(drop));
         }
         result.map_err(|error| self.append_failed(error))
     }
 
     fn state_records(&self) -> Vec<Record> {
+        let installed = self.installed.borrow();
+        let standing =
+            installed.values().filter_map(|chunk| Some(chunk.standing.borrow().as_ref()?.record(chunk)));
+        let mut kept: Vec<Record> = standing.collect();
+        drop(installed);
         let files = self.files.borrow();
         let mut records = file_records(files.values().map(|file| &**file));
         let unstable: BTreeSet<(u64, u32)> =
@@ -83,6 +84,7 @@ impl Engine {
             }
             !active.is_empty()
         });
+        records.append(&mut kept);
         records
     }
 
@@ -147,20 +149,21 @@ fn file_records<'a>(files: impl Iterator<Item = &'a FileState>) -> Vec<Record> {
             }
             others.append(&mut outcomes.records);
         }
-        others.extend(unstable_records(file));
+        others.extend(unstable_records(file.file, &file.unstable()));
     }
     // Sessions come first: what follows counts only within them.
     [fences.records, sessions.records, others].concat()
 }
 
-fn unstable_records(file: &FileState) -> Vec<Record> {
+/// Records of unstable writes of a file, which ascend.
+pub(super) fn unstable_records(file: u64, writes: &[(u64, u64, Unstable)]) -> Vec<Record> {
     let mut records: Vec<Record> = Vec::new();
-    for (epoch, seq, write) in file.unstable() {
+    for &(epoch, seq, write) in writes {
         let fits = |record: &Record| {
             record.epoch == epoch && record.words.len() < WORDS_MAX && seq - record.seq <= u64::from(u32::MAX)
         };
         if !records.last().is_some_and(fits) {
-            records.push(Record { file: file.file, epoch, seq, ..Record::new(RecordKind::Unstable) });
+            records.push(Record { file, epoch, seq, ..Record::new(RecordKind::Unstable) });
         }
         let record = records.last_mut().expect("one was just added if there was none");
         record.push_u64(write.chunk);
@@ -182,7 +185,7 @@ const _: () = assert!(crate::format::CHUNK_BLOCKS_MAX / ACTIVE_BLOCKS <= u64::BI
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::files::{Totals, Unstable};
+    use crate::engine::files::Totals;
 
     #[test]
     fn the_state_of_files_is_packed() {

@@ -96,7 +96,7 @@ impl Drop for Running {
 
 /// The way data goes (DESIGN §4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     Journal,
     InPlace,
 }
@@ -124,7 +124,10 @@ impl Engine {
     /// [`Refusal`]. After a refusal each block of the range holds the old or the new content.
     pub async fn write(self: &Rc<Self>, request: WriteRequest) -> Result<WriteReply, Refusal> {
         let _request = self.begin()?;
-        let chunk = self.chunk_for(request.file, request.chunk, request.version)?;
+        let chunk = match request.settles {
+            None => self.chunk_for(request.file, request.chunk, request.version)?,
+            Some(_) => self.member_for(request.file, request.chunk, request.version)?,
+        };
         let file = self.check_epoch(request.file, request.epoch)?;
         let blocks = block_range(&request, &chunk)?;
         let _in_flight = file.enter(request.epoch);
@@ -149,8 +152,15 @@ impl Engine {
         let key = (request.epoch, request.seq, request.chunk);
         file.begin(key.0, key.1, key.2);
         let running = Running { file: Rc::clone(&file), key };
-        let locked = chunk.ranges.exclusive(u64::from(blocks.start)..u64::from(blocks.end)).await;
-        self.recheck(&chunk, request.epoch)?;
+        let parts = [request.offset, request.offset + request.len].map(|at| !at.is_multiple_of(BLOCK as u32));
+        let locked = loop {
+            let locked = chunk.ranges.exclusive(u64::from(blocks.start)..u64::from(blocks.end)).await;
+            self.recheck(&chunk, request.epoch, request.version)?;
+            let Some(region) = self.needs_old(&chunk, &blocks, parts) else { break locked };
+            // The fetch takes the whole region's lock.
+            drop(locked);
+            self.fetch(&chunk, request.version, region).await?;
+        };
         if rt::sim::planted("acked-before-journal") {
             let engine = Rc::clone(self);
             rt::spawn(async move {
@@ -198,6 +208,7 @@ impl Engine {
             seq,
             Unstable { chunk: chunk.id, first: blocks.start, count: blocks.len() as u32 },
         );
+        chunk.changed(blocks);
         result?;
         file.done(request.epoch, request.seq);
         self.count(|counters| {
@@ -271,8 +282,23 @@ impl Engine {
             _ => (self.append(Class::Urgent, record, None).await?, Vec::new(), None),
         };
         self.mark(chunk, &part.blocks, appended.lsn);
-        let entries = part.blocks.clone().enumerate().map(|(index, block)| {
-            let (state, place) = match place {
+        chunk.changed(&part.blocks);
+        self.note_part(chunk, &part.blocks, &appended, (epoch, seq), &words, place);
+        Ok(())
+    }
+
+    /// Notes blocks in the block map that went one way; without a way they are holes.
+    pub(super) fn note_part(
+        &self,
+        chunk: &Rc<Chunk>,
+        blocks: &Range<u32>,
+        appended: &Appended,
+        (epoch, seq): (u64, u64),
+        words: &[u32],
+        way: Option<Way>,
+    ) {
+        let entries = blocks.clone().enumerate().map(|(index, block)| {
+            let (state, place) = match way {
                 None => (BlockState::Hole, Place::Nowhere),
                 Some(Way::InPlace) => (BlockState::from_raw(words[index]), Place::File),
                 Some(Way::Journal) => {
@@ -283,7 +309,6 @@ impl Engine {
             (block, Entry { lsn: appended.lsn, epoch, seq, state, place })
         });
         self.note_entries(chunk, entries);
-        Ok(())
     }
 
     /// Puts entries into the block map.
@@ -320,7 +345,7 @@ impl Engine {
         self.journal.append(class, record, payload).await.map_err(|error| self.append_failed(error))
     }
 
-    async fn append_data(&self, mut record: Record, payload: View) -> Result<Appended, Refusal> {
+    pub(super) async fn append_data(&self, mut record: Record, payload: View) -> Result<Appended, Refusal> {
         self.count(|counters| counters.journaled += 1);
         record.kind = RecordKind::Data;
         self.append(Class::Normal, record, Some(payload)).await
@@ -350,7 +375,7 @@ impl Engine {
     }
 
     /// Chooses the way of data (DESIGN §4).
-    async fn choose_way(
+    pub(super) async fn choose_way(
         self: &Rc<Self>,
         chunk: &Rc<Chunk>,
         file: &ChunkFile,
@@ -416,7 +441,7 @@ impl Engine {
     }
 
     /// Writes data and record side by side.
-    async fn write_in_place(
+    pub(super) async fn write_in_place(
         &self,
         mut record: Record,
         payload: View,
@@ -451,6 +476,7 @@ impl Engine {
                 let state = BlockState::of_plain(crc32c(bytes), chunk.id, block);
                 (block, Entry { lsn, epoch: 0, seq: 0, state, place: Place::File })
             });
+            chunk.changed(blocks);
             self.note_entries(chunk, entries);
         }
         appended

@@ -16,6 +16,16 @@ pub const BLOCKS_MAX: u32 = CHUNK_BLOCKS_MAX;
 const NAME: &str = "journal record";
 const CRC_AT: usize = FIXED - 4;
 const FLAG_PART: u8 = 1;
+const FLAG_COPIED: u8 = 2;
+
+/// In [`RecordKind::Install`]: the replica is a joiner.
+pub const INSTALL_JOINER: u32 = 1;
+/// In [`RecordKind::Install`]: it keeps a map of changes.
+pub const INSTALL_KEEPS: u32 = 2;
+/// In [`RecordKind::Install`]: it joins here, and what was listed and marked of the chunk before is void.
+pub const INSTALL_JOINS: u32 = 4;
+/// Words of each map of an [`RecordKind::Install`]: a bit for each region of 64 KiB.
+pub const MAP_WORDS: u32 = CHUNK_BLOCKS_MAX / 16 / 32;
 
 /// What a record means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,11 +55,14 @@ pub enum RecordKind {
     Sessions = 10,
     /// The server was stopped in order: no write was under way.
     Stopped = 11,
+    /// A replica has another version, and what it is under it (C6, C7). Words: pairs of a position and 32 bits there,
+    /// ascending; first the map of changed regions, then that of missing ones.
+    Install = 12,
 }
 
 impl RecordKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Data,
         Self::InPlace,
         Self::Zero,
@@ -61,6 +74,7 @@ impl RecordKind {
         Self::Delta,
         Self::Sessions,
         Self::Stopped,
+        Self::Install,
     ];
 
     fn from_raw(raw: u8) -> Option<Self> {
@@ -72,7 +86,7 @@ impl RecordKind {
     pub const fn entry_words(self) -> usize {
         match self {
             Self::Data | Self::InPlace | Self::Outcomes => 1,
-            Self::Mark => 2,
+            Self::Mark | Self::Install => 2,
             Self::Unstable => 5,
             Self::Fence => 4,
             Self::Sessions => 6,
@@ -94,23 +108,28 @@ pub struct Record {
     pub kind: RecordKind,
     /// A part of a write that took several records: that the write is done is told by a later record of outcomes.
     pub part: bool,
+    /// Content that a joiner has copied from a member: of no write of its own (C7).
+    pub copied: bool,
     /// The chunk.
     pub chunk: u64,
-    /// Version of the replica the write was for.
+    /// Version of the replica the write was for; of [`RecordKind::Install`]: the one it has from here on.
     pub version: u64,
     /// The file.
     pub file: u64,
     /// Lease epoch of the write; of [`RecordKind::Clear`]: the last one that is void.
     pub epoch: u64,
-    /// Sequence number of the write in its epoch; of [`RecordKind::Unstable`]: what the list's numbers add to.
+    /// Sequence number of the write in its epoch; of [`RecordKind::Unstable`]: what the list's numbers add to;
+    /// of [`RecordKind::Install`]: the map names what changed in versions above this one.
     pub seq: u64,
-    /// All lower sequence numbers have been answered (C11).
+    /// All lower sequence numbers have been answered (C11); of [`RecordKind::Install`]: what is not missing is as of this
+    /// version.
     pub done: u64,
-    /// All lower sequence numbers are stable on all members (C5).
+    /// All lower sequence numbers are stable on all members (C5); of [`RecordKind::Install`]: counts how often the map of
+    /// what is missing was made anew under the version.
     pub stable: u64,
     /// Reserved for erasure coding.
     pub stripe_version: u64,
-    /// First block.
+    /// First block; of [`RecordKind::Install`]: flags.
     pub first: u32,
     /// How many.
     pub count: u32,
@@ -127,6 +146,7 @@ impl Record {
         Self {
             kind,
             part: false,
+            copied: false,
             chunk: 0,
             version: 0,
             file: 0,
@@ -181,7 +201,8 @@ impl Record {
         let words = u32::try_from(self.words.len()).expect("at most one word per block");
         let (fixed, list) = bytes.split_at_mut(FIXED);
         let mut encoder = Encoder::new(fixed);
-        encoder.u8(self.kind as u8).u8(if self.part { FLAG_PART } else { 0 });
+        let flags = (u8::from(self.part) * FLAG_PART) | (u8::from(self.copied) * FLAG_COPIED);
+        encoder.u8(self.kind as u8).u8(flags);
         encoder.u16(FIXED as u16).u32(0).u64(lsn);
         encoder.u64(self.chunk).u64(self.version).u64(self.file).u64(self.epoch).u64(self.seq);
         encoder.u64(self.done).u64(self.stable).u64(self.stripe_version);
@@ -223,7 +244,7 @@ impl Record {
         if Self::crc(&bytes[..len]) != stored || stored_lsn != lsn || usize::from(fixed) != FIXED {
             return Err(CHECKSUM);
         }
-        let unknown = features | u32::from(flags & !FLAG_PART) << 24;
+        let unknown = features | u32::from(flags & !(FLAG_PART | FLAG_COPIED)) << 24;
         if unknown != 0 {
             return Err(FormatError::Features { structure: NAME, features: unknown });
         }
@@ -235,6 +256,7 @@ impl Record {
         let record = Self {
             kind,
             part: flags & FLAG_PART != 0,
+            copied: flags & FLAG_COPIED != 0,
             chunk,
             version,
             file,
@@ -259,11 +281,16 @@ impl Record {
         let listed = match self.kind.entry_words() {
             0 => self.words.is_empty(),
             1 if self.kind.is_write() => self.words.len() == self.count as usize,
-            2 => self.words.len() == 2,
+            2 if self.kind == RecordKind::Mark => self.words.len() == 2,
+            2 => self.words.len().is_multiple_of(2) && self.entries().is_sorted_by(|a, b| a[0] < b[0]),
             words => self.words.len().is_multiple_of(words),
         };
         let ranges = match self.kind {
             RecordKind::Unstable => self.entries().all(|entry| inside(entry[3], entry[4])),
+            RecordKind::Install => {
+                let known = INSTALL_JOINER | INSTALL_KEEPS | INSTALL_JOINS;
+                self.first & !known == 0 && self.entries().all(|entry| entry[0] < 2 * MAP_WORDS)
+            }
             _ => inside(self.first, self.count),
         };
         if self.payload as usize * super::BLOCK > GROUP_MAX {
@@ -340,6 +367,12 @@ mod tests {
             (list(RecordKind::Unstable, &[1, 0, 0, CHUNK_BLOCKS_MAX, 1]), range("block range")),
             (list(RecordKind::Mark, &[1, 0]), Ok(())),
             (list(RecordKind::Mark, &[1, 0, 0, 0]), range("list")),
+            (list(RecordKind::Install, &[]), Ok(())),
+            (list(RecordKind::Install, &[0, 5, 63, 9]), Ok(())),
+            (list(RecordKind::Install, &[0, 5, 63]), range("list")),
+            (list(RecordKind::Install, &[3, 5, 3, 9]), range("list")),
+            (list(RecordKind::Install, &[64, 9]), range("block range")),
+            (Record { first: 8, ..Record::new(RecordKind::Install) }, range("block range")),
             (Record { first: 16_384, count: 1, ..Record::new(RecordKind::Zero) }, range("block range")),
             (Record { payload: 513, ..Record::new(RecordKind::Data) }, range("payload")),
         ] {

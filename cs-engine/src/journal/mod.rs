@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use rt::buf::{Buf, View};
 use rt::fs::{Allocation, File, OpenOptions};
-use rt::sync::{Notify, OneSender, Semaphore, oneshot};
+use rt::sync::{Notify, OneReceiver, OneSender, Semaphore, oneshot};
 
 use crate::format::BLOCK;
 use crate::format::journal::{GROUP_HEADER, GROUP_MAX, JournalHeader, RING_MIN, RING_START};
@@ -72,6 +72,20 @@ pub enum Class {
 
 impl Class {
     const ALL: [Self; 3] = [Self::Checkpoint, Self::Urgent, Self::Normal];
+}
+
+/// A record that waits to be written.
+#[derive(Debug)]
+pub struct Submitted(OneReceiver<Result<Appended, AppendError>>);
+
+impl Submitted {
+    /// Waits until it is written.
+    ///
+    /// # Errors
+    /// [`AppendError`].
+    pub async fn written(self) -> Result<Appended, AppendError> {
+        self.0.await.unwrap_or(Err(AppendError::Closed))
+    }
 }
 
 struct Pending {
@@ -275,6 +289,23 @@ impl Journal {
         record: Record,
         payload: Option<View>,
     ) -> Result<Appended, AppendError> {
+        self.submit(class, record, payload)?.written().await
+    }
+
+    /// As [`Journal::append`], but only takes the record's place in the queue of its class: records of one class lie in
+    /// the journal in this order.
+    ///
+    /// # Errors
+    /// [`AppendError::Failed`], [`AppendError::Closed`].
+    ///
+    /// # Panics
+    /// When the payload is not as long as the record says, or too long.
+    pub fn submit(
+        &self,
+        class: Class,
+        record: Record,
+        payload: Option<View>,
+    ) -> Result<Submitted, AppendError> {
         let (answer, receive) = oneshot();
         let pending = Pending { record, payload, answer };
         let len = pending.payload_len();
@@ -290,9 +321,22 @@ impl Journal {
         self.check_open()?;
         self.queues[class as usize].borrow_mut().push_back(pending);
         self.floors.work.notify_one();
-        match receive.await {
-            Ok(answer) => answer,
-            Err(_gone) => Err(AppendError::Closed),
+        Ok(Submitted(receive))
+    }
+
+    /// Whether a record without payload would be written at once in this class, whatever others append.
+    pub fn has_room(&self, class: Class) -> bool {
+        // The group, and a filler before it.
+        const NEED: u64 = 4 * BLOCK as u64;
+        self.ring_bytes() - (self.next.get() - self.tail()) >= self.kept_from(class) + NEED
+    }
+
+    /// Bytes of the ring that a class leaves to those before it.
+    fn kept_from(&self, class: Class) -> u64 {
+        match class {
+            Class::Checkpoint => 0,
+            Class::Urgent => self.reserve.get() / 2,
+            Class::Normal => self.reserve.get(),
         }
     }
 

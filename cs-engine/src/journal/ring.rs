@@ -60,11 +60,7 @@ impl Journal {
         let mut batch = Vec::new();
         let (mut records, mut payload) = (GROUP_HEADER, 0);
         for class in Class::ALL {
-            let keep = match class {
-                Class::Checkpoint => 0,
-                Class::Urgent => self.reserve.get() / 2,
-                Class::Normal => self.reserve.get(),
-            };
+            let keep = self.kept_from(class);
             let mut queue = self.queues[class as usize].borrow_mut();
             let mut count = 0;
             for pending in queue.iter() {

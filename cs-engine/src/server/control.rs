@@ -1,11 +1,15 @@
 //! Orders of the metadata server.
 
 use link::{Request, Response};
-use wire::cs::{CreateChunks, DeleteChunks, Fence, ItemResult, ResultsReply};
+use std::rc::Rc;
+
+use wire::cs::{
+    CatchUp, CreateChunks, DeleteChunks, Fence, InstallItem, InstallVersions, ItemResult, ResultsReply, Role,
+};
 use wire::{Op, Status};
 
 use super::{Failure, Server};
-use crate::engine::{NewChunk, Refusal};
+use crate::engine::{Engine, Install, NewChunk, Refusal};
 
 impl Server {
     pub(super) async fn order(&self, op: Op, request: &Request) -> Result<Response, Failure> {
@@ -17,6 +21,14 @@ impl Server {
             Op::DeleteChunks => {
                 let order: DeleteChunks = wire::decode_body(&request.body)?;
                 self.delete(order).await
+            }
+            Op::InstallVersions => {
+                let order: InstallVersions = wire::decode_body(&request.body)?;
+                self.install(order).await
+            }
+            Op::CatchUp => {
+                let order: CatchUp = wire::decode_body(&request.body)?;
+                self.copier.start(order)
             }
             Op::Fence => {
                 let order: Fence = wire::decode_body(&request.body)?;
@@ -35,6 +47,7 @@ impl Server {
                 version: item.version,
                 file: item.file_id,
                 size: item.size_bytes,
+                joining: item.joining,
             };
             results.push(result(item.chunk_id, self.create_one(new, item.epoch).await));
         }
@@ -54,6 +67,21 @@ impl Server {
         results
     }
 
+    async fn install(&self, order: InstallVersions) -> Vec<ItemResult> {
+        // Each waits for what is under way in its chunk, and those that are ready share a flush.
+        let installs = order.items.into_iter().map(|item| {
+            let engine = Rc::clone(&self.engine);
+            let id = item.chunk_id;
+            (id, rt::spawn(async move { install_one(&engine, &item).await }))
+        });
+        let installs: Vec<_> = installs.collect();
+        let mut results = Vec::with_capacity(installs.len());
+        for (id, install) in installs {
+            results.push(result(id, install.await.unwrap_or(Err(Refusal::Stopping))));
+        }
+        results
+    }
+
     async fn fence(&self, order: Fence) -> Vec<ItemResult> {
         let round = self.registration().round();
         let mut results = Vec::with_capacity(order.items.len());
@@ -66,6 +94,16 @@ impl Server {
         }
         results
     }
+}
+
+async fn install_one(engine: &Rc<Engine>, item: &InstallItem) -> Result<(), Refusal> {
+    let joiner = match item.role() {
+        Role::Member => false,
+        Role::Joiner => true,
+        Role::Unspecified => return Err(Refusal::Invalid("an order to install names no role")),
+    };
+    let order = Install { from: item.from_version, to: item.to_version, joiner, keep: item.keep };
+    engine.install(item.chunk_id, order).await
 }
 
 fn result(id: u64, outcome: Result<(), Refusal>) -> ItemResult {

@@ -1,6 +1,7 @@
 //! Requests of clients.
 
 use link::{Request, Response};
+use wire::copy::{ChangedRegions, ChangedRegionsReply, CopyFlush, CopyFlushReply, ListedWrite};
 use wire::data::{
     BlockState, BlockStatus, BlockStatusReply, BlockSurvey, ClearMarks, EntryKind, Flush, FlushReply, Read,
     ReadReply, Run, RunKind, Settle, Survey, SurveyBlocks, SurveyBlocksReply, SurveyEntry, SurveyReply,
@@ -11,6 +12,18 @@ use wire::{Op, Status};
 
 use super::{Failure, Server};
 use crate::engine::{self, ACTIVE_BLOCKS, Surveyed, WriteRequest};
+
+/// What was read, as the answer to a read.
+fn read_reply(read: &Read, found: engine::ReadReply) -> Response {
+    let mut body = Vec::new();
+    ReadReply { offset: read.offset, len: read.len, zeroes: found.payload.is_none() }
+        .encode(&found.crcs, &mut body);
+    let response = Response::ok(body);
+    match found.payload {
+        Some(payload) => response.with_payload(payload),
+        None => response,
+    }
+}
 
 impl Server {
     pub(super) async fn data(&self, op: Op, request: Request) -> Result<Response, Failure> {
@@ -23,6 +36,9 @@ impl Server {
             Op::Survey => self.survey(&request),
             Op::SurveyBlocks => self.survey_blocks(&request).await,
             Op::ClearMarks => self.clear_marks(&request).await,
+            Op::CopyRead => self.copy_read(&request).await,
+            Op::ChangedRegions => self.changed_regions(&request),
+            Op::CopyFlush => self.copy_flush(&request).await,
             _ => Err(Failure::status(Status::Unsupported)),
         }
     }
@@ -85,14 +101,47 @@ impl Server {
             .engine
             .read(target.file, target.epoch, target.chunk, target.version, read.offset, read.len)
             .await?;
-        let mut body = Vec::new();
-        ReadReply { offset: read.offset, len: read.len, zeroes: found.payload.is_none() }
-            .encode(&found.crcs, &mut body);
-        let response = Response::ok(body);
-        Ok(match found.payload {
-            Some(payload) => response.with_payload(payload),
-            None => response,
-        })
+        Ok(read_reply(&read, found))
+    }
+
+    /// A read of a joiner's server: under the same version, whatever the writer's epoch (C7).
+    async fn copy_read(&self, request: &Request) -> Result<Response, Failure> {
+        let read = Read::decode(&request.body)?;
+        let target = read.target;
+        if read.unsettled {
+            return Err(Failure::status(Status::Invalid));
+        }
+        let found = self
+            .engine
+            .read_for_joiner(target.file, target.chunk, target.version, read.offset, read.len)
+            .await?;
+        Ok(read_reply(&read, found))
+    }
+
+    fn changed_regions(&self, request: &Request) -> Result<Response, Failure> {
+        let asked: ChangedRegions = wire::decode_body(&request.body)?;
+        let (chunk, version) = (asked.chunk_id, asked.version);
+        let known = self.engine.changed_regions(asked.file_id, chunk, version, asked.held)?;
+        let listed = known.listed.iter().map(|write| ListedWrite {
+            epoch: write.epoch,
+            seq: write.seq,
+            first_block: write.first,
+            blocks: write.count,
+        });
+        let reply = ChangedRegionsReply {
+            complete: known.complete,
+            since: known.since,
+            changed: if known.since == 0 { Vec::new() } else { known.changed.to_bytes(known.blocks) },
+            listed: listed.collect(),
+            boot_id: self.boot_id.to_vec(),
+        };
+        Ok(Response::ok(wire::encode_body(&reply)?))
+    }
+
+    async fn copy_flush(&self, request: &Request) -> Result<Response, Failure> {
+        let asked: CopyFlush = wire::decode_body(&request.body)?;
+        self.engine.flush_for_joiner(asked.chunk_id, asked.version).await?;
+        Ok(Response::ok(wire::encode_body(&CopyFlushReply { boot_id: self.boot_id.to_vec() })?))
     }
 
     /// A block as it lies on the disk, for a reconciler that has nothing better (C5).

@@ -1,7 +1,9 @@
 //! The chunk server on the network: requests of clients and orders of the metadata server meet the engine.
 
 mod control;
+mod copier;
 mod data;
+mod pace;
 mod registration;
 
 use std::rc::Rc;
@@ -9,10 +11,12 @@ use std::rc::Rc;
 use link::{Connection, Request, Response, Service};
 use wire::data::Read;
 use wire::hello::Role;
+use wire::op::Group;
 use wire::{ErrorBody, Op, Status};
 
 use crate::engine::{Engine, Refusal};
 
+pub(crate) use copier::Copier;
 pub(crate) use registration::Registration;
 pub use registration::{Joined, Registrar, RegistrarOptions, RegistrationError};
 
@@ -22,13 +26,15 @@ pub struct Server {
     engine: Rc<Engine>,
     registration: Registration,
     boot_id: [u8; 16],
+    copier: Rc<Copier>,
 }
 
 impl Server {
     /// A server that refuses data until it is registered (C2).
     #[must_use]
     pub fn new(engine: Rc<Engine>, boot_id: [u8; 16]) -> Rc<Self> {
-        Rc::new(Self { engine, registration: Registration::new(), boot_id })
+        let copier = Copier::new(Rc::clone(&engine));
+        Rc::new(Self { engine, registration: Registration::new(), boot_id, copier })
     }
 
     /// The engine behind it.
@@ -42,6 +48,16 @@ impl Server {
         self.registration.serving().await;
     }
 
+    /// Fills the joiners that are here.
+    pub(crate) fn copier(&self) -> &Rc<Copier> {
+        &self.copier
+    }
+
+    /// Limits what joiners here read from members, in bytes per second; `None` = no limit.
+    pub fn limit_copying(&self, bytes_per_second: Option<u64>) {
+        self.copier.pace.limit(bytes_per_second);
+    }
+
     pub(crate) fn registration(&self) -> &Registration {
         &self.registration
     }
@@ -49,7 +65,7 @@ impl Server {
     async fn answer(&self, connection: &Connection, request: Request) -> Result<Response, Failure> {
         let op = request.known_op().ok_or(Failure::status(Status::Unsupported))?;
         match op {
-            Op::CreateChunks | Op::DeleteChunks | Op::Fence => {
+            Op::CreateChunks | Op::DeleteChunks | Op::Fence | Op::InstallVersions | Op::CatchUp => {
                 if connection.peer().role != Role::Mds {
                     return Err(Failure::status(Status::Forbidden));
                 }
@@ -59,6 +75,9 @@ impl Server {
                 // A server that has not renewed for half its term may be fenced without knowing (C2).
                 if !self.registration.may_serve() {
                     return Err(Failure::status(Status::RegistrationLapsed));
+                }
+                if op.group() == Group::Copy && connection.peer().role != Role::Cs {
+                    return Err(Failure::status(Status::Forbidden));
                 }
                 let answer = self.data(op, request).await;
                 // What was under way when the cluster said so is not answered either (C10).
@@ -74,7 +93,8 @@ impl Server {
 impl Service for Server {
     /// A read changes nothing, unless it accepts a block as it lies on the disk.
     fn may_be_dropped(&self, request: &Request) -> bool {
-        request.known_op() == Some(Op::Read) && Read::decode(&request.body).is_ok_and(|read| !read.unsettled)
+        matches!(request.known_op(), Some(Op::Read | Op::CopyRead))
+            && Read::decode(&request.body).is_ok_and(|read| !read.unsettled)
     }
 
     async fn serve(self: Rc<Self>, connection: Connection, request: Request) -> Response {
@@ -125,6 +145,8 @@ impl From<Refusal> for Failure {
             Refusal::Damaged { block } => (Status::ChecksumMismatch, u64::from(block)),
             Refusal::Corrupt { block } => (Status::Corrupt, u64::from(block)),
             Refusal::Unsettled { block } => (Status::Unsettled, u64::from(block)),
+            Refusal::NoSource(chunk) => (Status::UnknownChunk, chunk),
+            Refusal::Joining(chunk) | Refusal::NotFilled(chunk) => (Status::Retry, chunk),
             Refusal::NeedFlush => (Status::NeedFlush, 0),
             Refusal::NoSpace => (Status::NoSpace, 0),
             Refusal::DeviceFailed => (Status::DeviceFailed, 0),

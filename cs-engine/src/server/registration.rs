@@ -12,7 +12,7 @@ use std::time::Duration;
 use link::{AskError, Connection, Endpoint, Expect};
 use rt::net::Address;
 use rt::time::Instant;
-use wire::cs::{self, Heartbeat, JournalInfo, RegisterCs, RegisterCsReply};
+use wire::cs::{self, CaughtUp, Heartbeat, JournalInfo, RegisterCs, RegisterCsReply};
 use wire::hello::Role;
 use wire::session::IoStats;
 use wire::{Action, Status};
@@ -188,6 +188,7 @@ impl Registrar {
     #[must_use]
     pub fn new(server: Rc<Server>, endpoint: Endpoint, options: RegistrarOptions) -> Self {
         let mds = RefCell::new(options.mds.clone());
+        server.copier().connect_with(endpoint.clone());
         Self { server, endpoint, options, mds }
     }
 
@@ -388,8 +389,8 @@ impl Registrar {
         // The first at once: it tells the metadata server that the fences are in force.
         let mut pause = Duration::ZERO;
         loop {
-            if let Ok(reason) = rt::time::timeout(pause, connection.closed()).await {
-                return reason.to_string();
+            if let Err(why) = self.tell_outcomes_for(pause, connection, reply).await {
+                return why;
             }
             if self.server.registration().has_lapsed() {
                 return "it was not renewed in time".into();
@@ -412,6 +413,46 @@ impl Registrar {
                     return error.to_string();
                 }
             }
+        }
+    }
+
+    /// Tells the metadata server what becomes of joiners here, until it is time for a heartbeat. Says why it ended
+    /// before.
+    async fn tell_outcomes_for(
+        &self,
+        pause: Duration,
+        connection: &Connection,
+        reply: &RegisterCsReply,
+    ) -> Result<(), String> {
+        let copier = self.server.copier();
+        let next = rt::time::now() + pause;
+        // The first heartbeat comes before everything else.
+        while !pause.is_zero() && rt::time::now() < next {
+            let something = rt::first(copier.finished(), connection.closed());
+            match rt::time::timeout_at(next, something).await {
+                Err(_elapsed) => return Ok(()),
+                Ok(rt::First::Right(reason)) => return Err(reason.to_string()),
+                Ok(rt::First::Left(())) => {}
+            }
+            let items = copier.outcomes();
+            let told = CaughtUp { cs_id: reply.cs_id, session: reply.session, items };
+            match connection.ask(&told, rt::time::now() + PATIENCE).await {
+                Ok(_) => copier.told(&told.items),
+                Err(AskError::Status { status, error }) if status.action() == Action::GiveUp => {
+                    // It orders again if it still wants them.
+                    tracing::warn!("the outcome of filling replicas is refused: {status}: {}", error.message);
+                    copier.told(&told.items);
+                }
+                Err(AskError::Status { status, .. }) => {
+                    tracing::info!("the outcome of filling replicas is told later: {status}");
+                    break;
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        match rt::time::timeout_at(next, connection.closed()).await {
+            Ok(reason) => Err(reason.to_string()),
+            Err(_elapsed) => Ok(()),
         }
     }
 

@@ -28,7 +28,7 @@ async fn check_in(dir: &Path) -> Result<Report, OpenError> {
     check::run(dir, &mut |_| {}).await
 }
 
-fn checked(dir: &Path) -> Report {
+pub(crate) fn checked(dir: &Path) -> Report {
     let dir = dir.to_owned();
     run(async move { check_in(&dir).await }).expect("it can be checked")
 }

@@ -193,6 +193,12 @@ fn record(kind: RecordKind) -> (&'static str, Record) {
         RecordKind::Delta => ("group-09-delta", base),
         RecordKind::Sessions => ("group-10-sessions", Record { words: vec![12, 0, 5, 0, 1001, 0], ..base }),
         RecordKind::Stopped => ("group-11-stopped", base),
+        RecordKind::Install => {
+            let (version, since, held, round) = (9, 6, 7, 1);
+            let words = vec![0, 0x8000_0001, 31, 5, 32, 6, 63, 1 << 31];
+            let map = Record { seq: since, done: held, stable: round, first: 1 | 2 | 4, words, ..base };
+            ("group-12-install", Record { chunk: CHUNK_ID, version, file: 12, ..map })
+        }
     }
 }
 
@@ -220,6 +226,16 @@ fn groups() -> Vec<Sample> {
         let payload = if kind == RecordKind::Data { vec![0xAA; BLOCK] } else { Vec::new() };
         add(name, group_header(), vec![record], &payload);
     }
+    let copied = Record {
+        version: 9,
+        copied: true,
+        first: 16,
+        count: 512,
+        chunk: CHUNK_ID,
+        file: 12,
+        ..Record::new(RecordKind::Zero)
+    };
+    add("group-copied", group_header(), vec![copied], &[]);
     let several = [RecordKind::Sessions, RecordKind::Fence, RecordKind::Data].map(|kind| record(kind).1);
     add("group-several", group_header(), several.to_vec(), &[0xAA; BLOCK]);
     let rest = (journal().ring_bytes - LSN % journal().ring_bytes) as u32;

@@ -2,9 +2,12 @@
 
 mod basic;
 mod check;
+mod copier;
 mod damage;
+mod fill;
 mod fixtures;
 mod found;
+mod install;
 mod model;
 mod registration;
 mod restarts;

@@ -235,7 +235,7 @@ impl Model {
             *last
         };
         let size = u64::from(BLOCKS) * BLOCK as u64;
-        match engine.create_chunk(NewChunk { chunk, version, file: FILE, size }).await {
+        match engine.create_chunk(NewChunk { chunk, version, file: FILE, size, joining: false }).await {
             Ok(()) => {
                 let zero: Rc<[u8]> = vec![0; BLOCK].into();
                 let version0 = Version { answered: Some(0), epoch: 0, seq: 0, content: zero };
@@ -658,7 +658,7 @@ impl Model {
                 }
                 // Its making may have been cut off after it was made.
                 None => {
-                    let new = NewChunk { chunk, version: u64::MAX, file: FILE, size };
+                    let new = NewChunk { chunk, version: u64::MAX, file: FILE, size, joining: false };
                     match engine.create_chunk(new).await {
                         Ok(()) | Err(Refusal::StaleVersion { .. }) => {
                             if let Err(refusal) = engine.delete_chunk(chunk, u64::MAX).await {

@@ -109,8 +109,20 @@ impl Rig {
 }
 
 pub(crate) async fn open(path: &Path, options: EngineOptions) -> Result<Rc<Engine>, OpenError> {
-    let lock = engine::lock_directory(path).await?;
-    Engine::open(path, lock, options).await
+    // The kernel may still work for the life before; it lets go of each file when that has ended.
+    let deadline = rt::time::now() + Duration::from_secs(10);
+    loop {
+        let opened = match engine::lock_directory(path).await {
+            Ok(lock) => Engine::open(path, lock, options.clone()).await,
+            Err(error) => Err(error),
+        };
+        match opened {
+            Err(OpenError::InUse(_)) if rt::time::now() < deadline => {
+                rt::time::sleep(Duration::from_millis(1)).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// Plain checksums per block of bytes at `offset` of a chunk.
@@ -227,7 +239,7 @@ impl Client {
 }
 
 pub(crate) fn new_chunk(chunk: u64, size: u64) -> NewChunk {
-    NewChunk { chunk, version: 1, file: FILE, size }
+    NewChunk { chunk, version: 1, file: FILE, size, joining: false }
 }
 
 /// A server without checkpoints of its own accord.

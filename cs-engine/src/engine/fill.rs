@@ -1,0 +1,553 @@
+//! Filling a joiner from a member (C6, C7): what the member knows, and how its content gets here.
+//!
+//! A region is locked here *before* it is read from the member. So whatever of it is not on the list of unstable writes then
+//! is stable, and in what the member sends; what is on the list is newer, or will be sent again, and stays.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::ops::Range;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::blocks::COPIED;
+use super::chunk::Chunk;
+use super::files::Unstable;
+use super::read::ReadReply;
+use super::regions::{REGION_BLOCKS, Regions, blocks_of};
+use super::standing::{Changes, Filling, Standing};
+use super::state::unstable_records;
+use super::write::Way;
+use super::{Engine, Refusal};
+use crate::format::block::BlockState;
+use crate::format::record::{Record, RecordKind};
+use crate::format::{BLOCK, crc32c};
+use crate::journal::Class;
+
+/// How long a write that needs old content waits until it is known where to fetch it.
+const SOURCE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A write that a replica lists as not stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its sequence number.
+    pub seq: u64,
+    /// First block.
+    pub first: u32,
+    /// Blocks.
+    pub count: u32,
+}
+
+/// What a member knows for a joiner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The map reaches back to the version that the joiner held.
+    pub complete: bool,
+    /// The map names what changed in versions above this one; 0 = there is none.
+    pub since: u64,
+    /// The map.
+    pub changed: Regions,
+    /// Writes that are listed as not stable.
+    pub listed: Vec<Listed>,
+    /// Blocks of the chunk.
+    pub blocks: u32,
+}
+
+/// How far a joiner is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The version it held; what it lacks is known once that is its own.
+    pub held: u64,
+    /// What must still be copied.
+    pub lacking: Regions,
+    /// What was copied and is not flushed yet.
+    pub copied: Regions,
+    /// Blocks of the chunk.
+    pub blocks: u32,
+    /// Bytes copied since the server started.
+    pub bytes: u64,
+}
+
+/// The content of a range, or why no member gave it.
+pub type Reading<'a> = Pin<Box<dyn Future<Output = Result<ReadReply, NotRead>> + 'a>>;
+
+/// No member gave what was asked for; whoever asked them knows why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotRead;
+
+/// Reads from a joiner's members.
+pub trait Source: Debug {
+    /// Bytes of the chunk in whole blocks, verified.
+    fn read(&self, offset: u32, len: u32) -> Reading<'_>;
+}
+
+impl Chunk {
+    /// How far a joiner is under `version`.
+    fn filling<T>(&self, version: u64, see: impl FnOnce(&mut Standing) -> T) -> Result<T, Refusal> {
+        let have = self.version.get();
+        if self.deleted.get() {
+            return Err(Refusal::UnknownChunk(self.id));
+        }
+        match &mut *self.standing.borrow_mut() {
+            Some(standing) if have == version && standing.filling.is_some() => Ok(see(standing)),
+            _ => Err(Refusal::StaleVersion { have, wanted: version }),
+        }
+    }
+
+    /// Completes when it will have another version soon, or go.
+    async fn superseded(&self) {
+        loop {
+            let changed = self.standing_changed.notified();
+            if self.superseding.get() > 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn progress(&self, version: u64) -> Result<Progress, Refusal> {
+        let blocks = self.blocks();
+        self.filling(version, |standing| {
+            let filling = standing.filling.as_ref().expect("a joiner");
+            Progress {
+                held: filling.held,
+                lacking: filling.lacking(version, blocks),
+                copied: filling.copied.clone(),
+                blocks,
+                bytes: filling.bytes,
+            }
+        })
+    }
+
+    /// What of a joiner's region must come from a member before it can be read. Nothing of a member.
+    fn lacks(&self, region: u32) -> bool {
+        let (version, blocks) = (self.version.get(), self.blocks());
+        let standing = self.standing.borrow();
+        let filling = standing.as_ref().and_then(|standing| standing.filling.as_ref());
+        filling.is_some_and(|filling| filling.lacking(version, blocks).contains(region))
+    }
+}
+
+impl Engine {
+    fn found(&self, chunk: u64) -> Result<Rc<Chunk>, Refusal> {
+        self.chunks.borrow().get(&chunk).map(Rc::clone).ok_or(Refusal::UnknownChunk(chunk))
+    }
+
+    /// What a member knows for a joiner that held a version before it left; 0 = it is new.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub fn changed_regions(&self, file: u64, chunk: u64, version: u64, held: u64) -> Result<Known, Refusal> {
+        let _request = self.begin()?;
+        let chunk = self.member_for(file, chunk, version)?;
+        let mut known = Known { blocks: chunk.blocks(), ..Known::default() };
+        if let Some(changes) = chunk.standing.borrow().as_ref().and_then(|standing| standing.changes.as_ref())
+        {
+            known.complete = held != 0 && changes.since <= held;
+            known.since = changes.since;
+            known.changed = changes.regions.clone();
+        }
+        self.file_state(file).for_each_unstable(chunk.id, |epoch, seq, blocks| {
+            let count = blocks.len() as u32;
+            known.listed.push(Listed { epoch, seq, first: blocks.start, count });
+        });
+        Ok(known)
+    }
+
+    /// Makes durable what was read here for a joiner (C4).
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn flush_for_joiner(self: &Rc<Self>, chunk: u64, version: u64) -> Result<(), Refusal> {
+        let _request = self.begin()?;
+        let found = self.found(chunk)?;
+        self.member_for(found.file, chunk, version)?;
+        self.flush().await
+    }
+
+    /// How far a joiner is.
+    ///
+    /// # Errors
+    /// [`Refusal::StaleVersion`] when it is no joiner under that version.
+    pub fn progress(&self, chunk: u64, version: u64) -> Result<Progress, Refusal> {
+        self.found(chunk)?.progress(version)
+    }
+
+    /// From where a joiner's writes may fetch what they need of missing regions.
+    ///
+    /// # Errors
+    /// [`Refusal::StaleVersion`] when it is no joiner under that version.
+    pub fn set_source(&self, chunk: u64, version: u64, source: Rc<dyn Source>) -> Result<(), Refusal> {
+        let chunk = self.found(chunk)?;
+        chunk.filling(version, |_| ())?;
+        chunk.source.replace(Some((version, source)));
+        chunk.standing_changed.notify_all();
+        Ok(())
+    }
+
+    /// Takes over what a member knows: what changed is missing, all of it when the map does not reach back far enough. What
+    /// was copied before does not count.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn take_difference(
+        self: &Rc<Self>,
+        chunk: u64,
+        version: u64,
+        known: &Known,
+    ) -> Result<(), Refusal> {
+        let _request = self.begin()?;
+        let chunk = self.found(chunk)?;
+        let blocks = chunk.blocks();
+        chunk.filling(version, |standing| {
+            let filling = standing.filling.as_mut().expect("a joiner");
+            if filling.held != version {
+                let changed = if known.complete { known.changed.clone() } else { Regions::all(blocks) };
+                filling.missing.unite(&changed);
+                filling.missing.unite(&std::mem::take(&mut filling.copied));
+                filling.held = version;
+                filling.round += 1;
+            }
+            standing.changes = match standing.changes.take() {
+                Some(changes) if known.since > 0 => {
+                    let mut regions = changes.regions;
+                    regions.unite(&known.changed);
+                    Some(Changes { since: known.since, regions })
+                }
+                _ => None,
+            };
+        })?;
+        self.record_standing(&chunk).await?;
+        self.flush().await
+    }
+
+    /// Regions were copied from a member that may have lost them since: they are missing again.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn copy_again(
+        self: &Rc<Self>,
+        chunk: u64,
+        version: u64,
+        regions: &Regions,
+    ) -> Result<(), Refusal> {
+        let _request = self.begin()?;
+        let chunk = self.found(chunk)?;
+        chunk.filling(version, |standing| {
+            let filling = standing.filling.as_mut().expect("a joiner");
+            filling.missing.unite(regions);
+            filling.copied.subtract(regions);
+            filling.round += 1;
+        })?;
+        self.record_standing(&chunk).await?;
+        self.flush().await
+    }
+
+    /// Records a joiner's standing anew; the caller flushes.
+    async fn record_standing(&self, chunk: &Rc<Chunk>) -> Result<(), Refusal> {
+        let record = chunk.standing.borrow().as_ref().map(|standing| standing.record(chunk));
+        let Some(record) = record else { return Ok(()) };
+        self.append(Class::Urgent, record, None).await.map(drop)
+    }
+
+    /// Copies neighbouring regions of a joiner, those of them that are not here yet. Gives how many bytes that were.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSource`] when no member gave the content; [`Refusal`].
+    pub async fn copy_regions(
+        self: &Rc<Self>,
+        chunk: u64,
+        version: u64,
+        regions: Range<u32>,
+        source: &dyn Source,
+    ) -> Result<u64, Refusal> {
+        let _request = self.begin()?;
+        let chunk = self.found(chunk)?;
+        self.copy_locked(&chunk, version, regions, source).await
+    }
+
+    async fn copy_locked(
+        self: &Rc<Self>,
+        chunk: &Rc<Chunk>,
+        version: u64,
+        regions: Range<u32>,
+        source: &dyn Source,
+    ) -> Result<u64, Refusal> {
+        let end = blocks_of(regions.end - 1, chunk.blocks()).end;
+        let blocks = regions.start * REGION_BLOCKS..end;
+        let _locked = chunk.ranges.exclusive(u64::from(blocks.start)..u64::from(blocks.end)).await;
+        self.check_running()?;
+        let round =
+            chunk.filling(version, |standing| standing.filling.as_ref().map(|filling| filling.round))?;
+        if !regions.clone().any(|region| chunk.lacks(region)) {
+            return Ok(0);
+        }
+        let mut newer = BTreeSet::new();
+        if !rt::sim::planted("copy-over-newer") {
+            self.file_state(chunk.file).for_each_unstable(chunk.id, |_, _, listed| {
+                newer.extend(listed.start.max(blocks.start)..listed.end.min(blocks.end));
+            });
+        }
+        if !newer.is_empty() {
+            rt::sim::hit("engine.copy-skips");
+        }
+        let (offset, len) = (blocks.start * BLOCK as u32, blocks.len() as u32 * BLOCK as u32);
+        // The only wait here that others can make long.
+        let reply = match rt::first(source.read(offset, len), chunk.superseded()).await {
+            rt::First::Left(read) => read.map_err(|NotRead| Refusal::NoSource(chunk.id))?,
+            rt::First::Right(()) => return Err(Refusal::StaleVersion { have: version, wanted: version }),
+        };
+        self.check_running()?;
+        for piece in pieces(&blocks, &reply, &newer) {
+            self.write_copied(chunk, version, piece).await?;
+        }
+        chunk.filling(version, |standing| {
+            let filling = standing.filling.as_mut().expect("a joiner");
+            filling.bytes += u64::from(len);
+            if Some(filling.round) == round {
+                filling.copied.add_blocks(&blocks);
+            }
+        })?;
+        Ok(u64::from(len))
+    }
+
+    /// Writes what was copied, as a write of nobody: it is not listed, and no change for others.
+    async fn write_copied(
+        self: &Rc<Self>,
+        chunk: &Rc<Chunk>,
+        version: u64,
+        piece: Piece,
+    ) -> Result<(), Refusal> {
+        let Piece { blocks, content } = piece;
+        let mut record = Record {
+            copied: true,
+            chunk: chunk.id,
+            version,
+            file: chunk.file,
+            first: blocks.start,
+            count: blocks.len() as u32,
+            ..Record::new(RecordKind::Zero)
+        };
+        let (appended, words, way) = match content {
+            None => {
+                let states = self.states(chunk, blocks.clone()).await;
+                if states.is_ok_and(|states| states.iter().all(|(state, _)| *state == BlockState::Hole)) {
+                    return Ok(());
+                }
+                (self.append(Class::Urgent, record, None).await?, Vec::new(), None)
+            }
+            Some((payload, crcs)) => {
+                let stored = blocks.clone().zip(crcs);
+                let words = stored.map(|(block, crc)| BlockState::of_plain(crc, chunk.id, block).to_raw());
+                record.words = words.collect();
+                let words = record.words.clone();
+                let file = self.chunk_file(chunk).await?;
+                self.allocate(&file, blocks.clone()).await?;
+                let way = self.choose_way(chunk, &file, &blocks, true).await?;
+                let appended = match way {
+                    Way::Journal => self.append_data(record, payload).await?,
+                    Way::InPlace => self.write_in_place(record, payload, &file, chunk, &blocks).await?,
+                };
+                (appended, words, Some(way))
+            }
+        };
+        self.mark(chunk, &blocks, appended.lsn);
+        self.note_part(chunk, &blocks, &appended, COPIED, &words, way);
+        Ok(())
+    }
+
+    /// Strikes what was copied from what is missing: durable before it is forgotten.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn commit_copied(self: &Rc<Self>, chunk: u64, version: u64) -> Result<(), Refusal> {
+        let _request = self.begin()?;
+        let chunk = self.found(chunk)?;
+        let state = |standing: &mut Standing| standing.filling.as_ref().map(|f| (f.round, f.copied.clone()));
+        let Some((round, copied)) = chunk.filling(version, state)? else { return Ok(()) };
+        if copied.is_empty() {
+            return Ok(());
+        }
+        if !rt::sim::planted("copied-not-flushed") {
+            self.flush().await?;
+        }
+        let struck = chunk.filling(version, |standing| {
+            let filling = standing.filling.as_mut().expect("a joiner");
+            // Before the difference is known, anything may still be missing.
+            let counts = filling.round == round && filling.held == version;
+            if counts {
+                filling.missing.subtract(&copied);
+                filling.copied.subtract(&copied);
+            }
+            counts
+        })?;
+        if struck { self.record_standing(&chunk).await } else { Ok(()) }
+    }
+
+    /// Takes over what a member lists as not stable, durably: whoever reconciles finds it here, too (C5).
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn inherit_list(
+        self: &Rc<Self>,
+        chunk: u64,
+        version: u64,
+        listed: &[Listed],
+    ) -> Result<(), Refusal> {
+        let _request = self.begin()?;
+        let chunk = self.found(chunk)?;
+        chunk.filling(version, |_| ())?;
+        let file = self.file_state(chunk.file);
+        let fits = |listed: &&Listed| {
+            listed.first.checked_add(listed.count).is_some_and(|end| end <= chunk.blocks())
+        };
+        let writes = listed.iter().filter(fits).map(|listed| {
+            let write = Unstable { chunk: chunk.id, first: listed.first, count: listed.count };
+            (listed.epoch, listed.seq, write)
+        });
+        let mut writes: Vec<_> = writes.collect();
+        writes.sort_by_key(|&(epoch, seq, write)| (epoch, seq, write.first));
+        let mut rest = writes.as_slice();
+        for record in unstable_records(chunk.file, &writes) {
+            let (listed, others) = rest.split_at(record.entries().count());
+            rest = others;
+            // A checkpoint that records the list anew may not pass it before these are on the list.
+            let appended = self.append(Class::Urgent, record, None).await?;
+            for &(epoch, seq, write) in listed {
+                file.add_unstable(epoch, seq, write);
+            }
+            drop(appended);
+        }
+        self.flush().await
+    }
+
+    /// Whether a write must have old content that is not here: the regions of its first and last block.
+    pub(super) fn needs_old(&self, chunk: &Chunk, blocks: &Range<u32>, parts: [bool; 2]) -> Option<u32> {
+        if !chunk.is_joiner() {
+            return None;
+        }
+        let ends = [(blocks.start, parts[0]), (blocks.end - 1, parts[1])];
+        let needed = ends.into_iter().filter(|(_, part)| *part).map(|(block, _)| block);
+        let lacks = |block: &u32| {
+            let mut newer = false;
+            self.file_state(chunk.file)
+                .for_each_unstable(chunk.id, |_, _, listed| newer |= listed.contains(block));
+            !newer && chunk.lacks(block / REGION_BLOCKS)
+        };
+        let found = needed.into_iter().find(lacks);
+        found.map(|block| block / REGION_BLOCKS)
+    }
+
+    /// Fetches a region that a write needs.
+    pub(super) async fn fetch(
+        self: &Rc<Self>,
+        chunk: &Rc<Chunk>,
+        version: u64,
+        region: u32,
+    ) -> Result<(), Refusal> {
+        rt::sim::hit("engine.fetched-for-a-write");
+        let deadline = rt::time::now() + SOURCE_PATIENCE;
+        let source = loop {
+            let changed = chunk.standing_changed.notified();
+            chunk.filling(version, |_| ())?;
+            self.check_running()?;
+            let known = chunk.source.borrow().clone();
+            match known {
+                Some((of, source)) if of == version => break source,
+                _ if rt::time::timeout_at(deadline, changed).await.is_err() => {
+                    return Err(Refusal::NoSource(chunk.id));
+                }
+                _ => {}
+            }
+        };
+        self.copy_locked(chunk, version, region..region + 1, &*source).await.map(drop)
+    }
+}
+
+impl Filling {
+    /// What must still be copied of a chunk with this version: anything until it is known what.
+    fn lacking(&self, version: u64, blocks: u32) -> Regions {
+        let mut lacking = if self.held == version { self.missing.clone() } else { Regions::all(blocks) };
+        lacking.subtract(&self.copied);
+        lacking
+    }
+}
+
+/// Neighbouring blocks to be written: data with plain checksums, or holes.
+struct Piece {
+    blocks: Range<u32>,
+    content: Option<(rt::buf::View, Vec<u32>)>,
+}
+
+/// What is to be written of a range that a member sent: without newer blocks, and with holes where a region has nothing
+/// but zeroes.
+fn pieces(blocks: &Range<u32>, reply: &ReadReply, newer: &BTreeSet<u32>) -> Vec<Piece> {
+    let at = |block: u32| (block - blocks.start) as usize;
+    let bytes =
+        |block: u32| reply.payload.as_ref().map(|data| &data[at(block) * BLOCK..(at(block) + 1) * BLOCK]);
+    let is_zero = |block: u32| bytes(block).is_none_or(|bytes| bytes.iter().all(|byte| *byte == 0));
+    let mut runs: Vec<(Range<u32>, bool)> = Vec::new();
+    let mut region_start = blocks.start;
+    while region_start < blocks.end {
+        let region = region_start..blocks.end.min((region_start / REGION_BLOCKS + 1) * REGION_BLOCKS);
+        let hole = region.clone().all(is_zero);
+        for block in region.clone().filter(|block| !newer.contains(block)) {
+            match runs.last_mut() {
+                Some((run, kind)) if run.end == block && *kind == hole => run.end += 1,
+                _ => runs.push((block..block + 1, hole)),
+            }
+        }
+        region_start = region.end;
+    }
+    let piece = |(run, hole): (Range<u32>, bool)| {
+        let content = reply.payload.as_ref().filter(|_| !hole).map(|data| {
+            let range = at(run.start)..at(run.end);
+            let payload = data.slice(range.start * BLOCK..range.end * BLOCK);
+            let crcs = reply
+                .crcs
+                .get(range)
+                .map_or_else(|| payload.chunks(BLOCK).map(crc32c).collect(), <[u32]>::to_vec);
+            (payload, crcs)
+        });
+        Piece { blocks: run, content }
+    };
+    runs.into_iter().map(piece).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rt::buf::View;
+
+    #[test]
+    fn newer_blocks_stay_and_regions_of_zeroes_are_holes() {
+        let mut data = vec![7; 48 * BLOCK];
+        data[16 * BLOCK..32 * BLOCK].fill(0);
+        data[40 * BLOCK..41 * BLOCK].fill(0);
+        let crcs: Vec<u32> = data.chunks(BLOCK).map(crc32c).collect();
+        let reply = ReadReply { payload: Some(View::copy_of(&data)), crcs };
+        let newer = BTreeSet::from([102, 103, 120]);
+        // Blocks 96 to 143: the second region of three is zero.
+        let shape = |reply: &ReadReply| -> Vec<(Range<u32>, bool)> {
+            let pieces = pieces(&(96..144), reply, &newer).into_iter();
+            pieces
+                .map(|piece| {
+                    if let Some((payload, crcs)) = &piece.content {
+                        let from = (piece.blocks.start - 96) as usize * BLOCK;
+                        assert_eq!(payload[..], data[from..from + piece.blocks.len() * BLOCK]);
+                        assert_eq!(*crcs, payload.chunks(BLOCK).map(crc32c).collect::<Vec<_>>());
+                    }
+                    (piece.blocks, piece.content.is_some())
+                })
+                .collect()
+        };
+        assert_eq!(
+            shape(&reply),
+            [(96..102, true), (104..112, true), (112..120, false), (121..128, false), (128..144, true)]
+        );
+        let zeroes = ReadReply { payload: None, crcs: Vec::new() };
+        assert_eq!(shape(&zeroes), [(96..102, false), (104..120, false), (121..144, false)]);
+    }
+}

@@ -1,0 +1,451 @@
+//! Catching up: joiners here are filled from members elsewhere (C6, C7).
+//!
+//! One task per joiner, a few of them at work at a time. It asks a member what changed, copies what is missing in large
+//! reads, strikes it from the map in batches, and in the end has the members flush what they sent: if one of them runs in
+//! another boot then, what came from there is copied again. The outcome waits here until the metadata server has it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use link::{AskError, Call, Connection, Endpoint, Expect};
+use rt::net::Address;
+use rt::sync::{Notify, Semaphore};
+use wire::copy::{ChangedRegions, ChangedRegionsReply, CopyFlush};
+use wire::cs::{CatchUp, CatchUpItem, CaughtUpItem, ItemResult};
+use wire::data::{Read, ReadReply, Target};
+use wire::{Action, Op, Status};
+
+use super::Failure;
+use super::pace::Pace;
+use crate::engine::{self, Engine, Known, Listed, NotRead, REGION_BLOCKS, Reading, Refusal, Regions, Source};
+use crate::format::BLOCK;
+
+/// Joiners that are filled at a time.
+const CHUNKS_AT_ONCE: u64 = 4;
+/// Reads under way for each of them.
+const READS_AT_ONCE: u64 = 8;
+/// Most regions of one read: 1 MiB.
+const READ_REGIONS: usize = 16;
+/// Reads after which what was copied is flushed and struck from the map: 16 MiB.
+const READS_PER_BATCH: usize = 16;
+/// How long one request to a member may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Pause before members are asked once more when none of them answered.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often they are asked.
+const ASKED_MAX: u32 = 4;
+/// How often a joiner begins anew because members had lost what they sent.
+const ROUNDS_MAX: u32 = 3;
+/// Outcomes told at once.
+const OUTCOMES_MAX: usize = 1000;
+
+/// Fills joiners.
+#[derive(Debug)]
+pub(crate) struct Copier {
+    this: Weak<Self>,
+    engine: Rc<Engine>,
+    endpoint: RefCell<Option<Endpoint>>,
+    peers: RefCell<BTreeMap<u64, Rc<Peer>>>,
+    /// Chunks and versions.
+    running: RefCell<BTreeSet<(u64, u64)>>,
+    places: Semaphore,
+    /// What the metadata server has not heard yet, by chunk.
+    outcomes: RefCell<BTreeMap<u64, CaughtUpItem>>,
+    finished: Notify,
+    pub(crate) pace: Pace,
+}
+
+/// A chunk server that has members.
+#[derive(Debug)]
+struct Peer {
+    id: u64,
+    addresses: RefCell<Vec<Address>>,
+    connection: RefCell<Option<Connection>>,
+    connecting: Semaphore,
+}
+
+/// Why a joiner is not filled.
+enum Stop {
+    /// It is no joiner under this version any more: nobody waits for it.
+    Ended,
+    /// The metadata server is to know.
+    Failed(Status),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::StaleVersion { .. } | Refusal::UnknownChunk(_) | Refusal::Stopping => Self::Ended,
+            refusal => Self::Failed(Failure::from(refusal).status),
+        }
+    }
+}
+
+impl Copier {
+    pub(crate) fn new(engine: Rc<Engine>) -> Rc<Self> {
+        Rc::new_cyclic(|this| Self {
+            this: Weak::clone(this),
+            engine,
+            endpoint: RefCell::default(),
+            peers: RefCell::default(),
+            running: RefCell::default(),
+            places: Semaphore::new(CHUNKS_AT_ONCE),
+            outcomes: RefCell::default(),
+            finished: Notify::new(),
+            pace: Pace::unlimited(),
+        })
+    }
+
+    /// Says how members are reached.
+    pub(crate) fn connect_with(&self, endpoint: Endpoint) {
+        self.endpoint.replace(Some(endpoint));
+    }
+
+    /// Begins to fill joiners; what is under way goes on.
+    pub(crate) fn start(&self, order: CatchUp) -> Vec<ItemResult> {
+        for server in &order.servers {
+            let usable = |text: &String| match text.parse() {
+                Ok(address) => Some(Address::Tcp(address)),
+                Err(_) => {
+                    tracing::warn!("chunk server {} has an unusable address: {text:?}", server.cs_id);
+                    None
+                }
+            };
+            let addresses: Vec<Address> = server.addresses.iter().filter_map(usable).collect();
+            self.peer(server.cs_id).addresses.replace(addresses);
+        }
+        order.items.into_iter().map(|item| self.start_one(item)).collect()
+    }
+
+    fn start_one(&self, item: CatchUpItem) -> ItemResult {
+        let id = item.chunk_id;
+        let status = match self.engine.progress(id, item.version) {
+            Ok(_) => Status::Ok,
+            Err(refusal) => Failure::from(refusal).status,
+        };
+        if status == Status::Ok
+            && let Some(this) = self.this.upgrade()
+            && self.running.borrow_mut().insert((id, item.version))
+        {
+            rt::spawn(this.run(item));
+        }
+        ItemResult { id, status: u32::from(status.code()) }
+    }
+
+    fn peer(&self, id: u64) -> Rc<Peer> {
+        let new = || {
+            let (addresses, connection) = (RefCell::default(), RefCell::default());
+            Rc::new(Peer { id, addresses, connection, connecting: Semaphore::new(1) })
+        };
+        Rc::clone(self.peers.borrow_mut().entry(id).or_insert_with(new))
+    }
+
+    /// Completes when there may be an outcome to tell.
+    pub(crate) async fn finished(&self) {
+        let finished = self.finished.notified();
+        if self.outcomes.borrow().is_empty() {
+            finished.await;
+        }
+    }
+
+    /// What the metadata server is to be told.
+    pub(crate) fn outcomes(&self) -> Vec<CaughtUpItem> {
+        self.outcomes.borrow().values().take(OUTCOMES_MAX).copied().collect()
+    }
+
+    /// It has been told.
+    pub(crate) fn told(&self, items: &[CaughtUpItem]) {
+        let mut outcomes = self.outcomes.borrow_mut();
+        for item in items {
+            if outcomes.get(&item.chunk_id) == Some(item) {
+                outcomes.remove(&item.chunk_id);
+            }
+        }
+    }
+
+    async fn run(self: Rc<Self>, item: CatchUpItem) {
+        let (id, version) = (item.chunk_id, item.version);
+        let members = Rc::new(Members {
+            copier: Weak::clone(&self.this),
+            item,
+            boots: RefCell::default(),
+            read: RefCell::default(),
+            last: Cell::new(Status::Timeout),
+        });
+        let filled = match self.engine.set_source(id, version, Rc::clone(&members) as Rc<dyn Source>) {
+            Ok(()) => {
+                let _place = self.places.acquire(1).await;
+                self.fill(&members).await
+            }
+            Err(refusal) => Err(refusal.into()),
+        };
+        self.running.borrow_mut().remove(&(id, version));
+        let (status, copied_bytes) = match (filled, self.engine.progress(id, version)) {
+            (Ok(()), Ok(progress)) => (Status::Ok, progress.bytes),
+            (Err(Stop::Failed(status)), Ok(progress)) => (status, progress.bytes),
+            (Err(Stop::Ended), _) | (_, Err(_)) => {
+                tracing::info!("chunk {id:#x}: not filled any more under version {version}");
+                return;
+            }
+        };
+        if status == Status::Ok {
+            tracing::info!("chunk {id:#x}: filled, {copied_bytes} bytes were copied");
+        } else {
+            tracing::warn!("chunk {id:#x}: not filled: {status}; {copied_bytes} bytes were copied");
+        }
+        let outcome = CaughtUpItem { chunk_id: id, version, status: u32::from(status.code()), copied_bytes };
+        self.outcomes.borrow_mut().insert(id, outcome);
+        self.finished.notify_all();
+    }
+
+    async fn fill(&self, members: &Rc<Members>) -> Result<(), Stop> {
+        let (id, version) = (members.item.chunk_id, members.item.version);
+        for _ in 0..ROUNDS_MAX {
+            let progress = self.engine.progress(id, version)?;
+            let known = members.ask(progress.held, progress.blocks).await?;
+            self.engine.take_difference(id, version, &known).await?;
+            self.copy_all(members).await?;
+            if let Some(listed) = members.still_have_all(version, progress.blocks).await? {
+                self.engine.inherit_list(id, version, &listed).await?;
+                return Ok(());
+            }
+            rt::sim::hit("cs.source-rebooted");
+            tracing::warn!(
+                "chunk {id:#x}: a member it was filled from has another boot id now: copied again"
+            );
+            let read = members.read.take();
+            members.boots.take();
+            self.engine.copy_again(id, version, &read).await?;
+        }
+        Err(Stop::Failed(Status::Retry))
+    }
+
+    /// Copies until nothing is missing.
+    async fn copy_all(&self, members: &Rc<Members>) -> Result<(), Stop> {
+        let (id, version) = (members.item.chunk_id, members.item.version);
+        loop {
+            let lacking: Vec<u32> = self.engine.progress(id, version)?.lacking.iter().collect();
+            let runs = lacking.chunk_by(|a, b| a + 1 == *b).flat_map(|run| run.chunks(READ_REGIONS));
+            let runs: Vec<Range<u32>> = runs.map(|run| run[0]..run[run.len() - 1] + 1).collect();
+            for batch in runs.chunks(READS_PER_BATCH) {
+                let copied = self.copy_batch(members, batch).await;
+                // What was copied counts also when something else was not.
+                self.engine.commit_copied(id, version).await?;
+                copied?;
+            }
+            if runs.is_empty() {
+                // What writes have fetched by themselves.
+                return Ok(self.engine.commit_copied(id, version).await?);
+            }
+        }
+    }
+
+    async fn copy_batch(&self, members: &Rc<Members>, batch: &[Range<u32>]) -> Result<(), Stop> {
+        let (id, version) = (members.item.chunk_id, members.item.version);
+        let at_once = Semaphore::new(READS_AT_ONCE);
+        let mut copies = Vec::new();
+        for regions in batch {
+            let permit = at_once.acquire(1).await;
+            let (engine, members, regions) = (Rc::clone(&self.engine), Rc::clone(members), regions.clone());
+            // A task of its own: what has begun runs to its end.
+            copies.push(rt::spawn(async move {
+                let copied = engine.copy_regions(id, version, regions, &*members).await;
+                drop(permit);
+                copied
+            }));
+        }
+        let mut result = Ok(());
+        for copy in copies {
+            let copied = copy.await.unwrap_or(Err(Refusal::Stopping));
+            result = result.and(copied.map(drop).map_err(|refusal| match refusal {
+                Refusal::NoSource(_) => Stop::Failed(members.last.get()),
+                refusal => refusal.into(),
+            }));
+        }
+        result
+    }
+}
+
+impl Peer {
+    async fn connected(&self, endpoint: &Endpoint) -> Result<Connection, Status> {
+        let _one_at_a_time = self.connecting.acquire(1).await;
+        let live = self.connection.borrow().clone().filter(Connection::is_open);
+        if let Some(live) = live {
+            return Ok(live);
+        }
+        let addresses = self.addresses.borrow().clone();
+        for address in addresses {
+            match endpoint.connect(&address, Expect::chunk_server(self.id)).await {
+                Ok(connection) => {
+                    self.connection.replace(Some(connection.clone()));
+                    return Ok(connection);
+                }
+                Err(error) => tracing::warn!("chunk server {} at {address}: {error}", self.id),
+            }
+        }
+        Err(Status::Timeout)
+    }
+}
+
+/// The members of one joiner's chunk.
+#[derive(Debug)]
+struct Members {
+    copier: Weak<Copier>,
+    item: CatchUpItem,
+    /// Boot ids of those that were read from, at the first time.
+    boots: RefCell<BTreeMap<u64, Vec<u8>>>,
+    /// Regions that were read.
+    read: RefCell<Regions>,
+    /// Why the last one gave nothing.
+    last: Cell<Status>,
+}
+
+impl Members {
+    async fn connected(&self, id: u64) -> Result<Connection, Status> {
+        let copier = self.copier.upgrade().ok_or(Status::Stopping)?;
+        let endpoint = copier.endpoint.borrow().clone().ok_or(Status::Stopping)?;
+        let connection = copier.peer(id).connected(&endpoint).await?;
+        self.boots.borrow_mut().entry(id).or_insert_with(|| connection.peer().boot_id.to_vec());
+        Ok(connection)
+    }
+
+    /// What the first member that answers knows.
+    async fn ask(&self, held: u64, blocks: u32) -> Result<Known, Stop> {
+        let CatchUpItem { file_id, chunk_id, version, .. } = self.item;
+        let request = ChangedRegions { file_id, chunk_id, version, held };
+        for round in 1..=ASKED_MAX {
+            for &id in &self.item.sources {
+                let answer = async {
+                    let connection = self.connected(id).await?;
+                    let reply =
+                        connection.ask(&request, rt::time::now() + PATIENCE).await.map_err(status_of)?;
+                    known(reply, blocks).ok_or(Status::Invalid)
+                };
+                match answer.await {
+                    Ok(known) => return Ok(known),
+                    Err(status) => self.failed(id, status),
+                }
+            }
+            if !self.wait_for(round).await {
+                break;
+            }
+        }
+        Err(Stop::Failed(self.last.get()))
+    }
+
+    /// Waits before members are asked another time; not if they would answer the same.
+    async fn wait_for(&self, round: u32) -> bool {
+        let passing =
+            matches!(self.last.get().action(), Action::RetrySame | Action::RetryAfter | Action::Reconnect);
+        if passing && round < ASKED_MAX {
+            rt::time::sleep(PAUSE).await;
+        }
+        passing && round < ASKED_MAX
+    }
+
+    fn failed(&self, id: u64, status: Status) {
+        tracing::debug!("chunk {:#x}: chunk server {id}: {status}", self.item.chunk_id);
+        self.last.set(status);
+    }
+
+    /// Has all members flush, and gives what they list as not stable now that everything is copied: what only one of them
+    /// has may have come from there. Nothing if one runs in another boot than when it was first read from.
+    ///
+    /// All of them, because nobody remembers through a restart which were read from.
+    async fn still_have_all(&self, held: u64, blocks: u32) -> Result<Option<Vec<Listed>>, Stop> {
+        let CatchUpItem { file_id, chunk_id, version, .. } = self.item;
+        let mut listed = Vec::new();
+        for &id in &self.item.sources {
+            let told = async {
+                let connection = self.connected(id).await?;
+                let deadline = rt::time::now() + PATIENCE;
+                let flush = CopyFlush { chunk_id, version };
+                let flushed = connection.ask(&flush, deadline).await.map_err(status_of)?;
+                let request = ChangedRegions { file_id, chunk_id, version, held };
+                let reply = connection.ask(&request, deadline).await.map_err(status_of)?;
+                let same_boot = self.boots.borrow().get(&id) == Some(&flushed.boot_id);
+                Ok((same_boot, known(reply, blocks).ok_or(Status::Invalid)?))
+            };
+            match told.await {
+                Ok((true, known)) => listed.extend(known.listed),
+                Ok((false, _)) => return Ok(None),
+                Err(status) => return Err(Stop::Failed(status)),
+            }
+        }
+        Ok(Some(listed))
+    }
+
+    async fn read_from(&self, id: u64, offset: u32, len: u32) -> Result<engine::ReadReply, Status> {
+        let connection = self.connected(id).await?;
+        let CatchUpItem { file_id: file, chunk_id: chunk, version, .. } = self.item;
+        let target = Target { file, epoch: 0, chunk, version };
+        let mut body = Vec::new();
+        Read { target, offset, len, unsettled: false }.encode(&mut body);
+        let call = Call::new(Op::CopyRead, body, rt::time::now() + PATIENCE).expecting(len as usize);
+        let reply = connection.call(call).await.map_err(|_| Status::Timeout)?;
+        if reply.status != Status::Ok {
+            return Err(reply.status);
+        }
+        let (head, crcs) =
+            ReadReply::decode(&reply.body, reply.payload.len() as u32).map_err(|error| error.status())?;
+        if (head.offset, head.len) != (offset, len) {
+            return Err(Status::Invalid);
+        }
+        if head.zeroes {
+            return Ok(engine::ReadReply { payload: None, crcs: Vec::new() });
+        }
+        if wire::crc::verify_blocks(offset.into(), &reply.payload, crcs.iter()).is_err() {
+            return Err(Status::ChecksumMismatch);
+        }
+        Ok(engine::ReadReply { payload: Some(reply.payload), crcs: crcs.iter().collect() })
+    }
+}
+
+impl Source for Members {
+    fn read(&self, offset: u32, len: u32) -> Reading<'_> {
+        Box::pin(async move {
+            if let Some(copier) = self.copier.upgrade() {
+                copier.pace.take(len.into()).await;
+            }
+            let first = offset / BLOCK as u32;
+            self.read.borrow_mut().add_blocks(&(first..first + len / BLOCK as u32));
+            for round in 1..=ASKED_MAX {
+                for &id in &self.item.sources {
+                    match self.read_from(id, offset, len).await {
+                        Ok(reply) => return Ok(reply),
+                        Err(status) => self.failed(id, status),
+                    }
+                }
+                if !self.wait_for(round).await {
+                    break;
+                }
+            }
+            Err(NotRead)
+        })
+    }
+}
+
+fn status_of(error: AskError) -> Status {
+    match error {
+        AskError::Status { status, .. } => status,
+        _ => Status::Timeout,
+    }
+}
+
+/// What a member says it knows; `None` when that makes no sense.
+fn known(reply: ChangedRegionsReply, blocks: u32) -> Option<Known> {
+    let changed =
+        if reply.since == 0 { Regions::default() } else { Regions::from_bytes(&reply.changed, blocks)? };
+    let listed = reply.listed.into_iter().map(|write| Listed {
+        epoch: write.epoch,
+        seq: write.seq,
+        first: write.first_block,
+        count: write.blocks,
+    });
+    Some(Known { complete: reply.complete, since: reply.since, changed, listed: listed.collect(), blocks })
+}
+
+const _: () = assert!(READ_REGIONS * REGION_BLOCKS as usize * BLOCK <= wire::limits::MAX_PAYLOAD as usize);

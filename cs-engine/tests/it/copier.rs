@@ -1,0 +1,336 @@
+//! Chunk servers that fill each other at the word of a metadata server, on the simulated network.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use cs_engine::engine::{self, CreateOptions, OpenError};
+use cs_engine::server::{Registrar, RegistrarOptions, Server};
+use link::{
+    Call, ClusterAuthority, ClusterId, Connection, Credentials, Endpoint, Expect, LocalHello, Options,
+    Request, Response, Roles, Security, Service,
+};
+use rt::buf::View;
+use rt::net::{Address, Listener};
+use rt::sim::control::{self, PeerView};
+use rt::sim::{HostId, HostOptions, SimOptions, Simulation};
+use wire::cs::{
+    CatchUp, CatchUpItem, CaughtUp, CaughtUpItem, CreateChunks, CreateItem, HeartbeatReply, InstallItem,
+    InstallVersions, RegisterCs, RegisterCsReply, ResultsReply, Role as ReplicaRole,
+};
+use wire::data::{Read, Target, Write, WriteKind};
+use wire::hello::Role;
+use wire::lease::CsAddress;
+use wire::{Op, Status};
+
+use crate::rig::{CHUNK, FILE, MIB, crcs, log, no_interval, open, pattern, superblock};
+
+const SECOND: Duration = Duration::from_secs(1);
+const SIZE: u32 = 4 * MIB;
+const PORT: u16 = 2520;
+const TERM_MS: u32 = 120_000;
+const IDS: [u64; 2] = [1025, 1026];
+
+/// A metadata server that takes everybody and remembers what it is told.
+#[derive(Default)]
+struct Mds {
+    connections: RefCell<BTreeMap<u64, Connection>>,
+    told: RefCell<Vec<CaughtUpItem>>,
+}
+
+impl Service for Mds {
+    async fn serve(self: Rc<Self>, connection: Connection, request: Request) -> Response {
+        let reply = match request.known_op() {
+            Some(Op::RegisterCs) => {
+                let from: RegisterCs = wire::decode_body(&request.body).expect("a registration");
+                let cs_id = from.path.rsplit('/').next().and_then(|id| id.parse().ok()).expect("its id");
+                self.connections.borrow_mut().insert(cs_id, connection);
+                let reply =
+                    RegisterCsReply { cs_id, term_ms: TERM_MS, session: 7, ..RegisterCsReply::default() };
+                wire::encode_body(&reply)
+            }
+            Some(Op::Heartbeat) => wire::encode_body(&HeartbeatReply { term_ms: TERM_MS }),
+            Some(Op::CaughtUp) => {
+                let told: CaughtUp = wire::decode_body(&request.body).expect("outcomes");
+                self.told.borrow_mut().extend(told.items);
+                return Response::ok(Vec::new());
+            }
+            _ => return Status::Unsupported.into(),
+        };
+        Response::ok(reply.expect("short"))
+    }
+}
+
+fn endpoint(credentials: Credentials, role: Role, boot_id: [u8; 16]) -> Endpoint {
+    let options = Options { security: Security::simulated(), ..Options::default() };
+    Endpoint::new(credentials, LocalHello::new(role, boot_id), options).expect("valid credentials")
+}
+
+struct World {
+    authority: ClusterAuthority,
+    mds: Rc<Mds>,
+    mds_address: SocketAddr,
+    hosts: Vec<HostId>,
+    client: RefCell<Option<HostId>>,
+}
+
+impl World {
+    async fn start(copying: Option<u64>) -> Self {
+        let authority = ClusterAuthority::create("test", ClusterId::random()).expect("a valid name");
+        let mds_host = control::add_host(HostOptions::new("mds"));
+        let mds_address = SocketAddr::new(control::host_ip(mds_host), 2511);
+        let mds = Rc::new(Mds::default());
+        let (credentials, service) = (member(&authority), Rc::clone(&mds));
+        let _mds = control::start_process(mds_host, "mds", async move {
+            let listener = Listener::bind(&Address::Tcp(mds_address)).expect("a free port");
+            endpoint(credentials, Role::Mds, [9; 16]).serve(listener, service).await;
+        });
+        let hosts = IDS.map(|id| control::add_host(HostOptions::new(&format!("cs{id}")))).to_vec();
+        let world = Self { authority, mds, mds_address, hosts, client: RefCell::default() };
+        for index in 0..2 {
+            let create = CreateOptions { dir: dir(index).into(), superblock: superblock() };
+            let host = world.hosts[index];
+            let made =
+                control::start_process(host, "make", async move { engine::create(&create).await.is_ok() });
+            assert!(made.wait().await.returned());
+            world.run(index, copying).await;
+        }
+        world
+    }
+
+    fn address(&self, index: usize) -> SocketAddr {
+        SocketAddr::new(control::host_ip(self.hosts[index]), PORT)
+    }
+
+    /// Starts a chunk server and waits until it serves.
+    async fn run(&self, index: usize, copying: Option<u64>) {
+        self.mds.connections.borrow_mut().remove(&IDS[index]);
+        let (credentials, at, mds) = (member(&self.authority), self.address(index), self.mds_address);
+        let _process = control::start_process(self.hosts[index], "cs", async move {
+            let dir = dir(index);
+            let engine = loop {
+                match open(Path::new(&dir), no_interval()).await {
+                    Ok(engine) => break engine,
+                    Err(OpenError::InUse(_)) => rt::time::sleep(Duration::from_millis(1)).await,
+                    Err(error) => panic!("{error}"),
+                }
+            };
+            let boot_id = rt::node::boot_id().expect("a boot id");
+            let (server, endpoint) = (Server::new(engine, boot_id), endpoint(credentials, Role::Cs, boot_id));
+            server.limit_copying(copying);
+            let options = RegistrarOptions {
+                mds: vec![Address::Tcp(mds)],
+                addresses: vec![at.to_string()],
+                host_id: "cs".into(),
+                path: dir.into(),
+            };
+            let registrar = Registrar::new(Rc::clone(&server), endpoint.clone(), options);
+            let _registering = rt::spawn(async move { registrar.run().await });
+            let listener = Listener::bind(&Address::Tcp(at)).expect("a free port");
+            endpoint.serve(listener, server).await;
+        });
+        while !self.mds.connections.borrow().contains_key(&IDS[index]) {
+            control::advance(SECOND / 10).await;
+        }
+        control::advance(SECOND / 2).await;
+    }
+
+    /// Gives an order; the status of its only item.
+    async fn order<R: wire::Call<Reply = ResultsReply>>(&self, index: usize, order: &R) -> Status {
+        let connection = self.mds.connections.borrow()[&IDS[index]].clone();
+        let reply = connection.ask(order, rt::time::now() + SECOND * 20).await.expect("an answer");
+        Status::from_code(reply.results[0].status as u16)
+    }
+
+    async fn create(&self, index: usize, version: u64, joining: bool) -> Status {
+        let (chunk_id, file_id, size_bytes) = (CHUNK, FILE, u64::from(SIZE));
+        let item =
+            CreateItem { chunk_id, version, file_id, size_bytes, epoch: 1, joining, ..CreateItem::default() };
+        self.order(index, &CreateChunks { items: vec![item] }).await
+    }
+
+    async fn install(&self, index: usize, to_version: u64, role: ReplicaRole, keep: bool) -> Status {
+        let (chunk_id, role) = (CHUNK, role as i32);
+        let item = InstallItem { chunk_id, from_version: 1, to_version, role, keep };
+        self.order(index, &InstallVersions { items: vec![item] }).await
+    }
+
+    /// Orders the second server to be filled from the first one.
+    async fn catch_up(&self, version: u64) -> Status {
+        let item = CatchUpItem { file_id: FILE, chunk_id: CHUNK, version, sources: vec![IDS[0]] };
+        let server =
+            CsAddress { cs_id: IDS[0], addresses: vec![self.address(0).to_string()], ..CsAddress::default() };
+        self.order(1, &CatchUp { items: vec![item], servers: vec![server] }).await
+    }
+
+    /// What a client gets.
+    async fn call(&self, index: usize, op: Op, body: Vec<u8>, payload: Option<Vec<u8>>) -> (Status, Vec<u8>) {
+        let host =
+            *self.client.borrow_mut().get_or_insert_with(|| control::add_host(HostOptions::new("client")));
+        let (credentials, address) = (member(&self.authority), Address::Tcp(self.address(index)));
+        let asked = control::start_process(host, "client", async move {
+            let endpoint = endpoint(credentials, Role::Client, [8; 16]);
+            let connection = endpoint.connect(&address, Expect::role(Role::Cs)).await.expect("it listens");
+            let mut call = Call::new(op, body, rt::time::now() + SECOND * 20).expecting(MIB as usize);
+            if let Some(payload) = payload {
+                call = call.with_payload(View::copy_of(&payload));
+            }
+            let reply = connection.call(call).await.expect("an answer");
+            (reply.status, reply.payload.to_vec())
+        });
+        asked.wait().await.returned()
+    }
+
+    async fn write(&self, indices: &[usize], version: u64, seq: u64, offset: u32, bytes: &[u8]) {
+        for &index in indices {
+            let target = Target { file: FILE, epoch: 1, chunk: CHUNK, version };
+            let (len, kind, done) = (bytes.len() as u32, WriteKind::Data, seq);
+            let write =
+                Write { target, seq, done, stable: 1, offset, len, kind, fua: false, stripe_version: 0 };
+            let mut body = Vec::new();
+            write.encode(&crcs(offset, bytes), &mut body);
+            assert_eq!(self.call(index, Op::Write, body, Some(bytes.to_vec())).await.0, Status::Ok);
+        }
+    }
+
+    async fn read(&self, index: usize, op: Op, version: u64, offset: u32, len: u32) -> (Status, Vec<u8>) {
+        let target = Target { file: FILE, epoch: 1, chunk: CHUNK, version };
+        let mut body = Vec::new();
+        Read { target, offset, len, unsettled: false }.encode(&mut body);
+        self.call(index, op, body, None).await
+    }
+
+    /// Waits for the next outcome.
+    async fn outcome(&self) -> CaughtUpItem {
+        let begun = rt::time::now();
+        loop {
+            if let Some(item) = self.mds.told.borrow_mut().pop() {
+                return item;
+            }
+            assert!(begun.elapsed() < SECOND * 120, "the joiner was never filled");
+            control::advance(SECOND / 10).await;
+        }
+    }
+}
+
+fn dir(index: usize) -> String {
+    format!("/cs/{}", IDS[index])
+}
+
+fn member(authority: &ClusterAuthority) -> Credentials {
+    authority.issue("node", "0123456789abcdef", Roles::ALL).expect("valid names")
+}
+
+fn simulate<F: Future<Output = ()> + 'static>(controller: F) -> rt::sim::Coverage {
+    log();
+    let mut simulation = Simulation::new(SimOptions::new(1));
+    simulation.run(controller).unwrap_or_else(|failure| panic!("{failure}"));
+    simulation.coverage()
+}
+
+/// A member with content, and a new joiner under version 2.
+async fn with_joiner(copying: Option<u64>) -> (World, Vec<u8>) {
+    let world = World::start(copying).await;
+    assert_eq!(world.create(0, 1, false).await, Status::Ok);
+    let mut content = vec![0; SIZE as usize];
+    for (seq, (offset, len)) in (1..).zip([(0, MIB), (2 * MIB + 100, 9000), (3 * MIB, MIB / 2)]) {
+        let bytes = pattern(seq, len as usize);
+        world.write(&[0], 1, seq, offset, &bytes).await;
+        content[offset as usize..(offset + len) as usize].copy_from_slice(&bytes);
+    }
+    assert_eq!(world.create(1, 2, true).await, Status::Ok);
+    assert_eq!(world.install(0, 2, ReplicaRole::Member, true).await, Status::Ok);
+    (world, content)
+}
+
+async fn check(world: &World, version: u64, content: &[u8]) {
+    for (at, bytes) in (0..SIZE).step_by(MIB as usize).zip(content.chunks(MIB as usize)) {
+        let (status, found) = world.read(1, Op::Read, version, at, MIB).await;
+        assert_eq!(status, Status::Ok);
+        // A hole has no payload.
+        let found = if found.is_empty() { vec![0; MIB as usize] } else { found };
+        assert!(found == bytes, "what lies at {at}");
+    }
+}
+
+#[test]
+fn a_joiner_is_filled_and_its_power_may_fail_then() {
+    simulate(async {
+        let (world, mut content) = with_joiner(Some(u64::from(MIB))).await;
+        assert_eq!(world.catch_up(3).await, Status::StaleVersion);
+        assert_eq!(world.catch_up(2).await, Status::Ok);
+        assert_eq!(world.catch_up(2).await, Status::Ok, "again, while it runs");
+        assert_eq!(world.read(1, Op::Read, 2, 0, 4096).await.0, Status::Retry, "a joiner serves no reads");
+        assert_eq!(
+            world.read(0, Op::CopyRead, 2, 0, 4096).await.0,
+            Status::Forbidden,
+            "copies are for servers"
+        );
+        // A part of a block in what is copied last.
+        let bytes = pattern(99, 100);
+        world.write(&[0, 1], 2, 4, SIZE - MIB + 50, &bytes).await;
+        content[(SIZE - MIB + 50) as usize..][..100].copy_from_slice(&bytes);
+        let outcome = world.outcome().await;
+        assert_eq!((outcome.chunk_id, outcome.version, outcome.status), (CHUNK, 2, 0));
+        assert!(outcome.copied_bytes >= u64::from(SIZE), "{}", outcome.copied_bytes);
+        control::power_cut(&world.hosts[1..], PeerView::Silence);
+        control::power_on(world.hosts[1]);
+        world.run(1, None).await;
+        assert!(world.mds.told.borrow().is_empty(), "told once");
+        assert_eq!(world.install(1, 3, ReplicaRole::Member, false).await, Status::Ok);
+        check(&world, 3, &content).await;
+    });
+}
+
+#[test]
+fn a_source_that_runs_in_another_boot_is_noticed() {
+    let coverage = simulate(async {
+        let (world, content) = with_joiner(Some(u64::from(MIB / 2))).await;
+        // Everything of it is durable, so that nothing is lost but what the joiner may think it has.
+        let flush = wire::data::Flush {
+            file: FILE,
+            epoch: 1,
+            upto_seq: 3,
+            done: 4,
+            stable: 1,
+            settled_before: false,
+        };
+        let mut body = Vec::new();
+        flush.encode(&mut body);
+        assert_eq!(world.call(0, Op::Flush, body, None).await.0, Status::Ok);
+        assert_eq!(world.catch_up(2).await, Status::Ok);
+        control::advance(SECOND * 3).await;
+        control::power_cut(&world.hosts[..1], PeerView::Reset);
+        control::power_on(world.hosts[0]);
+        world.run(0, None).await;
+        // It may have been away for too long: then it is ordered again.
+        let mut outcome = world.outcome().await;
+        if outcome.status != 0 {
+            assert_eq!(world.catch_up(2).await, Status::Ok);
+            outcome = world.outcome().await;
+        }
+        assert_eq!(outcome.status, 0);
+        assert_eq!(world.install(1, 3, ReplicaRole::Member, false).await, Status::Ok);
+        check(&world, 3, &content).await;
+    });
+    assert!(coverage.contains_key("cs.source-rebooted"), "{coverage:?}");
+}
+
+#[test]
+fn a_joiner_whose_members_cannot_be_reached_is_told_and_a_later_version_ends_it() {
+    simulate(async {
+        let (world, _) = with_joiner(None).await;
+        control::power_cut(&world.hosts[..1], PeerView::Reset);
+        assert_eq!(world.catch_up(2).await, Status::Ok);
+        let outcome = world.outcome().await;
+        assert_eq!(Status::from_code(outcome.status as u16), Status::Timeout);
+        assert_eq!(world.catch_up(2).await, Status::Ok);
+        assert_eq!(world.install(1, 3, ReplicaRole::Joiner, false).await, Status::Ok);
+        control::advance(SECOND * 60).await;
+        assert!(world.mds.told.borrow().is_empty());
+        assert_eq!(world.catch_up(2).await, Status::StaleVersion);
+    });
+}
