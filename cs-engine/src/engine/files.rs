@@ -169,7 +169,9 @@ impl FileState {
         if epoch > session.epoch {
             *session = Session { epoch, ..Session::default() };
             self.stable.set(0);
-            self.unstable_current.set(0);
+            // A joiner may have taken over what others list of an epoch that it has not met yet.
+            let listed = self.unstable.borrow().range((epoch, 0, 0, 0)..).count();
+            self.unstable_current.set(listed);
         }
         if done > session.done {
             session.done = done;
@@ -431,6 +433,18 @@ mod tests {
         assert_eq!(file.unstable(), [(4, 1, at(9))]);
         file.forget_below(5);
         assert_eq!((total.get(), totals.files.get(), file.unstable_current.get()), (0, 0, 0));
+    }
+
+    #[test]
+    fn writes_of_an_epoch_that_comes_later_are_counted_when_it_comes() {
+        let file = file();
+        file.advance(3, 1, 1);
+        file.add_unstable(4, 7, at(1));
+        assert!(file.is_stable());
+        file.advance(4, 1, 1);
+        assert!(!file.is_stable());
+        file.advance(4, 8, 8);
+        assert!(file.is_stable() && file.unstable().is_empty());
     }
 
     #[test]

@@ -410,13 +410,16 @@ impl Lease {
         *self.at_risk.borrow_mut() = at_risk;
     }
 
-    /// Whether every member of a chunk that is about to be settled has rebooted since it took writes that were
-    /// acknowledged and not flushed. All members have been talked to under this epoch.
+    /// Whether no member of a chunk that is about to be settled has all of the writes that were acknowledged and not flushed: each
+    /// one that took them has rebooted since, or is left out. All members have been talked to under this epoch.
     pub(crate) fn lost_all(&self, chunk: &Chunk) -> bool {
         let Some(then) = self.at_risk.borrow_mut().remove(&chunk.index) else { return false };
         let now = self.boots.borrow();
-        // All of those that had the writes, whoever is a member now.
-        !then.is_empty() && then.iter().all(|(id, boot)| now.get(id).is_some_and(|now| now != boot))
+        // Of one that is left out nothing is known, and nothing it has comes back (C6).
+        let has_kept = |server: &Rc<Server>| {
+            then.get(&server.id()).is_some_and(|boot| now.get(&server.id()) == Some(boot))
+        };
+        !then.is_empty() && !chunk.members.iter().any(has_kept)
     }
 
     /// Forgets chunks whose writes are all stable.
@@ -546,6 +549,13 @@ mod tests {
             [1, 2].iter().for_each(|server| assert!(next.same_boot(*server, [8; 16])));
             assert!(next.same_boot(3, [7; 16]));
             assert!(next.lost_all(&chunk), "what only a joiner has counts for nothing");
+            // Nor does what one has that is left out, whatever became of it since.
+            learn(lease, servers, 5, &[1, 2], &[3]);
+            let next = Rc::new(Lease::new(2, 0, true));
+            next.inherit(lease);
+            let chunk = learn(&next, servers, 6, &[1], &[]);
+            assert!(next.same_boot(1, [8; 16]));
+            assert!(next.lost_all(&chunk), "C4: the other one may have been the last that had them");
             // After one member has left, the other one alone decides.
             learn(lease, servers, 6, &[1], &[]);
             let next = Rc::new(Lease::new(2, 0, true));
