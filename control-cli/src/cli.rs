@@ -9,9 +9,9 @@ use link::cluster_dir::HostDirs;
 
 use crate::cluster::{Cluster, ClusterError};
 use crate::command::{
-    auth_node, change_password, configure_cs, create, detached, export, get_attr, get_config, get_event,
-    list_clients, list_nodes, list_services, ls, make_cs, make_mds, mv, resize, revoke, revoke_node, rm,
-    set_attr, set_config, start_service, stat, stop_service,
+    auth_node, change_password, configure_cs, configure_mds, create, detached, export, get_attr, get_config,
+    get_event, list_clients, list_nodes, list_services, ls, make_cs, make_mds, mv, resize, revoke,
+    revoke_node, rm, rm_cs, rm_mds, set_attr, set_config, start_service, stat, stop_service, top,
 };
 use crate::error::Error;
 use crate::logging::LogLevel;
@@ -83,10 +83,14 @@ pub(crate) enum Command {
     AuthNode(auth_node::AuthNode),
     MakeCs(make_cs::MakeCs),
     ConfigureCs(configure_cs::ConfigureCs),
+    ConfigureMds(configure_mds::ConfigureMds),
+    RmCs(rm_cs::RmCs),
+    RmMds(rm_mds::RmMds),
     StartService(start_service::StartService),
     StopService(stop_service::StopService),
     ListServices(list_services::ListServices),
     Stat(stat::Stat),
+    Top(top::Top),
     GetEvent(get_event::GetEvent),
     ListClients(list_clients::ListClients),
     Revoke(revoke::Revoke),
@@ -118,10 +122,14 @@ impl Command {
             Self::MakeCs(command) => return command.run(context).await,
             Self::Export(command) => return command.run(context),
             Self::ConfigureCs(command) => command.run(context).await,
+            Self::ConfigureMds(command) => command.run(context).await,
+            Self::RmCs(command) => command.run(context).await,
+            Self::RmMds(command) => command.run(context).await,
             Self::StartService(command) => command.run(context).await,
             Self::StopService(command) => command.run(context).await,
             Self::ListServices(command) => command.run(context).await,
             Self::Stat(command) => command.run(context).await,
+            Self::Top(command) => command.run(context).await,
             Self::GetEvent(command) => command.run(context).await,
             Self::ListClients(command) => command.run(context).await,
             Self::Revoke(command) => command.run(context).await,
@@ -308,6 +316,13 @@ mod tests {
             "vstorage -c stor1 set-config mds.alloc.fill_margin=2",
             "vstorage -c stor1 stat",
             "vstorage -c stor1 get-event",
+            "vstorage -c stor1 top",
+            "vstorage -c stor1 rm-mds 3",
+            "vstorage -c stor1 rm-cs --wait 1028",
+            "vstorage -c stor1 rm-cs --cancel 1028",
+            "vstorage -c stor1 rm-cs -f 1028",
+            "vstorage -c stor1 configure-mds -r /vstorage/stor1-cs1/mds/data -n 1@10.10.20.1 -n 2@10.10.20.2 \
+             -n 3@10.10.20.3 -n 4@10.10.20.4 -n 5@10.10.20.5",
         ];
         for line in guide {
             let parsed = Cli::try_parse_from(line.split_whitespace());
@@ -358,6 +373,15 @@ mod tests {
             ("vstorage --timeout 0 stat", "0"),
             ("vstorage --log-level loud stat", "loud"),
             ("vstorage mv /a", "TO"),
+            ("vstorage top --delay 0", "0"),
+            ("vstorage rm-cs", "CSID"),
+            ("vstorage rm-cs CS#1028", "CS#1028"),
+            ("vstorage rm-cs --wait --cancel 1028", "cannot be used with"),
+            ("vstorage rm-cs -f --cancel 1028", "cannot be used with"),
+            ("vstorage rm-mds", "MDSID"),
+            ("vstorage configure-mds -r /x", "-n"),
+            ("vstorage configure-mds -r /x -n 10.10.20.1", "1@10.10.20.1"),
+            ("vstorage configure-mds -r /x -n 1@fd00::1", "brackets"),
         ];
         for (line, part) in table {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);

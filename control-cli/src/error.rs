@@ -65,6 +65,12 @@ pub(crate) enum Misuse {
     /// No such node.
     #[error("there is no node {0:?} that is a member: see list-nodes -a")]
     NoNode(String),
+    /// No such chunk server.
+    #[error("there is no chunk server CS#{0}: see list-services -C")]
+    NoCs(u64),
+    /// No such metadata server.
+    #[error("there is no metadata server MDS#{0}: see list-services -M")]
+    NoMds(u64),
     /// A name of several nodes.
     #[error("several nodes are called {name:?}: give a number ({})", numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", "))]
     ManyNodes {
@@ -111,6 +117,36 @@ pub(crate) enum Error {
          have another journal, make a new chunk server: vstorage make-cs -r DIR -j JOURNAL_DIR -s MB -T ssd"
     )]
     JournalStays(PathBuf),
+    /// A chunk server cannot be removed.
+    #[error(
+        "CS#{id} cannot be removed in this version, which does not copy chunks to other chunk servers: it holds {replicas} \
+         replicas, {unique} of them the only one of their chunk; nothing was changed"
+    )]
+    CsStays {
+        /// Which.
+        id: u64,
+        /// How many replicas it holds.
+        replicas: u64,
+        /// How many of them are the only one of their chunk.
+        unique: u64,
+    },
+    /// There is nothing to cancel.
+    #[error("CS#{0} is not being removed; nothing was changed")]
+    NotBeingRemoved(u64),
+    /// A cluster without a metadata server is none.
+    #[error("MDS#{0} is the only metadata server of the cluster and cannot be removed; nothing was changed")]
+    LastMds(u64),
+    /// The address of a metadata server stays as it was made.
+    #[error(
+        "{dir:?}: a metadata server keeps the address it was made with in this version; nothing was changed (asked for: {})",
+        meant.join(", ")
+    )]
+    AddressStays {
+        /// Its directory.
+        dir: PathBuf,
+        /// The addresses wanted.
+        meant: Vec<String>,
+    },
     /// There is no such parameter.
     #[error("there is no parameter whose name begins with {prefix:?}; there are {}", alike.join(", "))]
     NoParameter {
@@ -168,6 +204,9 @@ pub(crate) enum Error {
     /// Results cannot be written.
     #[error("cannot write the result: {0}")]
     Output(#[source] io::Error),
+    /// The terminal does not do what it is told.
+    #[error("cannot use the terminal: {0}")]
+    Terminal(#[source] io::Error),
     /// All that is to be said has been said.
     #[error("failed")]
     Reported,

@@ -26,6 +26,7 @@ mod program;
 mod redundancy;
 mod service;
 mod table;
+mod terminal;
 mod units;
 mod view;
 
@@ -36,6 +37,7 @@ use clap::{CommandFactory, Parser};
 use rt::{Executor, ExecutorOptions};
 
 use crate::cli::{Cli, Command, Context, Next};
+use crate::command::top::Top;
 use crate::error::Error;
 
 /// Runs the command of this process's arguments.
@@ -62,6 +64,9 @@ pub fn grammar() -> clap::Command {
 fn act(cli: Cli) -> Result<ExitCode, Error> {
     if let Command::Detached(command) = cli.command {
         return Err(command.run().into());
+    }
+    if matches!(cli.command, Command::Top(_)) && Top::is_interactive(cli.globals.json) {
+        rt::signal::block_stop_signals().map_err(Error::Terminal)?;
     }
     logging::start(cli.globals.log_level, cli.globals.log_file.as_deref())?;
     // One connection and a few small files: far less than a daemon needs.

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
@@ -246,8 +247,9 @@ impl Mds {
         waited: Duration,
         subject: &str,
     ) -> Result<T, MdsError> {
+        let names = Names::look(&self.servers, waited / 2);
         let Some(outcome) = unless(asked, self.attempts.all_hopeless(self.servers.len())).await else {
-            return Err(self.unreachable(Duration::ZERO).await);
+            return Err(self.unreachable(Duration::ZERO, &names));
         };
         let error = match outcome {
             Ok(done) => return Ok(done),
@@ -262,20 +264,16 @@ impl Mds {
             AskError::Call(CallError::TooLarge(error)) => MdsError::TooLarge(error),
             AskError::Call(_) => match self.master.server() {
                 Some(server) => MdsError::Silent { server, waited },
-                None => self.unreachable(waited).await,
+                None => self.unreachable(waited, &names),
             },
         })
     }
 
-    async fn unreachable(&self, waited: Duration) -> MdsError {
+    fn unreachable(&self, waited: Duration, names: &Names) -> MdsError {
         let failed = self.attempts.failed.borrow().values().map(|(text, _)| text.clone()).collect();
         let mut attempts: Vec<String> = failed;
         // The attempts are of addresses: names that have none are not among them.
-        for server in &self.servers {
-            if let Err(error) = server.for_clients().await {
-                attempts.push(format!("{server}: cannot find the address of {}: {error}", server.host));
-            }
-        }
+        attempts.extend(names.without_address());
         MdsError::Unreachable {
             cluster: self.cluster.name.clone(),
             waited,
@@ -293,6 +291,62 @@ impl Mds {
         let connection = self.master.connection(rt::time::now() + self.timeout);
         let asked = async { connection.await.map_err(AskError::from) };
         Ok(self.outcome(asked, self.timeout, "connection").await?.peer().mds_id)
+    }
+}
+
+/// How the search for the address of a name went.
+enum Look {
+    Begun,
+    Found,
+    Failed(String),
+}
+
+/// The addresses of the servers that are given by name, looked for beside a request that may find nobody, so that there is no
+/// more to wait for when its time is up. Dropping it gives the search up.
+struct Names {
+    looks: Rc<RefCell<BTreeMap<ServerAddress, Look>>>,
+    tasks: Vec<rt::JoinHandle<()>>,
+}
+
+impl Names {
+    /// Begins after some time: most requests are answered before.
+    fn look(servers: &[ServerAddress], after: Duration) -> Self {
+        let looks = Rc::new(RefCell::new(BTreeMap::new()));
+        let named = servers.iter().filter(|server| server.host.parse::<IpAddr>().is_err()).cloned();
+        let task = |server: ServerAddress| {
+            let looks = Rc::clone(&looks);
+            rt::spawn(async move {
+                rt::time::sleep(after).await;
+                looks.borrow_mut().insert(server.clone(), Look::Begun);
+                let look = match server.for_clients().await {
+                    Ok(_) => Look::Found,
+                    Err(error) => Look::Failed(error.to_string()),
+                };
+                looks.borrow_mut().insert(server, look);
+            })
+        };
+        let tasks = named.map(task).collect();
+        Self { looks, tasks }
+    }
+
+    /// A line for each name that has no address, as far as is known by now.
+    fn without_address(&self) -> Vec<String> {
+        let looks = self.looks.borrow();
+        let lines = looks.iter().filter_map(|(server, look)| {
+            let why = match look {
+                Look::Found => return None,
+                Look::Begun => "no name server has answered in time",
+                Look::Failed(why) => why,
+            };
+            Some(format!("{server}: cannot find the address of {}: {why}", server.host))
+        });
+        lines.collect()
+    }
+}
+
+impl Drop for Names {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(rt::JoinHandle::abort);
     }
 }
 

@@ -63,6 +63,9 @@ pub(crate) enum ServiceError {
     /// It is a service of another kind.
     #[error("{0:?} is the directory of a metadata server, not of a chunk server; see list-services -C")]
     NotACs(PathBuf),
+    /// It is a service of another kind.
+    #[error("{0:?} is the directory of a chunk server, not of a metadata server; see list-services -M")]
+    NotAnMds(PathBuf),
     /// systemd looks after the services.
     #[error(
         "systemd looks after the services of this host: add --no-systemd to do without it, or use\n  {commands}"

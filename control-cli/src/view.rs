@@ -6,5 +6,6 @@ pub(crate) mod cluster;
 pub(crate) mod event;
 pub(crate) mod file;
 pub(crate) mod io;
+pub(crate) mod monitor;
 pub(crate) mod node;
 pub(crate) mod server;

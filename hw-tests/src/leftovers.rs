@@ -12,7 +12,7 @@ use crate::mounts;
 use crate::tool::ToolError;
 
 /// Holds the pid and start time of the owner, so that a pid used anew does not count.
-const OWNER_FILE: &str = "owner";
+pub(crate) const OWNER_FILE: &str = "owner";
 /// Bit of SIGKILL in the signal masks of `/proc/PID/status`.
 const SIGKILL_BIT: u64 = 1 << 8;
 

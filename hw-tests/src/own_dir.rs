@@ -1,8 +1,13 @@
 //! A directory that may be emptied: below the one that was given, under a name of ours, with a file that says so. What is
 //! in a directory without that file is somebody's, and stays.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::leftovers::{Claim, LeftoverError, OWNER_FILE};
 
 /// The file that says whose it is.
 const MARKER: &str = ".made-by-vstorage-tests";
@@ -19,6 +24,9 @@ pub enum OwnDirError {
         .0.display()
     )]
     NotOurs(PathBuf),
+    /// A living process works there, or what a dead one left there cannot be removed.
+    #[error("{0}, or choose another --dir")]
+    Taken(#[from] LeftoverError),
     /// The file system.
     #[error("cannot use {}: {source}", path.display())]
     Io {
@@ -31,7 +39,10 @@ pub enum OwnDirError {
 
 /// A directory that may be emptied.
 #[derive(Debug)]
-pub struct OwnDir(PathBuf);
+pub struct OwnDir {
+    path: PathBuf,
+    _claim: Option<Claim>,
+}
 
 impl OwnDir {
     /// Makes the directory `name` below `given`, or takes the one that an earlier run has made.
@@ -49,12 +60,27 @@ impl OwnDir {
             return Err(OwnDirError::NotOurs(dir));
         }
         std::fs::write(marker, MARKER_TEXT).map_err(of)?;
-        Ok(Self(dir))
+        Ok(Self { path: dir, _claim: None })
+    }
+
+    /// As [`OwnDir::take`], for this process alone as long as the result lives. What a dead owner has left mounted there is
+    /// taken away; its files stay.
+    ///
+    /// # Errors
+    /// [`OwnDirError`]; [`OwnDirError::Taken`] while another process has it, and then nothing is touched.
+    pub fn claim(given: &Path, name: &str) -> Result<Self, OwnDirError> {
+        let own = Self::take(given, name)?;
+        let of = |source| OwnDirError::Io { path: own.path.clone(), source };
+        // Of two that come at the same time one is first.
+        let order = File::open(own.path.join(MARKER)).map_err(of)?;
+        flock(&order, FlockOperation::LockExclusive).map_err(|error| of(error.into()))?;
+        let claim = Claim::take(&own.path)?;
+        Ok(Self { path: own.path, _claim: Some(claim) })
     }
 
     /// Where it is: absolute, without links.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Removes what is in it. Nothing may be mounted there.
@@ -63,9 +89,9 @@ impl OwnDir {
     /// [`OwnDirError::Io`].
     pub fn empty(&self) -> Result<(), OwnDirError> {
         let of = |path: &Path, source| OwnDirError::Io { path: path.to_owned(), source };
-        for entry in std::fs::read_dir(&self.0).map_err(|source| of(&self.0, source))? {
-            let entry = entry.map_err(|source| of(&self.0, source))?;
-            if entry.file_name() == MARKER {
+        for entry in std::fs::read_dir(&self.path).map_err(|source| of(&self.path, source))? {
+            let entry = entry.map_err(|source| of(&self.path, source))?;
+            if entry.file_name() == MARKER || entry.file_name() == OWNER_FILE {
                 continue;
             }
             let path = entry.path();
@@ -102,6 +128,22 @@ mod tests {
         assert!(left.iter().all(|entry| entry.file_name() == MARKER), "{left:?}");
         let theirs = std::fs::read_to_string(given.join("theirs/thesis"));
         assert_eq!(theirs.expect("it is still there"), "years");
+        std::fs::remove_dir_all(&given).expect("removable");
+    }
+    #[test]
+    fn one_process_at_a_time_has_a_claimed_directory() {
+        let given = std::env::temp_dir().join(format!("vstorage-claimed-{}", std::process::id()));
+        let own = OwnDir::claim(&given, "ours").expect("free");
+        own.empty().expect("the claim is no content");
+        let refused = OwnDir::claim(&given, "ours").expect_err("we live").to_string();
+        let pid = format!("in use by process {};", std::process::id());
+        assert!(refused.contains(&pid) && refused.ends_with("or choose another --dir"), "{refused}");
+        // The same pid with another start time is another process, long gone.
+        std::fs::write(own.path().join(OWNER_FILE), format!("{} 1\n", std::process::id())).expect("writable");
+        let heir = OwnDir::claim(&given, "ours").expect("its owner is gone");
+        drop(heir);
+        drop(own);
+        drop(OwnDir::claim(&given, "ours").expect("given back"));
         std::fs::remove_dir_all(&given).expect("removable");
     }
 }

@@ -29,6 +29,9 @@ pub(crate) enum Error {
     /// Whoever started the run was told to end.
     #[error("{program} was killed: the run was ended by a signal")]
     Ended { program: String },
+    /// Whoever started the run was told to end before this was begun.
+    #[error("{program} was not started: the run was ended by a signal")]
+    NotBegun { program: String },
     /// `cargo metadata` printed something else than expected.
     #[error("cannot read the output of cargo metadata: {0}")]
     Metadata(#[from] serde_json::Error),

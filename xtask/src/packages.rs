@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::leader;
 use crate::process::{self, Limits};
 
 /// A Debian package and the programs wanted from it.
@@ -98,7 +99,11 @@ fn apt(arguments: &[&str]) -> Result<(), Error> {
     let mut command = Command::new("apt-get");
     command.args(["-q", "-o", "DPkg::Lock::Timeout=300"]).args(arguments);
     command.env("DEBIAN_FRONTEND", "noninteractive");
-    process::succeed(&mut command, Limits { total: APT_MAX, silence: None }, process::echo)
+    if leader::is_gone() {
+        return Err(Error::NotBegun { program: "apt-get".into() });
+    }
+    // Killed between two packages, it would leave a system that installs nothing until somebody repairs it.
+    process::complete(&mut command, Limits { total: APT_MAX, silence: None }, process::echo)
 }
 
 /// What is missing.

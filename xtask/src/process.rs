@@ -62,11 +62,32 @@ pub(crate) fn succeed(
     if status.success() { Ok(()) } else { Err(Error::Exit { program: shown(command), status }) }
 }
 
+/// Like [`succeed`], for a program that leaves something broken behind when it is killed: although the run is told to end, it
+/// is waited for, within its limits.
+pub(crate) fn complete(
+    command: &mut Command,
+    limits: Limits,
+    each_line: impl FnMut(&str),
+) -> Result<(), Error> {
+    let status = stream_unless(command, limits, || false, each_line)?;
+    if status.success() { Ok(()) } else { Err(Error::Exit { program: shown(command), status }) }
+}
+
 /// Runs `command` to its end and hands each line of its standard output to `each_line` as it appears; standard
 /// error goes where ours goes.
 pub(crate) fn stream(
     command: &mut Command,
     limits: Limits,
+    each_line: impl FnMut(&str),
+) -> Result<ExitStatus, Error> {
+    stream_unless(command, limits, leader::is_gone, each_line)
+}
+
+/// As [`stream`]; the program is killed when `unwanted` says that nobody waits for it any more.
+fn stream_unless(
+    command: &mut Command,
+    limits: Limits,
+    unwanted: impl Fn() -> bool,
     mut each_line: impl FnMut(&str),
 ) -> Result<ExitStatus, Error> {
     // What we printed so far stays above what the program prints.
@@ -78,7 +99,7 @@ pub(crate) fn stream(
         .spawn()
         .map_err(|source| Error::Spawn { program: program.clone(), source })?;
     let lines = read_lines(child.stdout.take());
-    let result = follow(&mut child, &lines, limits, &program, &mut each_line);
+    let result = follow(&mut child, &lines, limits, &program, unwanted, &mut each_line);
     if result.is_err() {
         kill_tree(&mut child);
     }
@@ -113,12 +134,13 @@ fn wait_within(child: &mut Child, limit: Duration) -> std::io::Result<Option<Exi
     }
 }
 
-/// The body of [`stream`]. After an error the child may still run.
+/// The body of [`stream_unless`]. After an error the child may still run.
 fn follow(
     child: &mut Child,
     lines: &Receiver<String>,
     limits: Limits,
     program: &str,
+    unwanted: impl Fn() -> bool,
     each_line: &mut impl FnMut(&str),
 ) -> Result<ExitStatus, Error> {
     let clock = Stopwatch::start();
@@ -149,7 +171,7 @@ fn follow(
         if ended.is_some() {
             continue;
         }
-        if leader::is_gone() {
+        if unwanted() {
             return Err(Error::Ended { program: program.into() });
         }
         match limits.passed(now, last_line) {
@@ -296,6 +318,17 @@ mod tests {
         assert_eq!(lines, ["one", "two"]);
         assert!(matches!(succeed(&mut shell("exit 3"), LONG, echo), Err(Error::Exit { .. })));
         assert!(succeed(&mut shell("true"), LONG, echo).is_ok());
+    }
+
+    #[test]
+    fn what_must_come_to_its_end_does_though_nobody_waits() {
+        let script = "trap 'echo told' TERM; sleep 1; echo done";
+        let error = stream_unless(&mut shell("exec sleep 600"), LONG, || true, |_| {}).unwrap_err();
+        assert!(matches!(error, Error::Ended { .. }), "{error}");
+        let mut lines = Vec::new();
+        complete(&mut shell(script), LONG, |line| lines.push(line.to_owned())).unwrap();
+        assert_eq!(lines, ["done"], "it is not even told");
+        assert!(matches!(complete(&mut shell("exit 3"), LONG, echo), Err(Error::Exit { .. })));
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use link::cluster_dir::ServiceKind;
-use rustix::fs::{FlockOperation, flock, major, minor};
+use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::process::ProcessId;
@@ -55,8 +56,8 @@ fn find(path: &Path, program: &str) -> io::Result<Holder> {
         Err(Errno::WOULDBLOCK) => {}
         Err(error) => return Err(error.into()),
     }
-    let metadata = file.metadata()?;
-    let name = format!("{:02x}:{:02x}:{}", major(metadata.dev()), minor(metadata.dev()), metadata.ino());
+    let Some(device) = device_of(&file)? else { return Ok(Holder::Other(None)) };
+    let name = format!("{device}:{}", file.metadata()?.ino());
     let locks = std::fs::read_to_string("/proc/locks")?;
     let Some(pid) = locks.lines().find_map(|line| holder_in(line, &name)) else {
         return Ok(Holder::Other(None));
@@ -69,6 +70,25 @@ fn find(path: &Path, program: &str) -> io::Result<Holder> {
         Some(_) => Holder::Other(Some(pid)),
         None => Holder::Other(None),
     })
+}
+
+/// The device of the file system a file is on, as `/proc/locks` names it. What stat(2) tells is another one on file systems
+/// with parts of their own, as btrfs with its subvolumes; the table of mounts has that of the whole.
+fn device_of(file: &File) -> io::Result<Option<String>> {
+    let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let mount = about.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim);
+    Ok(mount.and_then(|mount| mounts.lines().find_map(|line| device_in(line, mount))))
+}
+
+/// The device in a line of `/proc/self/mountinfo` if it is about this mount, in the form of `/proc/locks`; see proc(5).
+fn device_in(line: &str, mount: &str) -> Option<String> {
+    let mut fields = line.split(' ');
+    if fields.next() != Some(mount) {
+        return None;
+    }
+    let (major, minor) = fields.nth(1)?.split_once(':')?;
+    Some(format!("{:02x}:{:02x}", major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
 }
 
 /// The process of a line of `/proc/locks` if it is about this file (major:minor:inode) and says who holds the lock; see
@@ -100,6 +120,15 @@ mod tests {
         assert_eq!(holder_in("7: -> FLOCK  ADVISORY  WRITE 9 fe:00:10027329 0 EOF", "fe:00:10027329"), None);
         assert_eq!(holder_in(&held.replace("1234", "0"), "fe:00:10027329"), None, "of another namespace");
         assert_eq!(holder_in("", "fe:00:10027329"), None);
+    }
+
+    #[test]
+    fn a_device_is_that_of_the_mount() {
+        let line = "136 25 0:31 /root /srv rw,noatime shared:61 - btrfs /dev/sdb1 rw,subvol=/root";
+        assert_eq!(device_in(line, "136").as_deref(), Some("00:1f"));
+        assert_eq!(device_in(line, "13"), None);
+        assert_eq!(device_in("25 1 254:0 / / rw - ext4 /dev/vda rw", "25").as_deref(), Some("fe:00"));
+        assert_eq!(device_in("25 1", "25"), None);
     }
 
     #[test]

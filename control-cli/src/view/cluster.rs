@@ -37,10 +37,10 @@ pub(crate) struct ClusterView {
     fs: FsView,
     io_rate: IoView,
     io_total: IoView,
-    mds: Vec<MdsView>,
-    cs: Vec<CsView>,
-    clients: Vec<ClientView>,
-    events: Vec<EventView>,
+    pub(super) mds: Vec<MdsView>,
+    pub(super) cs: Vec<CsView>,
+    pub(super) clients: Vec<ClientView>,
+    pub(super) events: Vec<EventView>,
 }
 
 /// Space in bytes.
@@ -232,10 +232,11 @@ impl ClusterView {
         }
     }
 
-    fn write_head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The lines above the tables; all of them, or those that are looked at most.
+    pub(super) fn write_head(&self, f: &mut impl fmt::Write, all: bool) -> fmt::Result {
         writeln!(f, "Cluster '{}': {}", printable(&self.cluster), self.health)?;
         writeln!(f, "Space: {} {}", self.space.attention(), self.space)?;
-        if self.tiers.len() > 1 {
+        if all && self.tiers.len() > 1 {
             for one in &self.tiers {
                 writeln!(f, "tier {}: {}", one.tier, one.space)?;
             }
@@ -246,20 +247,31 @@ impl ClusterView {
         let states = format!("{active} avail, {inactive} inactive, {offline} offline");
         writeln!(f, "CS nodes: {active} of {} ({states})", self.cs_total)?;
         writeln!(f, "Replication: {} norm, {} limit", self.replicas, self.replicas_min)?;
+        if all {
+            self.write_contents(f)?;
+        }
+        let now = self.io_rate;
+        let [read, write] = [now.read_bytes, now.write_bytes].map(rate);
+        let [reads, writes] = [now.read_ops, now.write_ops].map(ops);
+        writeln!(f, "IO:       read {read} ({reads}), write {write} ({writes})")?;
+        if all { self.write_more_io(f) } else { Ok(()) }
+    }
+
+    fn write_contents(&self, f: &mut impl fmt::Write) -> fmt::Result {
         writeln!(f, "Chunks: {} {}", self.chunks.attention(), self.chunks.lines(self.fs.chunks))?;
         let FsView { bytes: stored, files, inodes, chunks, replicas } = self.fs;
         let stored = bytes(stored);
         writeln!(
             f,
             "FS: {stored} in {files} files, {inodes} inodes, {chunks} chunks, {replicas} chunk replicas"
-        )?;
-        let (now, all) = (self.io_rate, self.io_total);
-        let [read, write] = [now.read_bytes, now.write_bytes].map(rate);
-        let [reads, writes] = [now.read_ops, now.write_ops].map(ops);
-        writeln!(f, "IO:       read {read} ({reads}), write {write} ({writes})")?;
+        )
+    }
+
+    fn write_more_io(&self, f: &mut impl fmt::Write) -> fmt::Result {
+        let all = self.io_total;
         let [read, write] = [all.read_bytes, all.write_bytes].map(bytes);
         writeln!(f, "IO total: read {read} ({}ops), write {write} ({}ops)", all.read_ops, all.write_ops)?;
-        writeln!(f, "Sync rate: {}", ops(now.flushes))?;
+        writeln!(f, "Sync rate: {}", ops(self.io_rate.flushes))?;
         let depths = || self.cs.iter().map(|one| one.queue_depth_milli);
         let average = depths().fold(0, u64::saturating_add) / (self.cs.len() as u64).max(1);
         let most = depths().max().unwrap_or(0);
@@ -269,21 +281,21 @@ impl ClusterView {
 
 impl fmt::Display for ClusterView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write_head(f)?;
+        self.write_head(f, true)?;
         let tables = [draw(&self.mds), draw(&self.cs), draw(&self.clients), draw(&self.events)];
         tables.iter().try_for_each(|table| write!(f, "\n{table}"))
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use wire::cluster::{ServiceStatus, Severity};
     use wire::session::IoStats;
 
     use super::*;
     use crate::view::{client, server};
 
-    fn sample() -> ClusterStatReply {
+    pub(crate) fn sample() -> ClusterStatReply {
         let gib = 1 << 30;
         ClusterStatReply {
             name: "stor1".into(),
@@ -324,7 +336,7 @@ mod tests {
         }
     }
 
-    fn event() -> Event {
+    pub(crate) fn event() -> Event {
         Event {
             id: 3,
             time_ms: 1_393_001_720_000,

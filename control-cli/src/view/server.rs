@@ -6,7 +6,7 @@ use wire::cs::flag_letters;
 
 use super::io::IoView;
 use crate::table::{Column, Row};
-use crate::units::{bytes, elapsed, latencies, memory, percent, tenths, whole_percent};
+use crate::units::{bytes, elapsed, latencies, memory, ops, percent, rate, tenths, whole_percent};
 
 /// What a state is called.
 fn status_name(status: ServiceStatus) -> &'static str {
@@ -217,6 +217,14 @@ impl From<&CsInfo> for CsView {
     }
 }
 
+impl CsView {
+    /// Its host, by name if it has told one.
+    fn host_or_address(&self) -> String {
+        let named = if self.host.is_empty() { self.addresses.first() } else { Some(&self.host) };
+        named.cloned().unwrap_or_default()
+    }
+}
+
 impl Row for CsView {
     const COLUMNS: &'static [Column] = &[
         Column::number("CSID"),
@@ -233,8 +241,6 @@ impl Row for CsView {
     ];
 
     fn cells(&self) -> Vec<String> {
-        let host =
-            if self.host.is_empty() { self.addresses.first().unwrap_or(&self.host) } else { &self.host };
         vec![
             self.cs_id.to_string(),
             self.status.to_owned(),
@@ -245,7 +251,7 @@ impl Row for CsView {
             whole_percent(self.io_wait_permille),
             latencies(self.latency_us_avg, self.latency_us_max),
             tenths(self.queue_depth_milli),
-            host.clone(),
+            self.host_or_address(),
             self.flags.clone(),
         ]
     }
@@ -286,6 +292,116 @@ impl Row for CsPlace {
             cs.version.clone(),
             cs.path.clone(),
             journal,
+        ]
+    }
+}
+
+/// A chunk server and what it does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(super) struct CsWork(pub(super) CsView);
+
+impl Row for CsWork {
+    const COLUMNS: &'static [Column] = &[
+        Column::number("CSID"),
+        Column::text("STATUS"),
+        Column::number("TIER"),
+        Column::text("FLAGS"),
+        Column::number("READ"),
+        Column::number("WRITE"),
+        Column::number("RD_OPS"),
+        Column::number("WR_OPS"),
+        Column::number("FSYNCS"),
+        Column::text("HOST"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let cs = &self.0;
+        vec![
+            cs.cs_id.to_string(),
+            cs.status.to_owned(),
+            cs.tier.to_string(),
+            cs.flags.clone(),
+            rate(cs.io_rate.read_bytes),
+            rate(cs.io_rate.write_bytes),
+            ops(cs.io_rate.read_ops),
+            ops(cs.io_rate.write_ops),
+            ops(cs.io_rate.flushes),
+            cs.host_or_address(),
+        ]
+    }
+}
+
+/// A host, or a chunk server below it, in the tree of places that may fail as one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct LocationView {
+    location: String,
+    host: String,
+    status: String,
+    tier: String,
+    total_bytes: u64,
+    free_bytes: u64,
+    replicas: u64,
+}
+
+impl LocationView {
+    /// The hosts, in the order of their first chunk server, each with its chunk servers below it.
+    pub(super) fn tree(servers: &[CsView]) -> Vec<Self> {
+        let mut hosts: Vec<(&str, Vec<&CsView>)> = Vec::new();
+        for server in servers {
+            match hosts.iter_mut().find(|(host, _)| *host == server.host_id) {
+                Some((_, of)) => of.push(server),
+                None => hosts.push((&server.host_id, vec![server])),
+            }
+        }
+        let mut rows = Vec::new();
+        for (host, servers) in hosts {
+            let sum =
+                |part: fn(&CsView) -> u64| servers.iter().map(|cs| part(cs)).fold(0, u64::saturating_add);
+            let active = servers.iter().filter(|cs| cs.status == status_name(ServiceStatus::Active)).count();
+            rows.push(Self {
+                location: host.to_owned(),
+                host: servers[0].host_or_address(),
+                status: format!("{active} of {} active", servers.len()),
+                tier: String::new(),
+                total_bytes: sum(|cs| cs.total_bytes),
+                free_bytes: sum(|cs| cs.free_bytes),
+                replicas: sum(|cs| cs.replicas),
+            });
+            rows.extend(servers.iter().map(|cs| Self {
+                location: format!("{host}.{}", cs.cs_id),
+                host: cs.host_or_address(),
+                status: cs.status.to_owned(),
+                tier: cs.tier.to_string(),
+                total_bytes: cs.total_bytes,
+                free_bytes: cs.free_bytes,
+                replicas: cs.replicas,
+            }));
+        }
+        rows
+    }
+}
+
+impl Row for LocationView {
+    const COLUMNS: &'static [Column] = &[
+        Column::text("LOCATION"),
+        Column::text("STATUS"),
+        Column::number("TIER"),
+        Column::number("SPACE"),
+        Column::number("AVAIL"),
+        Column::number("REPLICAS"),
+        Column::text("HOST"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.location.clone(),
+            self.status.clone(),
+            self.tier.clone(),
+            bytes(self.total_bytes),
+            bytes(self.free_bytes),
+            self.replicas.to_string(),
+            self.host.clone(),
         ]
     }
 }
@@ -399,5 +515,35 @@ CSID  STATUS  TIER  FLAGS  ADDRESS             HOST  VERSION  PATH              
         assert_eq!((&json["flags"], &json["status"]), (&"JCc".into(), &"active".into()));
         let json = serde_json::to_value(MdsView::from(&sample_mds(1, true))).unwrap();
         assert_eq!((&json["master"], &json["uptime_ms"]), (&true.into(), &1_490_400_000u64.into()));
+    }
+    #[test]
+    fn locations_are_hosts_with_their_servers_below() {
+        let other = CsInfo {
+            host_id: "ff".into(),
+            host_name: String::new(),
+            ..sample_cs(1026, ServiceStatus::Inactive)
+        };
+        let servers = [sample_cs(1025, ServiceStatus::Active), other, sample_cs(1027, ServiceStatus::Failed)];
+        let rows = LocationView::tree(&servers.each_ref().map(CsView::from));
+        let drawn = "\
+LOCATION                               STATUS         TIER  SPACE  AVAIL  REPLICAS  HOST
+00112233445566778899aabbccddeeff       1 of 2 active          2TB  314GB     14284  s2
+00112233445566778899aabbccddeeff.1025  active            1    1TB  157GB      7142  s2
+00112233445566778899aabbccddeeff.1027  failed            1    1TB  157GB      7142  s2
+ff                                     0 of 1 active          1TB  157GB      7142  10.31.240.167:3001
+ff.1026                                inactive          1    1TB  157GB      7142  10.31.240.167:3001
+";
+        assert_eq!(draw(&rows), drawn);
+    }
+
+    #[test]
+    fn what_chunk_servers_do_is_shown() {
+        let mut info = sample_cs(1025, ServiceStatus::Active);
+        info.io_rate = IoStats { write_bytes: 1 << 20, write_ops: 256, flushes: 2, ..Default::default() };
+        let drawn = "\
+CSID  STATUS  TIER  FLAGS  READ  WRITE  RD_OPS    WR_OPS  FSYNCS  HOST
+1025  active     1  JCc    0B/s  1MB/s  0ops/s  256ops/s  2ops/s  s2
+";
+        assert_eq!(draw(&[CsWork(CsView::from(&info))]), drawn);
     }
 }

@@ -71,7 +71,7 @@ fn a_file_lists_itself() {
     });
 }
 
-fn cluster() -> ClusterStatReply {
+pub(crate) fn cluster() -> ClusterStatReply {
     let gib = 1 << 30;
     ClusterStatReply {
         name: "stor1".into(),
@@ -134,7 +134,7 @@ pub(crate) fn cs_info() -> CsInfo {
     }
 }
 
-fn event(id: u64) -> Event {
+pub(crate) fn event(id: u64) -> Event {
     Event {
         id,
         time_ms: 1_393_001_720_000 + id * 1000,

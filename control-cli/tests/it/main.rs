@@ -9,4 +9,5 @@ mod join;
 mod make;
 mod reach;
 mod services;
+mod top;
 mod usage;

@@ -46,7 +46,7 @@ fn without_a_password_nothing_is_run() {
 }
 
 /// A terminal: our side, and the one for a program.
-fn terminal() -> (std::fs::File, OwnedFd) {
+pub(crate) fn terminal() -> (std::fs::File, OwnedFd) {
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&ours).unwrap();
     unlockpt(&ours).unwrap();

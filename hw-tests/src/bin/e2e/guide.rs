@@ -1,12 +1,14 @@
 //! The commands of the operator's guide, on two "hosts" of this machine: what they print has the guide's shape and fields.
 
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use hw_tests::cluster::{Ended, environment, free_ports, run_to_end};
+use hw_tests::deadline::Stopwatch;
 use hw_tests::mount::{self, umount};
 
 use crate::scene::Scene;
@@ -35,6 +37,8 @@ const STAT: [&str; 14] = [
     "IO QDEPTH: * aver, * max",
     "",
 ];
+/// How the lines begin that `top` leaves out until it is asked for more.
+const MORE: [&str; 6] = ["Chunks:", "        ", "FS:", "IO total:", "Sync rate:", "IO QDEPTH:"];
 /// Titles of its tables.
 const MDS_COLUMNS: &str = "MDSID STATUS %CTIME COMMITS %CPU MEM UPTIME HOST";
 const CS_COLUMNS: &str = "CSID STATUS SPACE AVAIL REPLICAS UNIQUE IOWAIT IOLAT(ms) QDEPTH HOST FLAGS";
@@ -135,6 +139,8 @@ pub(crate) fn guide(scene: &Scene) {
     let (one, two) = (Host::new(scene, "s1"), Host::new(scene, "s2"));
     set_up(&one, &two);
     scene.say("chapters 2 and 6: the cluster is set up, by address, name and password");
+    silent_names(&two);
+    scene.say("a name server that never answers: --timeout holds");
     attributes(&one, &two);
     scene.say("chapter 3: attributes, by mounted paths and by paths in the cluster");
     hidden_paths(&one);
@@ -163,7 +169,9 @@ fn set_up(one: &Host, two: &Host) {
     one.done(&["-c", CLUSTER, "start-service", "--no-systemd", "mds"]);
 
     two.refused(&["-c", CLUSTER, "make-cs", "-r", &two.path("cs")], "bs.list");
-    let joined = two.run_with(&["-c", CLUSTER, "auth-node", "-b", &address], PASSWORD);
+    // A password is made hard to guess by work that takes seconds where much else is done.
+    let join = ["-c", CLUSTER, "auth-node", "-b", &address, "--timeout", "90"];
+    let joined = two.run_with(&join, PASSWORD);
     assert!(joined.succeeded() && joined.stdout.contains("is authenticated in cluster 'stor1'"), "{joined}");
     // From here on by name where this machine has one for it, and a name in front that cannot be found keeps nobody from the server.
     let list = two.dir.join("etc/clusters/stor1/bs.list");
@@ -190,6 +198,36 @@ fn set_up(one: &Host, two: &Host) {
     let mounted = run_to_end(&one.command("vstorage-mount", &["-c", CLUSTER, &one.path("mnt")]), "");
     let mounted = mounted.expect("vstorage-mount can be started");
     assert!(mounted.succeeded(), "{mounted}");
+}
+
+/// With a list of names, and a name server that never answers, commands end when they are told to.
+fn silent_names(host: &Host) {
+    const NAME_SERVER: &str = "127.253.53.53";
+    let silent = UdpSocket::bind((NAME_SERVER, 53)).expect("nobody else has this address of the loopback");
+    let resolver = host.path("resolv.conf");
+    std::fs::write(&resolver, format!("nameserver {NAME_SERVER}\n")).expect("written");
+    let list = host.dir.join("etc/clusters/stor1/bs.list");
+    let before = std::fs::read(&list).expect("it is there");
+    let names: String = (1..=6).map(|number| format!("s{number}.stor.test:2510\n")).collect();
+    std::fs::write(&list, names).expect("written");
+    // Where only this command sees it.
+    let program = host.binaries.join("vstorage").display().to_string();
+    let script = "mount --bind \"$1\" /etc/resolv.conf && exec \"$2\" -c \"$3\" --timeout 4 stat";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-c", script, "sh", &resolver, &program, CLUSTER])
+        .envs(environment(&host.dir));
+    let clock = Stopwatch::start();
+    let ended = run_to_end(&command, "").expect("unshare, of the Debian package util-linux");
+    let took = clock.elapsed();
+    std::fs::write(&list, before).expect("written");
+    drop(silent);
+    assert_eq!(ended.code, Some(1), "{ended}");
+    for number in 1..=6 {
+        assert!(ended.stderr.contains(&format!("cannot find the address of s{number}.stor.test")), "{ended}");
+    }
+    // One after the other, they would take three seconds each, after the four.
+    assert!(took < Duration::from_secs(15), "{took:?}: {ended}");
 }
 
 /// Chapters 3.5.2 to 3.5.5.
@@ -329,7 +367,46 @@ fn monitoring(one: &Host, two: &Host) {
     for words in [&["get-event"][..], &["list-clients"], &["get-config"], &["ls"]] {
         assert!(one.json(words).as_array().is_some_and(|rows| !rows.is_empty()), "{words:?}");
     }
+    top(one);
+    removals(one);
     follow(one);
+}
+
+/// Chapters 5 and 3.5.5.3 for what is shown, without a terminal; the keys are in the tests of `control-cli`.
+fn top(one: &Host) {
+    let shown = one.done(&["-c", CLUSTER, "top"]);
+    assert_eq!(shown.stderr, "connected to MDS#1\n");
+    let brief: Vec<&str> = shown.stdout.lines().take_while(|line| !line.is_empty()).collect();
+    let shapes =
+        STAT.iter().filter(|shape| !shape.is_empty() && !MORE.iter().any(|more| shape.starts_with(more)));
+    assert_eq!(brief.len(), shapes.clone().count(), "{shown}");
+    for (shape, line) in shapes.zip(&brief) {
+        assert!(fits(shape, line), "expected {shape:?}, found {line:?}: {shown}");
+    }
+    for titles in [MDS_COLUMNS, CS_COLUMNS, CLIENT_COLUMNS, EVENT_COLUMNS] {
+        assert!(!table(&shown.stdout, titles).is_empty(), "{titles}: {shown}");
+    }
+    let all = one.done(&["top", "-v"]).stdout;
+    assert!(MORE.iter().all(|more| all.lines().any(|line| line.starts_with(more))), "{all}");
+    assert_eq!(one.json(&["top"])["cs_total"], 3);
+}
+
+/// Chapters 3.1, 3.2.2, 3.5.6: what this version cannot do is refused, in words.
+fn removals(one: &Host) {
+    for words in [&["--wait", "1027"][..], &["-f", "1027"], &["1027", "1026"]] {
+        one.refused(&[&["-c", CLUSTER, "rm-cs"], words].concat(), "nothing was changed");
+    }
+    one.refused(&["rm-cs", "--cancel", "1027"], "CS#1027 is not being removed");
+    one.refused(&["rm-cs", "1027", "1031"], "no chunk server CS#1031");
+    one.refused(&["rm-mds", "1"], "the only metadata server");
+    one.refused(&["rm-mds", "3"], "no metadata server MDS#3");
+    let new = ["-n", "1@10.10.20.1"];
+    one.refused(
+        &[&["configure-mds", "-r", &one.path("stor1-mds")][..], &new].concat(),
+        "nothing was changed",
+    );
+    one.refused(&[&["configure-mds", "-r", &one.path("stor1-cs")][..], &new].concat(), "not of a metadata");
+    assert_eq!(one.json(&["stat"])["cs_active"], 3);
 }
 
 /// `get-event` in numbers, and what happens while it follows.

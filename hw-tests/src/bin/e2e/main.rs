@@ -70,7 +70,8 @@ struct Cli {
     /// Name the scenarios
     #[arg(long)]
     list: bool,
-    /// How long fio_verifies_through_restarts and mixed_load go on, in minutes [default: 20 and 25 seconds]
+    /// How long fio_verifies_through_restarts and mixed_load go on, in minutes [default: 20 and 25 seconds]; with it,
+    /// mounted_programs also runs the tests of SQLite and PostgreSQL, for some 20 minutes
     #[arg(long)]
     minutes: Option<u64>,
     /// Decides what is written and what a power cut takes
@@ -95,16 +96,27 @@ fn main() -> ExitCode {
         SCENARIOS.iter().for_each(|scenario| println!("{}", scenario.name));
         return ExitCode::SUCCESS;
     }
+    if !machine::can_run("e2e") {
+        println!(
+            "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; {} filtered out",
+            SCENARIOS.len()
+        );
+        return ExitCode::SUCCESS;
+    }
     let beside =
         std::env::current_exe().ok().and_then(|own| Some(own.parent()?.to_owned())).unwrap_or_default();
     let given = cli.dir.unwrap_or_else(|| beside.join("../tmp"));
-    let own = match OwnDir::take(&given, "vstorage-e2e") {
+    // Takes away what an interrupted run has left mounted, and nothing of one that goes on.
+    let own = match OwnDir::claim(&given, "vstorage-e2e") {
         Ok(own) => own,
         Err(error) => {
             eprintln!("error: {error}");
             return ExitCode::FAILURE;
         }
     };
+    if cli.clean {
+        return ExitCode::SUCCESS;
+    }
     let settings = Settings {
         binaries: cli.binaries.unwrap_or_else(|| beside.clone()),
         dir: own.path().to_owned(),
@@ -117,17 +129,6 @@ fn main() -> ExitCode {
         cli.only.is_empty() || cli.only.iter().any(|part| scenario.name.contains(part.as_str()))
     };
     let meant: Vec<&Scenario> = SCENARIOS.iter().filter(is_meant).collect();
-    if !machine::can_run("e2e") {
-        println!(
-            "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; {} filtered out",
-            SCENARIOS.len()
-        );
-        return ExitCode::SUCCESS;
-    }
-    if cli.clean {
-        settings.abandon_all();
-        return ExitCode::SUCCESS;
-    }
     // Daemons that go into the background are ours to end.
     let adopted = leftovers::adopt_orphans();
     adopted.expect("PR_SET_CHILD_SUBREAPER of Linux 3.4");

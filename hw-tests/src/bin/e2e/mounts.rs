@@ -1,17 +1,17 @@
 //! The cluster mounted: by two clients at once, and by all the words and signals there are.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hw_tests::cluster::{Cluster, Ended, NAME, Options, run_to_end};
 use hw_tests::deadline::{Stopwatch, poll_until};
 use hw_tests::mount::{self, Mount};
 
-use crate::scene::{PATIENCE, SOAK_SECONDS, Scene};
+use crate::scene::{PATIENCE, Scene};
 
 /// How long a refusal may take: "at once".
 const AT_ONCE: Duration = Duration::from_secs(2);
@@ -187,16 +187,25 @@ pub(crate) fn posix(scene: &Scene) {
     scene.say(last.replace("test result: ", ""));
 }
 
-/// Programs of the Debian packages `git`, `cargo`, `sqlite3` and, in long runs, `postgresql`.
+/// Programs of the Debian packages `git`, `cargo`, `sqlite3` and, in long runs, `postgresql`; in long runs also the own tests of
+/// SQLite and PostgreSQL, from Debian's sources of those packages.
 pub(crate) fn mounted_programs(scene: &Scene) {
     let cluster = Cluster::make(Options::plain(&scene.dir, &scene.settings.binaries)).expect("a cluster");
     let mut mount = Mount::make(&cluster, &scene.settings.binaries, "mount", &scene.dir.join("mnt"), "rw")
         .expect("a mount");
-    let extent = if scene.settings.soak_seconds > SOAK_SECONDS { "all" } else { "some" };
-    let mut shell = Command::new("sh");
-    shell.args(["-c", include_str!("programs.sh"), "programs"]).arg(mount.point()).arg(extent);
-    let ended = run_to_end(&shell, "").expect("a shell");
-    assert!(ended.succeeded(), "{}\n{}", ended.stdout, ended.stderr);
-    ended.stdout.lines().for_each(|line| scene.say(line));
+    let scratch = scene.dir.join("scratch");
+    std::fs::create_dir(&scratch).expect("a directory");
+    let (extent, limit) = if scene.settings.is_long { ("all", "3600") } else { ("some", "120") };
+    let mut shell = Command::new("timeout");
+    shell.args(["--kill-after=5", limit, "sh", "-c", include_str!("programs.sh"), "programs"]);
+    shell.arg(mount.point()).arg(extent).arg(&scratch).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut shell = shell.spawn().expect("timeout, of the Debian package coreutils");
+    let lines = BufReader::new(shell.stdout.take().expect("piped")).split(b'\n');
+    lines.for_each(|line| scene.say(String::from_utf8_lossy(&line.expect("a pipe"))));
+    let status = shell.wait().expect("it is our child");
+    assert!(
+        status.success(),
+        "the last of the programs above ended with {status} (124: not within {limit} s)"
+    );
     mount.unmount().expect("it ends in order");
 }

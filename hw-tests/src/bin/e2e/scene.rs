@@ -65,12 +65,6 @@ impl Settings {
         self.removals.borrow().iter().map(Child::id).collect()
     }
 
-    /// Takes away what is mounted in the directories of all scenarios.
-    pub(crate) fn abandon_all(&self) {
-        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        entries.filter(is_dir).for_each(|entry| abandon(&entry.path()));
-    }
-
     /// Waits until all that is to be removed is.
     pub(crate) fn wait_for_removals(&self) {
         for mut removal in self.removals.take() {

@@ -93,7 +93,7 @@ fn compare(cli: &Cli, meant: &[&Case]) -> ExitCode {
     let beside =
         std::env::current_exe().ok().and_then(|own| Some(own.parent()?.to_owned())).unwrap_or_default();
     let given = cli.dir.clone().unwrap_or_else(|| beside.join("../tmp"));
-    let own = match OwnDir::take(&given, "vstorage-posix") {
+    let own = match OwnDir::claim(&given, "vstorage-posix") {
         Ok(own) => own,
         Err(error) => {
             eprintln!("error: {error}");
