@@ -227,14 +227,11 @@ impl Inner {
                 lease.learn(&self.servers, &map, chunk.index..chunk.index);
                 let now = lease.chunks.borrow().chunk(chunk.index).cloned();
                 match now {
-                    Some(now) if now.is_target(server.id()) => {
-                        if now.blocked.get() {
-                            self.forget_chunk(lease, &now);
-                        }
-                    }
                     // What was decided holds in the whole file: nobody else has to find out.
-                    Some(_) => lease.forget_server(server.id()),
-                    None => {}
+                    Some(now) if !now.is_target(server.id()) => lease.forget_server(server.id()),
+                    // It waits with all others that want the chunk.
+                    Some(now) if now.blocked.get() => self.forget_chunk(lease, &now),
+                    Some(_) | None => {}
                 }
             }
             Err(AskError::Status { status, error }) => match status.action() {

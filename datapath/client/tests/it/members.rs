@@ -296,6 +296,52 @@ fn a_chunk_is_settled_among_its_members_alone() {
 }
 
 #[test]
+fn a_chunk_is_settled_without_a_member_that_is_gone() {
+    run(CHUNK, async |world| {
+        world.mds.allocate(0);
+        world.mds.drops.set(true);
+        world.mds.needs_reconcile.set(true);
+        world.mds.unreconciled.set(true);
+        world.order(Order::Kill(1)).await;
+        let volume = world.open().await;
+        let read = rt::time::timeout(2 * SECOND, volume.read(0, 4096)).await;
+        read.expect("soon").expect("settled among those that are left");
+        assert_eq!(reports(&world), [(2, Status::Timeout)]);
+        assert_eq!((world.mds.desk.count(Op::ReconcileDone), volume.epoch()), (1, 1));
+    });
+}
+
+#[test]
+fn who_has_not_installed_a_version_is_not_read_from_yet() {
+    run(CHUNK, async |world| {
+        world.mds.allocate(0);
+        let volume = world.open().await;
+        volume.write(0, data()).await.expect("both are there");
+        let refusals = Rc::new(Cell::new(0));
+        for cs in &world.cs {
+            let count = Rc::clone(&refusals);
+            cs.desk.script(move |_, _| {
+                count.set(count.get() + 1);
+                if count.get() <= 6 { has(FIRST_VERSION - 1) } else { Turn::Usual }
+            });
+        }
+        volume.read(0, 4096).await.expect("at last");
+        assert_eq!((refusals.get(), world.mds.desk.count(Op::GetMap)), (7, 0));
+    });
+}
+
+#[test]
+fn c11_a_number_that_counts_as_answered_is_never_an_acknowledgement() {
+    run(CHUNK, async |world| {
+        world.mds.allocate(0);
+        let volume = world.open().await;
+        world.cs[1].desk.script(|_, _| Turn::refuse(Status::DedupRefused));
+        let written = volume.write(0, data()).await;
+        assert!(matches!(written, Err(VolumeError::Refused { cs: 2, .. })), "{written:?}");
+    });
+}
+
+#[test]
 fn a_writer_that_waits_hears_soon_of_another_version() {
     run(2 * CHUNK, async |world| {
         (0..2).for_each(|index| world.mds.allocate(index));

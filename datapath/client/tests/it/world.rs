@@ -169,7 +169,6 @@ impl Mds {
                 members: self.addresses.iter().map(|cs| member(cs.cs_id, is_kept)).collect(),
                 blocked: self.blocked.get(),
                 needs_reconcile: self.unreconciled.get(),
-                ..ChunkMap::default()
             }
         };
         let mut found = chunks.range(first..first.saturating_add(count));
