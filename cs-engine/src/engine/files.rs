@@ -169,7 +169,9 @@ impl FileState {
         if epoch > session.epoch {
             *session = Session { epoch, ..Session::default() };
             self.stable.set(0);
-            self.unstable_current.set(0);
+            // A joiner may have taken over some of them before the writer came.
+            let of_epoch = (epoch, 0, 0, 0)..=(epoch, u64::MAX, u64::MAX, u32::MAX);
+            self.unstable_current.set(self.unstable.borrow().range(of_epoch).count());
         }
         if done > session.done {
             session.done = done;
@@ -431,6 +433,18 @@ mod tests {
         assert_eq!(file.unstable(), [(4, 1, at(9))]);
         file.forget_below(5);
         assert_eq!((total.get(), totals.files.get(), file.unstable_current.get()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_was_taken_over_before_the_writer_came_counts() {
+        let file = file();
+        file.add_unstable(5, 3, at(1));
+        file.add_unstable(4, 9, at(2));
+        file.advance(5, 1, 1);
+        assert!(!file.is_stable());
+        file.advance(5, 4, 4);
+        assert!(file.is_stable());
+        assert_eq!(file.unstable(), [(4, 9, at(2))]);
     }
 
     #[test]

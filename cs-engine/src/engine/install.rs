@@ -147,6 +147,11 @@ impl Engine {
         RECORD_MAX * self.installed.borrow().len() as u64
     }
 
+    /// Refuses a joiner while maps take much of the journal.
+    pub(super) fn room_for_joiner(&self) -> Result<(), Refusal> {
+        if self.standing_bytes() < self.journal.ring_bytes() / 4 { Ok(()) } else { Err(Refusal::NoSpace) }
+    }
+
     /// Each checkpoint writes all maps: they must leave the journal usable (C13). Without a map of changes whoever returns
     /// copies everything; a joiner must wait.
     fn within_budget(&self, chunk: &Chunk, order: Install) -> Result<Install, Refusal> {
@@ -154,8 +159,8 @@ impl Engine {
         if chunk.standing.borrow().is_some() || bytes < ring / 8 {
             return Ok(order);
         }
-        if order.joiner && bytes >= ring / 4 {
-            return Err(Refusal::NoSpace);
+        if order.joiner {
+            self.room_for_joiner()?;
         }
         if order.keep {
             tracing::warn!("chunk {:#x}: no room in the journal for a map of changes", chunk.id);
