@@ -304,6 +304,13 @@ impl FileState {
         self.retain_unstable(|&(e, _, c, _)| c != chunk || e > epoch);
     }
 
+    /// Voids unstable writes of a chunk whose replica begins to join: they count as never carried out here, so that one
+    /// that is sent again is not taken for done.
+    pub(crate) fn void_chunk(&self, chunk: u64) {
+        self.for_each_unstable(chunk, |epoch, seq, _| self.undo(epoch, seq));
+        self.clear_unstable(chunk, u64::MAX);
+    }
+
     /// Voids everything about epochs below `epoch`: the file was released in order, all of it is stable.
     pub(crate) fn forget_below(&self, epoch: u64) {
         self.settled_before.set(self.settled_before.get().max(epoch));
@@ -433,6 +440,19 @@ mod tests {
         assert_eq!(file.unstable(), [(4, 1, at(9))]);
         file.forget_below(5);
         assert_eq!((total.get(), totals.files.get(), file.unstable_current.get()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_is_voided_is_carried_out_when_it_comes_again() {
+        let file = file();
+        file.advance(5, 1, 1);
+        for (seq, chunk) in [(1, 5), (2, 6)] {
+            file.add_unstable(5, seq, Unstable { chunk, first: 0, count: 1 });
+            file.done(5, seq);
+        }
+        file.void_chunk(5);
+        assert_eq!((file.admit(5, 1, 5), file.admit(5, 2, 6)), (Admission::New, Admission::Repeat));
+        assert_eq!(file.unstable().len(), 1);
     }
 
     #[test]

@@ -223,6 +223,8 @@ impl Engine {
                     regions.unite(&known.changed);
                     Some(Changes { since: known.since, regions })
                 }
+                // Taken over before, perhaps from another member: it goes on.
+                Some(changes) if changes.since > 0 => Some(changes),
                 _ => None,
             };
         })?;

@@ -97,7 +97,7 @@ impl Engine {
         // Nothing of what is voided may be recorded behind this: both take their places here, without a wait between.
         let submitted = self.journal.submit(Class::Checkpoint, record, None);
         let submitted = submitted.map_err(|error| self.append_failed(error))?;
-        self.file_state(chunk.file).clear_unstable(chunk.id, u64::MAX);
+        self.file_state(chunk.file).void_chunk(chunk.id);
         chunk.active.borrow_mut().clear();
         // The lock keeps everything away until it is durable.
         self.adopt_version(&chunk, order.to, standing);
@@ -109,6 +109,7 @@ impl Engine {
 
     fn adopt_version(&self, chunk: &Rc<Chunk>, version: u64, standing: Box<Standing>) {
         chunk.version.set(version);
+        chunk.source.take();
         chunk.take_standing(standing);
         self.installed.borrow_mut().insert(chunk.id, Rc::clone(chunk));
         chunk.standing_changed.notify_all();
@@ -239,7 +240,7 @@ impl Engine {
     /// Voids what a record of joining voids, in the order of the journal.
     pub(super) fn replay_joining(&self, found: &Found) {
         if joins(&found.record) {
-            self.file_state(found.record.file).clear_unstable(found.record.chunk, u64::MAX);
+            self.file_state(found.record.file).void_chunk(found.record.chunk);
         }
     }
 }

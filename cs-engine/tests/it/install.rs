@@ -400,3 +400,40 @@ async fn cut_while_joining(seed: u64) -> bool {
     });
     second.wait().await.returned()
 }
+
+/// A write that only this replica had got is sent again after it has joined: what it did alone does not count as done.
+#[test]
+fn a_write_from_before_a_join_is_carried_out_again() {
+    for restart in [false, true] {
+        let rig = Rig::new();
+        let alone = pattern(7, BLOCK);
+        let bytes = alone.clone();
+        let join = async |engine: &Rc<Engine>| {
+            engine.install(CHUNK, joiner(1, 3, false)).await.unwrap();
+            engine.take_difference(CHUNK, 3, &engine::Known::default()).await.unwrap();
+            engine.copy_regions(CHUNK, 3, 0..128, &crate::fill::Zeroes).await.unwrap();
+            engine.commit_copied(CHUNK, 3).await.unwrap();
+        };
+        rig.life(async move |engine| {
+            let client = Client::with_chunk(&engine, 1, SIZE).await;
+            client.try_write(CHUNK, 0, &bytes).await.unwrap();
+            join(&engine).await;
+            if !restart {
+                again(&engine, &bytes).await;
+            }
+        });
+        if restart {
+            rig.life(async move |engine| again(&engine, &alone).await);
+        }
+    }
+}
+
+/// Sends the first write again, and looks at it as a member.
+async fn again(engine: &Rc<Engine>, bytes: &[u8]) {
+    let client = Client::new(engine, 1);
+    client.version.set(3);
+    client.write(0, bytes).await;
+    engine.install(CHUNK, member(3, 4, false)).await.unwrap();
+    client.version.set(4);
+    assert_eq!(client.read(0, BLOCK as u32).await, bytes);
+}
