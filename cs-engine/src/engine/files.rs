@@ -169,9 +169,9 @@ impl FileState {
         if epoch > session.epoch {
             *session = Session { epoch, ..Session::default() };
             self.stable.set(0);
-            // A joiner may have taken over what others list of an epoch that it has not met yet.
-            let listed = self.unstable.borrow().range((epoch, 0, 0, 0)..).count();
-            self.unstable_current.set(listed);
+            // A joiner may have taken over some of them before the writer came.
+            let of_epoch = (epoch, 0, 0, 0)..=(epoch, u64::MAX, u64::MAX, u32::MAX);
+            self.unstable_current.set(self.unstable.borrow().range(of_epoch).count());
         }
         if done > session.done {
             session.done = done;
@@ -302,6 +302,13 @@ impl FileState {
     /// Voids unstable writes of a chunk with epochs up to `epoch`.
     pub(crate) fn clear_unstable(&self, chunk: u64, epoch: u64) {
         self.retain_unstable(|&(e, _, c, _)| c != chunk || e > epoch);
+    }
+
+    /// Voids unstable writes of a chunk whose replica begins to join: they count as never carried out here, so that one
+    /// that is sent again is not taken for done.
+    pub(crate) fn void_chunk(&self, chunk: u64) {
+        self.for_each_unstable(chunk, |epoch, seq, _| self.undo(epoch, seq));
+        self.clear_unstable(chunk, u64::MAX);
     }
 
     /// Voids everything about epochs below `epoch`: the file was released in order, all of it is stable.
@@ -436,15 +443,28 @@ mod tests {
     }
 
     #[test]
-    fn writes_of_an_epoch_that_comes_later_are_counted_when_it_comes() {
+    fn what_is_voided_is_carried_out_when_it_comes_again() {
         let file = file();
-        file.advance(3, 1, 1);
-        file.add_unstable(4, 7, at(1));
-        assert!(file.is_stable());
-        file.advance(4, 1, 1);
+        file.advance(5, 1, 1);
+        for (seq, chunk) in [(1, 5), (2, 6)] {
+            file.add_unstable(5, seq, Unstable { chunk, first: 0, count: 1 });
+            file.done(5, seq);
+        }
+        file.void_chunk(5);
+        assert_eq!((file.admit(5, 1, 5), file.admit(5, 2, 6)), (Admission::New, Admission::Repeat));
+        assert_eq!(file.unstable().len(), 1);
+    }
+
+    #[test]
+    fn what_was_taken_over_before_the_writer_came_counts() {
+        let file = file();
+        file.add_unstable(5, 3, at(1));
+        file.add_unstable(4, 9, at(2));
+        file.advance(5, 1, 1);
         assert!(!file.is_stable());
-        file.advance(4, 8, 8);
-        assert!(file.is_stable() && file.unstable().is_empty());
+        file.advance(5, 4, 4);
+        assert!(file.is_stable());
+        assert_eq!(file.unstable(), [(4, 9, at(2))]);
     }
 
     #[test]

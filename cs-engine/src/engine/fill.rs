@@ -96,17 +96,6 @@ impl Chunk {
         }
     }
 
-    /// Completes when it will have another version soon, or go.
-    async fn superseded(&self) {
-        loop {
-            let changed = self.standing_changed.notified();
-            if self.superseding.get() > 0 {
-                return;
-            }
-            changed.await;
-        }
-    }
-
     fn progress(&self, version: u64) -> Result<Progress, Refusal> {
         let blocks = self.blocks();
         self.filling(version, |standing| {
@@ -133,6 +122,24 @@ impl Chunk {
 impl Engine {
     fn found(&self, chunk: u64) -> Result<Rc<Chunk>, Refusal> {
         self.chunks.borrow().get(&chunk).map(Rc::clone).ok_or(Refusal::UnknownChunk(chunk))
+    }
+
+    /// Completes when a replica will have another version soon, or go, or the server stops.
+    async fn superseded(&self, chunk: &Chunk) {
+        loop {
+            let changed = chunk.standing_changed.notified();
+            if chunk.superseding.get() > 0 || self.stopping.get() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Tells whoever waits for members that the server stops.
+    pub(super) fn stop_filling(&self) {
+        for chunk in self.installed.borrow().values() {
+            chunk.standing_changed.notify_all();
+        }
     }
 
     /// What a member knows for a joiner that held a version before it left; 0 = it is new.
@@ -216,6 +223,8 @@ impl Engine {
                     regions.unite(&known.changed);
                     Some(Changes { since: known.since, regions })
                 }
+                // Taken over before, perhaps from another member: it goes on.
+                Some(changes) if changes.since > 0 => Some(changes),
                 _ => None,
             };
         })?;
@@ -295,8 +304,9 @@ impl Engine {
         }
         let (offset, len) = (blocks.start * BLOCK as u32, blocks.len() as u32 * BLOCK as u32);
         // The only wait here that others can make long.
-        let reply = match rt::first(source.read(offset, len), chunk.superseded()).await {
+        let reply = match rt::first(source.read(offset, len), self.superseded(chunk)).await {
             rt::First::Left(read) => read.map_err(|NotRead| Refusal::NoSource(chunk.id))?,
+            rt::First::Right(()) if self.stopping.get() => return Err(Refusal::Stopping),
             rt::First::Right(()) => return Err(Refusal::StaleVersion { have: version, wanted: version }),
         };
         self.check_running()?;
@@ -453,6 +463,9 @@ impl Engine {
             let changed = chunk.standing_changed.notified();
             chunk.filling(version, |_| ())?;
             self.check_running()?;
+            if self.stopping.get() {
+                return Err(Refusal::Stopping);
+            }
             let known = chunk.source.borrow().clone();
             match known {
                 Some((of, source)) if of == version => break source,

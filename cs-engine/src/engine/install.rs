@@ -97,7 +97,7 @@ impl Engine {
         // Nothing of what is voided may be recorded behind this: both take their places here, without a wait between.
         let submitted = self.journal.submit(Class::Checkpoint, record, None);
         let submitted = submitted.map_err(|error| self.append_failed(error))?;
-        self.file_state(chunk.file).clear_unstable(chunk.id, u64::MAX);
+        self.file_state(chunk.file).void_chunk(chunk.id);
         chunk.active.borrow_mut().clear();
         // The lock keeps everything away until it is durable.
         self.adopt_version(&chunk, order.to, standing);
@@ -109,6 +109,7 @@ impl Engine {
 
     fn adopt_version(&self, chunk: &Rc<Chunk>, version: u64, standing: Box<Standing>) {
         chunk.version.set(version);
+        chunk.source.take();
         chunk.take_standing(standing);
         self.installed.borrow_mut().insert(chunk.id, Rc::clone(chunk));
         chunk.standing_changed.notify_all();
@@ -147,6 +148,11 @@ impl Engine {
         RECORD_MAX * self.installed.borrow().len() as u64
     }
 
+    /// Refuses a joiner while maps take much of the journal.
+    pub(super) fn room_for_joiner(&self) -> Result<(), Refusal> {
+        if self.standing_bytes() < self.journal.ring_bytes() / 4 { Ok(()) } else { Err(Refusal::NoSpace) }
+    }
+
     /// Each checkpoint writes all maps: they must leave the journal usable (C13). Without a map of changes whoever returns
     /// copies everything; a joiner must wait.
     fn within_budget(&self, chunk: &Chunk, order: Install) -> Result<Install, Refusal> {
@@ -154,8 +160,8 @@ impl Engine {
         if chunk.standing.borrow().is_some() || bytes < ring / 8 {
             return Ok(order);
         }
-        if order.joiner && bytes >= ring / 4 {
-            return Err(Refusal::NoSpace);
+        if order.joiner {
+            self.room_for_joiner()?;
         }
         if order.keep {
             tracing::warn!("chunk {:#x}: no room in the journal for a map of changes", chunk.id);
@@ -234,7 +240,7 @@ impl Engine {
     /// Voids what a record of joining voids, in the order of the journal.
     pub(super) fn replay_joining(&self, found: &Found) {
         if joins(&found.record) {
-            self.file_state(found.record.file).clear_unstable(found.record.chunk, u64::MAX);
+            self.file_state(found.record.file).void_chunk(found.record.chunk);
         }
     }
 }

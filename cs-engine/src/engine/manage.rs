@@ -61,6 +61,9 @@ impl Engine {
                 Err(Refusal::StaleVersion { have, wanted: new.version })
             };
         }
+        if new.joining {
+            self.room_for_joiner()?;
+        }
         let made = self.make_chunk(new).await;
         if made == Err(Refusal::NoSpace)
             && let Err(error) = self.store.remove(new.chunk).await

@@ -402,7 +402,7 @@ impl Engine {
     /// As [`Engine::chunk_for`], for what only a replica that has everything may answer (C7).
     pub(crate) fn member_for(&self, file: u64, chunk: u64, version: u64) -> Result<Rc<Chunk>, Refusal> {
         let found = self.chunk_for(file, chunk, version)?;
-        if found.is_joiner() && !rt::sim::planted("joiner-serves") {
+        if found.is_joiner() {
             return Err(Refusal::Joining(chunk));
         }
         Ok(found)

@@ -319,6 +319,7 @@ impl Engine {
     /// Stops in order: refuses new requests, waits for those under way, moves what the journal holds, and closes it.
     pub async fn stop(self: &Rc<Self>) {
         self.stopping.set(true);
+        self.stop_filling();
         loop {
             let left = self.requests_left.notified();
             if self.requests.get() == 0 {

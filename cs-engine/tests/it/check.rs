@@ -19,6 +19,7 @@ use rt::random::Rng;
 use rt::sim::control::{self, PeerView};
 use rt::sim::{DiskOptions, HostOptions, SimOptions, Simulation};
 
+use crate::install::member;
 use crate::model::{End, Model};
 use crate::rig::{CHUNK, Client, MIB, Rig, new_chunk, no_interval, open, pattern, quick, run, superblock};
 
@@ -336,6 +337,7 @@ fn records_that_do_not_fit_their_chunk_are_told() {
     rig.life(async |engine| {
         let client = Client::with_chunk(&engine, 1, 8 << 20).await;
         write_every_way(&client).await;
+        engine.install(CHUNK, member(1, 2, true)).await.unwrap();
     });
     let victim = Victim::of(&rig);
     for copy in 0..2 {
@@ -345,7 +347,12 @@ fn records_that_do_not_fit_their_chunk_are_told() {
     }
     let report = checked(&victim.path);
     let text = report.to_string();
-    for part in ["is about blocks behind the end", "names another file", "instead of 1048576"] {
+    for part in [
+        "is about blocks behind the end",
+        "names another file",
+        "names regions behind the end",
+        "instead of 1048576",
+    ] {
         assert!(text.contains(part), "{text}");
     }
 }

@@ -421,6 +421,83 @@ fn a_kill_in_the_middle_costs_only_what_was_not_flushed() {
     assert!(least < SIZE, "every resumed run copied everything again");
 }
 
+/// The power of both fails while the joiner is filled; the member has flushed everything before.
+fn cut_while_copying(seed: u64, planted: Option<&str>) -> (Result<(), String>, u64) {
+    crate::rig::log();
+    let mut options = SimOptions::new(seed);
+    options.planted.extend(planted.map(str::to_owned));
+    let ended = Simulation::new(options).run(async move {
+        let host = control::add_host(HostOptions::new("cs"));
+        let books = Books::new();
+        let (theirs, ready) = (Rc::clone(&books), Rc::new(Cell::new(false)));
+        let is_ready = Rc::clone(&ready);
+        let first = control::start_process(host, "csd", async move {
+            let engines = begin(&theirs, Before::Nothing).await;
+            engines[0].flush().await.unwrap();
+            is_ready.set(true);
+            fill_quietly(&engines).await;
+            std::future::pending::<()>().await;
+        });
+        while !ready.get() {
+            control::advance(Duration::from_micros(500)).await;
+        }
+        control::advance(Duration::from_micros(seed * 1931 % 30_000)).await;
+        control::power_cut(&[host], control::PeerView::Silence);
+        control::power_on(host);
+        let _cut = first.wait().await;
+        let second = control::start_process(host, "csd", async move {
+            let mut engines = Vec::new();
+            for dir in DIRS {
+                engines.push(open(Path::new(dir), settings()).await.expect("it opens"));
+            }
+            fill_quietly(&engines).await;
+            let bytes = engines[1].progress(CHUNK, 3).unwrap().bytes;
+            for engine in &engines {
+                engine.install(CHUNK, member(3, 4, false)).await.unwrap();
+            }
+            books.version.set(4);
+            finish(&books, &engines, bytes).await
+        });
+        second.wait().await.returned()
+    });
+    ended.unwrap_or_else(|failure| (Err(failure.to_string()), 0))
+}
+
+/// Fills the joiner while nobody writes, two regions at a time.
+async fn fill_quietly(engines: &[Rc<Engine>]) {
+    let source = Member::new(&engines[0], 3);
+    let held = engines[1].progress(CHUNK, 3).unwrap().held;
+    let known = engines[0].changed_regions(FILE, CHUNK, 3, held).unwrap();
+    engines[1].take_difference(CHUNK, 3, &known).await.unwrap();
+    loop {
+        let lacking: Vec<u32> = engines[1].progress(CHUNK, 3).unwrap().lacking.iter().take(2).collect();
+        let Some(&first) = lacking.first() else { break };
+        let end = lacking[lacking.len() - 1] + 1;
+        engines[1].copy_regions(CHUNK, 3, first..end, &*source).await.expect("copied");
+        engines[1].commit_copied(CHUNK, 3).await.unwrap();
+    }
+}
+
+#[test]
+fn what_a_joiner_has_struck_survives_a_power_cut() {
+    let mut bytes = Vec::new();
+    for seed in 0..40 {
+        let (wrong, copied) = cut_while_copying(seed, None);
+        wrong.unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+        bytes.push(copied);
+    }
+    assert!(
+        bytes.iter().any(|&bytes| bytes > 0 && bytes < SIZE),
+        "cut in the middle, and gone on: {bytes:?}"
+    );
+}
+
+#[test]
+fn regions_struck_before_they_are_durable_are_caught() {
+    let caught = (0..80).find_map(|seed| cut_while_copying(seed, Some("copied-not-flushed")).0.err());
+    println!("{}", caught.expect("copied regions were lost, and nobody saw it"));
+}
+
 #[test]
 fn a_write_of_a_part_fetches_the_rest_or_is_refused() {
     let ended = Simulation::new(SimOptions::new(1)).run(async {

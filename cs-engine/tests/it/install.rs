@@ -326,3 +326,114 @@ fn an_inherited_list_is_durable() {
         assert_eq!(writes, [(3, 9, 0, 2)]);
     });
 }
+
+/// Power fails around a join, with checkpoints beside it: what the replica listed before never counts afterwards.
+#[test]
+fn what_a_join_voids_stays_void() {
+    let mut joined = 0;
+    for seed in 0..80 {
+        crate::rig::log();
+        let ended = Simulation::new(SimOptions::new(seed)).run(cut_while_joining(seed));
+        joined += u32::from(ended.unwrap_or_else(|failure| panic!("seed {seed}: {failure}")));
+    }
+    assert!((10..80).contains(&joined), "{joined} of 80 had joined");
+}
+
+/// Whether it had joined when the power failed.
+async fn cut_while_joining(seed: u64) -> bool {
+    const DIR: &str = "/cs";
+    let host = control::add_host(HostOptions::new("cs"));
+    let ready = Rc::new(std::cell::Cell::new(false));
+    let is_ready = Rc::clone(&ready);
+    let first = control::start_process(host, "csd", async move {
+        let create = CreateOptions { dir: DIR.into(), superblock: superblock() };
+        engine::create(&create).await.expect("a new chunk server");
+        let engine = open(Path::new(DIR), no_interval()).await.expect("it opens");
+        let client = Client::with_chunk(&engine, 1, SIZE).await;
+        for region in 0..100 {
+            client.write(region * REGION, &pattern(9, BLOCK)).await;
+        }
+        engine.flush().await.expect("a flush");
+        let theirs = Rc::clone(&engine);
+        let _checkpoints = rt::spawn(async move {
+            while theirs.checkpoint().await.is_ok() {
+                rt::time::sleep(Duration::from_micros(50)).await;
+            }
+        });
+        is_ready.set(true);
+        rt::time::sleep(Duration::from_micros(seed * 53 % 2000)).await;
+        engine.install(CHUNK, joiner(1, 2, true)).await.expect("it joins");
+        client.version.set(2);
+        for region in 0..100 {
+            client.write(region * REGION + MIB / 32, &pattern(8, BLOCK)).await;
+        }
+        std::future::pending::<()>().await;
+    });
+    while !ready.get() {
+        control::advance(Duration::from_micros(100)).await;
+    }
+    control::advance(Duration::from_micros(seed * 977 % 6000)).await;
+    control::power_cut(&[host], PeerView::Silence);
+    control::power_on(host);
+    let _cut = first.wait().await;
+    let second = control::start_process(host, "csd", async move {
+        let engine = open(Path::new(DIR), no_interval()).await.expect("it opens");
+        let listed = async |version| {
+            let doubts = engine.doubts(FILE, 1, CHUNK, version).expect("a member");
+            doubts
+                .into_iter()
+                .filter(|doubt| doubt.epoch > 0)
+                .map(|doubt| doubt.seq)
+                .collect::<BTreeSet<u64>>()
+        };
+        if engine.progress(CHUNK, 2).is_err() {
+            assert!(listed(1).await.is_superset(&(1..101).collect()), "as before");
+            return false;
+        }
+        engine.take_difference(CHUNK, 2, &engine::Known::default()).await.unwrap();
+        engine.copy_regions(CHUNK, 2, 0..128, &crate::fill::Zeroes).await.unwrap();
+        engine.commit_copied(CHUNK, 2).await.unwrap();
+        engine.install(CHUNK, member(2, 3, false)).await.unwrap();
+        let listed = listed(3).await;
+        assert!(listed.iter().all(|&seq| seq > 100), "{listed:?}");
+        true
+    });
+    second.wait().await.returned()
+}
+
+/// A write that only this replica had got is sent again after it has joined: what it did alone does not count as done.
+#[test]
+fn a_write_from_before_a_join_is_carried_out_again() {
+    for restart in [false, true] {
+        let rig = Rig::new();
+        let alone = pattern(7, BLOCK);
+        let bytes = alone.clone();
+        let join = async |engine: &Rc<Engine>| {
+            engine.install(CHUNK, joiner(1, 3, false)).await.unwrap();
+            engine.take_difference(CHUNK, 3, &engine::Known::default()).await.unwrap();
+            engine.copy_regions(CHUNK, 3, 0..128, &crate::fill::Zeroes).await.unwrap();
+            engine.commit_copied(CHUNK, 3).await.unwrap();
+        };
+        rig.life(async move |engine| {
+            let client = Client::with_chunk(&engine, 1, SIZE).await;
+            client.try_write(CHUNK, 0, &bytes).await.unwrap();
+            join(&engine).await;
+            if !restart {
+                again(&engine, &bytes).await;
+            }
+        });
+        if restart {
+            rig.life(async move |engine| again(&engine, &alone).await);
+        }
+    }
+}
+
+/// Sends the first write again, and looks at it as a member.
+async fn again(engine: &Rc<Engine>, bytes: &[u8]) {
+    let client = Client::new(engine, 1);
+    client.version.set(3);
+    client.write(0, bytes).await;
+    engine.install(CHUNK, member(3, 4, false)).await.unwrap();
+    client.version.set(4);
+    assert_eq!(client.read(0, BLOCK as u32).await, bytes);
+}
