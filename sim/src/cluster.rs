@@ -23,6 +23,11 @@ use crate::workload::{self, Job, Shared};
 
 /// Chunk servers.
 pub const CHUNK_SERVERS: usize = 3;
+/// Replicas without which nothing is written; three are wanted.
+pub const REPLICAS_MIN: usize = 2;
+/// How long all replicas may take to be back when nothing disturbs them any more: a chunk server that a client could not reach several
+/// times is kept from it for up to five minutes.
+const RETURN_MAX: Duration = Duration::from_secs(600);
 /// Clients, and volumes.
 pub const CLIENTS: usize = 2;
 /// Port of the metadata server among its kind; clients and chunk servers dial the next.
@@ -410,7 +415,7 @@ async fn set_up(credentials: &Credentials, mds: ServerAddress) {
             size: VOLUME_BYTES,
             attrs: wire::namespace::Attrs {
                 replicas: Some(CHUNK_SERVERS as u32),
-                replicas_min: Some(2),
+                replicas_min: Some(REPLICAS_MIN as u32),
                 failure_domain: Some(wire::namespace::FailureDomain::Disk.into()),
                 chunk_size: Some(CHUNK_BYTES),
                 ..wire::namespace::Attrs::default()
@@ -434,17 +439,17 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
     let session = client::Session::open(Rc::clone(master), options)
         .await
         .unwrap_or_else(|error| panic!("a session for the verification: {error}"));
+    let job = |number: usize| Job {
+        client: CLIENTS,
+        volume: number,
+        volumes: CLIENTS,
+        size: VOLUME_BYTES,
+        depth,
+        flush_percent: 0,
+        operations: 0,
+    };
     for number in 0..CLIENTS {
-        let job = Job {
-            client: CLIENTS,
-            volume: number,
-            volumes: CLIENTS,
-            size: VOLUME_BYTES,
-            depth,
-            flush_percent: 0,
-            operations: 0,
-        };
-        let volume = workload::open(shared, &session, servers, &job).await;
+        let volume = workload::open(shared, &session, servers, &job(number)).await;
         let sectors = VOLUME_BYTES / crate::oracle::SECTOR;
         for first in (0..sectors).step_by(512) {
             if let Err(error) =
@@ -453,6 +458,17 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
                 shared.violation(format!("convergence: reading volume {number}: {error}"));
             }
         }
+        // In order, so that whoever is away may return.
+        if let Err(error) = volume.close().await {
+            shared.violation(format!("convergence: closing volume {number}: {error}"));
+        }
+    }
+    if let Some(stat) = until_healthy(master).await {
+        shared.violation(format!("convergence: not all replicas are back (C6): {:?}", stat.chunks));
+        return;
+    }
+    for number in 0..CLIENTS {
+        let volume = workload::open(shared, &session, servers, &job(number)).await;
         for index in 0..VOLUME_BYTES / CHUNK_BYTES {
             // Damage that was planted and that nobody happened to read is mended first.
             if let Err(error) = volume.mend(index).await {
@@ -470,6 +486,19 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
         }
         if let Err(error) = volume.close().await {
             shared.violation(format!("convergence: closing volume {number}: {error}"));
+        }
+    }
+}
+
+/// Waits until every chunk has all its replicas again; gives the state of the cluster if that takes too long.
+async fn until_healthy(master: &Rc<Master>) -> Option<wire::cluster::ClusterStatReply> {
+    let deadline = rt::time::now() + RETURN_MAX;
+    loop {
+        match master.ask(&wire::cluster::ClusterStat {}, deadline).await {
+            Ok(stat) if stat.chunks.healthy == stat.fs_chunks => return None,
+            Ok(stat) if rt::time::now() >= deadline => return Some(stat),
+            Err(_) if rt::time::now() >= deadline => return Some(wire::cluster::ClusterStatReply::default()),
+            Ok(_) | Err(_) => rt::time::sleep(Duration::from_secs(1)).await,
         }
     }
 }

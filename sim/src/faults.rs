@@ -7,7 +7,7 @@ use std::time::Duration;
 use rt::sim::control::{self, PeerView};
 use rt::sim::{DiskFault, DiskFaultKind, HostId};
 
-use crate::cluster::{CHUNK_SERVERS, CLIENTS, CS_DIR, Cluster, Part};
+use crate::cluster::{CHUNK_SERVERS, CLIENTS, CS_DIR, Cluster, Part, REPLICAS_MIN};
 use crate::workload::Shared;
 
 /// A client is cut off for at least this long: longer than the lease that it has in these runs...
@@ -197,11 +197,14 @@ fn power_cut(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>, parts:
     });
 }
 
-/// What every member may have lost is not certain any more (C4).
+/// What every member may have lost is not certain any more (C4). There are as many members as the minimum at least; the others may have
+/// been left out (C3).
 fn weaken(shared: &Shared, cuts: &[Option<u64>]) {
-    let Some(oldest) = cuts.iter().copied().min().flatten() else { return };
+    let mut newest_first: Vec<u64> = cuts.iter().flatten().copied().collect();
+    newest_first.sort_unstable_by_key(|cut| std::cmp::Reverse(*cut));
+    let Some(cut) = newest_first.get(REPLICAS_MIN - 1) else { return };
     for oracle in shared.oracles.borrow_mut().iter_mut() {
-        oracle.weaken(oldest);
+        oracle.weaken(*cut);
     }
 }
 

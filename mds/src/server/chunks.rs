@@ -143,6 +143,10 @@ impl Reign {
         asked: &Asked,
     ) -> Result<(), Failure> {
         let status = Status::from_code(u16::try_from(call.status).unwrap_or(u16::MAX));
+        // A block that is damaged is mended from another member (C8): the replica keeps everything else.
+        if status.action() == Action::ReadElsewhere {
+            return Ok(());
+        }
         let lost = status == Status::UnknownChunk;
         let op = DropMember {
             lease: Some(lease),
