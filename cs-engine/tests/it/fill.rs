@@ -265,6 +265,8 @@ async fn catch_up(books: &Rc<Books>, engines: &[Rc<Engine>]) -> u64 {
     loop {
         let lacking: Vec<u32> = b.progress(CHUNK, 3).unwrap().lacking.iter().collect();
         if lacking.is_empty() {
+            // What a write has fetched by itself since.
+            b.commit_copied(CHUNK, 3).await.unwrap();
             break;
         }
         let some = lacking.chunk_by(|a, b| a + 1 == *b).flat_map(|run| run.chunks(3)).take(4);
