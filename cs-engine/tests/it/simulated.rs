@@ -194,7 +194,7 @@ fn run_seeds(seeds: Range<u64>, time: Duration) -> BTreeMap<&'static str, u64> {
 }
 
 /// The seeds asked for: one (`VSTORAGE_SEED=7`), or many (`VSTORAGE_SEED=0..5000`).
-fn seeds_asked_for() -> Option<Range<u64>> {
+pub(crate) fn seeds_asked_for() -> Option<Range<u64>> {
     let text = std::env::var("VSTORAGE_SEED").ok()?;
     let number = |text: &str| text.trim().parse::<u64>().expect("VSTORAGE_SEED is a number or a range");
     Some(match text.split_once("..") {
