@@ -147,7 +147,9 @@ impl Reign {
         if status.action() == Action::ReadElsewhere {
             return Ok(());
         }
-        let lost = status == Status::UnknownChunk;
+        // A joiner says so, too, when it could not fetch what a write needs: it begins anew.
+        let is_member = self.read(|state| state.joiner(cs, ChunkId::from_raw(call.chunk_id)).is_none());
+        let lost = status == Status::UnknownChunk && is_member;
         let op = DropMember {
             lease: Some(lease),
             file: call.file_id,
