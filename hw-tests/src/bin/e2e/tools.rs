@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use hw_tests::cluster::{Cluster, run_to_end};
+use hw_tests::deadline::poll_until;
 use hw_tests::nbd::{Client, Request};
 use hw_tests::seeded::Seeded;
 use serde_json::Value;
@@ -164,6 +165,13 @@ fn sectors_below(path: &Path) -> u64 {
     entries.map(of).sum()
 }
 
+/// Whether replicas are away or being filled.
+fn is_any_away(cluster: &Cluster) -> bool {
+    let text = cluster.vstorage(&["stat", "--json"]).works("stat");
+    let stat: Value = serde_json::from_str(&text).expect("JSON");
+    stat["chunks"]["healthy"] != stat["fs"]["chunks"]
+}
+
 /// After a trim of the whole volume, the chunk files take next to nothing once the journals are emptied, as an orderly
 /// stop does.
 fn trim_gives_space_back(scene: &Scene, cluster: &mut Cluster) {
@@ -178,6 +186,9 @@ fn trim_gives_space_back(scene: &Scene, cluster: &mut Cluster) {
     let mut client = Client::connect(&cluster.socket(), PATIENCE).expect("the export greets");
     assert_eq!(client.ask(Request::Trim, 0, VOLUME_BYTES as u32, &[]).expect("answered").error, 0);
     assert_eq!(client.ask(Request::Flush, 0, 0, &[]).expect("answered").error, 0);
+    // Whoever was left out when the servers were stopped one after the other has to hear of it.
+    let healthy = poll_until(PATIENCE, || (!is_any_away(cluster)).then_some(()));
+    assert!(healthy.is_some(), "replicas do not return");
     let after = emptied(cluster);
     scene.say(format!("trim: the chunk files took {before} MiB and take {after} MiB"));
     assert!(after < before / 20, "trim gives the space back");
