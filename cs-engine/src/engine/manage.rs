@@ -78,18 +78,20 @@ impl Engine {
     }
 
     async fn make_chunk(self: &Rc<Self>, new: NewChunk) -> Result<(), Refusal> {
+        // First the slot: whoever had it before was born before this, and so are its pages.
+        let (slot, sequence) = self.tables.reserve_slot();
         // No record of this life lies before, and none ever will: what is written by now is durable before the header
         // is, so that no crash takes the journal back behind it.
         let born = self.journal.written();
         self.flush().await?;
         self.store.create(new.chunk, new.size).await.map_err(|error| {
             if error.kind() == std::io::ErrorKind::StorageFull {
+                self.tables.release(slot, sequence - 1);
                 return Refusal::NoSpace;
             }
             self.fail("making a chunk file", &error);
             Refusal::DeviceFailed
         })?;
-        let (slot, sequence) = self.tables.reserve_slot();
         let blocks = (new.size / BLOCK as u64) as u32;
         let checksums = !self.superblock.borrow().no_checksums;
         match self.tables.allocate(slot, blocks, checksums, sequence > 1).await {
