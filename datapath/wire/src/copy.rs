@@ -49,7 +49,7 @@ pub struct ChangedRegionsReply {
     /// A bit for each region of 64 KiB, from the lowest of the first byte on; whole 8 bytes.
     #[prost(bytes = "vec", tag = "3")]
     pub changed: Vec<u8>,
-    /// Writes that the member lists as not stable, of epochs before the present one: the joiner takes them over.
+    /// Writes that the member lists as not stable, of all epochs: the joiner takes them over.
     #[prost(message, repeated, tag = "4")]
     pub listed: Vec<ListedWrite>,
     /// Boot id of the member's host, 16 bytes.

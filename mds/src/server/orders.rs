@@ -485,8 +485,12 @@ impl CsLink {
             batch.retain(|(chunk, order)| {
                 let sources = reign.read(|state| state.copy_sources(self.cs, order));
                 if sources.is_empty() {
-                    // It is no joiner any more, or whoever could fill it has not installed: then the order comes anew.
-                    self.copies.done(*chunk, *order);
+                    // A member that has lapsed comes back without a word about this chunk.
+                    if reign.read(|state| state.joiner(self.cs, *chunk)) == Some(*order) {
+                        self.copies.put_off(*chunk, rt::time::now() + PAUSE);
+                    } else {
+                        self.copies.done(*chunk, *order);
+                    }
                     return false;
                 }
                 addresses.extend(sources.iter().copied());
