@@ -57,7 +57,7 @@ impl ChunkFile {
                 continue;
             }
             let whole = unit * ALLOCATION_BLOCKS..((unit + 1) * ALLOCATION_BLOCKS).min(self.blocks);
-            match self.reserve(&whole).await {
+            match Box::pin(self.reserve(&whole)).await {
                 // A punch of other blocks of the unit may have come later than the reservation.
                 Ok(()) if self.punches.get() != punches => {}
                 Ok(()) => {
@@ -65,7 +65,8 @@ impl ChunkFile {
                 }
                 // Nearly full: what is needed may still fit where what is handy does not.
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                    self.reserve(&(blocks.start.max(whole.start)..blocks.end.min(whole.end))).await?;
+                    let needed = blocks.start.max(whole.start)..blocks.end.min(whole.end);
+                    Box::pin(self.reserve(&needed)).await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -312,9 +313,13 @@ impl Store {
     /// # Errors
     /// [`FileError`].
     pub async fn file(&self, chunk: u64, size: u64) -> Result<Rc<ChunkFile>, FileError> {
-        if let Some(open) = self.cached(chunk) {
-            return Ok(open);
+        match self.cached(chunk) {
+            Some(open) => Ok(open),
+            None => Box::pin(self.open_file(chunk, size)).await,
         }
+    }
+
+    async fn open_file(&self, chunk: u64, size: u64) -> Result<Rc<ChunkFile>, FileError> {
         let file = match File::open(&self.path(chunk), OpenOptions::direct()).await {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(FileError::Missing),

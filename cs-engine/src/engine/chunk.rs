@@ -168,7 +168,7 @@ impl Engine {
         if let Some(states) = self.tables.states_cached(chunk.slot, blocks.clone()) {
             return Ok(states);
         }
-        match self.tables.states(chunk.owner(), blocks.clone()).await {
+        match Box::pin(self.tables.states(chunk.owner(), blocks.clone())).await {
             Ok(states) => Ok(states),
             // A sector that cannot be read is damage of what it holds, no failure of the device.
             Err(error @ (TableError::Page { .. } | TableError::Io { .. })) => {

@@ -52,7 +52,7 @@ impl Engine {
             WriteKind::Zero if whole => {
                 Ok(vec![Part { blocks: write.blocks.clone(), whole, content: PartContent::Zero }])
             }
-            WriteKind::Zero => self.zero_parts(write, from, to).await,
+            WriteKind::Zero => Box::pin(self.zero_parts(write, from, to)).await,
             WriteKind::Data { payload, crcs } => {
                 verify(payload, crcs, from, write.blocks.start)?;
                 if whole {
@@ -66,8 +66,8 @@ impl Engine {
                         [true, true],
                     ));
                 }
-                let (merged, words) =
-                    self.merge(write, write.blocks.clone(), from, to, Some(payload)).await?;
+                let merge = self.merge(write, write.blocks.clone(), from, to, Some(payload));
+                let (merged, words) = Box::pin(merge).await?;
                 Ok(split(write.blocks.clone(), &merged, &words, [from == 0, to == 0]))
             }
         }

@@ -159,7 +159,7 @@ impl Engine {
             let Some(region) = self.needs_old(&chunk, &blocks, parts) else { break locked };
             // The fetch takes the whole region's lock.
             drop(locked);
-            self.fetch(&chunk, request.version, region).await?;
+            Box::pin(self.fetch(&chunk, request.version, region)).await?;
         };
         if rt::sim::planted("acked-before-journal") {
             let engine = Rc::clone(self);
@@ -400,12 +400,14 @@ impl Engine {
             states => states?,
         };
         let is_hole = |(state, _): &(BlockState, Place)| *state == BlockState::Hole;
-        if states.iter().any(is_hole) && !(large && self.holes_are_zero(file, blocks, &states).await) {
+        if states.iter().any(is_hole)
+            && !(large && Box::pin(self.holes_are_zero(file, blocks, &states)).await)
+        {
             return Ok(Way::Journal);
         }
         // Over holes no mark is needed: without a record, whatever a crash leaves in the file reads as zero.
         if !active && !states.iter().all(is_hole) {
-            self.activate(chunk, blocks).await?;
+            Box::pin(self.activate(chunk, blocks)).await?;
         }
         Ok(Way::InPlace)
     }
@@ -454,8 +456,9 @@ impl Engine {
         let payload = if payload.is_aligned() { payload } else { View::copy_of(&payload) };
         let offset = u64::from(blocks.start) * BLOCK as u64;
         let kept = payload.clone();
-        let data = file.file().write_all_at(payload, offset);
-        let (written, appended) = both(data, self.append(Class::Normal, record, None)).await;
+        let mut data = std::pin::pin!(file.file().write_all_at(payload, offset));
+        let mut append = std::pin::pin!(self.append(Class::Normal, record, None));
+        let (written, appended) = both(data.as_mut(), append.as_mut()).await;
         // In any case: the data may lie in extents that were never written before.
         if !self.is_written(chunk, blocks) {
             file.set_uncommitted();
@@ -469,7 +472,7 @@ impl Engine {
             // write, and after a crash the mark says that the block is in doubt. Holes have no mark: they stay holes,
             // whatever is under them.
             let lsn = self.journal.written();
-            let states = self.states(chunk, blocks.clone()).await?;
+            let states = Box::pin(self.states(chunk, blocks.clone())).await?;
             let was_data = states.iter().map(|(state, _)| *state != BlockState::Hole);
             let held = blocks.clone().zip(kept.chunks(BLOCK)).zip(was_data).filter(|(_, was_data)| *was_data);
             let entries = held.map(|((block, bytes), _)| {

@@ -29,16 +29,17 @@ impl Server {
     pub(super) async fn data(&self, op: Op, request: Request) -> Result<Response, Failure> {
         match op {
             Op::Write => self.write(request).await,
-            Op::Settle => self.settle(request).await,
             Op::Read => self.read(&request).await,
             Op::Flush => self.flush(&request).await,
-            Op::BlockStatus => self.block_status(&request).await,
+            // What is seldom is boxed, here and below: every request takes room for the largest of these.
+            Op::Settle => Box::pin(self.settle(request)).await,
+            Op::BlockStatus => Box::pin(self.block_status(&request)).await,
             Op::Survey => self.survey(&request),
-            Op::SurveyBlocks => self.survey_blocks(&request).await,
-            Op::ClearMarks => self.clear_marks(&request).await,
-            Op::CopyRead => self.copy_read(&request).await,
+            Op::SurveyBlocks => Box::pin(self.survey_blocks(&request)).await,
+            Op::ClearMarks => Box::pin(self.clear_marks(&request)).await,
+            Op::CopyRead => Box::pin(self.copy_read(&request)).await,
             Op::ChangedRegions => self.changed_regions(&request),
-            Op::CopyFlush => self.copy_flush(&request).await,
+            Op::CopyFlush => Box::pin(self.copy_flush(&request)).await,
             _ => Err(Failure::status(Status::Unsupported)),
         }
     }
@@ -95,7 +96,7 @@ impl Server {
         let read = Read::decode(&request.body)?;
         let target = read.target;
         if read.unsettled {
-            return self.read_unsettled(&read).await;
+            return Box::pin(self.read_unsettled(&read)).await;
         }
         let found = self
             .engine

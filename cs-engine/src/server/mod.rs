@@ -69,7 +69,7 @@ impl Server {
                 if connection.peer().role != Role::Mds {
                     return Err(Failure::status(Status::Forbidden));
                 }
-                self.order(op, &request).await
+                Box::pin(self.order(op, &request)).await
             }
             _ => {
                 // A server that has not renewed for half its term may be fenced without knowing (C2).

@@ -232,12 +232,12 @@ impl Session {
     /// [`Lapsed`] when the session was closed.
     pub async fn valid(&self) -> Result<(), Lapsed> {
         loop {
+            if !self.closed.get() && self.is_valid() {
+                return Ok(());
+            }
             let changed = self.changed.notified();
             if self.closed.get() || self.life.get() == Life::Over {
                 return Err(Lapsed);
-            }
-            if self.is_valid() {
-                return Ok(());
             }
             changed.await;
         }

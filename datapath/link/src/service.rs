@@ -76,9 +76,10 @@ impl<S: Service> Dispatch for S {
         let may_be_dropped = self.may_be_dropped(&request);
         let shared = Rc::clone(&ticket.shared);
         rt::spawn(async move {
-            let serving = self.serve(connection, request);
+            // Pinned here: handed on by value it would have a place of its own in each future that it passes through.
+            let mut serving = std::pin::pin!(self.serve(connection, request));
             let response = if may_be_dropped {
-                match first(serving, shared.wait_for_end()).await {
+                match first(serving.as_mut(), shared.wait_for_end()).await {
                     First::Left(response) => response,
                     First::Right(_) => return,
                 }

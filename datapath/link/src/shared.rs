@@ -248,7 +248,7 @@ impl Shared {
         let bytes = (header.rest_len() + call.reply_bytes) as u64;
         let window = match self.try_window(bytes) {
             Some(window) => window,
-            None => self.wait_for_window(bytes, call.deadline).await?,
+            None => Box::pin(self.wait_for_window(bytes, call.deadline)).await?,
         };
         let mut pending = self.pending.borrow_mut();
         let expected = Expected { op: header.op, payload_max: call.reply_bytes };

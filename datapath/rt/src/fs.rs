@@ -160,7 +160,7 @@ impl File {
         match result {
             Ok(count) if count == wanted => (Ok(()), buf),
             Ok(0) => (Err(io::ErrorKind::UnexpectedEof.into()), buf),
-            Ok(count) => self.read_rest(buf, count, offset).await,
+            Ok(count) => Box::pin(self.read_rest(buf, count, offset)).await,
             Err(error) => (Err(error), buf),
         }
     }

@@ -276,6 +276,28 @@ impl<T> Drop for Ending<T> {
     }
 }
 
+/// What a task runs. Not an `async` block, which would hold the future twice: as it came and as it is polled. The futures
+/// of requests are large, and one is made for each.
+struct Work<F: Future> {
+    // Dropped before the end is told.
+    future: F,
+    ending: Ending<F::Output>,
+}
+
+impl<F: Future> Future for Work<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: `future` stays where it is: nothing moves out of it, `Work` has no `Drop` of its own, and it is `Unpin`
+        // only where `F` is. `ending` is never pinned.
+        let (future, ending) = unsafe {
+            let this = self.get_unchecked_mut();
+            (Pin::new_unchecked(&mut this.future), &this.ending)
+        };
+        future.poll(cx).map(|output| ending.0.borrow_mut().result = Some(output))
+    }
+}
+
 /// The result of a task to come. Dropping it leaves the task running.
 pub struct JoinHandle<T> {
     join: Rc<RefCell<Join<T>>>,
@@ -326,6 +348,7 @@ impl<T> Future for JoinHandle<T> {
 ///
 /// # Panics
 /// When called outside an executor.
+#[inline]
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future + 'static,
@@ -334,19 +357,20 @@ where
     spawn_owned(owner, future)
 }
 
+#[inline]
 pub(crate) fn spawn_owned<F>(owner: Owner, future: F) -> JoinHandle<F::Output>
 where
     F: Future + 'static,
 {
     let join = Rc::new(RefCell::new(Join { result: None, waker: None, ended: false }));
-    let ending = Ending(Rc::clone(&join));
-    let body = async move {
-        let output = future.await;
-        ending.0.borrow_mut().result = Some(output);
-    };
-    let (id, inbox) = context::with(|core| {
-        (core.tasks.insert(Box::pin(body), owner, &core.inbox), Arc::clone(&core.inbox))
-    });
+    let work = Box::pin(Work { future, ending: Ending(Rc::clone(&join)) });
+    enqueue(owner, work, join)
+}
+
+/// Apart from [`spawn_owned`], so that a future is put into its box where it is made.
+fn enqueue<T>(owner: Owner, work: LocalFuture, join: Rc<RefCell<Join<T>>>) -> JoinHandle<T> {
+    let (id, inbox) =
+        context::with(|core| (core.tasks.insert(work, owner, &core.inbox), Arc::clone(&core.inbox)));
     JoinHandle { join, id, inbox }
 }
 

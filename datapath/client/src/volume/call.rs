@@ -125,7 +125,8 @@ impl Inner {
             lease.check()?;
             let live = match server.live() {
                 Some(live) => live,
-                None => match until_broken(lease, met(server)).await? {
+                // Boxed, as is whatever seldom happens: a request pays for the largest future it may wait for.
+                None => match Box::pin(until_broken(lease, met(server))).await? {
                     Some(live) => live,
                     None => return Ok(Err(Refused::lost())),
                 },
@@ -189,8 +190,8 @@ impl Inner {
         if !self.session.is_valid() && self.session.valid().await.is_err() {
             return Err(Stop::Fatal(VolumeError::LeaseLost("the session has ended".into())));
         }
-        let answer = server.call(live, message.call(patience), message.bytes());
-        match until_broken(lease, answer).await? {
+        let mut answer = std::pin::pin!(server.call(live, message.call(patience), message.bytes()));
+        match until_broken(lease, answer.as_mut()).await? {
             Ok(reply) if reply.status.is_ok() => return Ok(Attempt::Done(reply)),
             Ok(reply) => {
                 return self.refused(lease, server, &reply).map(|refusal| match refusal {

@@ -68,7 +68,7 @@ impl Inner {
                 Position::Chunk(chunk) if chunk.is_replaced() => self.forget_chunk(lease, &chunk),
                 Position::Chunk(chunk) => {
                     if !chunk.settled.get() {
-                        match self.settle(lease, &chunk).await {
+                        match Box::pin(self.settle(lease, &chunk)).await {
                             Ok(()) => {}
                             // What was written under the old version is done again. A number that was given out ends the epoch.
                             Err(Halt::Replaced) => continue,
@@ -78,10 +78,10 @@ impl Inner {
                     return Ok(Some(chunk));
                 }
                 Position::Hole => match need {
-                    Need::Data { end } => self.fetch(lease, index, Wanted::Chunk { end }).await?,
+                    Need::Data { end } => Box::pin(self.fetch(lease, index, Wanted::Chunk { end })).await?,
                     Need::Read | Need::Zero => return Ok(None),
                 },
-                Position::Unknown => self.fetch_maps(lease, index).await?,
+                Position::Unknown => Box::pin(self.fetch_maps(lease, index)).await?,
             }
         }
     }

@@ -382,6 +382,22 @@ impl Inner {
 
     /// The lease, once it may be used.
     async fn usable_lease(&self) -> Result<Rc<Lease>, VolumeError> {
+        if self.state.get() == VolumeState::Active && self.session.is_valid() {
+            let lease = self.lease.borrow();
+            if self.is_current(&lease) && !lease.is_broken() {
+                return Ok(Rc::clone(&lease));
+            }
+        }
+        Box::pin(self.next_usable_lease()).await
+    }
+
+    /// Whether the lease was granted to the session as it is now.
+    fn is_current(&self, lease: &Lease) -> bool {
+        lease.session_generation == self.session.generation()
+            && !self.session.is_revoked(self.file_id, lease.epoch)
+    }
+
+    async fn next_usable_lease(&self) -> Result<Rc<Lease>, VolumeError> {
         loop {
             let changed = self.state_changed.notified();
             match self.state.get() {
@@ -390,9 +406,7 @@ impl Inner {
                     if self.session.valid().await.is_err() {
                         return Err(VolumeError::LeaseLost("the session has ended".into()));
                     }
-                    let current = lease.session_generation == self.session.generation()
-                        && !self.session.is_revoked(self.file_id, lease.epoch);
-                    if current && !lease.is_broken() {
+                    if self.is_current(&lease) && !lease.is_broken() {
                         return Ok(lease);
                     }
                     // The keeper opens the file again.
@@ -412,11 +426,7 @@ impl Inner {
     /// Whether a result obtained under `lease` may be given to the caller (C1): the lease was valid all the while.
     async fn may_acknowledge(&self, lease: &Lease) -> Result<(), Stop> {
         // A session that was opened anew says nothing of what was granted under the one before.
-        let is_of_session = || {
-            let is_current = lease.session_generation == self.session.generation()
-                && !self.session.is_revoked(self.file_id, lease.epoch);
-            is_current || rt::sim::planted("generation-ignored")
-        };
+        let is_of_session = || self.is_current(lease) || rt::sim::planted("generation-ignored");
         if self.session.is_valid() && !lease.is_broken() && is_of_session() {
             return Ok(());
         }

@@ -279,7 +279,7 @@ impl Inner {
                     self.any_connected(lease, &chunk.members).await
                 }
             };
-            match until_replaced(lease, &chunk, worth_it).await {
+            match Box::pin(until_replaced(lease, &chunk, worth_it)).await {
                 Ok(waited) => waited?,
                 // Others may have it by now.
                 Err(Halt::Replaced) => {}

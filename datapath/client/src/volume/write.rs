@@ -95,10 +95,10 @@ impl Volume {
             let lease = inner.usable_lease().await?;
             let outcome = async {
                 if !is_data {
-                    return inner.zero_chunks(&lease, &mut zeroed, offset + len, &change).await;
+                    return Box::pin(inner.zero_chunks(&lease, &mut zeroed, offset + len, &change)).await;
                 }
                 if inner.grows.get() && offset + len > inner.size.get() {
-                    inner.settle_end(&lease).await?;
+                    Box::pin(inner.settle_end(&lease)).await?;
                 }
                 inner.write_parts(&lease, &parts).await
             };
@@ -173,15 +173,21 @@ impl Inner {
                 return Ok(());
             };
             let seq = issued.get_or_insert_with(|| Issued::begin(lease)).seq;
-            let sends = chunk.targets().map(|server| {
-                let future: Pin<Box<dyn Future<Output = _> + '_>> =
-                    Box::pin(self.write_member(lease, &chunk, server, part, seq));
-                future
-            });
             // Whoever waits for a server that is not needed any more is woken by the new version.
-            let sent = unless_replaced(&chunk, all(sends)).await.and_then(|sent| sent);
-            let answers = match sent {
-                Ok(answers) if !chunk.is_replaced() => answers,
+            let sent = if let ([only], []) = (&chunk.members[..], &chunk.joiners[..]) {
+                let mut send = std::pin::pin!(self.write_member(lease, &chunk, only, part, seq));
+                unless_replaced(&chunk, send.as_mut()).await.and_then(|sent| sent)
+            } else {
+                let sends = chunk.targets().map(|server| {
+                    let future: Pin<Box<dyn Future<Output = _> + '_>> =
+                        Box::pin(self.write_member(lease, &chunk, server, part, seq));
+                    future
+                });
+                let sent = unless_replaced(&chunk, all(sends)).await.and_then(|sent| sent);
+                sent.map(|answers| answers.into_iter().any(|flush_soon| flush_soon))
+            };
+            let flush_soon = match sent {
+                Ok(flush_soon) if !chunk.is_replaced() => flush_soon,
                 // Answers of the version before say nothing of who has come since.
                 Ok(_) | Err(Halt::Replaced) => continue,
                 Err(Halt::Stop(stop)) => return Err(stop),
@@ -190,7 +196,7 @@ impl Inner {
             if let Some(issued) = issued.take() {
                 issued.answered();
             }
-            if answers.into_iter().any(|flush_soon| flush_soon) {
+            if flush_soon {
                 self.flush_in_background(lease);
             }
             return Ok(());
@@ -223,13 +229,13 @@ impl Inner {
                 }
                 Err(refused) if refused.status == Status::NeedFlush => {
                     let stable = lease.window.borrow().stable();
-                    self.flush_under(lease).await?;
+                    Box::pin(self.flush_under(lease)).await?;
                     if lease.window.borrow().stable() == stable {
                         // Another write, which waits for space perhaps, keeps it from moving.
                         rt::time::sleep(BUSY_PAUSE).await;
                     }
                 }
-                Err(refused) => self.overcome(lease, chunk, server, &refused).await?,
+                Err(refused) => Box::pin(self.overcome(lease, chunk, server, &refused)).await?,
             }
         }
     }
