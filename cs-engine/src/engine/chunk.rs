@@ -102,6 +102,17 @@ impl Chunk {
         live.or_else(|| self.frozen.borrow().get(block).copied())
     }
 
+    /// What the newest entries say of blocks, over what is known without them.
+    pub(crate) fn newest<T>(&self, blocks: &Range<u32>, base: Vec<T>, of: impl Fn(&Entry) -> T) -> Vec<T> {
+        let mut newest = base;
+        for map in [&self.frozen, &self.live] {
+            for (block, entry) in map.borrow().range(blocks.clone()) {
+                newest[(block - blocks.start) as usize] = of(entry);
+            }
+        }
+        newest
+    }
+
     /// Whether any block of the range has content that must still be moved.
     pub(crate) fn has_content_to_move(&self, blocks: &Range<u32>) -> bool {
         let moves = |map: &BlockMap| map.range(blocks.clone()).any(|(_, entry)| entry.place != Place::File);
@@ -193,13 +204,8 @@ impl Engine {
                 // While pages were read a checkpoint has moved entries from the maps into them.
                 continue;
             }
-            let (live, frozen) = (chunk.live.borrow(), chunk.frozen.borrow());
-            let newest = |block| live.get(block).or_else(|| frozen.get(block));
-            let states = blocks.zip(base).map(|(block, base)| match newest(block) {
-                Some(entry) => (entry.state, entry.place),
-                None => (base, Place::File),
-            });
-            return Ok(states.collect());
+            let base = base.into_iter().map(|state| (state, Place::File)).collect();
+            return Ok(chunk.newest(&blocks, base, |entry| (entry.state, entry.place)));
         }
     }
 }

@@ -315,9 +315,7 @@ impl Engine {
     pub(super) fn note_entries(&self, chunk: &Rc<Chunk>, entries: impl Iterator<Item = (u32, Entry)>) {
         let mut map = chunk.live.borrow_mut();
         let before = map.len();
-        for (block, entry) in entries {
-            map.insert(block, entry);
-        }
+        map.insert_all(entries);
         if before == 0 {
             self.touched.borrow_mut().insert(chunk.id, Rc::clone(chunk));
         }
@@ -489,10 +487,8 @@ impl Engine {
     /// extent. Nothing is read to find out.
     fn is_written(&self, chunk: &Chunk, blocks: &Range<u32>) -> bool {
         let Some(base) = self.tables.states_cached(chunk.slot, blocks.clone()) else { return false };
-        blocks.clone().zip(base).all(|(block, base)| match chunk.entry(block) {
-            Some(entry) => entry.place == Place::File,
-            None => matches!(base, BlockState::Data(_)),
-        })
+        let base = base.into_iter().map(|state| matches!(state, BlockState::Data(_))).collect();
+        chunk.newest(blocks, base, |entry| entry.place == Place::File).into_iter().all(|written| written)
     }
 }
 
