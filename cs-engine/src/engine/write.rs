@@ -13,12 +13,15 @@ use super::content::{Part, PartContent};
 use super::files::{Admission, FileState, Unstable};
 use super::join::{Boxed, all, both};
 use super::state::mark_record;
-use super::{BLOCK_MAP_MAX, Engine, JOURNAL_MAX, MAX_DATA, RECORDS_MAX, Refusal, SEQ_WINDOW};
+use super::{ACTIVE_BLOCKS, BLOCK_MAP_MAX, Engine, JOURNAL_MAX, MAX_DATA, RECORDS_MAX, Refusal, SEQ_WINDOW};
 use crate::format::block::BlockState;
 use crate::format::record::{Record, RecordKind};
 use crate::format::{BLOCK, crc32c};
 use crate::journal::{Appended, Class};
 use crate::store::ChunkFile;
+
+/// Extents that are marked together with the one that a writer going along a chunk has come to.
+const EXTENTS_AHEAD: u32 = 7;
 
 /// What a write does to its range.
 #[derive(Clone, Debug)]
@@ -426,12 +429,18 @@ impl Engine {
         result.is_ok() && held.all(|((state, _), bytes)| *state != BlockState::Hole || is_zero(bytes))
     }
 
-    /// Marks the extents under `blocks` durably, so that data may touch them (C5).
+    /// Marks the extents under `blocks` durably, so that data may touch them (C5). Where the one before is active the
+    /// writer goes along the chunk: the next ones are marked by the same flush. Those that nothing is written to
+    /// lose their marks in the next checkpoint.
     async fn activate(self: &Rc<Self>, chunk: &Rc<Chunk>, blocks: &Range<u32>) -> Result<(), Refusal> {
         rt::sim::hit("engine.extent-marked");
-        let mark = mark_record(chunk, extents(blocks));
+        let wanted = extents(blocks);
+        let goes_on = wanted.start > 0 && chunk.active.borrow().contains_key(&(wanted.start - 1));
+        let ahead = if goes_on { EXTENTS_AHEAD } else { 0 };
+        let marked = wanted.start..(wanted.end + ahead).min(extents(&(0..chunk.blocks())).end);
+        let mark = mark_record(chunk, marked.clone());
         let appended = self.append(Class::Normal, mark, None).await?;
-        self.mark(chunk, blocks, appended.lsn);
+        self.mark(chunk, &(marked.start * ACTIVE_BLOCKS..marked.end * ACTIVE_BLOCKS), appended.lsn);
         // Not held over the flush and the next append: those may need the tail to move.
         drop(appended);
         if rt::sim::planted("active-mark-not-durable") {

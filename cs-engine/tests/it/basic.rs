@@ -3,7 +3,7 @@
 use cs_engine::engine::{Engine, Refusal, WriteKind};
 use rt::buf::View;
 
-use crate::rig::{CHUNK, Client, MIB, Rig, crcs, new_chunk, pattern};
+use crate::rig::{CHUNK, Client, MIB, Rig, crcs, new_chunk, no_interval, pattern};
 
 /// What a chunk should hold, as bytes.
 struct Twin(Vec<u8>);
@@ -158,4 +158,51 @@ fn senseless_requests_are_refused() {
         client.version.set(1);
         assert_eq!(client.read(0, MIB).await, vec![0; MIB as usize], "nothing of it was carried out");
     });
+}
+
+/// A writer that goes along a chunk needs a flush per several extents, because of the marks; one that jumps needs one
+/// for each.
+#[test]
+fn marks_are_made_ahead_of_who_goes_along_a_chunk() {
+    const EXTENTS: u32 = 24;
+    for (step, flushes_max) in [(1, 5), (2, u64::from(EXTENTS))] {
+        let mut rig = Rig::new();
+        rig.options = no_interval();
+        let (content, flushes) = rig.life(async move |engine| {
+            // The last ones are never written to.
+            let size = u64::from((EXTENTS * step + 4) * MIB);
+            let client = Client::with_chunk(&engine, 1, size).await;
+            let places = || (0..EXTENTS).map(|extent| extent * step * MIB);
+            for offset in places() {
+                client.write(offset, &pattern(offset.into(), MIB as usize)).await;
+            }
+            // Stable, and told so: the checkpoint forgets the marks.
+            client.flush().await;
+            client.zero(MIB - 4096, 4096).await;
+            client.flush().await;
+            engine.checkpoint().await.unwrap();
+            client.zero(MIB - 4096, 4096).await;
+            engine.checkpoint().await.unwrap();
+            let before = engine.counters();
+            let mut content = vec![0; size as usize];
+            for offset in places() {
+                let bytes = pattern(u64::from(offset) + 1, MIB as usize);
+                client.write(offset, &bytes).await;
+                content[offset as usize..][..MIB as usize].copy_from_slice(&bytes);
+            }
+            let after = engine.counters();
+            assert!(after.in_place - before.in_place >= u64::from(EXTENTS) - 1, "{after:?}");
+            (content, after.flushes - before.flushes)
+        });
+        assert!(flushes <= flushes_max, "{flushes} flushes with steps of {step}");
+        assert!(step == 1 || flushes + 2 >= flushes_max, "{flushes} flushes with steps of {step}");
+        // A mark where nothing was written does no harm after a kill.
+        rig.life(async move |engine| {
+            let client = Client::new(&engine, 1);
+            for offset in (0..content.len() as u32).step_by(MIB as usize) {
+                let expected = &content[offset as usize..][..MIB as usize];
+                assert!(client.read(offset, MIB).await == expected, "at {offset}");
+            }
+        });
+    }
 }
