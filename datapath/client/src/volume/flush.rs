@@ -32,7 +32,7 @@ impl Volume {
         loop {
             let lease = inner.usable_lease().await?;
             let outcome = async {
-                inner.flush_under(&lease).await?;
+                inner.flush_answered(&lease).await?;
                 inner.may_acknowledge(&lease).await
             };
             match outcome.await {
@@ -62,6 +62,7 @@ impl Volume {
             servers: servers.into_iter().map(|server| (server, 0)).collect(),
             covers: upto,
             upto,
+            answers: 0,
         };
         // Marks that stay cost the next client a comparison, nothing more.
         match inner.flush_servers(&lease, &plan).await {
@@ -75,16 +76,31 @@ impl Volume {
 }
 
 impl Inner {
+    /// Sees to it that every write answered so far is stable; by a flush of others, where one that began late enough does it.
+    async fn flush_answered(&self, lease: &Rc<Lease>) -> Result<(), Stop> {
+        self.all_settled(lease).await?;
+        let answers = lease.window.borrow().answers();
+        if lease.window.borrow().has_flushed(answers) {
+            return Ok(());
+        }
+        let _turn = until_broken(lease, lease.flushes.acquire(1)).await?;
+        if lease.window.borrow().has_flushed(answers) {
+            return Ok(());
+        }
+        self.flush_under(lease).await
+    }
+
+    /// Waits until what earlier epochs have left in doubt is settled, and so flushed.
+    async fn all_settled(&self, lease: &Rc<Lease>) -> Result<(), Stop> {
+        while !lease.is_all_settled() {
+            until_broken(lease, lease.settled_all.notified()).await?;
+        }
+        Ok(())
+    }
+
     /// One flush under one epoch.
     pub(crate) async fn flush_under(&self, lease: &Rc<Lease>) -> Result<(), Stop> {
-        // What earlier epochs have left in doubt is settled, and so flushed, first.
-        loop {
-            let settled = lease.settled_all.notified();
-            if lease.is_all_settled() {
-                break;
-            }
-            until_broken(lease, settled).await?;
-        }
+        self.all_settled(lease).await?;
         loop {
             let plan = lease.flush_plan();
             match self.flush_servers(lease, &plan).await? {

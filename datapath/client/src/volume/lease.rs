@@ -91,6 +91,10 @@ impl Chunk {
 /// The boot in which each chunk server was met.
 type Boots = BTreeMap<u64, [u8; 16]>;
 
+/// Flushes for callers under way at a time: while one runs on the servers the next is on its way, and whoever comes
+/// after that finds his work done.
+const FLUSHES: u64 = 2;
+
 /// A chunk with acknowledged writes that are not stable.
 #[derive(Debug)]
 struct UnstableChunk {
@@ -163,6 +167,8 @@ pub(crate) struct Lease {
     /// The chunk at the end of the file is.
     end_settled: Cell<bool>,
     pub(crate) settled_all: Notify,
+    /// Flushes that somebody waits for.
+    pub(crate) flushes: Semaphore,
     /// A flush nobody waits for is under way.
     pub(crate) flushing: Cell<bool>,
     broken: Cell<bool>,
@@ -187,6 +193,7 @@ impl Lease {
             all_settled: Cell::new(!needs_reconcile),
             end_settled: Cell::new(!needs_reconcile),
             settled_all: Notify::new(),
+            flushes: Semaphore::new(FLUSHES),
             flushing: Cell::new(false),
             broken: Cell::new(false),
             broke: Notify::new(),
@@ -369,10 +376,12 @@ impl Lease {
 
     /// What a flush that begins now has to do.
     ///
-    /// It never claims more than is so. Each write below its mark is answered, so it was noted with everybody who had it then, or settling
+    /// It never claims more than is so. Each write below its mark is answered, and so is each one that it counts as answered
+    /// ([`FlushPlan::answers`]), whatever its number: it was noted with everybody who had it then, before it was counted, or settling
     /// has flushed it. Of those, only who is left out of a later version is taken off the list ([`Lease::move_unstable`]); and only who
     /// is on no list is passed over ([`Lease::pass_over`]). So whoever is a member now was flushed after it had answered, or has joined since:
-    /// then it became a member when what it had copied was durable (C7).
+    /// then it became a member when what it had copied was durable (C7). That stays so whoever comes and goes afterwards: who finds
+    /// that such a flush has come to its end needs none of his own.
     pub(crate) fn flush_plan(&self) -> FlushPlan {
         let mut plan = self.window.borrow().plan();
         let passed_over = self.passed_over.borrow();
@@ -501,6 +510,31 @@ mod tests {
             lease.window.borrow_mut().flushed(&plan);
             lease.prune_unstable();
             assert_eq!((planned(lease), needed(lease)), (vec![], vec![]));
+        });
+    }
+
+    #[test]
+    fn c4_a_flush_without_who_is_passed_over_counts_for_what_was_answered() {
+        run(|servers, lease| {
+            let chunk = learn(lease, servers, 5, &[1, 2, 3], &[]);
+            write(lease, &chunk);
+            let chunk = learn(lease, servers, 6, &[1, 2], &[]);
+            lease.pass_over(3);
+            let on_its_way = Issued::begin(lease);
+            chunk.targets().for_each(|server| lease.window.borrow_mut().touch(server.id(), on_its_way.seq));
+            write(lease, &chunk);
+            let plan = lease.flush_plan();
+            assert_eq!(planned(lease), [1, 2]);
+            assert!(!lease.window.borrow().has_flushed(1), "it has only begun");
+            lease.window.borrow_mut().flushed(&plan);
+            lease.prune_unstable();
+            let has_flushed_all = || lease.window.borrow().has_flushed(lease.window.borrow().answers());
+            assert!(has_flushed_all());
+            // The mark has not passed the last one yet: both stay needed, and are flushed again.
+            assert_eq!((planned(lease), needed(lease)), (vec![1, 2], vec![1, 2]));
+            lease.note_unstable(&chunk, on_its_way.seq);
+            on_its_way.answered();
+            assert!(!has_flushed_all());
         });
     }
 

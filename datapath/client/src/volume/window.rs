@@ -12,6 +12,10 @@ pub(crate) struct Window {
     stable: u64,
     /// Chunk servers with writes that no flush has covered: the number of the last such write there.
     dirty: BTreeMap<u64, u64>,
+    /// How many writes have been answered...
+    answers: u64,
+    /// ...and how many of them had been when the last successful flush began.
+    flushed_answers: u64,
 }
 
 /// What a flush has to do, and may claim when it has done it.
@@ -23,11 +27,20 @@ pub(crate) struct FlushPlan {
     pub(crate) covers: u64,
     /// Every write issued so far is below.
     pub(crate) upto: u64,
+    /// How many writes had been answered.
+    pub(crate) answers: u64,
 }
 
 impl Window {
     pub(crate) fn new() -> Self {
-        Self { next: 1, open: BTreeSet::new(), stable: 1, dirty: BTreeMap::new() }
+        Self {
+            next: 1,
+            open: BTreeSet::new(),
+            stable: 1,
+            dirty: BTreeMap::new(),
+            answers: 0,
+            flushed_answers: 0,
+        }
     }
 
     /// A number for a new write.
@@ -52,6 +65,18 @@ impl Window {
     /// Notes that a write has been answered.
     pub(crate) fn answered(&mut self, seq: u64) {
         self.open.remove(&seq);
+        self.answers += 1;
+    }
+
+    /// How many writes have been answered.
+    pub(crate) fn answers(&self) -> u64 {
+        self.answers
+    }
+
+    /// Whether the first `answers` writes that were answered have been flushed wherever they are. Those that are still on
+    /// their way do not count: nobody has been told of them.
+    pub(crate) fn has_flushed(&self, answers: u64) -> bool {
+        self.flushed_answers >= answers
     }
 
     /// All lower numbers have been answered.
@@ -71,12 +96,14 @@ impl Window {
             servers: self.dirty.iter().map(|(&server, &last)| (server, last)).collect(),
             covers: self.done(),
             upto: self.next,
+            answers: self.answers,
         }
     }
 
     /// Notes that every server of the plan has been flushed.
     pub(crate) fn flushed(&mut self, plan: &FlushPlan) {
         self.stable = self.stable.max(plan.covers);
+        self.flushed_answers = self.flushed_answers.max(plan.answers);
         for &(server, last) in &plan.servers {
             // Writes issued since keep the server dirty; so do those still open when the flush began.
             if self.dirty.get(&server) == Some(&last) && last < plan.covers {
@@ -111,7 +138,7 @@ mod tests {
         window.touch(11, b);
         window.answered(a);
         let plan = window.plan();
-        assert_eq!(plan, FlushPlan { servers: vec![(10, 1), (11, 2)], covers: 2, upto: 3 });
+        assert_eq!(plan, FlushPlan { servers: vec![(10, 1), (11, 2)], covers: 2, upto: 3, answers: 1 });
         window.answered(b);
         window.flushed(&plan);
         assert_eq!(window.stable(), 2);
@@ -120,6 +147,34 @@ mod tests {
         window.flushed(&plan);
         assert_eq!(window.stable(), 3);
         assert!(window.plan().servers.is_empty());
+    }
+
+    #[test]
+    fn a_flush_speaks_for_all_that_was_answered_when_it_began_and_for_nothing_else() {
+        let mut window = Window::new();
+        let (a, b, c) = (window.issue(), window.issue(), window.issue());
+        for seq in [a, b, c] {
+            window.touch(10, seq);
+        }
+        assert!(window.has_flushed(window.answers()), "nobody has been told of anything");
+        // Out of order: the oldest one is still open.
+        window.answered(b);
+        let early = window.plan();
+        window.answered(c);
+        let late = window.plan();
+        assert!(!window.has_flushed(1));
+        // The later one ends first.
+        window.flushed(&late);
+        assert!(
+            window.has_flushed(window.answers()),
+            "both are flushed, though `stable` waits for the first"
+        );
+        window.flushed(&early);
+        assert!(window.has_flushed(2));
+        assert_eq!(window.stable(), 1);
+        window.answered(a);
+        assert!(!window.has_flushed(window.answers()), "it may have come after the flush");
+        assert_eq!(window.plan().servers, [(10, 3)]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use datapath_client as client;
 
+mod flushes;
 mod growth;
 mod journal;
 mod leases;
