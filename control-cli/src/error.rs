@@ -117,22 +117,9 @@ pub(crate) enum Error {
          have another journal, make a new chunk server: vstorage make-cs -r DIR -j JOURNAL_DIR -s MB -T ssd"
     )]
     JournalStays(PathBuf),
-    /// A chunk server cannot be removed.
-    #[error(
-        "CS#{id} cannot be removed in this version, which does not copy chunks to other chunk servers: it holds {replicas} \
-         replicas, {unique} of them the only one of their chunk; nothing was changed"
-    )]
-    CsStays {
-        /// Which.
-        id: u64,
-        /// How many replicas it holds.
-        replicas: u64,
-        /// How many of them are the only one of their chunk.
-        unique: u64,
-    },
-    /// There is nothing to cancel.
-    #[error("CS#{0} is not being removed; nothing was changed")]
-    NotBeingRemoved(u64),
+    /// Somebody let the chunk server stay.
+    #[error("CS#{0} is not being removed any more: somebody has cancelled it")]
+    RemovalCancelled(u64),
     /// A cluster without a metadata server is none.
     #[error("MDS#{0} is the only metadata server of the cluster and cannot be removed; nothing was changed")]
     LastMds(u64),

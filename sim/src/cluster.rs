@@ -21,9 +21,11 @@ use wire::hello::Role;
 
 use crate::workload::{self, Job, Shared};
 
-/// Chunk servers.
-pub const CHUNK_SERVERS: usize = 3;
-/// Replicas without which nothing is written; three are wanted.
+/// Chunk servers: one more than replicas, so that what one held can be made anew elsewhere.
+pub const CHUNK_SERVERS: usize = 4;
+/// Replicas of a chunk, unless a fault changes that.
+pub const REPLICAS: usize = 3;
+/// Replicas without which nothing is written.
 pub const REPLICAS_MIN: usize = 2;
 /// How long all replicas may take to be back when nothing disturbs them any more: a chunk server that a client could not reach several
 /// times is kept from it for up to five minutes.
@@ -67,6 +69,8 @@ pub struct Cluster {
     jobs: Vec<Job>,
     finished: Rc<RefCell<Vec<bool>>>,
     depth: usize,
+    /// The chunk server whose disk is lost for ever.
+    dead: Cell<Option<usize>>,
 }
 
 fn endpoint(credentials: &Credentials, role: Role, cs_id: u64) -> Endpoint {
@@ -133,6 +137,7 @@ impl Cluster {
             jobs,
             finished: Rc::new(RefCell::new(vec![false; CLIENTS])),
             depth,
+            dead: Cell::new(None),
         };
         cluster.make_mds(&authority).await;
         cluster
@@ -155,6 +160,31 @@ impl Cluster {
 
     fn mds_address(&self) -> ServerAddress {
         ServerAddress { host: control::host_ip(self.host(Part::Mds)).to_string(), port: MDS_PORT }
+    }
+
+    /// A chunk server is lost for ever.
+    pub fn bury(&self, n: usize) {
+        self.dead.set(Some(n));
+    }
+
+    /// Whether a part is lost for ever.
+    #[must_use]
+    pub fn is_dead(&self, part: Part) -> bool {
+        self.dead.get().map(Part::Cs) == Some(part)
+    }
+
+    /// Has an operator do something, from the first client's host; whether it came to an end depends on the faults.
+    pub fn operate(&self, act: impl AsyncFnOnce(Rc<Master>) + 'static) {
+        let host = self.host(Part::Client(0));
+        if !control::is_powered(host) {
+            return;
+        }
+        let credentials = self.credentials(Part::Client(0));
+        let mds = self.mds_address();
+        let _unwaited = control::start_process(host, "operator", async move {
+            let (master, _servers) = connect(&credentials, mds);
+            act(master).await;
+        });
     }
 
     /// Whether the process of a part runs.
@@ -250,7 +280,7 @@ impl Cluster {
         self.stopping.set(true);
         self.stop.notify_all();
         let mut findings = Vec::new();
-        for n in 0..CHUNK_SERVERS {
+        for n in (0..CHUNK_SERVERS).filter(|n| !self.is_dead(Part::Cs(*n))) {
             let deadline = rt::time::now() + Duration::from_secs(60);
             while self.is_running(Part::Cs(n)) {
                 if rt::time::now() > deadline {
@@ -404,7 +434,13 @@ async fn run_mds(credentials: Credentials, address: std::net::SocketAddr) {
 async fn set_up(credentials: &Credentials, mds: ServerAddress) {
     let (master, _servers) = connect(credentials, mds);
     let patience = || rt::time::now() + Duration::from_secs(30);
-    for (key, value) in [("gen.lease_term", "8"), ("mds.cs.term", "4")] {
+    let settings = [
+        ("gen.lease_term", "8"),
+        ("mds.cs.term", "4"),
+        ("mds.wd.offline_tout", "10"),
+        ("mds.wd.quarantine_tout", "5"),
+    ];
+    for (key, value) in settings {
         let request = wire::cluster::SetConfig { key: key.into(), value: Some(value.to_owned()) };
         master.ask(&request, patience()).await.unwrap_or_else(|error| panic!("setting {key}: {error}"));
     }
@@ -414,7 +450,7 @@ async fn set_up(credentials: &Credentials, mds: ServerAddress) {
             kind: wire::namespace::FileKind::File.into(),
             size: VOLUME_BYTES,
             attrs: wire::namespace::Attrs {
-                replicas: Some(CHUNK_SERVERS as u32),
+                replicas: Some(REPLICAS as u32),
                 replicas_min: Some(REPLICAS_MIN as u32),
                 failure_domain: Some(wire::namespace::FailureDomain::Disk.into()),
                 chunk_size: Some(CHUNK_BYTES),
@@ -493,12 +529,15 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
 /// Waits until every chunk has all its replicas again; gives the state of the cluster if that takes too long.
 async fn until_healthy(master: &Rc<Master>) -> Option<wire::cluster::ClusterStatReply> {
     let deadline = rt::time::now() + RETURN_MAX;
-    loop {
-        match master.ask(&wire::cluster::ClusterStat {}, deadline).await {
+    let mut last = wire::cluster::ClusterStatReply::default();
+    while rt::time::now() < deadline {
+        let patience = rt::time::now() + Duration::from_secs(10);
+        match master.ask(&wire::cluster::ClusterStat {}, patience).await {
             Ok(stat) if stat.chunks.healthy == stat.fs_chunks => return None,
-            Ok(stat) if rt::time::now() >= deadline => return Some(stat),
-            Err(_) if rt::time::now() >= deadline => return Some(wire::cluster::ClusterStatReply::default()),
-            Ok(_) | Err(_) => rt::time::sleep(Duration::from_secs(1)).await,
+            Ok(stat) => last = stat,
+            Err(error) => rt::sim::trace(|| format!("stat: {error}")),
         }
+        rt::time::sleep(Duration::from_secs(1)).await;
     }
+    Some(last)
 }

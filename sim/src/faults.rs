@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use rt::sim::control::{self, PeerView};
 use rt::sim::{DiskFault, DiskFaultKind, HostId};
+use wire::cluster::{RemoveAction, RemoveCs};
+use wire::namespace::{Attrs, SetAttr};
 
 use crate::cluster::{CHUNK_SERVERS, CLIENTS, CS_DIR, Cluster, Part, REPLICAS_MIN};
-use crate::workload::Shared;
+use crate::workload::{self, Shared};
 
 /// A client is cut off for at least this long: longer than the lease that it has in these runs...
 const ISOLATION_MIN: Duration = Duration::from_millis(9_000);
@@ -22,7 +24,22 @@ pub async fn strike(cluster: &Rc<Cluster>, count: usize) {
     let cuts = Rc::new(RefCell::new(vec![None; CHUNK_SERVERS]));
     // Some runs are mostly about who may write (C1, C2).
     let succession = rt::random::below(4) == 0;
-    for _ in 0..count {
+    let mut loss = match rt::random::below(3) {
+        0 => Loss::Disk,
+        1 => Loss::Operator,
+        _ => Loss::None,
+    };
+    // One copy is enough to lose: what is damaged must be whole elsewhere.
+    cluster.shared.undamaged.set(loss == Loss::Disk);
+    let at = rt::random::below(count.max(1) as u64) as usize;
+    for number in 0..count {
+        if number == at {
+            match std::mem::take(&mut loss) {
+                Loss::Disk => lose_disk(cluster, &cuts),
+                Loss::Operator => remove_server(cluster),
+                Loss::None => {}
+            }
+        }
         if rt::random::below(3) == 0 {
             rt::time::sleep(Duration::from_millis(50 + rt::random::below(1500))).await;
         } else {
@@ -75,7 +92,7 @@ fn some_host(cluster: &Cluster) -> HostId {
 }
 
 async fn one(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>) {
-    match rt::random::below(22) {
+    match rt::random::below(24) {
         0..5 => kill(cluster, some_part()),
         5..7 => pause(cluster, some_part()),
         7..10 => {
@@ -120,6 +137,7 @@ async fn one(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>) {
         17 => damage(cluster),
         18 => fill(cluster, some_cs()),
         19..21 => isolate(cluster),
+        21..23 => change_replicas(cluster),
         _ => {
             let jump = rt::random::below(7_200_000) as i64 - 3_600_000;
             control::shift_wall_clock(some_host(cluster), jump);
@@ -143,7 +161,7 @@ fn restart_later(cluster: &Rc<Cluster>, part: Part) {
 /// Starts a part again if it is down and its host has power.
 pub fn restart(cluster: &Rc<Cluster>, part: Part) {
     let done = matches!(part, Part::Client(n) if cluster.has_finished(n));
-    if !done && !cluster.is_running(part) && control::is_powered(cluster.host(part)) {
+    if !done && !cluster.is_dead(part) && !cluster.is_running(part) && control::is_powered(cluster.host(part)) {
         cluster.start(part);
     }
 }
@@ -197,6 +215,57 @@ fn power_cut(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>, parts:
     });
 }
 
+/// What becomes of a chunk server for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Loss {
+    /// Nothing.
+    #[default]
+    None,
+    /// Its disk is lost.
+    Disk,
+    /// An operator removes it, and may think better of it.
+    Operator,
+}
+
+/// A disk is lost with all that was on it: the others make its replicas anew.
+fn lose_disk(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>) {
+    rt::sim::hit("disk.lost");
+    let n = some_cs();
+    cluster.bury(n);
+    power_cut(cluster, cuts, &[Part::Cs(n)]);
+}
+
+fn remove_server(cluster: &Rc<Cluster>) {
+    rt::sim::hit("operator.remove");
+    let cancels = rt::random::below(2) == 0;
+    let chosen = rt::random::below(CHUNK_SERVERS as u64);
+    cluster.operate(async move |master| {
+        let patience = || rt::time::now() + Duration::from_secs(20);
+        let request = |action: RemoveAction| RemoveCs { cs_id: 1025 + chosen, action: action.into() };
+        // Refused while too few are left that could take what is on it.
+        let _refused = master.ask(&request(RemoveAction::Release), patience()).await;
+        rt::time::sleep(Duration::from_millis(rt::random::below(10_000))).await;
+        if cancels {
+            let _refused = master.ask(&request(RemoveAction::Cancel), patience()).await;
+        }
+    });
+}
+
+/// An operator wants more or fewer replicas of a volume, never fewer than the minimum.
+fn change_replicas(cluster: &Rc<Cluster>) {
+    let path = workload::path(rt::random::below(CLIENTS as u64) as usize);
+    let normal = REPLICAS_MIN as u64 + rt::random::below(2);
+    cluster.operate(async move |master| {
+        let attrs = Attrs {
+            replicas: Some(normal as u32),
+            replicas_min: Some(REPLICAS_MIN as u32),
+            ..Attrs::default()
+        };
+        let request = SetAttr { path, attrs, ..SetAttr::default() };
+        let _unanswered = master.ask(&request, rt::time::now() + Duration::from_secs(20)).await;
+    });
+}
+
 /// What every member may have lost is not certain any more (C4). There are as many members as the minimum at least; the others may have
 /// been left out (C3).
 fn weaken(shared: &Shared, cuts: &[Option<u64>]) {
@@ -210,6 +279,9 @@ fn weaken(shared: &Shared, cuts: &[Option<u64>]) {
 
 /// Damages data of one chunk server, always the same: another member must have it whole.
 fn damage(cluster: &Cluster) {
+    if cluster.shared.undamaged.get() {
+        return;
+    }
     let host = cluster.host(Part::Cs(0));
     let chunks = format!("{CS_DIR}/chunks");
     let files: Vec<_> = control::files_under(host, &chunks).into_iter().filter(|(_, len)| *len > 0).collect();
@@ -284,6 +356,9 @@ pub async fn calm(cluster: &Rc<Cluster>) {
         control::clear_disk_faults(host);
         if let Part::Cs(_) = part {
             control::occupy(host, CS_DIR, 0);
+        }
+        if cluster.is_dead(part) {
+            continue;
         }
         if !control::is_powered(host) {
             control::power_on(host);

@@ -33,6 +33,8 @@ pub struct Shared {
     pub calm: Cell<bool>,
     /// A write of the first chunk server may have landed anywhere on its disk.
     pub misdirected: Cell<bool>,
+    /// Nothing is to be damaged in this run.
+    pub undamaged: Cell<bool>,
     /// The first chunk server has refused to serve what such a write left: as long as a member cannot be replaced, the
     /// run is over.
     pub refused: Cell<bool>,

@@ -9,7 +9,7 @@ use crate::table::{Column, Row};
 use crate::units::{bytes, elapsed, latencies, memory, ops, percent, rate, tenths, whole_percent};
 
 /// What a state is called.
-fn status_name(status: ServiceStatus) -> &'static str {
+pub(crate) fn status_name(status: ServiceStatus) -> &'static str {
     match status {
         ServiceStatus::Unspecified => "unknown",
         ServiceStatus::Active => "active",

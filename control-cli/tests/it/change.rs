@@ -1,6 +1,8 @@
 //! Commands that change something.
 
-use wire::cluster::SetConfig;
+use wire::cluster::{
+    CsInfo, ListServices, ListServicesReply, RemoveAction, RemoveCs, RemoveCsReply, ServiceStatus, SetConfig,
+};
 use wire::hello::Empty;
 use wire::lease::{Revoke, RevokeReply, RevokeTarget};
 use wire::namespace::{
@@ -153,5 +155,67 @@ fn leases_are_revoked_by_file_or_client() {
         let asked = mds.seen::<Revoke>();
         assert_eq!(asked[0].target, Some(RevokeTarget::Path("/vm1".into())));
         assert_eq!(asked[1].target, Some(RevokeTarget::Client(2053)));
+    });
+}
+
+#[test]
+fn a_chunk_server_is_removed_stays_or_is_given_up() {
+    run(async {
+        let mds = FakeMds::start().await;
+        let cs = |cs_id| CsInfo { cs_id, ..Default::default() };
+        mds.say::<ListServices>(&ListServicesReply { cs: vec![cs(1027), cs(1028)], mds: Vec::new() });
+        let reply = |status: ServiceStatus, replicas| RemoveCsReply {
+            status: status.into(),
+            replicas,
+            bytes: replicas << 26,
+        };
+        mds.say::<RemoveCs>(&reply(ServiceStatus::Releasing, 40));
+        let ended = mds.vstorage(&["rm-cs", "1028"]).await;
+        assert_eq!(
+            ended.done(),
+            "CS#1028 is being removed: 40 replicas (about 2.5GB) go to other chunk servers\n"
+        );
+        // A wrong number: nothing is asked for the right one either.
+        let ended = mds.vstorage(&["rm-cs", "1027", "1031"]).await;
+        assert!(ended.failed(2).contains("no chunk server CS#1031"), "{ended:?}");
+        assert_eq!(mds.seen::<RemoveCs>(), [RemoveCs { cs_id: 1028, action: RemoveAction::Release.into() }]);
+
+        // The last answer is given again and again: the first of these comes once more.
+        mds.say::<RemoveCs>(&reply(ServiceStatus::Dropped, 0));
+        let ended = mds.vstorage(&["rm-cs", "--wait", "1028"]).await;
+        assert!(ended.stdout.starts_with("CS#1028 is removed from the cluster"), "{ended:?}");
+        assert!(ended.stderr.contains("0B of 2.5GB moved, 40 replicas left"), "{ended:?}");
+        let actions: Vec<i32> = mds.seen::<RemoveCs>()[1..].iter().map(|asked| asked.action).collect();
+        assert_eq!(actions, [RemoveAction::Release, RemoveAction::Unspecified].map(i32::from));
+    });
+}
+
+#[test]
+fn a_chunk_server_stays_after_all_or_cannot_go() {
+    run(async {
+        let mds = FakeMds::start().await;
+        let cs = |cs_id| CsInfo { cs_id, ..Default::default() };
+        mds.say::<ListServices>(&ListServicesReply { cs: vec![cs(1027), cs(1028)], mds: Vec::new() });
+        let active = RemoveCsReply { status: ServiceStatus::Active.into(), replicas: 40, bytes: 40 << 26 };
+        mds.say::<RemoveCs>(&active);
+        assert_eq!(mds.vstorage(&["rm-cs", "--cancel", "1028"]).await.done(), "CS#1028 stays in the cluster\n");
+        assert_eq!(mds.vstorage(&["rm-cs", "-f", "1028", "--json"]).await.json()[0]["status"], "active");
+        let actions: Vec<i32> = mds.seen::<RemoveCs>().iter().map(|asked| asked.action).collect();
+        assert_eq!(actions, [RemoveAction::Cancel, RemoveAction::Force].map(i32::from));
+        let ended = mds.vstorage(&["rm-cs", "--wait", "1028"]).await;
+        assert!(ended.failed(1).contains("somebody has cancelled it"), "{ended:?}");
+    });
+}
+
+#[test]
+fn a_chunk_server_that_cannot_be_removed_says_why() {
+    run(async {
+        let mds = FakeMds::start().await;
+        let cs = CsInfo { cs_id: 1028, ..Default::default() };
+        mds.say::<ListServices>(&ListServicesReply { cs: vec![cs], mds: Vec::new() });
+        let said = ErrorBody { message: "CS#1028 cannot be removed: why".into(), ..Default::default() };
+        mds.refuse::<RemoveCs>(Status::Invalid, &said);
+        let ended = mds.vstorage(&["rm-cs", "1028"]).await;
+        assert_eq!(ended.failed(1), "error: CS#1028 cannot be removed: why\n");
     });
 }

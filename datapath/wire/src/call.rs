@@ -96,6 +96,7 @@ calls! {
     ListServices: cluster::ListServices => cluster::ListServicesReply;
     ClusterStat: cluster::ClusterStat => cluster::ClusterStatReply;
     GetEvents: cluster::GetEvents => cluster::GetEventsReply;
+    RemoveCs: cluster::RemoveCs => cluster::RemoveCsReply;
 
     Lookup: inode::Lookup => inode::InodeReply;
     GetInode: inode::GetInode => inode::InodeReply;

@@ -72,6 +72,45 @@ pub enum ServiceStatus {
     Stale = 7,
 }
 
+/// What is to become of a CS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum RemoveAction {
+    /// Nothing: only say how far it is.
+    Unspecified = 0,
+    /// Its replicas go elsewhere, then it is no part of the cluster any more.
+    Release = 1,
+    /// It stays after all.
+    Cancel = 2,
+    /// It is lost for ever: what it held is made anew elsewhere.
+    Force = 3,
+}
+
+/// REMOVE_CS request.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct RemoveCs {
+    /// CS id.
+    #[prost(uint64, tag = "1")]
+    pub cs_id: u64,
+    /// What to do.
+    #[prost(enumeration = "RemoveAction", tag = "2")]
+    pub action: i32,
+}
+
+/// REMOVE_CS response.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct RemoveCsReply {
+    /// Its state: `Releasing` while it is being removed, `Dropped` when that is done.
+    #[prost(enumeration = "ServiceStatus", tag = "1")]
+    pub status: i32,
+    /// Replicas that are on it still.
+    #[prost(uint64, tag = "2")]
+    pub replicas: u64,
+    /// About how many bytes these are.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+}
+
 /// A metadata server.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct MdsInfo {

@@ -196,6 +196,8 @@ ops! {
     ClusterStat = 0x1504, "cluster_stat";
     /// Events, old ones and as they come.
     GetEvents = 0x1505, "get_events";
+    /// Take a CS out of the cluster, or say how far that is.
+    RemoveCs = 0x1506, "remove_cs";
 
     /// What has this name in a directory?
     Lookup = 0x1701, "lookup";

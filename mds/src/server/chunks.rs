@@ -147,22 +147,22 @@ impl Reign {
         if status.action() == Action::ReadElsewhere {
             return Ok(());
         }
-        // A joiner says so, too, when it could not fetch what a write needs: it begins anew.
-        let is_member = self.read(|state| state.joiner(cs, ChunkId::from_raw(call.chunk_id)).is_none());
-        let lost = status == Status::UnknownChunk && is_member;
         let op = DropMember {
             lease: Some(lease),
             file: call.file_id,
             cs: cs.0,
             chunk: call.chunk_id,
             version: call.version,
-            lost,
+            // Whether it is there at all shows when it is to join again.
+            lost: false,
             why: status.text().to_owned(),
         };
-        self.returns.failed(FileId::from_raw(call.file_id), cs, rt::time::now());
-        if self.read(|state| state.may_drop(&op)) {
-            self.change(asked, None, CommandOp::DropMember(op)).await??;
+        if !self.read(|state| state.may_drop(&op)) {
+            return Ok(());
         }
+        // Before the command: it may be let back in as soon as it is out.
+        self.returns.failed(FileId::from_raw(call.file_id), cs, rt::time::now());
+        self.change(asked, None, CommandOp::DropMember(op)).await??;
         Ok(())
     }
 

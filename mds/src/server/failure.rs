@@ -157,12 +157,13 @@ fn status_of(refusal: &Refusal) -> Status {
         | Refusal::CsIdMismatch(_)
         | Refusal::BadValue(_)
         | Refusal::NotAFile(_)
+        | Refusal::CsStays(_)
         | Refusal::BadName(_) => Status::Invalid,
         // The client opens its session anew, with the token it has.
         Refusal::NoSession(_) | Refusal::WrongToken(_) => Status::SessionExpired,
         // What is not the sender's any more it must open again (C1).
         Refusal::NotHolder(_) | Refusal::WrongEpoch(_) | Refusal::ResumeLost(_) => Status::StaleEpoch,
-        Refusal::PasswordChanged(()) => Status::Forbidden,
+        Refusal::PasswordChanged(()) | Refusal::CsDropped(_) => Status::Forbidden,
         Refusal::EndUnsettled(_) => Status::Unsettled,
         Refusal::InUse(_) => Status::LeaseHeld,
         // Both end by themselves, when the term of the other one is over.

@@ -9,9 +9,9 @@
 //! | [`service`], [`asked`], [`failure`] | a request, its circumstances, its refusal |
 //! | [`metadata`] | the state machine of [`crate::raft`] |
 //! | [`reign`], [`timekeeper`], [`watch`], [`mark`] | being master; terms that run out; a directory that is older than it should be |
-//! | [`sessions`], [`names`], [`leases`], [`chunks`], [`chunk_servers`], [`monitoring`] | requests, one group each |
+//! | [`sessions`], [`names`], [`leases`], [`chunks`], [`chunk_servers`], [`removal`], [`monitoring`] | requests, one group each |
 //! | [`guests`], [`nodes`] | passwords, nodes and their certificates |
-//! | [`orders`], [`creations`], [`returns`] | what chunk servers are told; replicas that come back |
+//! | [`orders`], [`creations`], [`returns`], [`rebuild`] | what chunk servers are told; replicas that come back, and new ones |
 //! | [`waiting`], [`rates`], [`shown`], [`attributes`] | small helpers of these |
 //!
 //! **Invariant:** no answer goes out before what it says is committed; no term is renewed without knowing to be the master.
@@ -35,7 +35,9 @@ mod names;
 mod nodes;
 mod orders;
 mod rates;
+mod rebuild;
 mod reign;
+mod removal;
 mod returns;
 mod service;
 mod sessions;

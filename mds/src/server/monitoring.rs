@@ -16,7 +16,7 @@ use wire::limits::MAX_LISTED;
 use super::asked::Asked;
 use super::failure::Failure;
 use super::reign::Reign;
-use crate::state::command::{self, CommandOp, CsState};
+use crate::state::command::{self, CommandOp, CsState, Leave};
 use crate::state::health::{ChunkHealth, ClusterStatus};
 use crate::state::query::Summary;
 use crate::state::servers::{ChunkServer, Standing};
@@ -268,7 +268,7 @@ fn chunk_counts(summary: &Summary) -> ChunkCounts {
         degraded: count(ChunkHealth::Degraded),
         urgent: count(ChunkHealth::Urgent),
         blocked: count(ChunkHealth::Blocked),
-        pending: 0,
+        pending: count(ChunkHealth::Pending),
         offline: count(ChunkHealth::Offline),
         replicating: count(ChunkHealth::Replicating),
         overcommitted: count(ChunkHealth::Overcommitted),
@@ -277,12 +277,14 @@ fn chunk_counts(summary: &Summary) -> ChunkCounts {
     }
 }
 
-fn status(server: &ChunkServer) -> ServiceStatus {
+pub(super) fn status(server: &ChunkServer) -> ServiceStatus {
     match server.state {
         _ if server.flags & FLAGS_FAILED != 0 || server.standing == Standing::Stale => ServiceStatus::Failed,
+        CsState::Active if server.leave != Leave::Stay => ServiceStatus::Releasing,
         CsState::Active => ServiceStatus::Active,
         CsState::Inactive => ServiceStatus::Inactive,
         CsState::Offline => ServiceStatus::Offline,
+        CsState::Dropped => ServiceStatus::Dropped,
     }
 }
 

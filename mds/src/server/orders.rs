@@ -23,9 +23,9 @@ use super::reign::Reign;
 use super::shown;
 use crate::state::command::{
     ChunkCreated, ChunkVersion, ChunksPurged, CommandOp, DropMember, FenceRecord, FencesRecorded,
-    VersionsInstalled,
+    RemoveReplicas, VersionsInstalled,
 };
-use crate::state::{ChunkId, CopyOrder, CsId, Effect, Epoch, FileId, InstallOrder, NewChunk, Version};
+use crate::state::{ChunkId, CopyOrder, CsId, Effect, Epoch, FileId, InstallOrder, NewChunk, NewReplica, Version};
 
 /// How long a chunk server has to answer a batch.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -165,6 +165,24 @@ impl CsLink {
         }
     }
 
+    /// Has replicas made that join when they are there.
+    pub(super) fn make(&self, chunks: &[NewReplica]) {
+        let now = rt::time::now();
+        for new in chunks {
+            let item = CreateItem {
+                chunk_id: new.chunk.raw(),
+                version: new.version.raw(),
+                file_id: new.file.raw(),
+                size_bytes: new.chunk_size,
+                layout: new.layout.into(),
+                slot: 0,
+                epoch: new.epoch.raw(),
+                joining: true,
+            };
+            self.creates.add(new.chunk, item, now);
+        }
+    }
+
     pub(super) fn fence(&self, file: FileId, epoch: Epoch) {
         self.fences.add(file, epoch, rt::time::now());
     }
@@ -195,6 +213,7 @@ impl CsLink {
         for effect in reign.read(|state| state.pending_for(self.cs)) {
             match effect {
                 Effect::CreateChunks { file, chunks, .. } => self.create(reign, file, &chunks),
+                Effect::MakeReplicas { chunks, .. } => self.make(&chunks),
                 Effect::Fence { file, epoch, .. } => {
                     let record = FenceRecord { file: file.raw(), epoch: epoch.raw() };
                     if !told.contains(&record) {
@@ -319,7 +338,12 @@ impl CsLink {
                         status_of(result)
                     );
                     self.creates.put_off(*chunk, now + PAUSE);
-                    reign.creations.refused(*chunk, self.cs, now);
+                    if item.joining {
+                        self.creates.done(*chunk, *item);
+                        rt::spawn(Rc::clone(&reign).replica_is_refused(self.cs, *chunk));
+                    } else {
+                        reign.creations.refused(*chunk, self.cs, now);
+                    }
                 }
             }
             if created.is_empty() {
@@ -337,7 +361,7 @@ impl CsLink {
     }
 
     fn is_wanted(&self, reign: &Reign, chunk: ChunkId) -> bool {
-        reign.read(|state| state.is_creating(chunk, self.cs))
+        reign.read(|state| state.is_creating(chunk, self.cs) || state.is_adding(chunk, self.cs))
     }
 
     async fn fence_all(self: Rc<Self>, reign: Rc<Reign>) {
@@ -421,7 +445,14 @@ impl CsLink {
 
     async fn install_all(self: Rc<Self>, reign: Rc<Reign>) {
         loop {
-            let batch = self.installs.next(CHUNKS_MAX).await;
+            let mut batch = self.installs.next(CHUNKS_MAX).await;
+            // Its replica has left meanwhile, the file is deleted, or a later version has taken the place.
+            for (chunk, order) in batch.extract_if(.., |(_, order)| !reign.read(|state| state.is_install_due(self.cs, order))) {
+                self.installs.done(chunk, order);
+            }
+            if batch.is_empty() {
+                continue;
+            }
             let item = |(chunk, order): &(ChunkId, InstallOrder)| InstallItem {
                 chunk_id: chunk.raw(),
                 from_version: order.from.raw(),
@@ -603,6 +634,13 @@ fn is_ok(result: &ItemResult) -> bool {
 }
 
 impl Reign {
+    /// A chunk server does not make a replica: another one shall.
+    async fn replica_is_refused(self: Rc<Self>, cs: CsId, chunk: ChunkId) {
+        self.rebuild.refused(cs, rt::time::now());
+        let Some(place) = self.read(|state| state.place_of_addition(cs, chunk)) else { return };
+        let _refused = self.insist(CommandOp::RemoveReplicas(RemoveReplicas { places: vec![place] })).await;
+    }
+
     /// A chunk server has a replica no more that it should have (C9): others take its place.
     async fn replica_is_lost(self: Rc<Self>, cs: CsId, chunk: ChunkId, order: InstallOrder) {
         let Some(file) = self.read(|state| state.file_of_due(cs, chunk)) else { return };

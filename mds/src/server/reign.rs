@@ -18,6 +18,7 @@ use super::chunk_servers::ChunkServers;
 use super::creations::Creations;
 use super::failure::Failure;
 use super::metadata::{Answer, Metadata, Todo};
+use super::rebuild::Rebuild;
 use super::returns::Returns;
 use super::sessions::Sessions;
 use super::waiting::Waiting;
@@ -40,6 +41,7 @@ pub(crate) struct Reign {
     pub(crate) servers: RefCell<ChunkServers>,
     pub(crate) creations: Creations,
     pub(crate) returns: Returns,
+    pub(crate) rebuild: Rebuild,
     pub(crate) waiting: Waiting,
     /// The last request of a client to open a file, of those that are under way.
     pub(crate) opening: RefCell<BTreeMap<(ClientId, FileId), u64>>,
@@ -77,6 +79,7 @@ impl Reign {
             servers: RefCell::default(),
             creations: Creations::default(),
             returns: Returns::default(),
+            rebuild: Rebuild::default(),
             waiting: Waiting::default(),
             opening: RefCell::default(),
             attempts: Cell::new(0),
@@ -96,6 +99,7 @@ impl Reign {
             rt::spawn(Rc::clone(&reign).keep_time()),
             rt::spawn(Rc::clone(&reign).mend_creations()),
             rt::spawn(Rc::clone(&reign).return_replicas()),
+            rt::spawn(Rc::clone(&reign).replicate()),
             rt::spawn(Rc::clone(&reign).end_quarantines()),
             rt::spawn(Rc::clone(&reign).count_hours()),
         ];
@@ -280,6 +284,7 @@ impl Reign {
         });
         self.waiting.wake_all();
         self.returns.look();
+        self.rebuild.look();
     }
 
     /// Does what a command asks for, or sees to it that it is done. Never waits.
@@ -302,6 +307,8 @@ impl Reign {
                 self.servers.borrow().order(cs, |link| link.install(&chunks))
             }
             Effect::CatchUp { cs, chunks } => self.servers.borrow().order(cs, |link| link.catch_up(&chunks)),
+            Effect::MakeReplicas { cs, chunks } => self.servers.borrow().order(cs, |link| link.make(&chunks)),
+            Effect::Replicate => self.rebuild.look(),
             Effect::Returns => self.returns.look(),
             Effect::WatchClient { client, session } => {
                 self.sessions.borrow_mut().watch.begin(client, session, now + self.lease_term());

@@ -110,6 +110,7 @@ impl Server {
             Op::ListServices => reply(request, async |call| reign.list_services(call, asked).await).await,
             Op::ClusterStat => reply(request, async |call| reign.cluster_stat(call, asked).await).await,
             Op::GetEvents => reply(request, async |call| reign.get_events(call, asked).await).await,
+            Op::RemoveCs => reply(request, async |call| reign.remove_cs(call, asked).await).await,
 
             Op::Lookup => reply(request, async |call| reign.lookup(call, asked).await).await,
             Op::GetInode => reply(request, async |call| reign.get_inode(call, asked).await).await,

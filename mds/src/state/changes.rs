@@ -1,7 +1,7 @@
 //! Changes of member sets that are not done yet: versions to be installed, joiners to be filled, replicas that are away (C6, C7).
 
 use super::chunk::{ChunkEntry, MemberState};
-use super::ids::{ChunkId, CsId, FileId, Version};
+use super::ids::{ChunkId, CsId, Epoch, FileId, Version};
 use std::collections::BTreeMap;
 
 /// Where a chunk is in the maps.
@@ -16,6 +16,17 @@ pub(super) struct Due {
     pub(super) from: Version,
 }
 
+/// A replica that a chunk server is to make, empty: it joins when it is there (C9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Addition {
+    /// Where the chunk is.
+    pub(super) position: Position,
+    /// The version it is made with. It installs another one to join, so that it may be an old one by then.
+    pub(super) version: Version,
+    /// The epoch of the file that is recorded with it (C2).
+    pub(super) epoch: Epoch,
+}
+
 type ByServer<T> = BTreeMap<CsId, BTreeMap<ChunkId, T>>;
 
 /// What is not done.
@@ -23,6 +34,8 @@ type ByServer<T> = BTreeMap<CsId, BTreeMap<ChunkId, T>>;
 pub(super) struct Changes {
     /// Members and joiners that have not installed the present version of their chunk.
     due: ByServer<Due>,
+    /// Replicas that are to be made.
+    adding: ByServer<Addition>,
     /// Derived from the maps.
     joining: ByServer<Position>,
     /// Derived from the maps.
@@ -90,6 +103,36 @@ impl Changes {
         self.due.iter().flat_map(|(cs, chunks)| chunks.iter().map(|(chunk, due)| (*cs, *chunk, *due)))
     }
 
+    /// A chunk server is to make a replica.
+    pub(super) fn add(&mut self, cs: CsId, chunk: ChunkId, addition: Addition) {
+        self.adding.entry(cs).or_default().insert(chunk, addition);
+    }
+
+    /// What a chunk server is to make of a chunk.
+    pub(super) fn addition(&self, cs: CsId, chunk: ChunkId) -> Option<Addition> {
+        self.adding.get(&cs)?.get(&chunk).copied()
+    }
+
+    /// A replica is made, or is not to be made any more.
+    pub(super) fn end_addition(&mut self, cs: CsId, chunk: ChunkId) -> Option<Addition> {
+        remove(&mut self.adding, cs, chunk)
+    }
+
+    /// Replicas that are to be made, by chunk server.
+    pub(super) fn all_additions(&self) -> impl Iterator<Item = (CsId, ChunkId, Addition)> {
+        self.adding.iter().flat_map(|(cs, chunks)| chunks.iter().map(|(chunk, made)| (*cs, *chunk, *made)))
+    }
+
+    /// Chunk servers that are to make a replica of a chunk.
+    pub(super) fn adding(&self, chunk: ChunkId) -> impl Iterator<Item = CsId> {
+        self.adding.iter().filter(move |(_, chunks)| chunks.contains_key(&chunk)).map(|(cs, _)| *cs)
+    }
+
+    /// Replicas that a chunk server is to make.
+    pub(super) fn additions_on(&self, cs: CsId) -> usize {
+        self.adding.get(&cs).map_or(0, BTreeMap::len)
+    }
+
     /// Joiners, by chunk server.
     pub(super) fn joining(&self) -> impl Iterator<Item = (CsId, ChunkId, Position)> {
         self.joining.iter().flat_map(|(cs, chunks)| chunks.iter().map(|(chunk, at)| (*cs, *chunk, *at)))
@@ -103,6 +146,11 @@ impl Changes {
     /// Joiners on a chunk server.
     pub(super) fn joining_on(&self, cs: CsId) -> usize {
         self.joining.get(&cs).map_or(0, BTreeMap::len)
+    }
+
+    /// Where the joiners on a chunk server are.
+    pub(super) fn joining_at(&self, cs: CsId) -> impl Iterator<Item = Position> {
+        self.joining.get(&cs).into_iter().flat_map(|chunks| chunks.values().copied())
     }
 
     /// Chunks with replicas on a chunk server that are away.
@@ -121,9 +169,19 @@ impl Changes {
         entries: impl Iterator<Item = (FileId, &'a ChunkEntry)>,
     ) -> Result<(), &'static str> {
         let mut fresh = Self::default();
-        let mut due = 0;
+        let (mut due, mut adding) = (0, 0);
         for (file, entry) in entries {
             fresh.note(file, None, Some(entry));
+            for cs in self.adding(entry.id()) {
+                adding += 1;
+                let made = self.addition(cs, entry.id());
+                if made.is_none_or(|made| made.position != (file, entry.index()) || made.version > entry.version()) {
+                    return Err("a replica is to be made of a chunk that is elsewhere, or with a version to come");
+                }
+                if entry.members().on(cs).is_some() {
+                    return Err("a replica is to be made where there is one");
+                }
+            }
             for member in entry.members().iter() {
                 let Some(waiting) = self.due(member.cs, entry.id()) else { continue };
                 due += 1;
@@ -134,12 +192,12 @@ impl Changes {
                     return Err("a version to be installed is not above the one before, or elsewhere");
                 }
             }
-            if entry.is_unreconciled() && entry.members().count(MemberState::Joining) > 0 {
-                return Err("a chunk that is to be reconciled has a joiner");
-            }
         }
         if (&fresh.joining, &fresh.absent) != (&self.joining, &self.absent) {
             return Err("the lists of joiners and of replicas that are away are wrong");
+        }
+        if adding != self.all_additions().count() || has_empty(&self.adding) {
+            return Err("a replica is to be made of a chunk that is in no map");
         }
         if due != self.all_due().count() || has_empty(&self.due) {
             return Err("a version is to be installed of a chunk that is in no map");

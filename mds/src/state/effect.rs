@@ -55,6 +55,15 @@ pub enum Effect {
         /// Which chunks.
         chunks: Vec<CopyOrder>,
     },
+    /// Tell a chunk server to make empty replicas that are to join (C7, C9); it answers, and `ChunkCreated` is logged.
+    MakeReplicas {
+        /// The chunk server.
+        cs: CsId,
+        /// Which.
+        chunks: Vec<NewReplica>,
+    },
+    /// Replicas may be missing, or too many. Not part of the pending work.
+    Replicate,
     /// Replicas are away and may return: look who can. Not part of the pending work.
     Returns,
     /// Time this session's lease from now on: a full term (C1).
@@ -158,6 +167,23 @@ pub struct NewChunk {
     pub slot: u8,
 }
 
+/// A replica to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NewReplica {
+    /// The file.
+    pub file: FileId,
+    /// The epoch to record with it (C2).
+    pub epoch: Epoch,
+    /// Bytes of the chunk.
+    pub chunk_size: u64,
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// The version to make it with.
+    pub version: Version,
+    /// How it is laid out.
+    pub layout: u16,
+}
+
 impl Effect {
     /// Whether [`State::pending_work`](crate::state::State::pending_work) lists it until it is done.
     pub fn is_lasting(&self) -> bool {
@@ -167,10 +193,12 @@ impl Effect {
             | Self::DeleteChunks { .. }
             | Self::InstallVersions { .. }
             | Self::CatchUp { .. }
+            | Self::MakeReplicas { .. }
             | Self::WatchClient { .. }
             | Self::WatchCs { .. }
             | Self::LeaseKept { .. } => true,
             Self::Returns
+            | Self::Replicate
             | Self::UnwatchClient { .. }
             | Self::LeaseLost { .. }
             | Self::LeaseFree { .. }

@@ -149,6 +149,16 @@ events! {
     /// Arguments: CS, code, text.
     CsReportedError = 31: "cs.reported_error" Cs Error "CS#{0}: {2}";
 
+    /// Arguments: CS, replicas, origin.
+    CsReleased = 32: "mds.cs_released" Mds Info "CS#{0} is being removed: its {1} replicas go to other chunk servers{2}";
+    /// Arguments: CS, origin.
+    CsKept = 33: "mds.cs_kept" Mds Info "CS#{0} is not removed after all{1}";
+    /// Arguments: CS, replicas, origin.
+    CsLost = 34: "mds.cs_lost" Mds Warning
+        "CS#{0} is given up for lost: its {1} replicas are made anew on other chunk servers{2}";
+    /// Arguments: CS.
+    CsDropped = 35: "mds.cs_dropped" Mds Info "CS#{0} was removed from the cluster";
+
     /// Arguments: client, host.
     SessionExpired = 40: "mds.session_expired" Clt Warning
         "CL#{0} on {1} has not renewed its leases: they expired";
@@ -172,7 +182,7 @@ events! {
     ReplicaLost = 47: "mds.replica_lost" Mds Warning "CS#{0} has lost {1} replicas of '{2}': {3}";
     /// Arguments: CS, replicas, bytes.
     ReplicasReturned = 48: "mds.replicas_returned" Mds Info
-        "All replicas on CS#{0} are in sync again: {1} returned, {2} bytes were copied";
+        "All replicas on CS#{0} are in sync: {1} were filled, {2} bytes were copied";
 
     /// Arguments: origin.
     PasswordSet = 90: "mds.password_set" Mds Info "The password of the cluster was set{0}";

@@ -19,6 +19,8 @@ pub enum ChunkHealth {
     Urgent,
     /// Fewer active replicas than the minimum: writes wait (C3), reads go on.
     Blocked,
+    /// Blocked, and nobody is waited for any more: it is replicated before all others.
+    Pending,
     /// No replica can be reached: reads wait too.
     Offline,
     /// A replica is being filled (C7).
@@ -31,12 +33,13 @@ pub enum ChunkHealth {
 
 impl ChunkHealth {
     /// All states, in the order in which they are shown.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Healthy,
         Self::Standby,
         Self::Degraded,
         Self::Urgent,
         Self::Blocked,
+        Self::Pending,
         Self::Offline,
         Self::Replicating,
         Self::Overcommitted,
@@ -45,25 +48,31 @@ impl ChunkHealth {
 
     /// Judges a chunk. `reach` says how a chunk server is: `None` if it is not known at all.
     pub fn of(entry: &ChunkEntry, replicas: Replicas, reach: impl Fn(CsId) -> Option<CsState>) -> Self {
-        let (mut active, mut inactive, mut readable, mut old) = (0u8, 0u8, false, false);
+        let (mut active, mut inactive) = (0u8, 0u8);
+        let (mut readable, mut old, mut awaited, mut joining) = (false, false, false, false);
         for member in entry.members().iter() {
             let heard_of = matches!(reach(member.cs), Some(CsState::Active | CsState::Inactive));
             readable |= member.state == MemberState::InSync && heard_of;
+            awaited |= matches!(member.state, MemberState::InSync | MemberState::Absent)
+                && reach(member.cs) == Some(CsState::Inactive);
             match (member.state, reach(member.cs)) {
                 (MemberState::Creating, _) => return Self::Void,
-                (MemberState::Joining, _) => return Self::Replicating,
+                (MemberState::Joining, _) => joining = true,
                 // Away for a short time only.
                 (MemberState::Absent, Some(CsState::Inactive)) => inactive += 1,
                 (MemberState::Absent | MemberState::Stale | MemberState::Failed, _) => old = true,
                 (MemberState::InSync, Some(CsState::Active)) => active += 1,
                 (MemberState::InSync, Some(CsState::Inactive)) => inactive += 1,
-                (MemberState::InSync, Some(CsState::Offline) | None) => {}
+                (MemberState::InSync, Some(CsState::Offline | CsState::Dropped) | None) => {}
             }
         }
         if !readable {
             Self::Offline
         } else if active < replicas.minimum {
-            Self::Blocked
+            // Without an active replica there is nothing to copy from.
+            if awaited || active == 0 { Self::Blocked } else { Self::Pending }
+        } else if joining {
+            Self::Replicating
         } else if active > replicas.normal {
             Self::Overcommitted
         } else if active == replicas.normal {
@@ -86,6 +95,7 @@ impl fmt::Display for ChunkHealth {
             Self::Degraded => "degraded",
             Self::Urgent => "urgent",
             Self::Blocked => "blocked",
+            Self::Pending => "pending",
             Self::Offline => "offline",
             Self::Replicating => "replicating",
             Self::Overcommitted => "overcommitted",
@@ -215,13 +225,19 @@ mod tests {
             ("ddd", Offline),
             ("aaas", Healthy),
             ("aii", Blocked),
-            ("aoo", Blocked),
+            ("aoo", Pending),
+            ("aio", Blocked),
+            ("ass", Pending),
+            ("ade", Blocked),
             ("iii", Blocked),
             ("iss", Blocked),
             ("ooo", Offline),
             ("sss", Offline),
             ("", Offline),
             ("aaj", Replicating),
+            ("aoj", Pending),
+            ("aij", Blocked),
+            ("ooj", Offline),
             ("aaaa", Overcommitted),
             ("aac", Void),
             ("ccc", Void),

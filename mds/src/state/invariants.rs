@@ -6,6 +6,7 @@
 use super::State;
 use super::chunk::MemberState;
 use super::command::LeaseMode;
+use super::command::CsState;
 use super::ids::{ChunkId, ClientId, CsId, Epoch, FileId, Version};
 use super::inode::{Body, File, Place};
 use super::lease::Phase;
@@ -329,6 +330,9 @@ impl State {
         let mut servers = BTreeSet::new();
         let mut hosts = BTreeSet::new();
         for member in entry.members().iter() {
+            if self.servers.get(member.cs).is_some_and(|server| server.state == CsState::Dropped) {
+                return fail("a member is on a chunk server that was removed");
+            }
             let Some(server) = self.servers.get(member.cs) else {
                 return fail("a member is on an unknown server");
             };
@@ -342,7 +346,14 @@ impl State {
                 return Err(V::DeletedInUse { chunk, cs: member.cs });
             }
         }
-        Ok(())
+        if self.changes.adding(chunk).any(|cs| self.servers.get(cs).is_none()) {
+            return fail("a replica is to be made on an unknown server");
+        }
+        let deleted = |cs: &CsId| self.deletions.get(chunk).is_some_and(|deletion| deletion.waiting.contains(cs));
+        match self.changes.adding(chunk).find(deleted) {
+            Some(cs) => Err(V::DeletedInUse { chunk, cs }),
+            None => Ok(()),
+        }
     }
 
     fn check_counts(&self) -> Result<(), InvariantViolation> {

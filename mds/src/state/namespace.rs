@@ -127,6 +127,14 @@ impl Namespace {
         })
     }
 
+    /// Regular files from this id on, orphans too.
+    pub(super) fn files_from(&self, first: FileId) -> impl Iterator<Item = (FileId, &File)> {
+        self.inodes.range(first..).filter_map(|(id, inode)| match &inode.body {
+            Body::File(file) => Some((*id, &**file)),
+            _ => None,
+        })
+    }
+
     pub(super) fn files_mut(&mut self) -> impl Iterator<Item = (FileId, &mut File)> {
         self.inodes.iter_mut().filter_map(|(id, inode)| match &mut inode.body {
             Body::File(file) => Some((*id, &mut **file)),

@@ -410,6 +410,7 @@ impl State {
             | Effect::Fence { cs, .. }
             | Effect::DeleteChunks { cs, .. }
             | Effect::InstallVersions { cs, .. }
+            | Effect::MakeReplicas { cs, .. }
             | Effect::CatchUp { cs, .. } => *cs == id,
             _ => false,
         });
@@ -454,6 +455,15 @@ impl State {
         let mut all: Vec<ReplicaView> = used.chain(deleted).collect();
         all.sort_unstable();
         all
+    }
+
+    /// Bytes that the chunks with a replica on a chunk server can have at most. Walks all chunks.
+    pub fn bytes_on(&self, id: CsId) -> u64 {
+        let bytes = |file: &File| {
+            let chunks = file.chunks.iter().filter(|entry| entry.members().on(id).is_some()).count() as u64;
+            chunks.saturating_mul(file.attrs.chunk_size)
+        };
+        self.tree.files().fold(0u64, |sum, (_, file)| sum.saturating_add(bytes(file)))
     }
 
     fn view(&self, file: &File, entry: &ChunkEntry) -> ChunkView {

@@ -175,6 +175,15 @@ pub enum Refusal {
     #[prost(message, tag = "54")]
     BadCsStep(BadCsStep),
 
+    /// A chunk server cannot leave as it was asked to.
+    #[error("CS#{} cannot be removed: {}", .0.cs, .0.why)]
+    #[prost(message, tag = "55")]
+    CsStays(CsStays),
+    /// The operator has removed this chunk server.
+    #[error("CS#{0} was removed from the cluster: set up a new chunk server on its disk")]
+    #[prost(uint32, tag = "56")]
+    CsDropped(u32),
+
     /// No such parameter.
     #[error("there is no parameter '{}'{}", .0.key, nearest(&.0.nearest))]
     #[prost(message, tag = "60")]
@@ -279,6 +288,8 @@ impl Refusal {
             | Self::TooMany(_)
             | Self::CsIdMismatch(_)
             | Self::BadCsStep(_)
+            | Self::CsStays(_)
+            | Self::CsDropped(_)
             | Self::UnknownParameter(_)
             | Self::BadValue(_)
             | Self::NotAFile(_)
@@ -327,6 +338,17 @@ pub struct RequestWindow {
     /// The lowest request that would not be too old.
     #[prost(uint64, tag = "3")]
     pub oldest: u64,
+}
+
+/// See [`Refusal::CsStays`].
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct CsStays {
+    /// The chunk server.
+    #[prost(uint32, tag = "1")]
+    pub cs: u32,
+    /// What is in the way, and what to do.
+    #[prost(string, tag = "2")]
+    pub why: String,
 }
 
 /// See [`Refusal::BadPath`].
@@ -519,7 +541,7 @@ pub(crate) struct StoredRefusal {
     /// The refusal.
     #[prost(
         oneof = "Refusal",
-        tags = "1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23, 24, 25, 26, 30, 31, 32, 33, 34, 35, 36, 40, 41, 42, 43, 44, 50, 51, 52, 53, 54, 60, 61, 70, 71, 72, 73, 74, 75, 76, 77, 78, 90, 91"
+        tags = "1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23, 24, 25, 26, 30, 31, 32, 33, 34, 35, 36, 40, 41, 42, 43, 44, 50, 51, 52, 53, 54, 55, 56, 60, 61, 70, 71, 72, 73, 74, 75, 76, 77, 78, 90, 91"
     )]
     pub(crate) refusal: Option<Refusal>,
 }
@@ -585,6 +607,8 @@ mod tests {
             Refusal::CsIdMismatch(Default::default()),
             Refusal::CsTwice(1),
             Refusal::BadCsStep(Default::default()),
+            Refusal::CsStays(Default::default()),
+            Refusal::CsDropped(1),
             Refusal::UnknownParameter(Default::default()),
             Refusal::BadValue(Default::default()),
             Refusal::NotAFile("x".into()),

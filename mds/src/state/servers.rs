@@ -5,7 +5,7 @@
 //! same registration. (An image of a directory taken during the present run shows the present nonce: no nonce can
 //! tell it. It is told by the boot id, if the host was restarted.)
 
-use super::command::CsState;
+use super::command::{CsState, Leave};
 use super::ids::{CsId, Epoch, FIRST_CS_ID, FileId, Secret, Uuid};
 use super::refusal::{CsIdMismatch, Refusal};
 use std::collections::BTreeMap;
@@ -108,6 +108,8 @@ pub struct ChunkServer {
     pub replicas: u64,
     /// Of these, stale ones (C10).
     pub stale_replicas: u64,
+    /// Whether it is to leave.
+    pub leave: Leave,
     /// Replicas that have returned since the last one that was away came back.
     pub returned: u64,
     /// Bytes copied for them.
@@ -146,6 +148,7 @@ impl ChunkServer {
             changed_ms: 0,
             replicas: 0,
             stale_replicas: 0,
+            leave: Leave::Stay,
             returned: 0,
             returned_bytes: 0,
             debts: BTreeMap::new(),
@@ -154,6 +157,11 @@ impl ChunkServer {
 
     /// Whether new chunks may be placed on it.
     pub fn is_usable(&self) -> bool {
+        self.serves() && self.leave == Leave::Stay
+    }
+
+    /// Whether what is on it can be used.
+    pub fn serves(&self) -> bool {
         self.state == CsState::Active && self.registration == Registration::Serving
     }
 
@@ -189,6 +197,9 @@ pub(super) fn judge(known: Option<&ChunkServer>, claim: Claim) -> Result<Standin
         let first = claim.claimed_id == 0 && claim.last_nonce.is_none();
         return if first { Ok(Standing::New) } else { Err(Refusal::UnknownCs(claim.claimed_id)) };
     };
+    if known.state == CsState::Dropped {
+        return Err(Refusal::CsDropped(known.id.0));
+    }
     if claim.claimed_id != 0 && claim.claimed_id != known.id.0 {
         return Err(Refusal::CsIdMismatch(CsIdMismatch {
             uuid: claim.uuid.to_string(),
@@ -339,6 +350,7 @@ mod tests {
             |standing| ChunkServer { prior_nonce: Some(nonce(10)), standing, ..server(Recording) };
         let lapsed_unconfirmed = ChunkServer { registration: Lapsed, ..unconfirmed(Standing::Resumed) };
         let restored = ChunkServer { trust_next: true, ..server(Lapsed) };
+        let dropped = ChunkServer { state: CsState::Dropped, ..server(Lapsed) };
         let twice = Err(Refusal::CsTwice(1025));
         let mismatch = Refusal::CsIdMismatch(CsIdMismatch {
             uuid: Uuid([7; 16]).to_string(),
@@ -419,6 +431,7 @@ mod tests {
                 (1025, 9, 30, BOOT),
                 twice,
             ),
+            ("removed", Some(dropped), (1025, 20, 30, BOOT), Err(Refusal::CsDropped(1025))),
             ("metadata restored", Some(restored.clone()), (1025, 999, 30, BOOT), Ok(Standing::Unverified)),
         ];
         for (name, known, (claimed_id, last_nonce, new_nonce, boot_id), want) in rows {

@@ -588,6 +588,9 @@ fn clusters() -> Vec<Sample> {
     samples.extend(call(set, Empty {}));
     samples.extend(call(ListServices {}, ListServicesReply { mds: vec![mds_info()], cs: vec![cs_info()] }));
     samples.extend(call(ClusterStat {}, cluster_stat()));
+    let remove = RemoveCs { cs_id: 1028, action: RemoveAction::Release.into() };
+    let removing = RemoveCsReply { status: ServiceStatus::Releasing.into(), replicas: 40, bytes: 5 << 30 };
+    samples.extend(call(remove, removing));
     samples.extend(call(events, GetEventsReply { events: vec![event()], last_id: 43 }));
     samples
 }

@@ -19,6 +19,7 @@ mod kill;
 mod mixed;
 mod mounts;
 mod power;
+mod rebuild;
 mod restarts;
 mod scene;
 mod tools;
@@ -57,6 +58,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "killed_openers", run: dead_writers::killed_openers },
     Scenario { name: "mount_commands", run: mounts::mount_commands },
     Scenario { name: "failover", run: failover::failover },
+    Scenario { name: "rebuild", run: rebuild::rebuild },
+    Scenario { name: "rebuild_speed", run: rebuild::rebuild_speed },
     Scenario { name: "mixed_load", run: mixed::mixed_load },
     Scenario { name: "mounted_programs", run: mounts::mounted_programs },
     Scenario { name: "guide", run: guide::guide },

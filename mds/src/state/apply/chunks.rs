@@ -1,6 +1,7 @@
 //! Chunks: allocating, creating, deleting (C9).
 
 use super::files::check_size;
+use super::members::Work;
 use super::{Answer, Step, check_count};
 use crate::state::State;
 use crate::state::chunk::{ChunkEntry, MemberState};
@@ -108,7 +109,7 @@ impl State {
         Ok(entry)
     }
 
-    fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
+    pub(super) fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
         self.servers.iter().map(|server| Candidate {
             cs: server.id,
             host: &server.host,
@@ -119,7 +120,7 @@ impl State {
         })
     }
 
-    fn policy(&self, file: &File) -> Policy {
+    pub(super) fn policy(&self, file: &File) -> Policy {
         Policy {
             replicas: file.attrs.replicas.normal,
             domain: file.attrs.domain,
@@ -149,7 +150,12 @@ impl State {
     pub(super) fn chunk_created(&mut self, step: &mut Step, op: &ChunkCreated) -> Answer {
         let cs = self.servers.registered(op.cs, op.session)?.id;
         let mut news = 0;
+        let mut work = Work::default();
         for chunk in op.chunks.iter().copied().map(ChunkId::from_raw) {
+            if self.replica_made(step, &mut work, cs, chunk) {
+                news += 1;
+                continue;
+            }
             // A chunk that is not being created any more: done, replaced or deleted meanwhile.
             let Some((id, index)) = self.creating.get(&chunk).copied() else { continue };
             let file = self.tree.file_mut(id)?;
@@ -167,6 +173,7 @@ impl State {
                 step.effect(Effect::ChunkUsable { file: id, index });
             }
         }
+        self.send(step, work);
         Ok(Outcome::Acknowledged(news))
     }
 

@@ -91,6 +91,7 @@ impl State {
             self.delete_file(step, orphan);
         }
         self.dismiss_joiners(step, |_, _, _| true);
+        self.end_additions(step, |_| true);
         self.deletions.restart(step.now_ms);
         self.restore_nodes(step);
 
@@ -107,6 +108,7 @@ impl State {
                 CsState::Active => counts.active += 1,
                 CsState::Inactive => counts.inactive += 1,
                 CsState::Offline => counts.offline += 1,
+                CsState::Dropped => {}
             }
         }
         counts

@@ -5,7 +5,8 @@ use crate::state::State;
 use crate::state::attrs::{AttrSet, Attrs};
 use crate::state::chunk::ChunkEntry;
 use crate::state::command::{CreateFile, LeaseProof, MakeDir, Remove, Rename, Resize, SetAttr};
-use crate::state::ids::{ClientId, FileId};
+use crate::state::effect::Effect;
+use crate::state::ids::{ClientId, CsId, FileId};
 use crate::state::inode::{Body, File, Inode};
 use crate::state::namespace::parse_path;
 use crate::state::outcome::{Held, Outcome, Removed, Resized, Unlinked};
@@ -132,6 +133,10 @@ impl State {
             self.count_members(entry, false);
             self.changes.note(file, Some(entry), None);
             self.deletions.add(file, entry, step.now_ms);
+            let made: Vec<CsId> = self.changes.adding(entry.id()).collect();
+            for cs in made {
+                self.end_addition(step, cs, entry.id());
+            }
         }
     }
 
@@ -272,6 +277,7 @@ impl State {
                 changed += 1;
             }
         }
+        step.effect(Effect::Replicate);
         Ok(Outcome::AttrsChanged(changed))
     }
 }

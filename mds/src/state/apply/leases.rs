@@ -331,18 +331,23 @@ impl State {
             return Err(Refusal::NotHolder(NotHolder { file: id.raw(), client: client.0 }));
         }
         let before = file.chunks.unreconciled();
+        let mut settled = BTreeSet::new();
         for done in &op.chunks {
             file.chunks.update(done.index, |entry| {
                 if (entry.id().raw(), entry.version().raw()) == (done.chunk, done.version) {
                     entry.set_unreconciled(false);
+                    settled.insert(entry.id());
                 }
             });
         }
         let left = file.chunks.unreconciled();
+        // What was settled did not go to joiners: they have what members had before, or a part of that.
+        self.dismiss_joiners(step, |_, _, entry| settled.contains(&entry.id()));
         if op.writes_lost && left < before {
             step.event(EventCode::WritesLost, &[&self.tree.path_of(id), &client.0]);
         }
         if left < before {
+            step.effect(Effect::Replicate);
             step.effect(Effect::Returns);
         }
         if before > 0 && left == 0 {

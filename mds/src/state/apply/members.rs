@@ -4,14 +4,14 @@ use super::{Answer, Step, check_count, check_text};
 use crate::state::State;
 use crate::state::changes::{Due, Position, takes_writes};
 use crate::state::chunk::{ChunkEntry, MemberSet, MemberState};
-use crate::state::command::{DropMember, JoinMembers, PromoteMembers, VersionsInstalled};
+use crate::state::command::{ChunkVersion, DropMember, JoinMembers, PromoteMembers, VersionsInstalled};
 use crate::state::effect::{CopyOrder, Effect, InstallOrder};
 use crate::state::event::EventCode;
 use crate::state::ids::{ChunkId, CsId, FileId, Version};
 use crate::state::membership::{Leaving, leave, promote};
 use crate::state::outcome::Outcome;
 use crate::state::refusal::Refusal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The most chunks in one command about members.
 pub const MEMBERS_MAX: usize = 1024;
@@ -22,6 +22,8 @@ pub(super) struct Work {
     installs: BTreeMap<CsId, BTreeMap<ChunkId, Position>>,
     /// Somebody is away, or may return.
     returns: bool,
+    /// Some chunk has other members: it may lack some, or have too many.
+    changed: bool,
 }
 
 impl State {
@@ -35,7 +37,14 @@ impl State {
             entry.change(next, members);
             (before, entry.clone())
         });
-        let Some((before, after)) = changed else { return };
+        let Some((before, mut after)) = changed else { return };
+        let distinct = self.are_on_distinct_hosts(&after);
+        if after.is_on_distinct_hosts() != distinct {
+            after.set_on_distinct_hosts(distinct);
+            if let Ok(file) = self.tree.file_mut(id) {
+                file.chunks.update(index, |entry| entry.set_on_distinct_hosts(distinct));
+            }
+        }
         self.count_members(&before, false);
         self.count_members(&after, true);
         self.changes.note(id, Some(&before), Some(&after));
@@ -46,7 +55,13 @@ impl State {
             self.changes.install(member.cs, after.id(), Due { position: (id, index), from });
             work.installs.entry(member.cs).or_default().insert(after.id(), (id, index));
         }
+        work.changed = true;
         work.returns |= after.members().count(MemberState::Absent) > 0;
+    }
+
+    fn are_on_distinct_hosts(&self, entry: &ChunkEntry) -> bool {
+        let mut hosts = BTreeSet::new();
+        entry.members().iter().all(|member| hosts.insert(self.servers.get(member.cs).map(|server| &server.host)))
     }
 
     /// What a chunk server is told about the present version of a chunk, if it has not installed it.
@@ -58,7 +73,8 @@ impl State {
             from: due.from,
             to: entry.version(),
             joins: member.state == MemberState::Joining,
-            keep: entry.members().count(MemberState::Absent) > 0,
+            // A joiner may have to leave again, and needs what has changed while it was away to begin with.
+            keep: entry.members().count(MemberState::Absent) + entry.members().count(MemberState::Joining) > 0,
         })
     }
 
@@ -73,6 +89,9 @@ impl State {
         }
         if work.returns {
             step.effect(Effect::Returns);
+        }
+        if work.changed {
+            step.effect(Effect::Replicate);
         }
     }
 
@@ -158,7 +177,8 @@ impl State {
     fn may_join(&self, (id, index): Position, cs: CsId) -> Option<MemberSet> {
         let entry = self.tree.file(id).ok()?.chunks.get(index)?;
         let absent = entry.members().on(cs).is_some_and(|member| member.state == MemberState::Absent);
-        let may = absent && entry.is_usable() && !entry.is_unreconciled();
+        // One that nobody can fill would keep the place from others.
+        let may = absent && entry.is_usable() && entry.in_sync().any(|cs| self.is_alive(cs));
         let mut members = entry.members().clone();
         members.set_state(cs, MemberState::Joining);
         may.then_some(members)
@@ -175,9 +195,10 @@ impl State {
         self.changes.absent_servers()
     }
 
-    /// Joiners on a chunk server.
+    /// Joiners on a chunk server that somebody can fill.
     pub fn joiners_on(&self, cs: CsId) -> usize {
-        self.changes.joining_on(cs)
+        let entries = self.changes.joining_at(cs).filter_map(|position| self.entry_at(position));
+        entries.filter(|entry| entry.in_sync().any(|cs| self.is_alive(cs))).count()
     }
 
     pub(super) fn promote_members(&mut self, step: &mut Step, op: &PromoteMembers) -> Answer {
@@ -191,7 +212,7 @@ impl State {
             let Ok(file) = self.tree.file(position.0) else { continue };
             let Some(entry) = file.chunks.get(position.1) else { continue };
             let present = entry.version().raw() == done.version && self.changes.is_settled(cs, chunk);
-            if !present || entry.is_unreconciled() {
+            if !present {
                 continue;
             }
             let minimum = file.attrs.replicas.minimum;
@@ -203,7 +224,10 @@ impl State {
             copied = copied.saturating_add(done.copied_bytes);
         }
         self.send(step, work);
-        let is_last = self.changes.joining_on(cs) == 0 && self.changes.absent_on(cs).next().is_none();
+        if self.changes.absent_on(cs).next().is_some() {
+            step.effect(Effect::Returns);
+        }
+        let is_last = self.arriving_on(cs) == 0 && self.changes.absent_on(cs).next().is_none();
         if let Some(server) = self.servers.get_mut(cs) {
             server.returned += promoted;
             server.returned_bytes = server.returned_bytes.saturating_add(copied);
@@ -221,14 +245,19 @@ impl State {
         let cs = self.servers.registered(op.cs, op.session)?.id;
         let mut news = 0;
         let mut copies: BTreeMap<CsId, Vec<CopyOrder>> = BTreeMap::new();
+        let is_present = |done: &ChunkVersion| {
+            let due = self.changes.due(cs, ChunkId::from_raw(done.chunk));
+            let entry = due.and_then(|due| self.entry_at(due.position));
+            entry.is_none_or(|entry| done.version <= entry.version().raw())
+        };
+        if !op.chunks.iter().all(is_present) {
+            return Err(Refusal::malformed("a version that was never committed is installed"));
+        }
         for done in &op.chunks {
             let (chunk, version) = (ChunkId::from_raw(done.chunk), Version::from_raw(done.version));
             let Some(due) = self.changes.due(cs, chunk) else { continue };
             let Some(entry) = self.entry_at(due.position) else { continue };
             let present = entry.version() == version;
-            if version > entry.version() {
-                return Err(Refusal::malformed("a version that was never committed is installed"));
-            }
             self.changes.installed(cs, chunk, version, present);
             news += 1;
             if present {
@@ -246,6 +275,12 @@ impl State {
         self.changes.due(cs, chunk).map(|due| due.position.0)
     }
 
+    /// Whether a chunk server is to install this version still.
+    pub fn is_install_due(&self, cs: CsId, order: &InstallOrder) -> bool {
+        let due = self.changes.due(cs, order.chunk);
+        due.and_then(|due| self.entry_at(due.position)).is_some_and(|entry| entry.version() == order.to)
+    }
+
     /// The joiner of a chunk on a chunk server, as an order to fill it.
     pub fn joiner(&self, cs: CsId, chunk: ChunkId) -> Option<CopyOrder> {
         let (file, index) = self.changes.joiner(cs, chunk)?;
@@ -253,16 +288,13 @@ impl State {
         Some(CopyOrder { file, index, chunk, version: entry.version() })
     }
 
-    fn entry_at(&self, (id, index): Position) -> Option<&ChunkEntry> {
+    pub(super) fn entry_at(&self, (id, index): Position) -> Option<&ChunkEntry> {
         self.tree.file(id).ok()?.chunks.get(index)
     }
 
-    /// The joiners of a chunk that can be filled now: they and a member have installed the version.
+    /// The joiners of a chunk that have installed the version. They are filled as soon as there is a member to do it from.
     pub(super) fn copy_orders(&self, at: Position, orders: &mut BTreeMap<CsId, Vec<CopyOrder>>) {
         let Some(entry) = self.entry_at(at) else { return };
-        if self.sources_of(entry).next().is_none() {
-            return;
-        }
         for member in entry.members().iter() {
             if member.state == MemberState::Joining && self.changes.is_settled(member.cs, entry.id()) {
                 let order =

@@ -10,6 +10,8 @@ mod inodes;
 mod leases;
 mod members;
 mod pending;
+mod removal;
+mod replication;
 mod servers;
 mod sessions;
 
@@ -111,6 +113,10 @@ impl State {
             CommandOp::JoinMembers(op) => self.join_members(step, op),
             CommandOp::PromoteMembers(op) => self.promote_members(step, op),
             CommandOp::VersionsInstalled(op) => self.versions_installed(step, op),
+            CommandOp::AddReplicas(op) => self.add_replicas(step, op),
+            CommandOp::RemoveReplicas(op) => self.remove_replicas(step, op),
+            CommandOp::ReleaseCs(op) => self.release_cs(step, op),
+            CommandOp::DropCs(op) => self.drop_cs(step, op),
             CommandOp::MakeNode(op) => self.make_node(step, op),
             CommandOp::LinkNode(op) => self.link_node(step, op),
             CommandOp::UnlinkNode(op) => self.unlink_node(step, op),

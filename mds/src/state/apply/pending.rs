@@ -4,7 +4,7 @@ use super::chunks::new_chunk;
 use crate::state::State;
 use crate::state::changes::Position;
 use crate::state::chunk::MemberState;
-use crate::state::effect::{CopyOrder, Effect, InstallOrder, NewChunk};
+use crate::state::effect::{CopyOrder, Effect, InstallOrder, NewChunk, NewReplica};
 use crate::state::ids::{ChunkId, CsId, FileId, Version};
 use crate::state::lease::Phase;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +19,7 @@ impl State {
         self.pending_fences(&mut work);
         self.pending_deletions(&mut work);
         self.pending_changes(&mut work);
+        self.pending_additions(&mut work);
         let live = self.clients.iter().filter(|client| client.is_live());
         work.extend(live.map(|client| Effect::WatchClient { client: client.id, session: client.session }));
         let registered = self.servers.iter().filter(|server| !server.is_lapsed());
@@ -69,6 +70,14 @@ impl State {
         let joining: BTreeSet<Position> = self.changes.joining().map(|(.., position)| position).collect();
         joining.into_iter().for_each(|position| self.copy_orders(position, &mut copies));
         work.extend(copies.into_iter().map(|(cs, chunks)| Effect::CatchUp { cs, chunks }));
+    }
+
+    fn pending_additions(&self, work: &mut Vec<Effect>) {
+        let mut made: BTreeMap<CsId, Vec<NewReplica>> = BTreeMap::new();
+        for (cs, chunk, _) in self.changes.all_additions() {
+            made.entry(cs).or_default().extend(self.new_replica(cs, chunk));
+        }
+        work.extend(made.into_iter().map(|(cs, chunks)| Effect::MakeReplicas { cs, chunks }));
     }
 
     fn pending_deletions(&self, work: &mut Vec<Effect>) {

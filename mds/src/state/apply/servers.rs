@@ -52,6 +52,8 @@ impl State {
             }
             Standing::Stale => {
                 stale_replicas = self.make_stale(id);
+                // What it is to make, it may have made, and have forgotten.
+                self.end_additions(step, |cs| cs == id);
                 step.event(EventCode::CsStale, &[&id.0, &stale_replicas]);
                 self.tell_open_files(step, id);
             }
@@ -249,11 +251,12 @@ impl State {
             self.note_drained(step, FileId::from_raw(fence.file), id, Epoch::from_raw(fence.epoch));
         }
         if starts {
-            let mine = |effect: &Effect| matches!(effect, Effect::CreateChunks { cs, .. } | Effect::DeleteChunks { cs, .. } if *cs == id);
+            let mine = |effect: &Effect| matches!(effect, Effect::CreateChunks { cs, .. } | Effect::MakeReplicas { cs, .. } | Effect::DeleteChunks { cs, .. } if *cs == id);
             step.effects.extend(self.pending_work().into_iter().filter(mine));
             if self.changes.absent_on(id).next().is_some() {
                 step.effect(Effect::Returns);
             }
+            step.effect(Effect::Replicate);
         }
         Ok(Outcome::FencesNoted(FencesNoted { remaining, serving }))
     }
@@ -270,6 +273,7 @@ impl State {
             server.changed_ms = step.now_ms;
             step.event(EventCode::CsInactive, &[&id.0]);
         }
+        step.effect(Effect::Replicate);
         // Writes would wait for it; members that lapse wait for somebody who writes.
         self.dismiss_joiners(step, |cs, _, _| cs == id);
         // C2: it serves nothing until it has registered again, so it counts as drained; but it owes the record.
@@ -307,6 +311,7 @@ impl State {
         server.state = to;
         server.changed_ms = step.now_ms;
         step.event(code, &[&op.cs, &offline_s]);
+        step.effect(Effect::Replicate);
         self.report_status(step);
         Ok(Outcome::Acknowledged(1))
     }

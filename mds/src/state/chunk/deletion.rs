@@ -100,6 +100,14 @@ impl Deletions {
         news
     }
 
+    /// A chunk server is no part of the cluster any more: what is on it is none of our business.
+    pub(in crate::state) fn forget(&mut self, cs: CsId) {
+        for deletion in self.list.values_mut() {
+            deletion.waiting.retain(|other| *other != cs);
+        }
+        self.list.retain(|_, deletion| !deletion.waiting.is_empty());
+    }
+
     /// Starts every quarantine anew.
     pub(in crate::state) fn restart(&mut self, now_ms: u64) {
         for deletion in self.list.values_mut() {

@@ -168,6 +168,25 @@ impl MemberSet {
         Some(old.state)
     }
 
+    /// Adds a member in the lowest slot that is free. There must be one: see [`Self::has_room`].
+    pub fn add(&mut self, cs: CsId, state: MemberState) {
+        let slot = (0..=SLOT_MAX).find(|slot| self.iter().all(|member| member.slot != *slot));
+        let fresh = Member { slot: slot.expect("a free slot"), cs, state };
+        *self = Self::new(self.iter().chain([fresh]).collect::<Vec<_>>());
+    }
+
+    /// Whether there is a free slot.
+    pub fn has_room(&self) -> bool {
+        self.len() <= usize::from(SLOT_MAX)
+    }
+
+    /// Takes the member on `cs` out; whether there was one.
+    pub fn remove(&mut self, cs: CsId) -> bool {
+        let before = self.len();
+        *self = Self::new(self.iter().filter(|member| member.cs != cs).collect::<Vec<_>>());
+        self.len() < before
+    }
+
     /// Puts `new` in the slot of `old`, to be created there. Returns whether `old` was a member.
     pub fn replace(&mut self, old: CsId, new: CsId) -> bool {
         let Some(gone) = self.on(old) else { return false };
@@ -237,6 +256,23 @@ mod tests {
         assert!(!set.replace(CsId(1026), CsId(2001)));
         assert_eq!(set.on(CsId(2000)).map(|member| member.slot), Some(1));
         assert_eq!(set.len(), 3);
+    }
+
+    #[test]
+    fn members_come_and_go_and_slots_are_used_again() {
+        for n in 0..=SLOT_MAX {
+            let mut set = MemberSet::creating(&servers(u32::from(n)));
+            assert!(set.has_room());
+            set.add(CsId(7), MemberState::Joining);
+            let added = Member { slot: n, cs: CsId(7), state: MemberState::Joining };
+            assert_eq!(set.on(CsId(7)), Some(added));
+            assert_eq!(set.has_room(), n < SLOT_MAX);
+            if n > 0 {
+                assert!(set.remove(CsId(1025)) && !set.remove(CsId(1025)));
+                set.add(CsId(8), MemberState::Joining);
+                assert_eq!(set.on(CsId(8)).map(|member| member.slot), Some(0));
+            }
+        }
     }
 
     #[test]

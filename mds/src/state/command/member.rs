@@ -54,6 +54,41 @@ pub struct ChunkPosition {
     pub index: u32,
 }
 
+/// More replicas: chunk servers are told to make empty ones, which join when they are there (C7, C9). Those that cannot be are
+/// passed over.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct AddReplicas {
+    /// Where; at most [`crate::state::MEMBERS_MAX`].
+    #[prost(message, repeated, tag = "1")]
+    pub places: Vec<ReplicaPlace>,
+}
+
+/// Replicas that have no use any more go: from the members, and through quarantine from their chunk servers (C9). Those that are
+/// needed are passed over.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct RemoveReplicas {
+    /// Which; at most [`crate::state::MEMBERS_MAX`].
+    #[prost(message, repeated, tag = "1")]
+    pub places: Vec<ReplicaPlace>,
+}
+
+/// A replica, or a place for one.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct ReplicaPlace {
+    /// The file.
+    #[prost(uint64, tag = "1")]
+    pub file: u64,
+    /// Which of its chunks.
+    #[prost(uint32, tag = "2")]
+    pub index: u32,
+    /// The version of the chunk that this was decided for (C7).
+    #[prost(uint64, tag = "3")]
+    pub version: u64,
+    /// The chunk server.
+    #[prost(uint32, tag = "4")]
+    pub cs: u32,
+}
+
 /// A chunk in a version.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct ChunkVersion {

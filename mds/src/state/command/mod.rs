@@ -29,14 +29,17 @@ pub use lease::{
     LeaseProof, Open, OpenSession, PurgeChunks, ReconcileDone, ReconciledChunk, Release, ReplaceCreating,
     Resume, Revoke, RevokeWhat,
 };
-pub use member::{ChunkPosition, ChunkVersion, DropMember, JoinMembers, PromoteMembers, VersionsInstalled};
+pub use member::{
+    AddReplicas, ChunkPosition, ChunkVersion, DropMember, JoinMembers, PromoteMembers, RemoveReplicas,
+    ReplicaPlace, VersionsInstalled,
+};
 pub use namespace::{
     AttrChange, CreateFile, FailureDomain, MakeDir, Remove, Rename, ReplicaChange, Resize, SetAttr, Target,
     TargetRef,
 };
 pub use node::{
-    CsLapsed, CsReport, CsState, CsStateChanged, FenceRecord, FencesRecorded, RegisterCs, ReportedEvent,
-    ReportedSeverity,
+    CsLapsed, CsReport, CsState, CsStateChanged, DropCs, FenceRecord, FencesRecorded, Leave, RegisterCs, ReleaseCs,
+    ReportedEvent, ReportedSeverity,
 };
 
 use prost::Message;
@@ -53,7 +56,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "CommandOp",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51, 52, 53, 54, 55, 56, 57, 58, 60, 61, 62, 63, 64, 65, 66, 90, 91, 92, 93, 94"
+        tags = "10, 11, 12, 13, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51, 52, 53, 54, 55, 56, 57, 58, 60, 61, 62, 63, 64, 65, 66, 70, 71, 72, 73, 90, 91, 92, 93, 94"
     )]
     pub op: Option<CommandOp>,
 }
@@ -193,6 +196,18 @@ pub enum CommandOp {
     /// See [`RemoveXattr`].
     #[prost(message, tag = "66")]
     RemoveXattr(RemoveXattr),
+    /// See [`AddReplicas`].
+    #[prost(message, tag = "70")]
+    AddReplicas(AddReplicas),
+    /// See [`RemoveReplicas`].
+    #[prost(message, tag = "71")]
+    RemoveReplicas(RemoveReplicas),
+    /// See [`ReleaseCs`].
+    #[prost(message, tag = "72")]
+    ReleaseCs(ReleaseCs),
+    /// See [`DropCs`].
+    #[prost(message, tag = "73")]
+    DropCs(DropCs),
     /// See [`SetPassword`].
     #[prost(message, tag = "90")]
     SetPassword(SetPassword),
@@ -257,6 +272,10 @@ impl CommandOp {
             Self::SetInode(_) => 64,
             Self::SetXattr(_) => 65,
             Self::RemoveXattr(_) => 66,
+            Self::AddReplicas(_) => 70,
+            Self::RemoveReplicas(_) => 71,
+            Self::ReleaseCs(_) => 72,
+            Self::DropCs(_) => 73,
             Self::SetPassword(_) => 90,
             Self::AdmitNode(_) => 91,
             Self::RevokeNode(_) => 92,
@@ -285,6 +304,10 @@ impl CommandOp {
                 | Self::JoinMembers(_)
                 | Self::PromoteMembers(_)
                 | Self::VersionsInstalled(_)
+                | Self::AddReplicas(_)
+                | Self::RemoveReplicas(_)
+                | Self::ReleaseCs(_)
+                | Self::DropCs(_)
         )
     }
 }

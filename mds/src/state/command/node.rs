@@ -30,6 +30,42 @@ pub enum CsState {
     Inactive = 2,
     /// Not heard from for `mds.wd.offline_tout`.
     Offline = 3,
+    /// The operator removed it.
+    Dropped = 4,
+}
+
+/// What is to become of a chunk server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum Leave {
+    /// It stays.
+    Stay = 0,
+    /// Its replicas go elsewhere, then it is dropped.
+    Leave = 1,
+    /// It is lost for ever: what it held is made anew elsewhere, at once.
+    Lost = 2,
+}
+
+/// A chunk server is to leave the cluster, or to stay after all.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ReleaseCs {
+    /// The chunk server.
+    #[prost(uint32, tag = "1")]
+    pub cs: u32,
+    /// Numbers of [`Leave`].
+    #[prost(enumeration = "Leave", tag = "2")]
+    pub how: i32,
+    /// Who asks, for the operator.
+    #[prost(string, tag = "3")]
+    pub origin: String,
+}
+
+/// A chunk server that is to leave holds nothing any more: it is no part of the cluster from now on.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct DropCs {
+    /// The chunk server.
+    #[prost(uint32, tag = "1")]
+    pub cs: u32,
 }
 
 /// A chunk server starts, or returns after its registration lapsed (C10).

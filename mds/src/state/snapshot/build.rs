@@ -2,16 +2,16 @@
 
 use super::access;
 use super::records::{
-    AnswerRecord, AttrsRecord, ChunkRecord, ChunksRecord, ClientRecord, ClusterRecord, CsList,
+    AdditionRecord, AnswerRecord, AttrsRecord, ChunkRecord, ChunksRecord, ClientRecord, ClusterRecord, CsList,
     DeletionRecord, DueRecord, EventRecord, FileRecord, InodeKind, InodeRecord, LinkRecord, OwnedRecord,
     PhaseRecord, Readers, RecordKind, RequesterRecord, ServerRecord, SettingRecord, SpecialRecord,
     XattrRecord,
 };
 use crate::state::attrs::{AttrSet, Attrs, Replicas};
-use crate::state::changes::Due;
+use crate::state::changes::{Addition, Due, Position};
 use crate::state::chunk::{ChunkEntry, ChunkParts, Deletion, Member, MemberSet, MemberState};
 use crate::state::clients::Client;
-use crate::state::command::{CsState, FailureDomain, FenceRecord};
+use crate::state::command::{CsState, FailureDomain, FenceRecord, Leave};
 use crate::state::config::Parameter;
 use crate::state::event::{EVENTS_MAX, Event, EventCode, EventLog};
 use crate::state::health::ClusterStatus;
@@ -51,6 +51,16 @@ pub(super) fn write(state: &State, out: &mut impl FnMut(RecordKind)) {
     for (cs, _, due) in state.changes.all_due() {
         let ((file, index), from) = (due.position, due.from);
         out(RecordKind::Due(DueRecord { cs: cs.0, file: file.raw(), index, from: from.raw() }));
+    }
+    for (cs, _, made) in state.changes.all_additions() {
+        let (file, index) = made.position;
+        out(RecordKind::Addition(AdditionRecord {
+            cs: cs.0,
+            file: file.raw(),
+            index,
+            version: made.version.raw(),
+            epoch: made.epoch.raw(),
+        }));
     }
     for (chunk, deletion) in state.deletions.iter() {
         out(RecordKind::Deletion(deletion_record(chunk, deletion)));
@@ -106,6 +116,7 @@ fn server_record(server: &ChunkServer) -> ServerRecord {
         journal_bytes: server.journal_bytes,
         returned: server.returned,
         returned_bytes: server.returned_bytes,
+        leave: server.leave.into(),
         trust_next: server.trust_next,
         standing: server.standing as u32,
         registration: server.registration as u32,
@@ -320,6 +331,7 @@ impl Builder {
             RecordKind::Inode(record) => self.add_inode(record),
             RecordKind::Chunks(record) => self.add_chunks(record),
             RecordKind::Due(record) => self.add_due(record),
+            RecordKind::Addition(record) => self.add_addition(record),
             RecordKind::Deletion(record) => self.add_deletion(record),
             RecordKind::Event(record) => self.add_event(record),
             RecordKind::Requester(record) => self.add_requester(record),
@@ -415,14 +427,25 @@ impl Builder {
 
     fn add_due(&mut self, record: DueRecord) -> Result<(), Wrong> {
         let position = (FileId::from_raw(record.file), record.index);
-        let entry = match self.inodes.get(&position.0).map(|inode| &inode.body) {
-            Some(Body::File(file)) => file.chunks.get(position.1),
-            _ => None,
-        };
-        let chunk = entry.ok_or("a version of a chunk that is not there")?.id();
+        let chunk = self.chunk_at(position).ok_or("a version of a chunk that is not there")?;
         let due = Due { position, from: Version::from_raw(record.from) };
         self.state.changes.install(CsId(record.cs), chunk, due);
         Ok(())
+    }
+
+    fn add_addition(&mut self, record: AdditionRecord) -> Result<(), Wrong> {
+        let position = (FileId::from_raw(record.file), record.index);
+        let chunk = self.chunk_at(position).ok_or("a replica of a chunk that is not there")?;
+        let (version, epoch) = (Version::from_raw(record.version), Epoch::from_raw(record.epoch));
+        self.state.changes.add(CsId(record.cs), chunk, Addition { position, version, epoch });
+        Ok(())
+    }
+
+    fn chunk_at(&self, (id, index): Position) -> Option<ChunkId> {
+        match self.inodes.get(&id).map(|inode| &inode.body) {
+            Some(Body::File(file)) => Some(file.chunks.get(index)?.id()),
+            _ => None,
+        }
     }
 
     fn add_deletion(&mut self, record: DeletionRecord) -> Result<(), Wrong> {
@@ -527,6 +550,7 @@ fn server(record: ServerRecord) -> Result<ChunkServer, Wrong> {
         journal_path: record.journal_path,
         returned: record.returned,
         returned_bytes: record.returned_bytes,
+        leave: Leave::try_from(record.leave).map_err(|_| "an unknown way for a chunk server to leave")?,
         journal_bytes: record.journal_bytes,
         trust_next: record.trust_next,
         standing: Standing::from_raw(record.standing).ok_or("an unknown standing")?,

@@ -8,7 +8,7 @@ use prost::Message;
 /// One record.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Record {
-    #[prost(oneof = "RecordKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 90, 91")]
+    #[prost(oneof = "RecordKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 15, 90, 91")]
     pub(super) kind: Option<RecordKind>,
 }
 
@@ -41,6 +41,9 @@ pub(super) enum RecordKind {
     /// After the inodes: a version that a chunk server has not installed.
     #[prost(message, tag = "10")]
     Due(DueRecord),
+    /// After the inodes: a replica that a chunk server is to make.
+    #[prost(message, tag = "11")]
+    Addition(AdditionRecord),
     /// Last, exactly once.
     #[prost(message, tag = "15")]
     End(End),
@@ -94,6 +97,20 @@ pub(super) struct DueRecord {
     pub(super) index: u32,
     #[prost(uint64, tag = "4")]
     pub(super) from: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct AdditionRecord {
+    #[prost(uint32, tag = "1")]
+    pub(super) cs: u32,
+    #[prost(uint64, tag = "2")]
+    pub(super) file: u64,
+    #[prost(uint32, tag = "3")]
+    pub(super) index: u32,
+    #[prost(uint64, tag = "4")]
+    pub(super) version: u64,
+    #[prost(uint64, tag = "5")]
+    pub(super) epoch: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -163,6 +180,9 @@ pub(super) struct ServerRecord {
     pub(super) returned: u64,
     #[prost(uint64, tag = "27")]
     pub(super) returned_bytes: u64,
+    /// Numbers of `Leave`.
+    #[prost(int32, tag = "28")]
+    pub(super) leave: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]

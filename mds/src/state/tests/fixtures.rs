@@ -199,6 +199,7 @@ fn member_samples() -> Vec<(&'static str, CommandOp)> {
         why: "no answer".into(),
     };
     let chunks = vec![ChunkPosition { file: 4, index: 70_000 }];
+    let place = ReplicaPlace { file: 4, index: 70_000, version: 9, cs };
     vec![
         ("drop-member", CommandOp::DropMember(drop)),
         ("join-members", CommandOp::JoinMembers(JoinMembers { cs, session, chunks })),
@@ -207,6 +208,10 @@ fn member_samples() -> Vec<(&'static str, CommandOp)> {
             "versions-installed",
             CommandOp::VersionsInstalled(VersionsInstalled { cs, session, chunks: versions() }),
         ),
+        ("add-replicas", CommandOp::AddReplicas(AddReplicas { places: vec![place] })),
+        ("remove-replicas", CommandOp::RemoveReplicas(RemoveReplicas { places: vec![place] })),
+        ("release-cs", CommandOp::ReleaseCs(ReleaseCs { cs, how: Leave::Lost.into(), origin: "node-a".into() })),
+        ("drop-cs", CommandOp::DropCs(DropCs { cs })),
     ]
 }
 
@@ -456,7 +461,7 @@ fn read_log(mut bytes: &[u8]) -> Vec<Command> {
 #[test]
 fn every_kind_of_command_is_read_as_it_was_written_first() {
     let samples = samples();
-    assert_eq!(samples.len(), 48, "one for each kind, and three with a field that came later");
+    assert_eq!(samples.len(), 52, "one for each kind, and three with a field that came later");
     for (name, command) in samples {
         let bytes = frozen(&name, || command.encode_log());
         assert_eq!(Command::decode_log(&bytes), Ok(command.clone()), "{name}");

@@ -10,6 +10,8 @@ mod leases;
 mod members;
 mod names;
 mod random;
+mod removal;
+mod replication;
 mod servers;
 
 use super::command::*;
@@ -319,6 +321,9 @@ fn covers(pending: &[Effect], effect: &Effect) -> bool {
             cs == cs2 && some.iter().all(|chunk| chunks.contains(chunk))
         }
         (Effect::InstallVersions { cs, chunks }, Effect::InstallVersions { cs: cs2, chunks: some }) => {
+            cs == cs2 && some.iter().all(|chunk| chunks.contains(chunk))
+        }
+        (Effect::MakeReplicas { cs, chunks }, Effect::MakeReplicas { cs: cs2, chunks: some }) => {
             cs == cs2 && some.iter().all(|chunk| chunks.contains(chunk))
         }
         (Effect::CatchUp { cs, chunks }, Effect::CatchUp { cs: cs2, chunks: some }) => {

@@ -6,6 +6,7 @@
 
 use super::*;
 use crate::state::inode::Body;
+use crate::state::replication::PlannedStep;
 use crate::state::lease::Phase;
 use crate::state::servers::Registration;
 use proptest::prelude::*;
@@ -125,7 +126,7 @@ impl Model {
     }
 
     fn step(&mut self, (kind, a, b, c): Step) {
-        match kind % 44 {
+        match kind % 49 {
             0 | 1 => self.open_session(a, b),
             2 => self.end_session(a, b),
             3..=8 => self.ask(a, b, c),
@@ -151,7 +152,10 @@ impl Model {
             40 => self.drop_member(a, b, c),
             41 => self.join_members(a, b),
             42 => self.install_versions(a, b),
-            _ => self.promote_members(a, b),
+            43 => self.promote_members(a, b),
+            44 | 45 => self.plan_replicas(a, b),
+            46 => self.offline(a, b),
+            _ => self.make_replicas(a, b),
         }
         self.check();
     }
@@ -334,7 +338,8 @@ impl Model {
         let (cs, session) = (self.servers[n].disk.claimed_id, self.servers[n].session);
         for effect in self.world.state.pending_for(CsId(cs)) {
             let Effect::CatchUp { chunks, .. } = effect else { continue };
-            assert!(chunks.iter().all(|order| !self.world.state.copy_sources(CsId(cs), order).is_empty()));
+            let filled = |order: &&CopyOrder| !self.world.state.copy_sources(CsId(cs), order).is_empty();
+            let chunks: Vec<CopyOrder> = chunks.iter().filter(filled).copied().collect();
             let chunk = |order: &CopyOrder| ChunkVersion {
                 chunk: order.chunk.raw(),
                 version: order.version.raw(),
@@ -343,6 +348,62 @@ impl Model {
             let chunks = chunks.iter().map(chunk).collect();
             let _ = self.run(CommandOp::PromoteMembers(PromoteMembers { cs, session, chunks }));
         }
+    }
+
+    /// What a leader would plan, or something that nobody planned.
+    fn plan_replicas(&mut self, a: u8, b: u8) {
+        let (steps, _) = self.world.state.plan_replicas((FileId::from_raw(0), 0), 50, |_| b.is_multiple_of(2));
+        let (mut add, mut remove) = (Vec::new(), Vec::new());
+        for step in steps {
+            let place = |cs: CsId| ReplicaPlace {
+                file: step.file.raw(),
+                index: step.index,
+                version: step.version.raw(),
+                cs: cs.0,
+            };
+            match step.step {
+                PlannedStep::Add { count, .. } => {
+                    let is_busy = |cs: CsId| b.is_multiple_of(3) && cs.0.is_multiple_of(2);
+                    let places = self.world.state.places_for(&step, count, u64::from(a), is_busy);
+                    add.extend(places.unwrap_or_default().into_iter().map(place));
+                }
+                PlannedStep::Remove { cs } => remove.push(place(cs)),
+            }
+        }
+        if b.is_multiple_of(5) {
+            let any = CsId(1025 + u32::from(a % (SERVERS + 1)));
+            add.iter_mut().chain(&mut remove).for_each(|place| place.cs = any.0);
+        }
+        let _ = self.run(CommandOp::AddReplicas(AddReplicas { places: add }));
+        let _ = self.run(CommandOp::RemoveReplicas(RemoveReplicas { places: remove }));
+    }
+
+    fn make_replicas(&mut self, a: u8, b: u8) {
+        let n = usize::from(a % SERVERS);
+        let (cs, session) = (self.servers[n].disk.claimed_id, self.servers[n].session);
+        for effect in self.world.state.pending_for(CsId(cs)) {
+            let Effect::MakeReplicas { chunks, .. } = effect else { continue };
+            for chunk in &chunks {
+                let floor = self.servers[n].disk.fences.entry(chunk.file.raw()).or_default();
+                *floor = (*floor).max(chunk.epoch.raw());
+            }
+            // The answer may come after something else.
+            if b.is_multiple_of(4) {
+                self.ask(b, a, b);
+            }
+            let chunks = chunks.iter().map(|new| new.chunk.raw()).collect();
+            let _ = self.run(CommandOp::ChunkCreated(ChunkCreated { cs, session, chunks }));
+        }
+    }
+
+    fn offline(&mut self, a: u8, b: u8) {
+        let n = usize::from(a % SERVERS);
+        let (cs, session) = (self.servers[n].disk.claimed_id, self.servers[n].session);
+        if b.is_multiple_of(2) {
+            let _ = self.run(CommandOp::CsLapsed(CsLapsed { cs, session }));
+        }
+        let state = CsState::Offline.into();
+        let _ = self.run(CommandOp::CsStateChanged(CsStateChanged { cs, session, state }));
     }
 
     fn delete_chunks(&mut self, a: u8, b: u8) {

@@ -1,0 +1,273 @@
+//! Replicas are made where they are missing, and removed where they have no use: the most endangered chunks first.
+//!
+//! What is missing is found by looking through all chunks, some at a time, whenever something has changed that could make a
+//! difference. Nothing is remembered but a bounded list of steps, each looked at again before it is taken; so a lost step is
+//! found by the next look.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rt::sync::Notify;
+use rt::time::Instant;
+
+use super::reign::Reign;
+use crate::state::command::{AddReplicas, CommandOp, CsState, DropCs, Leave, RemoveReplicas, ReplicaPlace};
+use crate::state::replication::{PlannedStep, ReplicaStep, Urgency};
+use crate::state::{CsId, FileId, MEMBERS_MAX, Parameter, State};
+
+/// Chunks that are looked at between two looks at everything else.
+const LOOK_MAX: usize = 16_384;
+/// Steps that are kept, of each urgency.
+const STEPS_MAX: usize = 8192;
+/// Replicas that are on their way to a chunk server at once.
+const ARRIVING_MAX: usize = 8;
+/// The shortest time between two looks at all chunks.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is looked again while something cannot be done.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How long chunks that cannot be written wait for a chunk server before they are replicated without it.
+const BLOCKED_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a chunk server that refused to make a replica is not asked again.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+
+/// What is known of replication besides the state.
+#[derive(Debug, Default)]
+pub(crate) struct Rebuild {
+    wanted: Notify,
+    /// Something has changed since the last look.
+    changed: Cell<bool>,
+    /// Since when chunk servers are away.
+    away: RefCell<BTreeMap<CsId, Instant>>,
+    /// Until when chunk servers are not asked.
+    refused: RefCell<BTreeMap<CsId, Instant>>,
+}
+
+impl Rebuild {
+    /// Something has changed.
+    pub(super) fn look(&self) {
+        self.changed.set(true);
+        self.wanted.notify_one();
+    }
+
+    /// A chunk server refused to make a replica.
+    pub(super) fn refused(&self, cs: CsId, now: Instant) {
+        self.refused.borrow_mut().insert(cs, now + REFUSED_PAUSE);
+        self.look();
+    }
+
+    fn is_refusing(&self, cs: CsId, now: Instant) -> bool {
+        self.refused.borrow().get(&cs).is_some_and(|until| *until > now)
+    }
+
+    fn note_away(&self, state: &State, now: Instant) {
+        let away = state.servers().map(|server| server.id).filter(|cs| state.is_away(*cs));
+        let away: BTreeSet<CsId> = away.collect();
+        let mut known = self.away.borrow_mut();
+        known.retain(|cs, _| away.contains(cs));
+        away.into_iter().for_each(|cs| {
+            known.entry(cs).or_insert(now);
+        });
+    }
+
+    fn is_overdue(&self, cs: CsId, now: Instant) -> bool {
+        self.away.borrow().get(&cs).is_some_and(|since| now.since(*since) >= BLOCKED_PATIENCE)
+    }
+
+    fn is_somebody_away(&self) -> bool {
+        !self.away.borrow().is_empty()
+    }
+}
+
+/// Steps to take, by urgency.
+#[derive(Debug, Default)]
+struct Steps {
+    queues: BTreeMap<Urgency, VecDeque<ReplicaStep>>,
+    /// There are more than could be kept.
+    more: bool,
+}
+
+impl Steps {
+    fn add(&mut self, step: ReplicaStep) {
+        let queue = self.queues.entry(step.urgency()).or_default();
+        if queue.len() < STEPS_MAX {
+            queue.push_back(step);
+        } else {
+            self.more = true;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queues.values().all(VecDeque::is_empty)
+    }
+
+    /// Takes all, in the order of their urgency.
+    fn take(&mut self) -> Vec<ReplicaStep> {
+        std::mem::take(&mut self.queues).into_values().flatten().collect()
+    }
+}
+
+/// What a round of steps comes to.
+#[derive(Debug, Default)]
+struct Round {
+    add: Vec<ReplicaPlace>,
+    remove: Vec<ReplicaPlace>,
+    /// What has to wait until others have arrived.
+    later: Vec<ReplicaStep>,
+    /// Chunks for which there is no place.
+    short: usize,
+}
+
+impl Reign {
+    /// Runs for as long as the reign.
+    pub(super) async fn replicate(self: Rc<Self>) {
+        let mut steps = Steps::default();
+        let mut looked = None;
+        // The first look is at everything.
+        self.rebuild.changed.set(true);
+        loop {
+            let wanted = self.rebuild.wanted.notified();
+            let now = rt::time::now();
+            let rested = looked.is_none_or(|at| now.since(at) >= LOOK_PAUSE);
+            let due = self.rebuild.changed.get() || steps.more || self.rebuild.is_somebody_away();
+            if rested && due {
+                looked = Some(now);
+                self.rebuild.changed.set(false);
+                let Some(found) = self.look_at_all().await else { return };
+                steps = found;
+            }
+            if !self.drop_empty().await {
+                return;
+            }
+            let round = self.plan_round(steps.take());
+            let waits = !round.later.is_empty() || round.short > 0;
+            round.later.iter().for_each(|step| steps.add(*step));
+            (0..round.add.len()).for_each(|_| rt::sim::hit("mds.replica-added"));
+            (0..round.remove.len()).for_each(|_| rt::sim::hit("mds.replica-removed"));
+            let add = |places| CommandOp::AddReplicas(AddReplicas { places });
+            let remove = |places| CommandOp::RemoveReplicas(RemoveReplicas { places });
+            if !self.take_steps(&round.add, add).await || !self.take_steps(&round.remove, remove).await {
+                return;
+            }
+            if self.rebuild.changed.get() && steps.is_empty() {
+                // Looked at everything a moment ago: what has changed since is not urgent.
+                rt::time::sleep_until(looked.unwrap_or(now) + LOOK_PAUSE).await;
+            } else if waits || steps.more || self.rebuild.is_somebody_away() {
+                let _woken = rt::time::timeout(PAUSE, wanted).await;
+            } else {
+                wanted.await;
+            }
+        }
+    }
+
+    /// Looks at all chunks, some at a time; `None` when the reign is over.
+    async fn look_at_all(&self) -> Option<Steps> {
+        let mut steps = Steps::default();
+        let mut from = Some((FileId::from_raw(0), 0));
+        while let Some(at) = from {
+            if self.is_over() {
+                return None;
+            }
+            let now = rt::time::now();
+            let (found, next) = self.read(|state| {
+                self.rebuild.note_away(state, now);
+                state.plan_replicas(at, LOOK_MAX, |cs| self.rebuild.is_overdue(cs, now))
+            });
+            found.into_iter().for_each(|step| steps.add(step));
+            from = next;
+            rt::yield_now().await;
+        }
+        Some(steps)
+    }
+
+    /// Decides what of these steps can be taken now.
+    fn plan_round(&self, steps: Vec<ReplicaStep>) -> Round {
+        let now = rt::time::now();
+        let mut round = Round::default();
+        let mut arriving: BTreeMap<CsId, usize> = BTreeMap::new();
+        self.read(|state| {
+            let stopped = is_too_much(state);
+            for step in steps {
+                let Some(step) = state.replan(&step, |cs| self.rebuild.is_overdue(cs, now)) else { continue };
+                let place = |cs: CsId| ReplicaPlace {
+                    file: step.file.raw(),
+                    index: step.index,
+                    version: step.version.raw(),
+                    cs: cs.0,
+                };
+                match step.step {
+                    PlannedStep::Remove { cs } => round.remove.push(place(cs)),
+                    PlannedStep::Add { .. } if stopped => {}
+                    PlannedStep::Add { count, .. } => {
+                        let is_busy = |cs: CsId| {
+                            let more = arriving.get(&cs).copied().unwrap_or(0);
+                            state.arriving_on(cs) + more >= ARRIVING_MAX || self.rebuild.is_refusing(cs, now)
+                        };
+                        match state.places_for(&step, count, rt::random::u64(), is_busy) {
+                            Ok(places) => {
+                                if places.len() < usize::from(count) {
+                                    round.later.push(step);
+                                }
+                                for cs in places {
+                                    *arriving.entry(cs).or_default() += 1;
+                                    round.add.push(place(cs));
+                                }
+                            }
+                            Err(short) => {
+                                tracing::debug!("file {:#x}, chunk {}: {short}", step.file.raw(), step.index);
+                                round.short += 1;
+                            }
+                        }
+                    }
+                }
+            }
+        });
+        round
+    }
+
+    /// Chunk servers that were to be emptied, and are, leave; false when the reign is over.
+    async fn drop_empty(&self) -> bool {
+        let empty: Vec<CsId> = self.read(|state| {
+            state.servers().map(|server| server.id).filter(|cs| state.is_empty_of_replicas(*cs)).collect()
+        });
+        for cs in empty {
+            rt::sim::hit("mds.cs-dropped");
+            if self.insist(CommandOp::DropCs(DropCs { cs: cs.0 })).await.is_none() {
+                return false;
+            }
+            self.servers.borrow().order(cs, super::orders::CsLink::give_up);
+        }
+        true
+    }
+
+    /// Has steps carried out; false when the reign is over.
+    async fn take_steps(&self, places: &[ReplicaPlace], op: impl Fn(Vec<ReplicaPlace>) -> CommandOp) -> bool {
+        for some in places.chunks(MEMBERS_MAX) {
+            match self.insist(op(some.to_vec())).await {
+                Some(Ok(_)) => {}
+                Some(Err(refusal)) => tracing::warn!("replicas are not changed: {refusal}"),
+                None => return false,
+            }
+        }
+        true
+    }
+}
+
+/// Whether so much has failed that repairing it beats copying everything (guide 3.5.4.3).
+fn is_too_much(state: &State) -> bool {
+    let exceeds = |count: usize, limit: Parameter| {
+        let limit = state.config(limit);
+        limit > 0 && count as u64 > limit
+    };
+    let is_offline = |state: CsState| state == CsState::Offline;
+    // Who is being removed is not waited for.
+    let members = || state.servers().filter(|server| server.leave == Leave::Stay && server.state != CsState::Dropped);
+    let offline = members().filter(|server| is_offline(server.state)).count();
+    let mut hosts: BTreeMap<&str, bool> = BTreeMap::new();
+    for server in members() {
+        *hosts.entry(&server.host).or_insert(true) &= is_offline(server.state);
+    }
+    let dark = hosts.values().filter(|dark| **dark).count();
+    exceeds(offline, Parameter::MaxOfflineCs) || exceeds(dark, Parameter::MaxOfflineCsHosts)
+}

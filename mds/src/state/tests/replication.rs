@@ -1,0 +1,286 @@
+//! Replicas are made where they are missing and removed where they are too many (C7, C9).
+
+use super::*;
+use crate::state::chunk::MemberState;
+use crate::state::health::ChunkHealth;
+use crate::state::replication::{PlannedStep, ReplicaStep, Urgency};
+
+const NOBODY: fn(CsId) -> bool = |_| false;
+
+/// Four chunk servers, and a file with three chunks in use of two replicas each, minimum one.
+fn world() -> (World, Session, u64) {
+    let (mut world, a) = World::with_servers(4);
+    let file = world.written_file(a, "/f", 3, 2);
+    (world, a, file)
+}
+
+impl World {
+    pub(super) fn steps(&self) -> Vec<ReplicaStep> {
+        self.state.plan_replicas((FileId::from_raw(0), 0), usize::MAX, NOBODY).0
+    }
+
+    /// The number of a chunk server that holds a chunk.
+    pub(super) fn holder(&self, file: u64, index: u32, nth: usize) -> u8 {
+        let cs = self.chunk(file, index).members[nth].cs;
+        self.state.server(cs).expect("known").uuid.0[0]
+    }
+
+    pub(super) fn goes_offline(&mut self, n: u8) {
+        let (cs, session) = self.cs_name(n);
+        self.ok(CommandOp::CsLapsed(CsLapsed { cs, session }));
+        let state = CsState::Offline.into();
+        self.ok(CommandOp::CsStateChanged(CsStateChanged { cs, session, state }));
+    }
+
+    /// Carries out all steps that can be; how many replicas are to be made, and how many are removed.
+    pub(super) fn take_steps(&mut self) -> (u64, u64) {
+        let (mut add, mut remove) = (Vec::new(), Vec::new());
+        for step in self.steps() {
+            let place = |cs: CsId| ReplicaPlace {
+                file: step.file.raw(),
+                index: step.index,
+                version: step.version.raw(),
+                cs: cs.0,
+            };
+            match step.step {
+                PlannedStep::Add { count, .. } => {
+                    let places = self.state.places_for(&step, count, 1, NOBODY).unwrap_or_default();
+                    add.extend(places.into_iter().map(place));
+                }
+                PlannedStep::Remove { cs } => remove.push(place(cs)),
+            }
+        }
+        let added = self.count(CommandOp::AddReplicas(AddReplicas { places: add }));
+        (added, self.count(CommandOp::RemoveReplicas(RemoveReplicas { places: remove })))
+    }
+
+    /// Chunk servers make all replicas they were told to; how many.
+    pub(super) fn make_all(&mut self) -> u64 {
+        let mut made = 0;
+        for effect in self.state.pending_work() {
+            let Effect::MakeReplicas { cs, chunks } = effect else { continue };
+            let session = self.state.server(cs).expect("known").session;
+            let chunks = chunks.iter().map(|new| new.chunk.raw()).collect();
+            made += self.count(CommandOp::ChunkCreated(ChunkCreated { cs: cs.0, session, chunks }));
+        }
+        made
+    }
+
+    /// All who are there install, fill and are promoted.
+    pub(super) fn fill_all(&mut self) -> u64 {
+        let servers: Vec<u8> =
+            self.state.servers().filter(|server| server.is_usable()).map(|server| server.uuid.0[0]).collect();
+        servers.iter().for_each(|n| {
+            self.install(*n);
+        });
+        let mut promoted = 0;
+        for n in &servers {
+            let orders = self.copies(*n);
+            promoted += self.count(self.promote_op(*n, &orders));
+        }
+        servers.iter().for_each(|n| {
+            self.install(*n);
+        });
+        promoted
+    }
+}
+
+#[test]
+fn what_a_lost_server_held_is_made_elsewhere() {
+    let (mut world, _, file) = world();
+    assert_eq!(world.steps(), []);
+    let lost = world.holder(file, 0, 0);
+    let held = world.cs(lost).replicas;
+    world.lapse(lost);
+    assert_eq!(world.steps(), [], "it may be back soon");
+    let (cs, session) = world.cs_name(lost);
+    let state = CsState::Offline.into();
+    world.ok(CommandOp::CsStateChanged(CsStateChanged { cs, session, state }));
+    let steps = world.steps();
+    assert_eq!(steps.len() as u64, held);
+    assert!(steps.iter().all(|step| step.urgency() == Urgency::Endangered), "one copy is left of each");
+
+    assert_eq!(world.take_steps(), (held, 0));
+    assert_eq!(world.steps(), [], "all are on their way");
+    let restored = State::decode_snapshot(&world.state.encode_snapshot());
+    assert!(restored.as_ref() == Ok(&world.state), "{restored:?}");
+    let before = world.chunk(file, 0).version;
+    assert_eq!(world.make_all(), held);
+    assert!(world.chunk(file, 0).version > before, "C7: a version with the joiner");
+    assert_eq!(world.chunk(file, 0).health, ChunkHealth::Replicating);
+    assert_eq!(world.chunk(file, 0).members.len(), 3);
+    assert_eq!(world.fill_all(), held);
+    // Only now what was lost is given up.
+    assert_eq!(world.take_steps(), (0, held));
+    assert_eq!(world.chunk(file, 0).health, ChunkHealth::Healthy);
+    assert_eq!(world.chunk(file, 0).members.len(), 2);
+    assert_eq!((world.steps(), world.cs(lost).replicas), (vec![], 0));
+    assert!(world.state.deletions().all(|(_, deletion)| deletion.waiting == [world.cs(lost).id]), "C9");
+}
+
+#[test]
+fn c9_a_server_that_returns_in_the_middle_keeps_what_is_needed() {
+    let (mut world, _, file) = world();
+    let lost = world.holder(file, 0, 0);
+    world.goes_offline(lost);
+    let (added, _) = world.take_steps();
+    let again = world.claim_again(lost);
+    let fences = world.register(again).fences;
+    world.confirm(lost, fences);
+    // It is a member still: nobody wrote while it was away. What was on its way becomes one too many, and one goes.
+    assert_eq!(world.make_all(), added);
+    world.fill_all();
+    let steps = world.steps();
+    assert_eq!(steps.len() as u64, added);
+    assert_eq!(world.take_steps(), (0, added));
+    for index in 0..3 {
+        let chunk = world.chunk(file, index);
+        let in_sync = chunk.members.iter().filter(|member| member.state == MemberState::InSync).count();
+        assert_eq!((in_sync, chunk.members.len()), (2, 2));
+    }
+    assert_eq!(world.steps(), []);
+}
+
+#[test]
+fn c2_a_replica_joins_at_the_epoch_of_the_file() {
+    let (mut world, a, file) = world();
+    let lost = world.holder(file, 0, 0);
+    world.goes_offline(lost);
+    let (added, _) = world.take_steps();
+    let told = |world: &World| -> Vec<u64> {
+        let work = world.state.pending_work().into_iter().filter_map(|effect| match effect {
+            Effect::MakeReplicas { chunks, .. } => Some(chunks),
+            _ => None,
+        });
+        work.flatten().map(|new| new.epoch.raw()).collect()
+    };
+    let before = told(&world);
+    assert_eq!(before.len() as u64, added);
+    world.release(a, file, true);
+    world.open(a, file);
+    assert_eq!(world.make_all(), 0, "made at an epoch that is over: not yet");
+    let after = told(&world);
+    assert!(after.len() == before.len() && after.iter().zip(&before).all(|(new, old)| new > old));
+    assert_eq!(world.make_all(), added);
+}
+
+#[test]
+fn more_and_fewer_replicas_are_wanted() {
+    let (mut world, _, file) = world();
+    let set = |normal| {
+        let attrs = AttrChange { replicas: Some(ReplicaChange { normal, minimum: None }), ..Default::default() };
+        CommandOp::SetAttr(SetAttr { path: "/f".into(), change: Some(attrs), ..Default::default() })
+    };
+    let applied = world.run(set(3));
+    assert!(applied.outcome.is_ok() && applied.effects.contains(&Effect::Replicate), "{applied:?}");
+    assert_eq!(world.take_steps(), (3, 0));
+    assert_eq!((world.make_all(), world.fill_all()), (3, 3));
+    assert_eq!(world.chunk(file, 0).health, ChunkHealth::Healthy);
+    world.ok(set(1));
+    assert_eq!(world.chunk(file, 0).health, ChunkHealth::Overcommitted);
+    assert_eq!((world.take_steps(), world.take_steps(), world.take_steps()), ((0, 3), (0, 3), (0, 0)));
+    assert_eq!(world.chunk(file, 0).members.len(), 1);
+    assert_eq!(world.chunk(file, 0).health, ChunkHealth::Healthy);
+    // Its places are taken by what is to be deleted: nothing is placed on them until that is gone (C9).
+    world.ok(set(4));
+    assert_eq!(world.take_steps(), (3, 0), "one of four has never had it");
+}
+
+#[test]
+fn nothing_is_decided_for_another_version() {
+    let (mut world, a, file) = world();
+    let lost = world.holder(file, 0, 0);
+    world.goes_offline(lost);
+    let steps = world.steps();
+    let step = steps.iter().find(|step| step.index == 0).expect("a step");
+    let target = world.state.places_for(step, 1, 1, NOBODY).expect("a place")[0];
+    let place = ReplicaPlace { file, index: 0, version: step.version.raw(), cs: target.0 };
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, lost)));
+    assert_eq!(world.count(CommandOp::AddReplicas(AddReplicas { places: vec![place] })), 0);
+    let present = ReplicaPlace { version: world.chunk(file, 0).version.raw(), ..place };
+    let twice = vec![present, present];
+    assert_eq!(world.count(CommandOp::AddReplicas(AddReplicas { places: twice })), 1);
+    // Nobody is removed who is needed, whoever says so.
+    for member in world.chunk(file, 0).members {
+        let place = ReplicaPlace { cs: member.cs.0, ..present };
+        assert_eq!(world.count(CommandOp::RemoveReplicas(RemoveReplicas { places: vec![place] })), 0);
+    }
+    // What is only to be made can be given up at any time, and is deleted where it may have been made.
+    assert_eq!(world.count(CommandOp::RemoveReplicas(RemoveReplicas { places: vec![present] })), 1);
+    assert_eq!(world.state.deletions().map(|(_, deletion)| deletion.waiting.clone()).collect::<Vec<_>>(), [[target]]);
+    assert_ne!(world.state.places_for(step, 1, 1, NOBODY).unwrap_or_default(), [target]);
+}
+
+#[test]
+fn a_file_that_goes_takes_along_what_is_to_be_made() {
+    let (mut world, a, file) = world();
+    let lost = world.holder(file, 0, 0);
+    world.goes_offline(lost);
+    let (added, _) = world.take_steps();
+    assert!(added > 0);
+    world.release(a, file, true);
+    world.ok(CommandOp::Remove(Remove { path: "/f".into(), recursive: false }));
+    assert!(!world.state.pending_work().iter().any(|effect| matches!(effect, Effect::MakeReplicas { .. })));
+    let waiting: usize = world.state.deletions().map(|(_, deletion)| deletion.waiting.len()).sum();
+    assert_eq!(waiting as u64, 3 * 2 + added, "C9: it may have been made");
+}
+
+#[test]
+fn a_server_that_lost_its_past_makes_nothing() {
+    let (mut world, _, file) = world();
+    let lost = world.holder(file, 0, 0);
+    world.goes_offline(lost);
+    let (added, _) = world.take_steps();
+    assert!(added > 0);
+    let targets: Vec<CsId> = world
+        .state
+        .pending_work()
+        .into_iter()
+        .filter_map(|effect| if let Effect::MakeReplicas { cs, .. } = effect { Some(cs) } else { None })
+        .collect();
+    for cs in targets {
+        let n = world.state.server(cs).expect("known").uuid.0[0];
+        world.lapse(n);
+        let claim = RegisterCs { last_nonce: secret(1), ..world.claim_again(n) };
+        assert!(world.register(claim).stale);
+        assert!(!world.state.pending_for(cs).iter().any(|effect| matches!(effect, Effect::MakeReplicas { .. })));
+    }
+}
+
+#[test]
+fn a_look_goes_on_where_it_stopped() {
+    let (mut world, a, file) = world();
+    let other = world.written_file(a, "/g", 4, 2);
+    let lost = world.holder(file, 0, 0);
+    world.goes_offline(lost);
+    let all = world.steps();
+    assert!(all.iter().any(|step| step.file.raw() == other) || world.cs(lost).replicas <= 3);
+    for limit in 1..6 {
+        let (mut steps, mut from, mut looks) = (Vec::new(), Some((FileId::from_raw(0), 0)), 0);
+        while let Some(at) = from {
+            let (found, next) = world.state.plan_replicas(at, limit, NOBODY);
+            steps.extend(found);
+            from = next;
+            looks += 1;
+        }
+        assert_eq!(steps, all, "{limit} at once");
+        assert!(looks >= 7 / limit, "{limit} at once");
+    }
+}
+
+#[test]
+fn c5_what_nobody_has_reconciled_is_made_anew_all_the_same() {
+    let (mut world, a, file) = world();
+    world.expire(a);
+    assert!(!world.unreconciled(file).is_empty());
+    let lost = world.holder(file, 0, 0);
+    world.goes_offline(lost);
+    let (added, _) = world.take_steps();
+    assert!(added > 0);
+    assert_eq!((world.make_all(), world.fill_all()), (added, added));
+    // The lost one may go; nobody else, before somebody has reconciled.
+    assert_eq!(world.take_steps(), (0, added));
+    let attrs = AttrChange { replicas: Some(ReplicaChange { normal: 1, minimum: None }), ..Default::default() };
+    world.ok(CommandOp::SetAttr(SetAttr { path: "/f".into(), change: Some(attrs), recursive: false }));
+    assert_eq!(world.take_steps(), (0, 0), "each may have what is chosen");
+}
