@@ -17,6 +17,10 @@ use super::{ATTEMPT, BLOCK, BUSY_PAUSE, Halt, Inner, PART_MAX, Run, Stop, Volume
 use crate::error::VolumeError;
 use crate::servers::Server;
 
+/// When the metadata server is asked whether others have a chunk whose members are all away, at first...
+const LOOK_MIN: Duration = Duration::from_millis(500);
+/// ...and later.
+const LOOK_MAX: Duration = Duration::from_secs(4);
 /// How long a member may take to answer while another one is connected.
 const READ_ATTEMPT: Duration = Duration::from_secs(3);
 
@@ -244,6 +248,8 @@ impl Inner {
     async fn read_part(&self, lease: &Rc<Lease>, part: Part) -> Result<(Found, Vec<u32>), Stop> {
         let mut damaged = BTreeSet::new();
         let mut patience = Patience::default();
+        let mut look = LOOK_MIN;
+        let mut refused_at = None;
         loop {
             if lease.is_broken() {
                 return Err(Stop::Broken);
@@ -267,6 +273,12 @@ impl Inner {
                 }
             }
             let Some(pause) = pause else {
+                // All its replicas may be elsewhere by now: what is asked was it once.
+                if refused_at != Some(chunk.version) && damaged.is_empty() {
+                    refused_at = Some(chunk.version);
+                    self.look_for_others(lease, &chunk).await?;
+                    continue;
+                }
                 let block = damaged.first().copied().unwrap_or(part.offset / BLOCK as u32);
                 return Err(refusal.unwrap_or(VolumeError::Corrupt { index: part.index, block }).into());
             };
@@ -279,12 +291,25 @@ impl Inner {
                     self.any_connected(lease, &chunk.members).await
                 }
             };
-            match Box::pin(until_replaced(lease, &chunk, worth_it)).await {
-                Ok(waited) => waited?,
-                // Others may have it by now.
+            let waited = rt::time::timeout(look, worth_it);
+            match Box::pin(until_replaced(lease, &chunk, waited)).await {
+                Ok(Ok(waited)) => waited?,
+                // Others may have it by now: nobody who only reads would ever be told.
+                Ok(Err(_)) => {
+                    look = (look * 2).min(LOOK_MAX);
+                    self.look_for_others(lease, &chunk).await?;
+                }
                 Err(Halt::Replaced) => {}
                 Err(Halt::Stop(stop)) => return Err(stop),
             }
+        }
+    }
+
+    /// Asks whether others have a chunk whose members cannot be read.
+    async fn look_for_others(&self, lease: &Rc<Lease>, chunk: &Rc<Chunk>) -> Result<(), Stop> {
+        match Box::pin(self.look_at_map(lease, chunk)).await {
+            Ok(()) | Err(Halt::Replaced) => Ok(()),
+            Err(Halt::Stop(stop)) => Err(stop),
         }
     }
 
