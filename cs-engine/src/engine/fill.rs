@@ -27,6 +27,9 @@ use crate::journal::Class;
 /// How long a write that needs old content waits until it is known where to fetch it.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Most regions that are read together to see what is in them.
+const EXAMINED_REGIONS: usize = 16;
+
 /// A write that a replica lists as not stable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -194,6 +197,40 @@ impl Engine {
         Ok(())
     }
 
+    /// Looks at what a joiner lacks only because a crash may have left writes without records there: regions of which every
+    /// block matches its checksum are whole. Comes before the difference is taken; after that it changes nothing.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn examine_suspects(self: &Rc<Self>, chunk: u64, version: u64) -> Result<(), Refusal> {
+        let _request = self.begin()?;
+        let chunk = self.found(chunk)?;
+        let suspect = chunk.filling(version, |standing| {
+            standing.filling.as_ref().map(|filling| filling.suspect.clone()).unwrap_or_default()
+        })?;
+        let suspect: Vec<u32> = suspect.iter().collect();
+        for run in suspect.chunk_by(|a, b| a + 1 == *b).flat_map(|run| run.chunks(EXAMINED_REGIONS)) {
+            let end = blocks_of(run[run.len() - 1], chunk.blocks()).end;
+            let blocks = run[0] * REGION_BLOCKS..end;
+            let _locked = chunk.ranges.shared(u64::from(blocks.start)..u64::from(blocks.end)).await;
+            chunk.filling(version, |_| ())?;
+            let found = self.examine(&chunk, blocks.clone()).await?;
+            let mut whole = Regions::default();
+            for (region, blocks) in run.iter().zip(found.chunks(REGION_BLOCKS as usize)) {
+                if blocks.iter().all(|block| block.is_proven()) {
+                    whole.add_blocks(&blocks_of(*region, chunk.blocks()));
+                }
+            }
+            chunk.filling(version, |standing| {
+                let filling = standing.filling.as_mut().expect("a joiner");
+                whole.intersect(&filling.suspect);
+                filling.missing.subtract(&whole);
+                filling.suspect.subtract(&whole);
+            })?;
+        }
+        Ok(())
+    }
+
     /// Takes over what a member knows: what changed is missing, all of it when the map does not reach back far enough. What
     /// was copied before does not count.
     ///
@@ -214,6 +251,7 @@ impl Engine {
                 let changed = if known.complete { known.changed.clone() } else { Regions::all(blocks) };
                 filling.missing.unite(&changed);
                 filling.missing.unite(&std::mem::take(&mut filling.copied));
+                filling.suspect = Regions::default();
                 filling.held = version;
                 filling.round += 1;
             }

@@ -36,6 +36,7 @@ mod regions;
 mod replay;
 mod standing;
 mod state;
+mod verify;
 mod write;
 
 use std::cell::{Cell, RefCell};
@@ -245,6 +246,8 @@ pub struct Engine {
     pub(crate) creating: RangeLock,
     pub(crate) requests: Cell<usize>,
     pub(crate) requests_left: Notify,
+    /// The host's boot in which this run is.
+    pub(crate) boot_id: [u8; 16],
     pub(crate) failed: Cell<bool>,
     pub(crate) failure: Notify,
     /// No new requests.

@@ -203,6 +203,7 @@ impl Copier {
 
     async fn fill(&self, members: &Rc<Members>) -> Result<(), Stop> {
         let (id, version) = (members.item.chunk_id, members.item.version);
+        self.engine.examine_suspects(id, version).await?;
         for _ in 0..ROUNDS_MAX {
             let progress = self.engine.progress(id, version)?;
             let known = members.ask(progress.held, progress.blocks).await?;

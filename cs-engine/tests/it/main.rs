@@ -11,6 +11,7 @@ mod install;
 mod model;
 mod registration;
 mod restarts;
+mod returner;
 mod rig;
 mod simulated;
 mod single;
