@@ -123,12 +123,12 @@ impl Chunk {
 }
 
 impl Engine {
-    fn found(&self, chunk: u64) -> Result<Rc<Chunk>, Refusal> {
+    pub(super) fn found(&self, chunk: u64) -> Result<Rc<Chunk>, Refusal> {
         self.chunks.borrow().get(&chunk).map(Rc::clone).ok_or(Refusal::UnknownChunk(chunk))
     }
 
     /// Completes when a replica will have another version soon, or go, or the server stops.
-    async fn superseded(&self, chunk: &Chunk) {
+    pub(super) async fn superseded(&self, chunk: &Chunk) {
         loop {
             let changed = chunk.standing_changed.notified();
             if chunk.superseding.get() > 0 || self.stopping.get() {
@@ -362,7 +362,7 @@ impl Engine {
     }
 
     /// Writes what was copied, as a write of nobody: it is not listed, and no change for others.
-    async fn write_copied(
+    pub(super) async fn write_copied(
         self: &Rc<Self>,
         chunk: &Rc<Chunk>,
         version: u64,
@@ -527,9 +527,9 @@ impl Filling {
 }
 
 /// Neighbouring blocks to be written: data with plain checksums, or holes.
-struct Piece {
-    blocks: Range<u32>,
-    content: Option<(rt::buf::View, Vec<u32>)>,
+pub(super) struct Piece {
+    pub(super) blocks: Range<u32>,
+    pub(super) content: Option<(rt::buf::View, Vec<u32>)>,
 }
 
 /// What is to be written of a range that a member sent: without newer blocks, and with holes where a region has nothing

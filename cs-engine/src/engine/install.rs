@@ -127,7 +127,9 @@ impl Engine {
             }
         });
         let trusts = rt::sim::planted("returner-trusts-marks");
-        for (extent, mark) in chunk.active.borrow().iter().filter(|(_, mark)| mark.suspect.is_some() && !trusts) {
+        for (extent, mark) in
+            chunk.active.borrow().iter().filter(|(_, mark)| mark.suspect.is_some() && !trusts)
+        {
             let end = chunk.blocks().min((extent + 1) * ACTIVE_BLOCKS);
             let regions = if mark.lost { &mut own.lost } else { &mut own.suspect };
             regions.add_blocks(&(extent * ACTIVE_BLOCKS..end));

@@ -240,6 +240,8 @@ impl Engine {
             flushed: Notify::new(),
             creating: RangeLock::new(),
             requests: Cell::new(0),
+            calm: super::verify::Calm::default(),
+            damage: super::Damage::default(),
             requests_left: Notify::new(),
             boot_id,
             failed: Cell::new(false),

@@ -7,7 +7,7 @@ use rt::buf::{Buf, View};
 
 use super::blocks::Place;
 use super::chunk::Chunk;
-use super::{Engine, MAX_DATA, Refusal};
+use super::{DamageKind, Engine, MAX_DATA, Refusal};
 use crate::format::block::BlockState;
 use crate::format::{BLOCK, crc32c};
 
@@ -175,6 +175,7 @@ impl Engine {
             let plain = crc32c(bytes);
             if let BlockState::Data(stored) = state
                 && !stored.matches(plain, chunk.id, block)
+                && !rt::sim::planted("repair-unchecked")
             {
                 return Err(self.mismatch(chunk, block));
             }
@@ -188,6 +189,7 @@ impl Engine {
         if let Refusal::Corrupt { .. } = refusal {
             self.count(|counters| counters.corrupt_blocks += 1);
             tracing::error!("chunk {:#x}, block {block}: stored data does not match its checksum", chunk.id);
+            self.note_damage(chunk.id, block, DamageKind::Mismatch);
         }
         refusal
     }
@@ -220,6 +222,8 @@ impl Engine {
             Err(error) => {
                 // A sector that cannot be read is a damaged block, repaired from another member (C8).
                 tracing::error!("chunk {:#x}, blocks {:?}: {error}", chunk.id, run.blocks);
+                // Which of them it is shows when they are looked at one by one.
+                run.blocks.clone().for_each(|block| self.suspect_damage(chunk.id, block));
                 self.count(|counters| counters.corrupt_blocks += 1);
                 Err(Refusal::Corrupt { block: run.blocks.start })
             }

@@ -13,5 +13,6 @@ mod registration;
 mod restarts;
 mod returner;
 mod rig;
+mod scrub;
 mod simulated;
 mod single;

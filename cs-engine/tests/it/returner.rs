@@ -11,8 +11,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cs_engine::engine::{
-    self, CreateOptions, Engine, EngineOptions, Install, Known, NotRead, OpenError, ReadReply, Reading, Refusal,
-    Regions, Source, WriteKind, WriteRequest,
+    self, CreateOptions, Engine, EngineOptions, Install, Known, NotRead, OpenError, ReadReply, Reading,
+    Refusal, Regions, Source, WriteKind, WriteRequest,
 };
 use cs_engine::format::{BLOCK, crc32c};
 use rt::buf::View;
@@ -140,8 +140,12 @@ impl Twin {
         let block = BLOCK as u32;
         let (offset, len) = match self.below(20) {
             0..10 => (self.below(BLOCKS.into()) as u32 * block, block),
-            10..13 => (self.below(u64::from(BLOCKS - 16)) as u32 * block, block * (2 + self.below(14) as u32)),
-            13..17 => (self.below(u64::from(BLOCKS - 64)) as u32 * block, block * (32 + self.below(30) as u32)),
+            10..13 => {
+                (self.below(u64::from(BLOCKS - 16)) as u32 * block, block * (2 + self.below(14) as u32))
+            }
+            13..17 => {
+                (self.below(u64::from(BLOCKS - 64)) as u32 * block, block * (32 + self.below(30) as u32))
+            }
             _ => (self.below(u64::from(BLOCKS - 4) * BLOCK as u64) as u32, 1 + self.below(9000) as u32),
         };
         let seq = self.next.get();
