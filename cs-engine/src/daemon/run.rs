@@ -45,10 +45,6 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let options = EngineOptions { pages_max: args.cache << 8, ..EngineOptions::default() };
     let engine = Engine::open(&dir, lock, options).await?;
     let boot_id = rt::node::boot_id().map_err(Failure::io("cannot read the boot id"))?;
-    engine
-        .update_superblock(|superblock| superblock.boot_id = boot_id)
-        .await
-        .map_err(Failure::io("cannot write the superblock"))?;
     let server = Server::new(Rc::clone(&engine), boot_id);
     let (listener, reachable) = listen(&superblock.listen, &mds)?;
     let serving = rt::spawn({

@@ -94,6 +94,7 @@ impl Engine {
         self.record_state().await?;
         self.flush().await?;
         self.write_versions().await?;
+        self.note_boot().await?;
         let tail = self.drop_frozen().await;
         if let Err(error) = self.journal.trim(tail).await {
             self.fail("a write of the journal's header", &error);

@@ -25,6 +25,8 @@ pub(crate) struct Mark {
     /// It was there when the server started after a crash, in a session of this epoch: writes whose records were
     /// lost may hide under it.
     pub(crate) suspect: Option<u64>,
+    /// Only of a suspect one: the host has been in another boot since, so that what was acknowledged may be gone, too.
+    pub(crate) lost: bool,
 }
 
 /// A replica.
@@ -123,7 +125,7 @@ impl Chunk {
     pub(crate) fn mark(&self, blocks: &Range<u32>, lsn: u64) {
         let mut active = self.active.borrow_mut();
         for extent in extents(blocks) {
-            active.entry(extent).or_insert(Mark { lsn, suspect: None });
+            active.entry(extent).or_insert(Mark { lsn, suspect: None, lost: false });
         }
     }
 

@@ -104,7 +104,8 @@ impl Engine {
         let appended = submitted.written().await.map_err(|error| self.append_failed(error))?;
         self.flush().await?;
         drop(appended);
-        Ok(())
+        // It may have been the last one with marks from before.
+        self.note_boot().await
     }
 
     fn adopt_version(&self, chunk: &Rc<Chunk>, version: u64, standing: Box<Standing>) {
@@ -115,14 +116,23 @@ impl Engine {
         chunk.standing_changed.notify_all();
     }
 
-    /// Regions of what is listed and marked here.
+    /// Regions of what is listed and marked here. Of an active extent in which the server has seen everything happen, the
+    /// list names all that others may not have.
     fn own_regions(&self, chunk: &Chunk) -> Own {
         let mut own = Own { all: Regions::all(chunk.blocks()), ..Own::default() };
-        self.file_state(chunk.file)
-            .for_each_unstable(chunk.id, |_, _, blocks| own.listed.add_blocks(&blocks));
-        for extent in chunk.active.borrow().keys() {
+        let mut forgets = rt::sim::planted("returner-forgets-one");
+        self.file_state(chunk.file).for_each_unstable(chunk.id, |_, _, blocks| {
+            if !std::mem::take(&mut forgets) {
+                own.listed.add_blocks(&blocks);
+            }
+        });
+        let trusts = rt::sim::planted("returner-trusts-marks");
+        for (extent, mark) in
+            chunk.active.borrow().iter().filter(|(_, mark)| mark.suspect.is_some() && !trusts)
+        {
             let end = chunk.blocks().min((extent + 1) * ACTIVE_BLOCKS);
-            own.active.add_blocks(&(extent * ACTIVE_BLOCKS..end));
+            let regions = if mark.lost { &mut own.lost } else { &mut own.suspect };
+            regions.add_blocks(&(extent * ACTIVE_BLOCKS..end));
         }
         own
     }

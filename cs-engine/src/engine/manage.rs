@@ -131,6 +131,7 @@ impl Engine {
             key_id: 0,
             stripe_version: 0,
             born,
+            verified: 0,
         };
         if let Err(error) = self.tables.write_header(slot, 1, &header).await {
             return Err(self.table_failed(&error));
@@ -201,6 +202,7 @@ impl Engine {
         let entries = chunk.live.take().len() + chunk.frozen.take().len();
         self.map_entries.set(self.map_entries.get() - entries);
         chunk.active.take();
+        self.damage.forget(chunk.id);
         let file = self.file_state(chunk.file);
         file.forget_chunk(chunk.id);
         file.chunks.set(file.chunks.get() - 1);

@@ -19,6 +19,7 @@ mod checkpoint;
 mod chunk;
 mod content;
 mod create;
+mod damage;
 mod files;
 mod fill;
 mod flush;
@@ -33,9 +34,11 @@ mod read;
 mod reconcile;
 pub mod recovery;
 mod regions;
+mod repair;
 mod replay;
 mod standing;
 mod state;
+mod verify;
 mod write;
 
 use std::cell::{Cell, RefCell};
@@ -53,6 +56,7 @@ use crate::tables::{TableError, Tables};
 pub use blocks::{Entry, Place};
 pub use chunk::Chunk;
 pub use create::{CreateError, CreateOptions, create, remove_created};
+pub use damage::{Damage, DamageKind};
 pub use files::{FileState, Session, Unstable};
 pub use fill::{Known, Listed, NotRead, Progress, Reading, Source};
 pub use manage::NewChunk;
@@ -61,6 +65,7 @@ pub use read::ReadReply;
 pub use reconcile::{BlockSurvey, Doubt, Surveyed};
 pub use regions::{REGION_BLOCKS, Regions};
 pub use standing::Install;
+pub use verify::Verified;
 pub use write::{WriteKind, WriteReply, WriteRequest};
 
 /// Most bytes that one write or read moves.
@@ -208,6 +213,12 @@ pub struct Counters {
     pub in_place: u64,
     /// Stored blocks found corrupt.
     pub corrupt_blocks: u64,
+    /// Chunks verified.
+    pub verified_chunks: u64,
+    /// Blocks of which it was new that they are damaged.
+    pub bad_blocks: u64,
+    /// Blocks repaired from other members.
+    pub repaired_blocks: u64,
 }
 
 /// A running chunk server's data.
@@ -244,7 +255,12 @@ pub struct Engine {
     pub(crate) flushed: Notify,
     pub(crate) creating: RangeLock,
     pub(crate) requests: Cell<usize>,
+    /// Somebody waits until there are few requests.
+    pub(crate) calm: verify::Calm,
+    pub(crate) damage: Damage,
     pub(crate) requests_left: Notify,
+    /// The host's boot in which this run is.
+    pub(crate) boot_id: [u8; 16],
     pub(crate) failed: Cell<bool>,
     pub(crate) failure: Notify,
     /// No new requests.
@@ -271,6 +287,7 @@ pub(crate) struct Running<'a>(&'a Engine);
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.requests.set(self.0.requests.get() - 1);
+        self.0.calm.left(self.0.requests.get());
         if self.0.requests.get() == 0 && self.0.stopping.get() {
             self.0.requests_left.notify_all();
         }

@@ -185,7 +185,8 @@ impl Engine {
 
         let Scanned { header, copy, records, position, .. } = scanned;
         let journal = Journal::start(Rc::new(journal_file), header, copy, superblock.incarnation, position);
-        let engine = Rc::new(Self::new(dir, superblock, superblock_file, journal, tables, options));
+        let boot_id = rt::node::boot_id().map_err(io)?;
+        let engine = Rc::new(Self::new(dir, superblock, superblock_file, journal, tables, options, boot_id));
         engine.adopt_chunks(slots);
         let recovered = engine.recover(records, clean).await;
         if let Err(error) = recovered {
@@ -208,6 +209,7 @@ impl Engine {
         journal: Rc<Journal>,
         tables: Tables,
         options: EngineOptions,
+        boot_id: [u8; 16],
     ) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -238,7 +240,10 @@ impl Engine {
             flushed: Notify::new(),
             creating: RangeLock::new(),
             requests: Cell::new(0),
+            calm: super::verify::Calm::default(),
+            damage: super::Damage::default(),
             requests_left: Notify::new(),
+            boot_id,
             failed: Cell::new(false),
             failure: Notify::new(),
             stopping: Cell::new(false),
@@ -279,7 +284,7 @@ impl Engine {
         self.clear_away().await.map_err(|error| OpenError::Io { dir: self.dir.clone(), error })?;
         self.replay(records, clean).await;
         // What was read back need not be durable: make it so before anything builds on it.
-        if self.flush().await.is_err() {
+        if self.flush().await.is_err() || self.note_boot().await.is_err() {
             return Err(OpenError::Failed(self.dir.clone()));
         }
         Ok(())

@@ -7,7 +7,7 @@ use rt::buf::{Buf, View};
 
 use super::blocks::Place;
 use super::chunk::Chunk;
-use super::{Engine, MAX_DATA, Refusal};
+use super::{DamageKind, Engine, MAX_DATA, Refusal};
 use crate::format::block::BlockState;
 use crate::format::{BLOCK, crc32c};
 
@@ -22,9 +22,20 @@ pub struct ReadReply {
 
 /// Blocks next to each other that come from one place.
 #[derive(Debug)]
-struct Run {
-    blocks: Range<u32>,
+pub(super) struct Run {
+    pub(super) blocks: Range<u32>,
     place: Place,
+}
+
+impl Run {
+    /// One block of it.
+    pub(super) fn only(&self, block: u32) -> Self {
+        let place = match self.place {
+            Place::Journal(at) => Place::Journal(at + u64::from(block - self.blocks.start) * BLOCK as u64),
+            place => place,
+        };
+        Self { blocks: block..block + 1, place }
+    }
 }
 
 /// A read under way: keeps the journal's payloads that it may have seen from being overwritten.
@@ -164,6 +175,7 @@ impl Engine {
             let plain = crc32c(bytes);
             if let BlockState::Data(stored) = state
                 && !stored.matches(plain, chunk.id, block)
+                && !rt::sim::planted("repair-unchecked")
             {
                 return Err(self.mismatch(chunk, block));
             }
@@ -177,17 +189,23 @@ impl Engine {
         if let Refusal::Corrupt { .. } = refusal {
             self.count(|counters| counters.corrupt_blocks += 1);
             tracing::error!("chunk {:#x}, block {block}: stored data does not match its checksum", chunk.id);
+            self.note_damage(chunk.id, block, DamageKind::Mismatch);
         }
         refusal
     }
 
-    async fn read_run(self: &Rc<Self>, chunk: &Rc<Chunk>, run: &Run) -> Result<Buf, Refusal> {
+    /// The bytes of a run as they lie there, unless the device refuses them.
+    pub(super) async fn read_place(
+        self: &Rc<Self>,
+        chunk: &Rc<Chunk>,
+        run: &Run,
+    ) -> Result<std::io::Result<Buf>, Refusal> {
         let buf = Buf::new(run.blocks.len() * BLOCK);
         let (result, buf) = match run.place {
             Place::Nowhere => {
                 let mut zeroes = buf;
                 zeroes.fill(0);
-                return Ok(zeroes);
+                return Ok(Ok(zeroes));
             }
             Place::Journal(at) => self.journal.read_payload(at, buf).await,
             Place::File => {
@@ -195,11 +213,17 @@ impl Engine {
                 file.file().read_exact_at(buf, u64::from(run.blocks.start) * BLOCK as u64).await
             }
         };
-        match result {
-            Ok(()) => Ok(buf),
+        Ok(result.map(|()| buf))
+    }
+
+    async fn read_run(self: &Rc<Self>, chunk: &Rc<Chunk>, run: &Run) -> Result<Buf, Refusal> {
+        match self.read_place(chunk, run).await? {
+            Ok(buf) => Ok(buf),
             Err(error) => {
                 // A sector that cannot be read is a damaged block, repaired from another member (C8).
                 tracing::error!("chunk {:#x}, blocks {:?}: {error}", chunk.id, run.blocks);
+                // Which of them it is shows when they are looked at one by one.
+                run.blocks.clone().for_each(|block| self.suspect_damage(chunk.id, block));
                 self.count(|counters| counters.corrupt_blocks += 1);
                 Err(Refusal::Corrupt { block: run.blocks.start })
             }
@@ -224,7 +248,7 @@ fn cut_out(data: View, mut crcs: Vec<u32>, from: usize, len: usize) -> ReadReply
 }
 
 /// Groups blocks by where they come from; holes come from nowhere.
-fn runs(blocks: Range<u32>, states: &[(BlockState, Place)]) -> Vec<Run> {
+pub(super) fn runs(blocks: Range<u32>, states: &[(BlockState, Place)]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for (block, (state, place)) in blocks.zip(states) {
         let place = if *state == BlockState::Hole { Place::Nowhere } else { *place };

@@ -189,7 +189,7 @@ impl Engine {
         // A late duplicate of this request must not take the marks of later writes away.
         let left = state.unstable_extents();
         chunk.active.borrow_mut().retain(|&extent, mark| {
-            mark.suspect = None;
+            (mark.suspect, mark.lost) = (None, false);
             left.contains(&(chunk.id, extent))
         });
         drop(appended);

@@ -91,7 +91,8 @@ impl Engine {
             return;
         }
         let suspect = (!clean).then(|| self.file_state(chunk.file).epoch());
-        let marks = history.marks.iter().map(|(&extent, &lsn)| (extent, Mark { lsn, suspect }));
+        let lost = !clean && self.superblock.borrow().boot_id != self.boot_id;
+        let marks = history.marks.iter().map(|(&extent, &lsn)| (extent, Mark { lsn, suspect, lost }));
         chunk.active.borrow_mut().extend(marks);
         self.marked.borrow_mut().insert(chunk.id, Rc::clone(chunk));
     }

@@ -23,13 +23,16 @@ pub(crate) struct Filling {
     pub(crate) missing: Regions,
     /// Of the missing ones those that have been copied here but not flushed yet.
     pub(crate) copied: Regions,
+    /// Of the missing ones those that are missing only because writes without records may have reached them: whatever
+    /// matches its checksums is whole. Not recorded: after a restart they are simply missing.
+    pub(crate) suspect: Regions,
     /// Bytes copied since the server started.
     pub(crate) bytes: u64,
 }
 
 impl Filling {
     pub(crate) fn new(held: u64, round: u64, missing: Regions) -> Self {
-        Self { held, round, missing, copied: Regions::default(), bytes: 0 }
+        Self { held, round, missing, copied: Regions::default(), suspect: Regions::default(), bytes: 0 }
     }
 }
 
@@ -59,8 +62,10 @@ pub struct Install {
 pub(crate) struct Own {
     /// Regions of its writes that are not known to be stable, of all epochs.
     pub(crate) listed: Regions,
-    /// Regions of its active extents.
-    pub(crate) active: Regions,
+    /// Regions of extents that were active when the host's last boot ended: what was acknowledged there may be gone.
+    pub(crate) lost: Regions,
+    /// Regions of extents that were active when the server was killed: there may be writes without records.
+    pub(crate) suspect: Regions,
     /// All regions of the chunk.
     pub(crate) all: Regions,
 }
@@ -117,7 +122,7 @@ fn join(
     keep: bool,
 ) -> Standing {
     let mut missing = own.listed.clone();
-    missing.unite(&own.active);
+    missing.unite(&own.lost);
     if let Some(filling) = filling {
         missing.unite(&filling.missing);
         missing.unite(&filling.copied);
@@ -132,7 +137,10 @@ fn join(
     let held = filling.map_or(version, |filling| filling.held);
     let regions = changes.filter(|_| filling.is_some()).map(|changes| changes.regions.clone());
     let changes = Changes { since: 0, regions: regions.unwrap_or_default() };
-    let filling = Filling::new(held, 0, missing);
+    let mut suspect = own.suspect.clone();
+    suspect.subtract(&missing);
+    missing.unite(&suspect);
+    let filling = Filling { suspect, ..Filling::new(held, 0, missing) };
     Standing { filling: Some(filling), changes: keep.then_some(changes) }
 }
 
@@ -266,8 +274,16 @@ mod tests {
         Standing { filling: Some(filling), ..member(changes) }
     }
 
+    /// A joiner that would have everything of its region 0 if nothing hides there.
+    fn returner(held: u64, missing: &[u32], changes: Option<(u64, &[u32])>) -> Standing {
+        let mut standing = joiner(held, missing, changes);
+        standing.filling.iter_mut().for_each(|filling| filling.suspect = regions(&[0]));
+        standing
+    }
+
     fn own() -> Own {
-        Own { listed: regions(&[1]), active: regions(&[0, 1]), all: Regions::all(BLOCKS) }
+        let (listed, suspect) = (regions(&[1]), regions(&[0, 1]));
+        Own { listed, suspect, lost: Regions::default(), all: Regions::all(BLOCKS) }
     }
 
     #[test]
@@ -294,27 +310,27 @@ mod tests {
                 take(member(Some((2, &[1, 3])))),
             ),
             ("all are back", 4, member(Some((2, &[3]))), order(3, 5, false, false), take(plain())),
-            ("returns", 2, plain(), order(1, 5, true, false), take(joiner(2, &[0, 1], None))),
+            ("returns", 2, plain(), order(1, 5, true, false), take(returner(2, &[0, 1], None))),
             (
                 "returns, one still away",
                 2,
                 plain(),
                 order(1, 5, true, true),
-                take(joiner(2, &[0, 1], Some((0, &[])))),
+                take(returner(2, &[0, 1], Some((0, &[])))),
             ),
             (
                 "returns with a map of its own",
                 2,
                 member(Some((1, &[3]))),
                 order(1, 5, true, true),
-                take(joiner(2, &[0, 1], Some((0, &[])))),
+                take(returner(2, &[0, 1], Some((0, &[])))),
             ),
             (
                 "joins again before it knew what it lacked",
                 4,
                 joiner(2, &[3], Some((0, &[2]))),
                 order(1, 6, true, true),
-                take(joiner(2, &[0, 1, 3], Some((0, &[2])))),
+                take(returner(2, &[0, 1, 3], Some((0, &[2])))),
             ),
             (
                 "joins again after it copied without a map",
@@ -370,6 +386,15 @@ mod tests {
         ] {
             assert_eq!(decide(version, &standing, &own(), &order), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn what_lost_its_power_is_missing_whatever_it_looks_like() {
+        let own = Own { lost: regions(&[0, 2]), suspect: regions(&[0, 3]), ..own() };
+        let order = Install { from: 1, to: 5, joiner: true, keep: false };
+        let Decision::Take(standing) = decide(2, &member(None), &own, &order) else { panic!("it joins") };
+        let filling = standing.filling.expect("a joiner");
+        assert_eq!((filling.missing, filling.suspect), (regions(&[0, 1, 2, 3]), regions(&[3])));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Mark};
 use super::files::{FileState, Unstable};
 use super::{ACTIVE_BLOCKS, Engine, Refusal};
 use crate::format::record::{FIXED, Record, RecordKind};
@@ -90,10 +90,22 @@ impl Engine {
 
     /// Whether writes may hide under a mark whose records a crash has taken.
     pub(super) fn has_suspects(&self) -> bool {
-        self.marked
-            .borrow()
-            .values()
-            .any(|chunk| chunk.active.borrow().values().any(|mark| mark.suspect.is_some()))
+        self.any_mark(|mark| mark.suspect.is_some())
+    }
+
+    fn any_mark(&self, is: impl Fn(&Mark) -> bool) -> bool {
+        self.marked.borrow().values().any(|chunk| chunk.active.borrow().values().any(&is))
+    }
+
+    /// Notes in which boot of the host the server runs, but not while there are marks that are older: the next start is to
+    /// know as well that writes may have gone from under them (C6).
+    pub(super) async fn note_boot(&self) -> Result<(), Refusal> {
+        let boot_id = self.boot_id;
+        if self.superblock.borrow().boot_id == boot_id || self.any_mark(|mark| mark.lost) {
+            return Ok(());
+        }
+        let noted = self.update_superblock(|superblock| superblock.boot_id = boot_id).await;
+        noted.map_err(|_reported| Refusal::DeviceFailed)
     }
 
     /// Forgets marks of extents in which every write is stable and none is under way (C5).
@@ -109,7 +121,7 @@ impl Engine {
             if let Some(epoch) = mark.suspect
                 && file.is_settled_since_start(epoch)
             {
-                mark.suspect = None;
+                (mark.suspect, mark.lost) = (None, false);
             }
             mark.suspect.is_some()
                 || unstable.contains(&(chunk.id, extent))

@@ -96,6 +96,8 @@ pub struct ChunkHeader {
     pub stripe_version: u64,
     /// LSN of the journal when this life of the replica began: older records and pages belong to an earlier one.
     pub born: u64,
+    /// The server's count of verified chunks when this one was verified last (C8); 0 = never.
+    pub verified: u64,
 }
 
 impl ChunkHeader {
@@ -113,6 +115,7 @@ impl ChunkHeader {
             .u64(self.key_id)
             .u64(self.stripe_version);
         encoder.u64(self.born).u8(u8::from(self.state == SlotState::Live));
+        encoder.put(&[0; 7]).u64(self.verified);
         encoder.seal(CRC_AT);
         block
     }
@@ -141,6 +144,10 @@ impl ChunkHeader {
                 0 => SlotState::Free,
                 1 => SlotState::Live,
                 _ => return Err(FormatError::Range { structure: NAME, field: "state" }),
+            },
+            verified: {
+                decoder.take::<7>();
+                decoder.u64()
             },
         };
         if header.size == 0 || header.size > super::CHUNK_MAX || !header.size.is_multiple_of(BLOCK as u64) {
@@ -289,6 +296,7 @@ mod tests {
             key_id: 0,
             stripe_version: 0,
             born: 8192,
+            verified: 77,
         }
     }
 

@@ -4,7 +4,8 @@ use link::{Request, Response};
 use std::rc::Rc;
 
 use wire::cs::{
-    CatchUp, CreateChunks, DeleteChunks, Fence, InstallItem, InstallVersions, ItemResult, ResultsReply, Role,
+    CatchUp, CreateChunks, DeleteChunks, Fence, InstallItem, InstallVersions, ItemResult, RepairBlocks,
+    ResultsReply, Role,
 };
 use wire::{Op, Status};
 
@@ -29,6 +30,10 @@ impl Server {
             Op::CatchUp => {
                 let order: CatchUp = wire::decode_body(&request.body)?;
                 self.copier.start(order)
+            }
+            Op::RepairBlocks => {
+                let order: RepairBlocks = wire::decode_body(&request.body)?;
+                self.copier.repair(order).await
             }
             Op::Fence => {
                 let order: Fence = wire::decode_body(&request.body)?;

@@ -14,8 +14,9 @@ use link::{AskError, Call, Connection, Endpoint, Expect};
 use rt::net::Address;
 use rt::sync::{Notify, Semaphore};
 use wire::copy::{ChangedRegions, ChangedRegionsReply, CopyFlush};
-use wire::cs::{CatchUp, CatchUpItem, CaughtUpItem, ItemResult};
+use wire::cs::{BlockRange, CatchUp, CatchUpItem, CaughtUpItem, ItemResult, RepairBlocks, RepairItem};
 use wire::data::{Read, ReadReply, Target};
+use wire::lease::CsAddress;
 use wire::{Action, Op, Status};
 
 use super::Failure;
@@ -106,7 +107,51 @@ impl Copier {
 
     /// Begins to fill joiners; what is under way goes on.
     pub(crate) fn start(&self, order: CatchUp) -> Vec<ItemResult> {
-        for server in &order.servers {
+        self.note_servers(&order.servers);
+        order.items.into_iter().map(|item| self.start_one(item)).collect()
+    }
+
+    /// Repairs damaged blocks of members here.
+    pub(crate) async fn repair(&self, order: RepairBlocks) -> Vec<ItemResult> {
+        self.note_servers(&order.servers);
+        let mut results = Vec::with_capacity(order.items.len());
+        for item in order.items {
+            let id = item.chunk_id;
+            let status = match self.repair_one(item).await {
+                Ok(0) => Status::Ok,
+                Ok(_) => Status::Corrupt,
+                Err(refusal) => Failure::from(refusal).status,
+            };
+            results.push(ItemResult { id, status: u32::from(status.code()) });
+        }
+        results
+    }
+
+    /// Gives how many blocks are still damaged.
+    async fn repair_one(&self, item: RepairItem) -> Result<u32, Refusal> {
+        let RepairItem { file_id, chunk_id, version, ranges, sources } = item;
+        let members = self.members(CatchUpItem { file_id, chunk_id, version, sources });
+        let mut left = 0;
+        for BlockRange { first, count } in ranges {
+            let end =
+                first.checked_add(count).ok_or(Refusal::Invalid("the range is not inside the chunk"))?;
+            left += self.engine.repair_blocks(file_id, chunk_id, version, first..end, &*members).await?;
+        }
+        Ok(left)
+    }
+
+    fn members(&self, item: CatchUpItem) -> Rc<Members> {
+        Rc::new(Members {
+            copier: Weak::clone(&self.this),
+            item,
+            boots: RefCell::default(),
+            read: RefCell::default(),
+            last: Cell::new(Status::Timeout),
+        })
+    }
+
+    fn note_servers(&self, servers: &[CsAddress]) {
+        for server in servers {
             let usable = |text: &String| match text.parse() {
                 Ok(address) => Some(Address::Tcp(address)),
                 Err(_) => {
@@ -117,7 +162,6 @@ impl Copier {
             let addresses: Vec<Address> = server.addresses.iter().filter_map(usable).collect();
             self.peer(server.cs_id).addresses.replace(addresses);
         }
-        order.items.into_iter().map(|item| self.start_one(item)).collect()
     }
 
     fn start_one(&self, item: CatchUpItem) -> ItemResult {
@@ -168,13 +212,7 @@ impl Copier {
 
     async fn run(self: Rc<Self>, item: CatchUpItem) {
         let (id, version) = (item.chunk_id, item.version);
-        let members = Rc::new(Members {
-            copier: Weak::clone(&self.this),
-            item,
-            boots: RefCell::default(),
-            read: RefCell::default(),
-            last: Cell::new(Status::Timeout),
-        });
+        let members = self.members(item);
         let filled = match self.engine.set_source(id, version, Rc::clone(&members) as Rc<dyn Source>) {
             Ok(()) => {
                 let _place = self.places.acquire(1).await;
@@ -203,6 +241,7 @@ impl Copier {
 
     async fn fill(&self, members: &Rc<Members>) -> Result<(), Stop> {
         let (id, version) = (members.item.chunk_id, members.item.version);
+        self.engine.examine_suspects(id, version).await?;
         for _ in 0..ROUNDS_MAX {
             let progress = self.engine.progress(id, version)?;
             let known = members.ask(progress.held, progress.blocks).await?;

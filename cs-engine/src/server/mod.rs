@@ -5,6 +5,7 @@ mod copier;
 mod data;
 mod pace;
 mod registration;
+mod scrub;
 
 use std::rc::Rc;
 
@@ -19,6 +20,7 @@ use crate::engine::{Engine, Refusal};
 pub(crate) use copier::Copier;
 pub(crate) use registration::Registration;
 pub use registration::{Joined, Registrar, RegistrarOptions, RegistrationError};
+pub(crate) use scrub::Scrub;
 
 /// Answers requests.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub struct Server {
     registration: Registration,
     boot_id: [u8; 16],
     copier: Rc<Copier>,
+    scrub: Rc<Scrub>,
 }
 
 impl Server {
@@ -34,7 +37,8 @@ impl Server {
     #[must_use]
     pub fn new(engine: Rc<Engine>, boot_id: [u8; 16]) -> Rc<Self> {
         let copier = Copier::new(Rc::clone(&engine));
-        Rc::new(Self { engine, registration: Registration::new(), boot_id, copier })
+        let scrub = Scrub::new(Rc::clone(&engine));
+        Rc::new(Self { engine, registration: Registration::new(), boot_id, copier, scrub })
     }
 
     /// The engine behind it.
@@ -53,6 +57,16 @@ impl Server {
         &self.copier
     }
 
+    /// Verifies the chunks that are here.
+    pub(crate) fn scrub(&self) -> &Rc<Scrub> {
+        &self.scrub
+    }
+
+    /// How many chunks are verified per minute, until the metadata server says otherwise; 0 = none.
+    pub fn verify_per_minute(&self, chunks: u32) {
+        self.scrub.set_rate(chunks);
+    }
+
     /// Limits what joiners here read from members, in bytes per second; `None` = no limit.
     pub fn limit_copying(&self, bytes_per_second: Option<u64>) {
         self.copier.pace.limit(bytes_per_second);
@@ -65,7 +79,12 @@ impl Server {
     async fn answer(&self, connection: &Connection, request: Request) -> Result<Response, Failure> {
         let op = request.known_op().ok_or(Failure::status(Status::Unsupported))?;
         match op {
-            Op::CreateChunks | Op::DeleteChunks | Op::Fence | Op::InstallVersions | Op::CatchUp => {
+            Op::CreateChunks
+            | Op::DeleteChunks
+            | Op::Fence
+            | Op::InstallVersions
+            | Op::CatchUp
+            | Op::RepairBlocks => {
                 if connection.peer().role != Role::Mds {
                     return Err(Failure::status(Status::Forbidden));
                 }

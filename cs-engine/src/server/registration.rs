@@ -12,7 +12,10 @@ use std::time::Duration;
 use link::{AskError, Connection, Endpoint, Expect};
 use rt::net::Address;
 use rt::time::Instant;
-use wire::cs::{self, CaughtUp, Heartbeat, JournalInfo, RegisterCs, RegisterCsReply};
+use wire::cs::{
+    self, CaughtUp, DamageItem, Heartbeat, JournalInfo, RegisterCs, RegisterCsReply, ReplicaReport,
+    ReportDamage,
+};
 use wire::hello::Role;
 use wire::session::IoStats;
 use wire::{Action, Status};
@@ -233,6 +236,7 @@ impl Registrar {
     /// # Errors
     /// [`RegistrationError`] when going on makes no sense.
     pub async fn run(&self) -> Result<(), RegistrationError> {
+        self.server.scrub().start();
         let mut pause = Pause::new();
         let (mut turn, mut redirects) = (0, 0);
         let mut hint: Option<Address> = None;
@@ -362,7 +366,7 @@ impl Registrar {
             tier: u32::from(superblock.tier),
             total_bytes: space.total,
             free_bytes: space.free,
-            flags: flags(engine),
+            flags: flags(&self.server),
             journal: superblock.journal_dir.as_ref().map(|dir| JournalInfo {
                 path: dir.display().to_string(),
                 size_bytes: superblock.journal_bytes,
@@ -388,6 +392,7 @@ impl Registrar {
         let mut term = Duration::from_millis(u64::from(reply.term_ms));
         // The first at once: it tells the metadata server that the fences are in force.
         let mut pause = Duration::ZERO;
+        self.server.scrub().forget_told();
         loop {
             if let Err(why) = self.tell_outcomes_for(pause, connection, reply).await {
                 return why;
@@ -395,16 +400,20 @@ impl Registrar {
             if self.server.registration().has_lapsed() {
                 return "it was not renewed in time".into();
             }
-            let heartbeat = match self.heartbeat(reply).await {
+            let (items, new) = self.server.scrub().take_news();
+            let heartbeat = match self.heartbeat(reply, new).await {
                 Ok(heartbeat) => heartbeat,
                 Err(error) => return error.to_string(),
             };
             let sent = rt::time::now();
             match connection.ask(&heartbeat, sent + PATIENCE.min(term / 3)).await {
-                Ok(reply) => {
-                    term = Duration::from_millis(u64::from(reply.term_ms));
+                Ok(answer) => {
+                    term = Duration::from_millis(u64::from(answer.term_ms));
                     pause = term / 6;
                     self.server.registration().renewed(sent, term);
+                    if let Some(per_minute) = answer.verify_chunks {
+                        self.server.scrub().set_rate(per_minute);
+                    }
                 }
                 Err(error) => {
                     if matches!(error, AskError::Status { status: Status::Forbidden, .. }) {
@@ -413,6 +422,31 @@ impl Registrar {
                     return error.to_string();
                 }
             }
+            if let Err(why) = self.tell_damage(connection, reply, items).await {
+                return why;
+            }
+        }
+    }
+
+    /// Tells what is damaged here, so that it is repaired from others.
+    async fn tell_damage(
+        &self,
+        connection: &Connection,
+        reply: &RegisterCsReply,
+        items: Vec<DamageItem>,
+    ) -> Result<(), String> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        let report = ReportDamage { cs_id: reply.cs_id, session: reply.session, items };
+        match connection.ask(&report, rt::time::now() + PATIENCE).await {
+            Ok(_) => Ok(()),
+            // One of an earlier release; it has heard of the replicas by the heartbeat. Told again in some minutes.
+            Err(AskError::Status { status, .. }) => {
+                tracing::info!("the report of damaged blocks was not taken: {status}");
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -456,7 +490,11 @@ impl Registrar {
         }
     }
 
-    async fn heartbeat(&self, reply: &RegisterCsReply) -> Result<Heartbeat, std::io::Error> {
+    async fn heartbeat(
+        &self,
+        reply: &RegisterCsReply,
+        differences: Vec<ReplicaReport>,
+    ) -> Result<Heartbeat, std::io::Error> {
         let engine = self.engine();
         let space = rt::fs::space(&self.options.path).await?;
         let counters = engine.counters();
@@ -474,10 +512,11 @@ impl Registrar {
                 ..IoStats::default()
             },
             events: Vec::new(),
-            differences: Vec::new(),
+            differences,
             total_bytes: space.total,
-            flags: flags(engine),
+            flags: flags(&self.server),
             journal_dirty_bytes: engine.journal_used_percent() * engine.superblock().journal_bytes / 100,
+            scrub: Some(self.server.scrub().stats()),
         })
     }
 }
@@ -528,7 +567,8 @@ fn refused(status: Status, error: &wire::ErrorBody) -> Attempt {
 }
 
 /// The flags of the guide's table.
-fn flags(engine: &Engine) -> u32 {
+fn flags(server: &Server) -> u32 {
+    let engine = server.engine();
     let superblock = engine.superblock();
     let mut flags = 0;
     if superblock.journal_dir.is_some() {
@@ -544,6 +584,9 @@ fn flags(engine: &Engine) -> u32 {
     }
     if engine.has_failed() {
         flags |= cs::FLAG_FAILED_IO;
+    }
+    if server.scrub().is_hopeless() {
+        flags |= cs::FLAG_FAILED_CHECKSUM;
     }
     flags
 }

@@ -264,6 +264,7 @@ fn tables() -> Vec<Sample> {
         key_id: 0,
         stripe_version: 0x2122_2324_2526_2728,
         born: LSN,
+        verified: 0,
     };
     let free = ChunkHeader { sequence: 10, state: SlotState::Free, size: 4096, ..live };
     let mut page = CrcPage { sequence: 77, ..CrcPage::holes(CHUNK_ID, LSN, 16) };
@@ -285,6 +286,7 @@ fn tables() -> Vec<Sample> {
     vec![
         header("chunk-header-live", live),
         header("chunk-header-free", free),
+        header("chunk-header-verified", ChunkHeader { verified: 0x3132_3334_3536_3738, ..live }),
         sample("crc-page", page.encode(&STORE), move |bytes| {
             assert_eq!(CrcPage::decode(block(bytes), &STORE), Ok(page.clone()));
             assert_eq!(BlockState::from_raw(page.entries[3]), BlockState::of_plain(5, CHUNK_ID, 16_131));

@@ -11,6 +11,8 @@ mod install;
 mod model;
 mod registration;
 mod restarts;
+mod returner;
 mod rig;
+mod scrub;
 mod simulated;
 mod single;

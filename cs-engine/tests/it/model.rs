@@ -86,6 +86,10 @@ pub(crate) struct Model {
     stable_of: RefCell<BTreeMap<u64, u64>>,
     /// Blocks that were unsettled and whose settled content may still be volatile.
     shaky: RefCell<BTreeSet<(u64, u32)>>,
+    /// Blocks taken without their number although the answer to that may have got lost.
+    settling: RefCell<BTreeSet<(u64, u32)>>,
+    /// Writes (epoch, number) that were refused once: they are listed, although a block may hold what was there before.
+    refused: RefCell<BTreeSet<(u64, u64)>>,
     /// The worst end of a life since which nobody has looked at everything.
     unseen: Cell<Option<End>>,
     violation: RefCell<Option<String>>,
@@ -122,6 +126,8 @@ impl Model {
             stable: Cell::new(1),
             stable_of: RefCell::default(),
             shaky: RefCell::default(),
+            settling: RefCell::default(),
+            refused: RefCell::default(),
             unseen: Cell::new(None),
             violation: RefCell::default(),
             deleting: RefCell::default(),
@@ -317,6 +323,7 @@ impl Model {
                 Ok(_) => break,
                 Err(Refusal::NeedFlush) => self.flush(engine).await,
                 Err(Refusal::NoSpace) => {
+                    self.refused.borrow_mut().insert((request.epoch, request.seq));
                     self.check_refused(engine, &request).await;
                     rt::time::sleep(std::time::Duration::from_millis(20)).await;
                 }
@@ -518,8 +525,17 @@ impl Model {
     }
 
     /// With a file's last chunk its fence goes: nobody of an older epoch can name a chunk made later (C9).
-    fn deleted(&self) {
-        self.fenced.set(self.fenced.get() && !self.chunks.borrow().is_empty());
+    /// One that was made while the other one went does not count.
+    fn deleted(&self, beside: &BTreeSet<(u64, u64)>) {
+        self.fenced.set(self.fenced.get() && !beside.is_disjoint(&self.lasting()));
+    }
+
+    /// Chunks that nobody is deleting, with their versions.
+    fn lasting(&self) -> BTreeSet<(u64, u64)> {
+        let deleting = self.deleting.borrow();
+        let chunks = self.chunks.borrow();
+        let lasting = chunks.iter().filter(|(chunk, _)| !deleting.contains(chunk));
+        lasting.map(|(&chunk, twin)| (chunk, twin.version)).collect()
     }
 
     /// Deletes a chunk and, mostly, makes it again with a higher version.
@@ -527,12 +543,13 @@ impl Model {
         let Some(_held) = self.hold(chunk, 0..BLOCKS) else { return };
         let Some(version) = self.chunks.borrow().get(&chunk).map(|twin| twin.version) else { return };
         self.deleting.borrow_mut().insert(chunk);
+        let beside = self.lasting();
         if let Err(refusal) = engine.delete_chunk(chunk, version).await {
             return self.fail(format!("deleting chunk {chunk}: {refusal}"));
         }
         self.chunks.borrow_mut().remove(&chunk);
         self.deleting.borrow_mut().remove(&chunk);
-        self.deleted();
+        self.deleted(&beside);
         match engine.read(FILE, self.epoch.get(), chunk, version, 0, 1).await {
             Err(Refusal::UnknownChunk(_)) => {}
             other => self.fail(format!("reading the deleted chunk {chunk}: {other:?}")),
@@ -650,6 +667,7 @@ impl Model {
                     match read {
                         Err(Refusal::UnknownChunk(_)) if deleting => {
                             self.chunks.borrow_mut().remove(&chunk);
+                            self.deleted(&self.lasting());
                             self.open.borrow_mut().retain(|_, request| request.chunk != chunk);
                         }
                         Err(Refusal::UnknownChunk(_)) => self.fail(format!("chunk {chunk} is gone")),
@@ -664,7 +682,7 @@ impl Model {
                             if let Err(refusal) = engine.delete_chunk(chunk, u64::MAX).await {
                                 self.fail(format!("deleting chunk {chunk}: {refusal}"));
                             }
-                            self.deleted();
+                            self.deleted(&self.lasting());
                         }
                         Err(Refusal::NoSpace) => {}
                         Err(refusal) => self.fail(format!("making chunk {chunk}: {refusal}")),
@@ -746,7 +764,11 @@ impl Model {
             }
             let survey = &surveys[block as usize];
             let told = (survey.epoch, survey.seq);
-            if !unsettled && unstable && same == 1 && told != (found.epoch, found.seq) {
+            let may_be_settled = told == (0, 0) && self.settling.borrow().contains(&(chunk, block));
+            // Nobody has been told of a refused write that it is done: a reconciler may take what it found for that.
+            let after_refusal = told > (found.epoch, found.seq) && self.refused.borrow().contains(&told);
+            let told_right = told == (found.epoch, found.seq) || may_be_settled || after_refusal;
+            if !unsettled && unstable && same == 1 && !told_right {
                 return self.fail(format!(
                     "block {block} of chunk {chunk} is said to be write {told:?}, it is {:?}",
                     (found.epoch, found.seq)
@@ -761,7 +783,7 @@ impl Model {
                 }
             }
             let mut settled = Version { answered: Some(self.tick()), ..found.clone() };
-            if unsettled || same > 1 {
+            if unsettled || same > 1 || may_be_settled {
                 // Taken without its number, or nobody can tell which of several writes it is.
                 (settled.epoch, settled.seq) = (0, 0);
             }
@@ -809,6 +831,7 @@ impl Model {
             kind: WriteKind::Data { payload: View::copy_of(&content), crcs: vec![crc32c(&content)] },
             settles: Some((0, 0)),
         };
+        self.settling.borrow_mut().insert((chunk, block));
         if let Err(refusal) = engine.write(settle).await {
             self.fail(format!("settling block {block} of chunk {chunk}: {refusal}"));
             return None;
@@ -831,6 +854,7 @@ impl Model {
         }
         self.chunks.borrow_mut().get_mut(&chunk).expect("it is there").cleared = epoch - 1;
         self.shaky.borrow_mut().retain(|(of, _)| *of != chunk);
+        self.settling.borrow_mut().retain(|(of, _)| *of != chunk);
         let left = self.doubts(engine, chunk);
         if !left.is_empty() {
             self.fail(format!("chunk {chunk} is cleared and has doubts: {left:?}"));

@@ -90,9 +90,10 @@ impl Service for Mds {
                 self.connections.borrow_mut().push(connection);
                 self.register()
             }
-            Some(Op::Heartbeat) if self.script.get() == Script::Accept => {
-                Response::ok(wire::encode_body(&HeartbeatReply { term_ms: TERM_MS }).expect("short"))
-            }
+            Some(Op::Heartbeat) if self.script.get() == Script::Accept => Response::ok(
+                wire::encode_body(&HeartbeatReply { term_ms: TERM_MS, ..HeartbeatReply::default() })
+                    .expect("short"),
+            ),
             Some(Op::Heartbeat) => Status::Forbidden.into(),
             _ => Status::Unsupported.into(),
         }

@@ -81,12 +81,14 @@ calls! {
     Heartbeat: cs::Heartbeat => cs::HeartbeatReply;
     ReportChunks: cs::ReportChunks => Empty;
     CaughtUp: cs::CaughtUp => Empty;
+    ReportDamage: cs::ReportDamage => Empty;
 
     CreateChunks: cs::CreateChunks => cs::ResultsReply;
     DeleteChunks: cs::DeleteChunks => cs::ResultsReply;
     Fence: cs::Fence => cs::ResultsReply;
     InstallVersions: cs::InstallVersions => cs::ResultsReply;
     CatchUp: cs::CatchUp => cs::ResultsReply;
+    RepairBlocks: cs::RepairBlocks => cs::ResultsReply;
 
     ChangedRegions: copy::ChangedRegions => copy::ChangedRegionsReply;
     CopyFlush: copy::CopyFlush => copy::CopyFlushReply;

@@ -229,6 +229,26 @@ pub struct Heartbeat {
     /// Bytes in its journal that wait to be moved to the disk.
     #[prost(uint64, tag = "10")]
     pub journal_dirty_bytes: u64,
+    /// What its verifier did.
+    #[prost(message, optional, tag = "11")]
+    pub scrub: Option<ScrubStats>,
+}
+
+/// What the verifier of a CS has done since the CS started (C8).
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct ScrubStats {
+    /// Chunks verified.
+    #[prost(uint64, tag = "1")]
+    pub chunks: u64,
+    /// Damaged blocks found, by the verifier and by reads.
+    #[prost(uint64, tag = "2")]
+    pub bad_blocks: u64,
+    /// Of these, repaired from other members.
+    #[prost(uint64, tag = "3")]
+    pub repaired_blocks: u64,
+    /// Blocks that are damaged now.
+    #[prost(uint64, tag = "4")]
+    pub damaged_blocks: u64,
 }
 
 /// HEARTBEAT reply.
@@ -237,6 +257,9 @@ pub struct HeartbeatReply {
     /// Term of the registration in milliseconds from the sending of the request.
     #[prost(uint32, tag = "1")]
     pub term_ms: u32,
+    /// Chunks per minute that the CS is to verify (`mds.wd.verify_chunks`), 0 = none; absent = as it has it.
+    #[prost(uint32, optional, tag = "2")]
+    pub verify_chunks: Option<u32>,
 }
 
 /// REPORT_CHUNKS request: a page of the inventory. The reply is empty.
@@ -426,6 +449,97 @@ pub struct CaughtUp {
     pub items: Vec<CaughtUpItem>,
 }
 
+/// What is wrong with blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum DamageKind {
+    /// Not said, or newer than this code.
+    Unspecified = 0,
+    /// They do not match their checksums.
+    Mismatch = 1,
+    /// The device cannot read them.
+    Unreadable = 2,
+}
+
+/// Neighbouring blocks.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct BlockRange {
+    /// First block of the chunk.
+    #[prost(uint32, tag = "1")]
+    pub first: u32,
+    /// Blocks.
+    #[prost(uint32, tag = "2")]
+    pub count: u32,
+}
+
+/// Damaged blocks of a replica.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct DamageItem {
+    /// Chunk id.
+    #[prost(uint64, tag = "1")]
+    pub chunk_id: u64,
+    /// Version it holds.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// What is wrong with them; if several things are, the worst.
+    #[prost(enumeration = "DamageKind", tag = "3")]
+    pub kind: i32,
+    /// The blocks, ascending; as many as fit, the rest is told when these are repaired.
+    #[prost(message, repeated, tag = "4")]
+    pub ranges: Vec<BlockRange>,
+}
+
+/// REPORT_DAMAGE request: the CS serves none of these blocks and has nothing to repair them from (C8). The reply is empty.
+///
+/// What the MDS does with it: an event for each chunk, once per occurrence. If the chunk has other members at this version, it
+/// orders REPAIR_BLOCKS with them as sources, until that is answered with `Ok` or the replica is gone; a chunk in need of
+/// reconciliation waits for that (C5). If there is none, the blocks stay damaged until a client writes or discards
+/// them. The CS tells what is still damaged anew with each registration, and some minutes after it was told.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ReportDamage {
+    /// CS id.
+    #[prost(uint64, tag = "1")]
+    pub cs_id: u64,
+    /// Session of its registration.
+    #[prost(uint64, tag = "2")]
+    pub session: u64,
+    /// Replicas with damaged blocks.
+    #[prost(message, repeated, tag = "3")]
+    pub items: Vec<DamageItem>,
+}
+
+/// Blocks to be repaired.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct RepairItem {
+    /// File id.
+    #[prost(uint64, tag = "1")]
+    pub file_id: u64,
+    /// Chunk id.
+    #[prost(uint64, tag = "2")]
+    pub chunk_id: u64,
+    /// Version of this replica and of the sources: another one is refused.
+    #[prost(uint64, tag = "3")]
+    pub version: u64,
+    /// The blocks; those that turn out to be good are left alone.
+    #[prost(message, repeated, tag = "4")]
+    pub ranges: Vec<BlockRange>,
+    /// Members in sync, the best first.
+    #[prost(uint64, repeated, tag = "5")]
+    pub sources: Vec<u64>,
+}
+
+/// REPAIR_BLOCKS request: answered when it is done. The status of an item is `Ok` when none of its blocks is damaged any more,
+/// `Corrupt` when no source gave what it takes, `StaleVersion` when the replica has another version.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct RepairBlocks {
+    /// Replicas; repairing what is good is no error.
+    #[prost(message, repeated, tag = "1")]
+    pub items: Vec<RepairItem>,
+    /// Where the sources are.
+    #[prost(message, repeated, tag = "2")]
+    pub servers: Vec<CsAddress>,
+}
+
 /// Outcome of one item of an order.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct ItemResult {
@@ -437,7 +551,7 @@ pub struct ItemResult {
     pub status: u32,
 }
 
-/// Reply of CREATE_CHUNKS, DELETE_CHUNKS, FENCE, INSTALL_VERSIONS and CATCH_UP.
+/// Reply of CREATE_CHUNKS, DELETE_CHUNKS, FENCE, INSTALL_VERSIONS, CATCH_UP and REPAIR_BLOCKS.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ResultsReply {
     /// One result per item, in the order of the request.

@@ -174,6 +174,8 @@ ops! {
     ReportChunks = 0x1303, "report_chunks";
     /// Joiners are whole, or could not be filled (C7).
     CaughtUp = 0x1304, "caught_up";
+    /// Blocks are damaged (C8).
+    ReportDamage = 0x1305, "report_damage";
 
     /// Create replicas (C9).
     CreateChunks = 0x1401, "create_chunks";
@@ -185,6 +187,8 @@ ops! {
     InstallVersions = 0x1404, "install_versions";
     /// Fill joiners (C6, C7).
     CatchUp = 0x1405, "catch_up";
+    /// Repair damaged blocks from other members (C8).
+    RepairBlocks = 0x1406, "repair_blocks";
 
     /// Settings whose key has a prefix.
     GetConfig = 0x1501, "get_config";

@@ -261,7 +261,7 @@ impl Reign {
             });
         }
         self.report(cs, &call, worth);
-        Ok(HeartbeatReply { term_ms: millis(term) })
+        Ok(HeartbeatReply { term_ms: millis(term), ..HeartbeatReply::default() })
     }
 
     /// Logs what a heartbeat says, as far as it is worth an entry.

@@ -139,7 +139,8 @@ impl Server {
             Op::Survey | Op::SurveyBlocks | Op::Settle | Op::ClearMarks => Err(unsupported(request)),
             Op::ChangedRegions | Op::CopyRead | Op::CopyFlush => Err(unsupported(request)),
             Op::CreateChunks | Op::DeleteChunks | Op::Fence => Err(unsupported(request)),
-            Op::InstallVersions | Op::CatchUp => Err(unsupported(request)),
+            Op::ReportDamage => Err(unsupported(request)),
+            Op::InstallVersions | Op::CatchUp | Op::RepairBlocks => Err(unsupported(request)),
         }
     }
 }

@@ -421,7 +421,10 @@ fn chunk_servers() -> Vec<Sample> {
         total_bytes: 1 << 40,
         flags: FLAG_CLEAN,
         journal_dirty_bytes: 4096,
+        scrub: None,
     };
+    let scrub = ScrubStats { chunks: 31, bad_blocks: 32, repaired_blocks: 33, damaged_blocks: 34 };
+    let scrubbed = Heartbeat { scrub: Some(scrub), ..heartbeat.clone() };
     let page = ReportChunks { cs_id: 1025, session: 34, first_id: 1, replicas: vec![replica], last: true };
     let create = CreateItem {
         chunk_id: 0x2002,
@@ -442,7 +445,11 @@ fn chunk_servers() -> Vec<Sample> {
         ],
     };
     let mut samples = Vec::from(call(register(), registered));
-    samples.extend(call(heartbeat, HeartbeatReply { term_ms: 60_000 }));
+    samples.extend(call(heartbeat, HeartbeatReply { term_ms: 60_000, verify_chunks: None }));
+    for mut sample in call(scrubbed, HeartbeatReply { term_ms: 60_000, verify_chunks: Some(3) }) {
+        sample.name = sample.name.replace("heartbeat", "heartbeat_scrub");
+        samples.push(sample);
+    }
     samples.extend(call(page, Empty {}));
     samples.extend(call(CreateChunks { items: vec![create] }, results(0x2002)));
     samples.extend(call(DeleteChunks { items: vec![delete] }, results(0x2002)));
@@ -477,10 +484,17 @@ fn versions() -> Vec<Sample> {
         boot_id: id(2),
     };
     let mut samples = Vec::from(call(InstallVersions { items: vec![install] }, results.clone()));
+    let (sources, repaired) = (servers.clone(), results.clone());
     samples.extend(call(CatchUp { items: vec![catch_up], servers }, results));
     samples.extend(call(CaughtUp { cs_id: 1027, session: 35, items: vec![caught_up] }, Empty {}));
     samples.extend(call(ChangedRegions { file_id, chunk_id, version, held: 0x0f }, changed));
     samples.extend(call(CopyFlush { chunk_id, version }, CopyFlushReply { boot_id: id(2) }));
+    let ranges = vec![BlockRange { first: 41, count: 42 }, BlockRange { first: 91, count: 1 }];
+    let kind = DamageKind::Unreadable.into();
+    let damage = DamageItem { chunk_id, version, kind, ranges: ranges.clone() };
+    let repair = RepairItem { file_id, chunk_id, version, ranges, sources: vec![1025, 1026] };
+    samples.extend(call(ReportDamage { cs_id: 1027, session: 35, items: vec![damage] }, Empty {}));
+    samples.extend(call(RepairBlocks { items: vec![repair], servers: sources }, repaired));
     samples
 }
 

@@ -1,11 +1,14 @@
 //! Chunk servers that die or fall silent under load: the client goes on without them (C3), and they return by difference (C6).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hw_tests::cluster::Cluster;
-use hw_tests::deadline::{Stopwatch, poll_until};
+use hw_tests::deadline::{Stopwatch, let_pass, poll_until};
+use hw_tests::nbd::{Client, Request};
+use hw_tests::seeded::Seeded;
 
-use crate::scene::{Loads, Scene, VOLUME, Watch, Works};
+use crate::scene::{Loads, PATIENCE, Scene, VOLUME, VOLUME_BYTES, Watch, Works};
 
 /// Answers per load that show that it goes on.
 const ANSWERS: u64 = 300;
@@ -13,6 +16,16 @@ const ANSWERS: u64 = 300;
 /// tests run on beside others is given more.
 const KILLED: Duration = Duration::from_secs(6);
 const SILENT: Duration = Duration::from_secs(12);
+/// How long a chunk server is away while it is measured what it copies then.
+const OUTAGE: Duration = Duration::from_secs(10);
+/// Writes between two flushes then.
+const FLUSHED_AFTER: u64 = 25;
+/// Between two writes meanwhile, so that they do not reach all regions there are.
+const WRITE_PAUSE: Duration = Duration::from_millis(25);
+/// Bytes of a region, the unit of catching up.
+const REGION: u64 = 64 << 10;
+/// Most bytes copied, in percent of those written meanwhile, rounded to regions.
+const COPIED_MAX: u64 = 120;
 /// How long a replica may take to be back.
 const BACK: Duration = Duration::from_secs(60);
 
@@ -69,7 +82,72 @@ pub(crate) fn failover(scene: &Scene) {
     }
     loads.judge_acknowledged(&cluster);
     scene.say(loads.counts());
+    catch_up(scene, &mut cluster);
     // What the first one was given back is enough: the others go.
     cluster.stop_all().works("orderly stop");
     cluster.check_all().works("check");
+}
+
+/// Writes 4 KiB at random places of the whole volume, and knows which regions they were in.
+struct Scribbler {
+    client: Client,
+    seeded: Seeded,
+    regions: BTreeSet<u64>,
+    writes: u64,
+}
+
+impl Scribbler {
+    fn write(&mut self) {
+        let offset = self.seeded.below(VOLUME_BYTES / 4096) * 4096;
+        let mut block = vec![0; 4096];
+        self.seeded.fill(&mut block);
+        self.ask(Request::Write, offset, &block);
+        self.regions.insert(offset / REGION);
+        self.writes += 1;
+        if self.writes.is_multiple_of(FLUSHED_AFTER) {
+            self.ask(Request::Flush, 0, &[]);
+        }
+    }
+
+    fn ask(&mut self, request: Request, offset: u64, payload: &[u8]) {
+        let answer = self.client.ask(request, offset, payload.len() as u32, payload);
+        assert_eq!(answer.expect("the export answers").error, 0, "{request:?} at {offset}");
+    }
+
+    /// Writes at its pace for a while.
+    fn go_on(&mut self, time: Duration) {
+        let clock = Stopwatch::start();
+        while clock.elapsed() < time {
+            self.write();
+            let_pass(WRITE_PAUSE);
+        }
+    }
+}
+
+/// What a chunk server copies that was dead for a while under random writes: what was written meanwhile, and little more,
+/// however much of its disk was being written to when it died.
+fn catch_up(scene: &Scene, cluster: &mut Cluster) {
+    let client = Client::connect(&cluster.socket(), PATIENCE).expect("the export greets");
+    let seeded = Seeded::new(scene.settings.seed);
+    let mut scribbler = Scribbler { client, seeded, regions: BTreeSet::new(), writes: 0 };
+    for _ in 0..5000 {
+        scribbler.write();
+    }
+    scribbler.go_on(OUTAGE / 5);
+    cluster.servers[0].kill().works("kill -9 of a chunk server");
+    scribbler.regions.clear();
+    scribbler.go_on(OUTAGE);
+    let written = scribbler.regions.len() as u64 * REGION;
+    let returned = events(cluster, "mds.replicas_returned").len();
+    cluster.start_all().works("the chunk server comes back");
+    let message = wait_for(cluster, "mds.replicas_returned", returned + 1);
+    let words: Vec<&str> = message.split(' ').collect();
+    let bytes = words.windows(2).find(|pair| pair[1] == "bytes").and_then(|pair| pair[0].parse::<u64>().ok());
+    let copied = bytes.unwrap_or_else(|| panic!("no bytes in {message:?}"));
+    scene.say(format!(
+        "caught up after {} s: {copied} bytes copied, {written} written meanwhile in whole regions: {:.2} times",
+        OUTAGE.as_secs(),
+        copied as f64 / written as f64
+    ));
+    assert!(copied * 100 <= written * COPIED_MAX, "{copied} bytes were copied for {written}");
 }
