@@ -130,6 +130,11 @@ impl Engine {
         true
     }
 
+    /// The file of a chunk, if there is a replica here.
+    pub fn file_of(&self, chunk: u64) -> Option<u64> {
+        self.found(chunk).ok().map(|found| found.file)
+    }
+
     /// Looks again at the blocks of a chunk that are noted as damaged, and forgets those that are not. Gives the chunk's
     /// version and those that are.
     ///

@@ -140,7 +140,8 @@ impl Scrub {
                 _ => cs::DamageKind::Mismatch,
             };
             let ranges = ranges(blocks.keys().copied());
-            let item = DamageItem { chunk_id, version, kind: kind.into(), ranges };
+            let Some(file_id) = self.engine.file_of(chunk_id) else { continue };
+            let item = DamageItem { chunk_id, version, kind: kind.into(), ranges, file_id };
             let told = Told { at: Some(rt::time::now()), blocks: blocks.into_keys().collect() };
             let is_new = self.told.borrow_mut().insert(chunk_id, told).is_none();
             self.news.borrow_mut().insert(chunk_id, (item, is_new));

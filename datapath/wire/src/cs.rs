@@ -487,6 +487,9 @@ pub struct DamageItem {
     /// The blocks, ascending; as many as fit, the rest is told when these are repaired.
     #[prost(message, repeated, tag = "4")]
     pub ranges: Vec<BlockRange>,
+    /// File id.
+    #[prost(uint64, tag = "5")]
+    pub file_id: u64,
 }
 
 /// REPORT_DAMAGE request: the CS serves none of these blocks and has nothing to repair them from (C8). The reply is empty.

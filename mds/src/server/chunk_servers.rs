@@ -25,7 +25,7 @@ use crate::state::command::{
 };
 use crate::state::outcome::CsRegistered;
 use crate::state::servers::{ChunkServer, Standing};
-use crate::state::{ChunkId, CsId, MEMBERS_MAX, Outcome, REPORTED_MAX, Refusal, Secret};
+use crate::state::{ChunkId, CsId, MEMBERS_MAX, Outcome, Parameter, REPORTED_MAX, Refusal, Secret};
 
 /// Fences that go with the answer to a registration; others follow.
 const FENCES_TOLD_MAX: usize = 8192;
@@ -261,7 +261,8 @@ impl Reign {
             });
         }
         self.report(cs, &call, worth);
-        Ok(HeartbeatReply { term_ms: millis(term), ..HeartbeatReply::default() })
+        let verify_chunks = self.read(|state| state.config(Parameter::VerifyChunks));
+        Ok(HeartbeatReply { term_ms: millis(term), verify_chunks: u32::try_from(verify_chunks).ok() })
     }
 
     /// Logs what a heartbeat says, as far as it is worth an entry.

@@ -19,6 +19,7 @@ use super::creations::Creations;
 use super::failure::Failure;
 use super::metadata::{Answer, Metadata, Todo};
 use super::rebuild::Rebuild;
+use super::repairs::Repairs;
 use super::returns::Returns;
 use super::sessions::Sessions;
 use super::waiting::Waiting;
@@ -42,6 +43,7 @@ pub(crate) struct Reign {
     pub(crate) creations: Creations,
     pub(crate) returns: Returns,
     pub(crate) rebuild: Rebuild,
+    pub(crate) repairs: Repairs,
     pub(crate) waiting: Waiting,
     /// The last request of a client to open a file, of those that are under way.
     pub(crate) opening: RefCell<BTreeMap<(ClientId, FileId), u64>>,
@@ -80,6 +82,7 @@ impl Reign {
             creations: Creations::default(),
             returns: Returns::default(),
             rebuild: Rebuild::default(),
+            repairs: Repairs::default(),
             waiting: Waiting::default(),
             opening: RefCell::default(),
             attempts: Cell::new(0),

@@ -104,6 +104,7 @@ impl Server {
             Op::ReportChunks => reply(request, async |call| reign.report_chunks(call, asked).await).await,
 
             Op::CaughtUp => reply(request, async |call| reign.caught_up(call, asked).await).await,
+            Op::ReportDamage => reply(request, async |call| reign.report_damage(call, asked).await).await,
 
             Op::GetConfig => reply(request, async |call| reign.get_config(call, asked).await).await,
             Op::SetConfig => reply(request, async |call| reign.set_config(call, asked).await).await,
@@ -139,7 +140,6 @@ impl Server {
             Op::Survey | Op::SurveyBlocks | Op::Settle | Op::ClearMarks => Err(unsupported(request)),
             Op::ChangedRegions | Op::CopyRead | Op::CopyFlush => Err(unsupported(request)),
             Op::CreateChunks | Op::DeleteChunks | Op::Fence => Err(unsupported(request)),
-            Op::ReportDamage => Err(unsupported(request)),
             Op::InstallVersions | Op::CatchUp | Op::RepairBlocks => Err(unsupported(request)),
         }
     }

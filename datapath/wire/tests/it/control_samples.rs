@@ -491,7 +491,7 @@ fn versions() -> Vec<Sample> {
     samples.extend(call(CopyFlush { chunk_id, version }, CopyFlushReply { boot_id: id(2) }));
     let ranges = vec![BlockRange { first: 41, count: 42 }, BlockRange { first: 91, count: 1 }];
     let kind = DamageKind::Unreadable.into();
-    let damage = DamageItem { chunk_id, version, kind, ranges: ranges.clone() };
+    let damage = DamageItem { chunk_id, version, kind, ranges: ranges.clone(), file_id };
     let repair = RepairItem { file_id, chunk_id, version, ranges, sources: vec![1025, 1026] };
     samples.extend(call(ReportDamage { cs_id: 1027, session: 35, items: vec![damage] }, Empty {}));
     samples.extend(call(RepairBlocks { items: vec![repair], servers: sources }, repaired));

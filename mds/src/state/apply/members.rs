@@ -321,6 +321,17 @@ impl State {
         present.filter(|_| joiner).map_or_else(Vec::new, |entry| self.sources_of(entry).collect())
     }
 
+    /// Other members that damaged blocks of a member can be repaired from, if the chunk is the one that is meant.
+    pub fn repair_sources(&self, file: FileId, chunk: ChunkId, version: Version, cs: CsId) -> Vec<CsId> {
+        let found = self.tree.file(file).ok().and_then(|file| file.chunks.iter().find(|entry| entry.id() == chunk));
+        let is_meant = |entry: &&ChunkEntry| {
+            let member = entry.members().on(cs).map(|member| member.state);
+            entry.version() == version && !entry.is_unreconciled() && member == Some(MemberState::InSync)
+        };
+        let sources = found.filter(is_meant).map(|entry| self.sources_of(entry).filter(|other| *other != cs).collect());
+        sources.unwrap_or_default()
+    }
+
     /// Joiners leave (they may have writes that no member has, or lack some that all had) and begin anew later.
     pub(super) fn dismiss_joiners(
         &mut self,
