@@ -460,6 +460,7 @@ impl Registrar {
         let engine = self.engine();
         let space = rt::fs::space(&self.options.path).await?;
         let counters = engine.counters();
+        let (copied_out_bytes, copied_in_bytes) = self.server.copier().copied();
         Ok(Heartbeat {
             cs_id: reply.cs_id,
             session: reply.session,
@@ -478,6 +479,8 @@ impl Registrar {
             total_bytes: space.total,
             flags: flags(engine),
             journal_dirty_bytes: engine.journal_used_percent() * engine.superblock().journal_bytes / 100,
+            copied_out_bytes,
+            copied_in_bytes,
         })
     }
 }

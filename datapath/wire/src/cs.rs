@@ -229,6 +229,12 @@ pub struct Heartbeat {
     /// Bytes in its journal that wait to be moved to the disk.
     #[prost(uint64, tag = "10")]
     pub journal_dirty_bytes: u64,
+    /// Bytes of its chunks that joiners elsewhere have fetched since it started. Not part of `io`.
+    #[prost(uint64, tag = "13")]
+    pub copied_out_bytes: u64,
+    /// Bytes that joiners here have fetched from members since it started. Not part of `io`.
+    #[prost(uint64, tag = "14")]
+    pub copied_in_bytes: u64,
 }
 
 /// HEARTBEAT reply.

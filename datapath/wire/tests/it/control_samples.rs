@@ -421,7 +421,10 @@ fn chunk_servers() -> Vec<Sample> {
         total_bytes: 1 << 40,
         flags: FLAG_CLEAN,
         journal_dirty_bytes: 4096,
+        copied_out_bytes: 0,
+        copied_in_bytes: 0,
     };
+    let copying = Heartbeat { copied_out_bytes: 65_536, copied_in_bytes: 1 << 20, ..heartbeat.clone() };
     let page = ReportChunks { cs_id: 1025, session: 34, first_id: 1, replicas: vec![replica], last: true };
     let create = CreateItem {
         chunk_id: 0x2002,
@@ -443,6 +446,9 @@ fn chunk_servers() -> Vec<Sample> {
     };
     let mut samples = Vec::from(call(register(), registered));
     samples.extend(call(heartbeat, HeartbeatReply { term_ms: 60_000 }));
+    let [mut copying, _] = call(copying, HeartbeatReply { term_ms: 60_000 });
+    copying.name = text("heartbeat_copying.request");
+    samples.push(copying);
     samples.extend(call(page, Empty {}));
     samples.extend(call(CreateChunks { items: vec![create] }, results(0x2002)));
     samples.extend(call(DeleteChunks { items: vec![delete] }, results(0x2002)));
@@ -571,6 +577,7 @@ fn cluster_stat() -> ClusterStatReply {
         cs: vec![cs_info()],
         clients: vec![client_info()],
         cluster_uuid: id(1),
+        copy_rate: None,
     }
 }
 
@@ -588,6 +595,10 @@ fn clusters() -> Vec<Sample> {
     samples.extend(call(set, Empty {}));
     samples.extend(call(ListServices {}, ListServicesReply { mds: vec![mds_info()], cs: vec![cs_info()] }));
     samples.extend(call(ClusterStat {}, cluster_stat()));
+    let copy_rate = Some(CopyRate { read_bytes: 801, write_bytes: 802 });
+    let [_, mut copying] = call(ClusterStat {}, ClusterStatReply { copy_rate, ..cluster_stat() });
+    copying.name = text("cluster_stat_copying.response");
+    samples.push(copying);
     samples.extend(call(events, GetEventsReply { events: vec![event()], last_id: 43 }));
     samples
 }
