@@ -9,9 +9,9 @@ use link::cluster_dir::HostDirs;
 
 use crate::cluster::{Cluster, ClusterError};
 use crate::command::{
-    auth_node, change_password, configure_cs, configure_mds, create, detached, export, get_attr, get_config,
-    get_event, list_clients, list_nodes, list_services, ls, make_cs, make_mds, mv, resize, revoke,
-    revoke_node, rm, rm_cs, rm_mds, set_attr, set_config, start_service, stat, stop_service, top,
+    auth_node, change_password, configure_cs, configure_mds, create, detached, discover, export, get_attr,
+    get_config, get_event, list_clients, list_nodes, list_services, ls, make_cs, make_mds, mv, resize,
+    revoke, revoke_node, rm, rm_cs, rm_mds, set_attr, set_config, start_service, stat, stop_service, top,
 };
 use crate::error::Error;
 use crate::logging::LogLevel;
@@ -35,7 +35,8 @@ Examples:
   vstorage -c stor1 stat
 
 Environment: VSTORAGE_ETC, VSTORAGE_LOG and VSTORAGE_RUN replace /etc/vstorage,
-/var/log/vstorage and /run/vstorage.
+/var/log/vstorage and /run/vstorage; VSTORAGE_RESOLV_CONF replaces /etc/resolv.conf where
+clusters and their metadata servers are looked for.
 Exit codes: 0 done, 1 failed, 2 the command line makes no sense.";
 
 /// Set up, change and watch a storage cluster.
@@ -88,6 +89,7 @@ pub(crate) enum Command {
     RmMds(rm_mds::RmMds),
     StartService(start_service::StartService),
     StopService(stop_service::StopService),
+    Discover(discover::Discover),
     ListServices(list_services::ListServices),
     Stat(stat::Stat),
     Top(top::Top),
@@ -120,13 +122,14 @@ impl Command {
         match self {
             Self::MakeMds(command) => return command.run(context),
             Self::MakeCs(command) => return command.run(context).await,
-            Self::Export(command) => return command.run(context),
+            Self::Export(command) => return command.run(context).await,
             Self::ConfigureCs(command) => command.run(context).await,
             Self::ConfigureMds(command) => command.run(context).await,
             Self::RmCs(command) => command.run(context).await,
             Self::RmMds(command) => command.run(context).await,
             Self::StartService(command) => command.run(context).await,
             Self::StopService(command) => command.run(context).await,
+            Self::Discover(command) => command.run(context).await,
             Self::ListServices(command) => command.run(context).await,
             Self::Stat(command) => command.run(context).await,
             Self::Top(command) => command.run(context).await,
@@ -314,6 +317,7 @@ mod tests {
             "vstorage -c stor1 list-services -C",
             "vstorage -c cluster1 set-config mds.alloc.strict_tier=1",
             "vstorage -c stor1 set-config mds.alloc.fill_margin=2",
+            "vstorage discover",
             "vstorage -c stor1 stat",
             "vstorage -c stor1 get-event",
             "vstorage -c stor1 top",

@@ -4,8 +4,9 @@ use std::io;
 use std::path::PathBuf;
 
 use link::cluster_dir::{BadClusterName, HostDirs, check_cluster_name};
-use link::servers::{ListError, parse_list};
-use link::{Credentials, CredentialsError, ServerAddress};
+use link::discovery::{DiscoveryError, DnsError, Found};
+use link::servers::ListError;
+use link::{Credentials, CredentialsError};
 
 /// Why this host cannot talk to a cluster.
 #[derive(Debug, thiserror::Error)]
@@ -19,9 +20,9 @@ pub(crate) enum ClusterError {
         /// The clusters this host knows.
         known: Vec<String>,
     },
-    /// There is no list of metadata servers.
+    /// There is no list of metadata servers, and no DNS record of them.
     #[error(
-        "this host has no list of the metadata servers of cluster '{name}' ({}); \
+        "this host has no list of the metadata servers of cluster '{name}' ({}), and {error}; \
          write one with a line ADDRESS:PORT per server: echo 10.30.100.101:2510 >> {path:?}",
         known_text(known)
     )]
@@ -32,6 +33,9 @@ pub(crate) enum ClusterError {
         path: PathBuf,
         /// The clusters this host knows.
         known: Vec<String>,
+        /// What came of asking name servers.
+        #[source]
+        error: DnsError,
     },
     /// The list is empty.
     #[error(
@@ -147,25 +151,21 @@ impl Cluster {
         Ok(Self { name, dirs: dirs.clone() })
     }
 
-    /// The metadata servers by this host's list.
+    /// The metadata servers by this host's list, else by DNS records.
     ///
     /// # Errors
     /// [`ClusterError`].
-    pub(crate) fn servers(&self) -> Result<Vec<ServerAddress>, ClusterError> {
-        let path = self.dirs.bs_list(&self.name);
-        let text = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    pub(crate) async fn servers(&self) -> Result<Found, ClusterError> {
+        Err(match link::discovery::servers(&self.dirs, &self.name).await {
+            Ok(found) => return Ok(found),
+            Err(DiscoveryError::NoList { path, error }) => {
                 let known = known(&self.dirs)?;
-                return Err(ClusterError::NoList { name: self.name.clone(), path, known });
+                ClusterError::NoList { name: self.name.clone(), path, known, error }
             }
-            Err(error) => return Err(ClusterError::Unreadable { path, error }),
-        };
-        match parse_list(&String::from_utf8_lossy(&text)) {
-            Ok(servers) if servers.is_empty() => Err(ClusterError::EmptyList { path }),
-            Ok(servers) => Ok(servers),
-            Err(error) => Err(ClusterError::BadList { path, error }),
-        }
+            Err(DiscoveryError::EmptyList { path }) => ClusterError::EmptyList { path },
+            Err(DiscoveryError::BadList { path, error }) => ClusterError::BadList { path, error },
+            Err(DiscoveryError::Unreadable { path, error }) => ClusterError::Unreadable { path, error },
+        })
     }
 
     /// This host's credentials.
@@ -214,11 +214,9 @@ fn known(dirs: &HostDirs) -> Result<Vec<String>, ClusterError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use rt::{Executor, ExecutorOptions};
 
-    fn dirs(root: &std::path::Path) -> HostDirs {
-        HostDirs { etc: root.join("etc"), log: root.join("log"), run: root.join("run") }
-    }
+    use super::*;
 
     fn add(dirs: &HostDirs, name: &str, list: &str) {
         std::fs::create_dir_all(dirs.cluster(name)).unwrap();
@@ -228,7 +226,7 @@ mod tests {
     #[test]
     fn without_a_name_the_only_cluster_is_meant() {
         let root = tempfile::tempdir().unwrap();
-        let dirs = dirs(root.path());
+        let dirs = HostDirs::below(root.path());
         let none = Cluster::meant(&dirs, None).unwrap_err().to_string();
         assert_eq!(none, "name the cluster with -c NAME; this host knows no cluster");
         add(&dirs, "stor1", "127.0.0.1\n");
@@ -244,17 +242,20 @@ mod tests {
     #[test]
     fn what_is_wrong_with_the_list_is_said() {
         let root = tempfile::tempdir().unwrap();
-        let dirs = dirs(root.path());
-        let servers = |name| Cluster::meant(&dirs, Some(name)).unwrap().servers();
+        let dirs = HostDirs::below(root.path());
         add(&dirs, "stor1", "10.0.0.1\ns2:4110 # the other one\n");
-        assert_eq!(servers("stor1").unwrap().len(), 2);
-        let text = servers("stor2").unwrap_err().to_string();
-        assert!(text.contains("'stor2'") && text.contains("this host knows: stor1"), "{text}");
-        assert!(text.contains("echo 10.30.100.101:2510 >> ") && text.contains("stor2/bs.list"), "{text}");
         add(&dirs, "stor3", "# nobody\n");
-        assert!(matches!(servers("stor3"), Err(ClusterError::EmptyList { .. })));
         add(&dirs, "stor4", "10.0.0.1\nfd00::1\n");
-        let text = servers("stor4").unwrap_err().to_string();
-        assert!(text.contains("line 2: an IPv6 address needs brackets: [fd00::1]"), "{text}");
+        Executor::start(&ExecutorOptions::default()).unwrap().run(async move {
+            let servers = async |name| Cluster::meant(&dirs, Some(name)).unwrap().servers().await;
+            assert_eq!(servers("stor1").await.unwrap().servers.len(), 2);
+            let text = servers("stor2").await.unwrap_err().to_string();
+            assert!(text.contains("'stor2'") && text.contains("this host knows: stor1"), "{text}");
+            assert!(text.contains("no name server is known by"), "{text}");
+            assert!(text.contains("echo 10.30.100.101:2510 >> ") && text.contains("stor2/bs.list"), "{text}");
+            assert!(matches!(servers("stor3").await, Err(ClusterError::EmptyList { .. })));
+            let text = servers("stor4").await.unwrap_err().to_string();
+            assert!(text.contains("line 2: an IPv6 address needs brackets: [fd00::1]"), "{text}");
+        });
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod configure_cs;
 pub(crate) mod configure_mds;
 pub(crate) mod create;
 pub(crate) mod detached;
+pub(crate) mod discover;
 pub(crate) mod export;
 pub(crate) mod get_attr;
 pub(crate) mod get_config;

@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use link::discovery::DnsError;
+
 use crate::attributes::AttributeError;
 use crate::cluster::ClusterError;
 use crate::guest::GuestError;
@@ -187,6 +189,15 @@ pub(crate) enum Error {
         /// Why.
         #[source]
         error: Box<dyn std::error::Error>,
+    },
+    /// Nobody knows where the metadata servers of a cluster are.
+    #[error("cannot find the metadata servers of cluster '{cluster}': {error}")]
+    Discovery {
+        /// The cluster.
+        cluster: String,
+        /// Why.
+        #[source]
+        error: DnsError,
     },
     /// Results cannot be written.
     #[error("cannot write the result: {0}")]

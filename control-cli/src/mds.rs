@@ -4,12 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use link::discovery::{Found, Source};
 use link::{
     AskError, CallError, Change, CloseReason, ConnectCause, ConnectError, Endpoint, Expect, HandshakeError,
     Keep, LocalHello, Master, OWN_IDS, Options, ServerAddress,
@@ -27,7 +27,7 @@ pub(crate) enum MdsError {
     /// None can be reached.
     #[error(
         "no metadata server of cluster '{cluster}' can be reached{}{}\n\
-         check that one runs on its host (vstorage -c {cluster} start-service mds), and the addresses in {list:?}: {}",
+         check that one runs on its host (vstorage -c {cluster} start-service mds), and the addresses in {by}: {}",
         if waited.is_zero() { String::new() } else { format!(" within {} s", waited.as_secs()) },
         attempts.iter().map(|attempt| format!("\n  {attempt}")).collect::<String>(),
         servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -41,8 +41,8 @@ pub(crate) enum MdsError {
         attempts: Vec<String>,
         /// The servers by the list.
         servers: Vec<ServerAddress>,
-        /// The list.
-        list: PathBuf,
+        /// Who names them.
+        by: Source,
     },
     /// One was reached and did not answer.
     #[error(
@@ -163,6 +163,7 @@ fn is_hopeless(error: &ConnectError) -> bool {
 pub(crate) struct Mds {
     cluster: Cluster,
     servers: Vec<ServerAddress>,
+    by: Source,
     master: Master,
     attempts: Rc<Attempts>,
     timeout: Duration,
@@ -175,7 +176,7 @@ impl Mds {
     /// # Errors
     /// [`ClusterError`].
     pub(crate) async fn of(cluster: &Cluster, timeout: Duration) -> Result<Self, ClusterError> {
-        let servers = cluster.servers()?;
+        let Found { servers, by } = cluster.servers().await?;
         let credentials = cluster.credentials().await?;
         let boot_id = rt::node::boot_id().map_err(|error| ClusterError::Unreadable {
             path: "/proc/sys/kernel/random/boot_id".into(),
@@ -197,6 +198,7 @@ impl Mds {
         Ok(Self {
             cluster: cluster.clone(),
             servers,
+            by,
             master,
             attempts,
             timeout,
@@ -279,7 +281,7 @@ impl Mds {
             waited,
             attempts,
             servers: self.servers.clone(),
-            list: self.cluster.dirs.bs_list(&self.cluster.name),
+            by: self.by.clone(),
         }
     }
 

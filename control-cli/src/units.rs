@@ -174,6 +174,11 @@ pub(crate) fn table_time(ms: u64) -> String {
     format!("{:02}-{:02}-{:02} {}", stamp.day, stamp.month, stamp.year % 100, stamp.clock())
 }
 
+/// A moment (milliseconds since 1970) of something that is over soon, UTC: `02-10-12 13:16:46.233`.
+pub(crate) fn exact_time(ms: u64) -> String {
+    format!("{}.{:03}", table_time(ms), ms % 1000)
+}
+
 /// A moment (milliseconds since 1970) in full, UTC: `2014-02-21 16:55:20 UTC`.
 pub(crate) fn full_time(ms: u64) -> String {
     let stamp = Stamp::of(ms);

@@ -12,9 +12,11 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use crate::network::Network;
 use crate::process::{Daemon, DaemonSpec, ProcessError};
 use crate::seeded::Seeded;
 
@@ -150,6 +152,8 @@ pub struct Options {
     pub machines: bool,
     /// Whether chunk servers keep their ports; by default they take any at each start.
     pub fixed_ports: bool,
+    /// Where each of them is: the chunk servers, the metadata server, the client. Without, all are on the loopback.
+    pub network: Option<Arc<Network>>,
 }
 
 impl Options {
@@ -163,7 +167,27 @@ impl Options {
             journal_mb: None,
             machines: false,
             fixed_ports: false,
+            network: None,
         }
+    }
+
+    /// The host of the metadata server in the network.
+    pub fn mds_host(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// The host of the client in the network.
+    pub fn client_host(&self) -> usize {
+        self.servers.len() + 1
+    }
+
+    /// What runs a program on a host; nothing without a network.
+    fn starter(&self, host: usize) -> Vec<String> {
+        self.network.as_ref().map(|network| network.starter(host).to_vec()).unwrap_or_default()
+    }
+
+    fn address(&self, host: usize) -> Ipv4Addr {
+        self.network.as_ref().map_or(Ipv4Addr::LOCALHOST, |network| network.address(host))
     }
 }
 
@@ -293,16 +317,18 @@ impl Cluster {
             let path = options.dir.join(dir);
             std::fs::create_dir_all(&path).map_err(io_error(format!("cannot make {}", path.display())))?;
         }
-        let mds = node(&options, "mds", "vstorage-mdsd", &options.mds);
-        let named =
-            options.servers.iter().enumerate().map(|(index, path)| (format!("cs{}", index + 1), path));
-        let servers = named.map(|(name, path)| node(&options, &name, "vstorage-csd", path)).collect();
+        let mds = node(&options, options.mds_host(), "mds", "vstorage-mdsd", &options.mds);
+        let make = |(index, path): (usize, &PathBuf)| {
+            node(&options, index, &format!("cs{}", index + 1), "vstorage-csd", path)
+        };
+        let servers = options.servers.iter().enumerate().map(make).collect();
         let mut cluster = Self { options, mds, servers, export: None, port: free_ports() };
         cluster.mds.reboot()?;
-        let address = format!("127.0.0.1:{}", cluster.port);
+        let host = cluster.options.mds_host();
+        let address = format!("{}:{}", cluster.options.address(host), cluster.port);
         let repository = cluster.options.mds.display().to_string();
-        let make = cluster
-            .command("vstorage", &["-c", NAME, "make-mds", "-I", "-a", &address, "-r", &repository, "-p"]);
+        let args = ["-c", NAME, "make-mds", "-I", "-a", &address, "-r", &repository, "-p"];
+        let make = cluster.command_on(host, "vstorage", &args);
         require(run_to_end(&make, &format!("{PASSWORD}\n"))?)?;
         cluster.mds.start()?;
         cluster.mds.ready()?;
@@ -324,16 +350,30 @@ impl Cluster {
         if let Some(size) = &size {
             args.extend(["-j", &journal, "-s", size]);
         }
-        let address = format!("127.0.0.1:{}", free_ports());
+        let address = format!("{}:{}", self.options.address(index), free_ports());
         if self.options.fixed_ports {
             args.extend(["-a", &address]);
         }
-        self.vstorage(&args).map(drop)
+        let mut words = vec!["-c", NAME];
+        words.extend(args);
+        require(run_to_end(&self.command_on(index, "vstorage", &words), "")?).map(drop)
     }
 
-    /// A program of the product with this cluster's environment.
+    /// A program of the product with this cluster's environment, where the client is.
     pub fn command<A: AsRef<OsStr>>(&self, program: &str, args: &[A]) -> Command {
-        let mut command = Command::new(self.options.binaries.join(program));
+        self.command_on(self.options.client_host(), program, args)
+    }
+
+    fn command_on<A: AsRef<OsStr>>(&self, host: usize, program: &str, args: &[A]) -> Command {
+        let program = self.options.binaries.join(program);
+        let mut command = match &self.options.starter(host)[..] {
+            [] => Command::new(program),
+            [starter, words @ ..] => {
+                let mut command = Command::new(starter);
+                command.args(words).arg(program);
+                command
+            }
+        };
         command.args(args);
         for (variable, dir) in environment(&self.options.dir) {
             command.env(variable, dir);
@@ -426,10 +466,26 @@ impl Cluster {
         for (variable, dir) in environment(&self.options.dir) {
             spec = spec.env(variable, dir);
         }
-        let mut daemon = spec.start()?;
+        let mut daemon = under(spec, &self.options.starter(self.options.client_host())).start()?;
         daemon.wait_line("ready:", READY_LIMIT)?;
         self.export = Some(daemon);
         Ok(())
+    }
+
+    /// SIGSTOP to the export.
+    ///
+    /// # Errors
+    /// [`ClusterError::Process`].
+    pub fn pause_export(&self) -> Result<(), ClusterError> {
+        Ok(self.export.as_ref().map_or(Ok(()), Daemon::pause)?)
+    }
+
+    /// SIGCONT to the export.
+    ///
+    /// # Errors
+    /// [`ClusterError::Process`].
+    pub fn resume_export(&self) -> Result<(), ClusterError> {
+        Ok(self.export.as_ref().map_or(Ok(()), Daemon::resume)?)
     }
 
     /// SIGKILL to the export.
@@ -519,7 +575,12 @@ impl Drop for Cluster {
     }
 }
 
-fn node(options: &Options, name: &str, program: &str, repository: &Path) -> Node {
+fn under(spec: DaemonSpec, starter: &[String]) -> DaemonSpec {
+    let words: Vec<&str> = starter.iter().map(String::as_str).collect();
+    spec.under(&words)
+}
+
+fn node(options: &Options, host: usize, name: &str, program: &str, repository: &Path) -> Node {
     let program = options.binaries.join(program);
     let log = options.dir.join("log").join(format!("{name}.log"));
     let boot = options.machines.then(|| {
@@ -536,13 +597,20 @@ fn node(options: &Options, name: &str, program: &str, repository: &Path) -> Node
     for (variable, dir) in environment(&options.dir) {
         spec = spec.env(variable, dir);
     }
+    let spec = under(spec, &options.starter(host));
     Node { name: name.to_owned(), spec, repository: repository.to_owned(), boot, daemon: None }
 }
 
 /// The environment of a program that belongs to the cluster in `dir`.
-pub fn environment(dir: &Path) -> [(&'static str, OsString); 3] {
-    [("VSTORAGE_ETC", "etc"), ("VSTORAGE_LOG", "log"), ("VSTORAGE_RUN", "run")]
-        .map(|(variable, name)| (variable, dir.join(name).into_os_string()))
+pub fn environment(dir: &Path) -> [(&'static str, OsString); 4] {
+    // There is no resolv.conf: nobody asks a name server of this machine.
+    [
+        ("VSTORAGE_ETC", "etc"),
+        ("VSTORAGE_LOG", "log"),
+        ("VSTORAGE_RUN", "run"),
+        ("VSTORAGE_RESOLV_CONF", "resolv.conf"),
+    ]
+    .map(|(variable, name)| (variable, dir.join(name).into_os_string()))
 }
 
 fn require(ended: Ended) -> Result<Ended, ClusterError> {

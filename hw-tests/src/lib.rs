@@ -4,6 +4,7 @@
 //! - [`ram_medium`]: an ext4 on a disk of memory, for benches and long runs;
 //! - [`process`]: child daemons, awaited by what they print, ended rudely;
 //! - [`cluster`]: whole clusters of real daemons on this machine, on plain directories or disks that forget;
+//! - [`network`]: hosts of such a cluster that can be cut off from each other;
 //! - [`mount`]: such a cluster, mounted as a file system;
 //! - [`oracle`]: judges what a block holds after a crash; [`load`]: a load through [`nbd`] under its eyes;
 //! - [`machine`]: whether this machine can run all that, and whether a test may be skipped.
@@ -23,6 +24,7 @@ pub mod machine;
 pub mod mount;
 mod mounts;
 pub mod nbd;
+pub mod network;
 pub mod oracle;
 pub mod own_dir;
 pub mod process;

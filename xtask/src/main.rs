@@ -28,6 +28,7 @@ mod sim_run;
 mod stopwatch;
 mod test_run;
 mod tidy;
+mod torture;
 mod workspace;
 
 use std::process::ExitCode;
@@ -57,6 +58,8 @@ enum Command {
     Sim(sim_run::Args),
     /// Measure what an operation costs, against the raw medium.
     Bench(bench::Args),
+    /// Let everything that can happen to a cluster happen to one, by seed.
+    Torture(torture::Args),
     /// Write the manual pages and completions in packaging/ anew.
     Packaging,
     /// Format the code and apply what clippy can mend by itself.
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
         Command::Sim(args) => sim_run::run(&workspace, args),
         Command::Quickstart(args) => quickstart::run(&workspace, args),
         Command::Bench(args) => bench::run(&workspace, args),
+        Command::Torture(args) => torture::run(&workspace, args),
         Command::Packaging => packaging::run(&workspace),
         Command::Fix => fix::run(&workspace),
     });

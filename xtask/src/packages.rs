@@ -29,6 +29,8 @@ pub(crate) const FOR_TESTS: &[Package] = &[
     Package { name: "mount", programs: &["mount", "losetup"] },
     Package { name: "util-linux", programs: &["unshare", "nsenter"] },
     Package { name: "fuse3", programs: &["fusermount3"] },
+    // Networks that are cut.
+    Package { name: "iproute2", programs: &["ip"] },
     // Reads the manual pages.
     Package { name: "groff-base", programs: &["groff"] },
     // At work on a mounted cluster.

@@ -55,7 +55,10 @@ impl AuthNode {
     /// [`Error`].
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Error> {
         let cluster = context.cluster()?;
-        let servers = if self.bootstrap.is_empty() { cluster.servers()? } else { self.bootstrap.clone() };
+        let servers = match &self.bootstrap[..] {
+            [] => cluster.servers().await?.servers,
+            given => given.to_vec(),
+        };
         let path = cluster.dirs.credentials(&cluster.name);
         let before = known(&cluster, &path).await?;
         let host_id = cluster.dirs.host_id().await;

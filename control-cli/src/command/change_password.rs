@@ -40,7 +40,7 @@ impl ChangePassword {
     /// [`Error`].
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), Error> {
         let cluster = context.cluster()?;
-        let servers = cluster.servers()?;
+        let servers = cluster.servers().await?.servers;
         let (old, new) = Password::ask_change(self.password_stdin)?;
         let new = password::Password::new(new.text()).map_err(GuestError::from)?;
         let guest = Guest::new(&cluster, servers, &old, context.answer_patience())?;

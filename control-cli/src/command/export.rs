@@ -65,14 +65,14 @@ impl Export {
     ///
     /// # Errors
     /// [`Error`].
-    pub(crate) fn run(self, context: &Context) -> Result<Next, Error> {
+    pub(crate) async fn run(self, context: &Context) -> Result<Next, Error> {
         if let Some(socket) =
             self.nbd.as_ref().filter(|socket| socket.as_os_str().as_bytes().len() > SOCKET_PATH_MAX)
         {
             return Err(Misuse::SocketPath(socket.clone()).into());
         }
         let cluster = context.cluster()?;
-        cluster.servers()?;
+        cluster.servers().await?;
         let mut command = Command::new(Daemon::Block.find()?);
         command.args(["nbd", "-c", &cluster.name]);
         if let Some(socket) = &self.nbd {

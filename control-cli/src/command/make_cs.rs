@@ -67,7 +67,7 @@ impl MakeCs {
         let journal = self.journal.as_deref().map(local_dir).transpose()?;
         let cluster = context.cluster()?;
         // Without these the new server could not join, which is said before anything is made.
-        cluster.servers()?;
+        cluster.servers().await?;
         cluster.credentials().await?;
         let address = match &self.address {
             Some(address) => Some(address.own().await?),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use link::cluster_dir::{ETC_VARIABLE, LOG_VARIABLE, RUN_VARIABLE, ServiceKind};
+use link::cluster_dir::{ETC_VARIABLE, LOG_VARIABLE, RESOLV_CONF_VARIABLE, RUN_VARIABLE, ServiceKind};
 use rt::time::Instant;
 
 use super::pid_file::PidFile;
@@ -106,6 +106,7 @@ fn launch(cluster: &Cluster, boot: BootId, service: &Service) -> Result<Launch, 
     // It runs elsewhere than we do: what was relative to our directory is not to its own.
     let dirs = &cluster.dirs;
     command.env(ETC_VARIABLE, &dirs.etc).env(LOG_VARIABLE, &dirs.log).env(RUN_VARIABLE, &dirs.run);
+    command.env(RESOLV_CONF_VARIABLE, &dirs.resolv_conf);
     command.arg(&service.dir).current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
     let mut child = command.spawn().map_err(|error| ServiceError::File { path: own, error })?;
     let output = child.stdout.take().unwrap_or_else(|| unreachable!("its output is a pipe"));

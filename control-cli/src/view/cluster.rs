@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use wire::cluster::{ChunkCounts, ClusterHealth, ClusterStatReply, Event, Space};
+use wire::cluster::{ChunkCounts, ClusterHealth, ClusterStatReply, CopyRate, Event, Space};
 
 use super::client::ClientView;
 use super::event::EventView;
@@ -36,6 +36,7 @@ pub(crate) struct ClusterView {
     chunks: ChunksView,
     fs: FsView,
     io_rate: IoView,
+    copy_rate: Option<CopyView>,
     io_total: IoView,
     pub(super) mds: Vec<MdsView>,
     pub(super) cs: Vec<CsView>,
@@ -86,6 +87,13 @@ struct FsView {
     replicas: u64,
 }
 
+/// What chunk servers copy among themselves, per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+struct CopyView {
+    read_bytes: u64,
+    write_bytes: u64,
+}
+
 /// How much attention something needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attention {
@@ -134,6 +142,12 @@ impl fmt::Display for SpaceView {
             [self.allocatable_bytes, self.allocatable_total_bytes, self.free_bytes, self.total_bytes]
                 .map(bytes);
         write!(f, "allocatable {allocatable} of {all}, free {free} of {total}")
+    }
+}
+
+impl From<&CopyRate> for CopyView {
+    fn from(rate: &CopyRate) -> Self {
+        Self { read_bytes: rate.read_bytes, write_bytes: rate.write_bytes }
     }
 }
 
@@ -224,6 +238,7 @@ impl ClusterView {
                 replicas: stat.fs_replicas,
             },
             io_rate: (&stat.io_rate).into(),
+            copy_rate: stat.copy_rate.as_ref().map(CopyView::from),
             io_total: (&stat.io).into(),
             mds: stat.mds.iter().map(MdsView::from).collect(),
             cs: stat.cs.iter().map(CsView::from).collect(),
@@ -271,6 +286,9 @@ impl ClusterView {
         let all = self.io_total;
         let [read, write] = [all.read_bytes, all.write_bytes].map(bytes);
         writeln!(f, "IO total: read {read} ({}ops), write {write} ({}ops)", all.read_ops, all.write_ops)?;
+        if let Some(CopyView { read_bytes, write_bytes }) = self.copy_rate {
+            writeln!(f, "Repl IO:  read {}, write {}", rate(read_bytes), rate(write_bytes))?;
+        }
         writeln!(f, "Sync rate: {}", ops(self.io_rate.flushes))?;
         let depths = || self.cs.iter().map(|one| one.queue_depth_milli);
         let average = depths().fold(0, u64::saturating_add) / (self.cs.len() as u64).max(1);
@@ -332,6 +350,7 @@ pub(crate) mod tests {
             ],
             clients: vec![client::tests::sample()],
             cluster_uuid: vec![0x11; 16],
+            copy_rate: Some(CopyRate { read_bytes: 3 << 20, write_bytes: 3 << 19 }),
             ..Default::default()
         }
     }
@@ -361,6 +380,7 @@ Chunks: [WARN] 38 (95%) healthy, 0 (0%) standby, 2 (5%) degraded, 0 (0%) urgent,
 FS: 1GB in 51 files, 53 inodes, 40 chunks, 78 chunk replicas
 IO:       read 1MB/s (256ops/s), write 0B/s (0ops/s)
 IO total: read 0B (0ops), write 5GB (1000ops)
+Repl IO:  read 3MB/s, write 1.5MB/s
 Sync rate: 2ops/s
 IO QDEPTH: 0.3 aver, 0.3 max
 
@@ -378,6 +398,12 @@ TIME (UTC)         SYS  SEV  MESSAGE
 21-02-14 16:55:20  MON  WRN  CS#1026 has not been heard from
 ";
         assert_eq!(ClusterView::new(&sample(), &[event()]).to_string(), text);
+    }
+
+    #[test]
+    fn what_nobody_counts_is_not_shown() {
+        let stat = ClusterStatReply { copy_rate: None, ..sample() };
+        assert!(!ClusterView::new(&stat, &[]).to_string().contains("Repl IO"));
     }
 
     #[test]
@@ -421,6 +447,7 @@ TIME (UTC)         SYS  SEV  MESSAGE
         assert_eq!(json["tiers"][0]["total_bytes"], 1 << 30);
         assert_eq!(json["chunks"]["healthy"], 38);
         assert_eq!(json["fs"]["files"], 51);
+        assert_eq!(json["copy_rate"]["write_bytes"], 3 << 19);
         assert_eq!((&json["mds"][0]["mds_id"], &json["cs"][1]["cs_id"]), (&1.into(), &1026.into()));
         assert_eq!((&json["clients"][0]["client_id"], &json["events"][0]["id"]), (&2053.into(), &3.into()));
     }

@@ -2,8 +2,9 @@
 
 use wire::Status;
 use wire::cluster::{
-    ClusterHealth, ClusterStat, ClusterStatReply, ConfigEntry, CsInfo, Event, GetConfig, GetConfigReply,
-    GetEvents, GetEventsReply, ListServices, ListServicesReply, MdsInfo, ServiceStatus, Severity, Space,
+    ClusterHealth, ClusterStat, ClusterStatReply, ConfigEntry, CopyRate, CsInfo, Event, GetConfig,
+    GetConfigReply, GetEvents, GetEventsReply, ListServices, ListServicesReply, MdsInfo, ServiceStatus,
+    Severity, Space,
 };
 use wire::namespace::{
     Attrs, Entry, FailureDomain, FileInfo, FileKind, FileReply, GetAttr, GetAttrReply, List, ListReply, Stat,
@@ -99,6 +100,7 @@ pub(crate) fn cluster() -> ClusterStatReply {
             leases_write: 1,
             ..Default::default()
         }],
+        copy_rate: Some(CopyRate::default()),
         ..Default::default()
     }
 }
@@ -165,6 +167,7 @@ Chunks: [OK] 0 (0%) healthy, 0 (0%) standby, 0 (0%) degraded, 0 (0%) urgent,
 FS: 0B in 0 files, 0 inodes, 0 chunks, 0 chunk replicas
 IO:       read 0B/s (0ops/s), write 0B/s (0ops/s)
 IO total: read 0B (0ops), write 0B (0ops)
+Repl IO:  read 0B/s, write 0B/s
 Sync rate: 0ops/s
 IO QDEPTH: 0.0 aver, 0.0 max
 

@@ -77,8 +77,10 @@ impl Host {
     pub(crate) fn command(&self, program: impl AsRef<OsStr>, args: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null()).env("PATH", "/usr/bin:/bin");
-        for (variable, dir) in [("VSTORAGE_ETC", "etc"), ("VSTORAGE_LOG", "log"), ("VSTORAGE_RUN", "run")] {
-            command.env(variable, self.path(dir));
+        // Without a resolv.conf nobody asks a name server of this machine.
+        let places = [("ETC", "etc"), ("LOG", "log"), ("RUN", "run"), ("RESOLV_CONF", "resolv.conf")];
+        for (variable, name) in places {
+            command.env(format!("VSTORAGE_{variable}"), self.path(name));
         }
         command
     }

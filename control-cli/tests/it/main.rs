@@ -2,11 +2,13 @@
 
 mod ask;
 mod change;
+mod discover;
 mod events;
 mod fake_mds;
 mod host;
 mod join;
 mod make;
+mod name_server;
 mod reach;
 mod services;
 mod top;

@@ -1,14 +1,13 @@
-//! Where the metadata servers are: the names in `bs.list`, and the addresses they have now.
+//! Where the metadata servers are: the names in `bs.list` or in DNS records, and the addresses they have now.
 //!
 //! A name that cannot be found now keeps nobody from the others; it is asked for again while the server runs.
 
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
 use link::ServerAddress;
 use link::cluster_dir::HostDirs;
-use link::servers::parse_list;
+use link::discovery::{Found, Source};
 use rt::net::Address;
 
 use super::Failure;
@@ -21,28 +20,21 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Pause between two looks at the addresses of names while the server runs.
 const REFRESH: Duration = Duration::from_secs(30);
 
-/// The metadata servers by this host's list.
+/// The metadata servers by this host's list, or by DNS records.
 #[derive(Clone, Debug)]
 pub(super) struct Servers {
-    path: PathBuf,
+    by: Source,
     listed: Vec<ServerAddress>,
 }
 
 impl Servers {
-    /// Reads the list of a cluster.
+    /// Reads the list of a cluster; looks for its records if there is none.
     ///
     /// # Errors
     /// [`Failure::Discovery`].
     pub(super) async fn load(dirs: &HostDirs, cluster: &str) -> Result<Self, Failure> {
-        let path = dirs.bs_list(cluster);
-        let failure = |text: String| Failure::Discovery { path: path.clone(), text };
-        let bytes = rt::fs::read(&path).await.map_err(|error| failure(error.to_string()))?;
-        let listed =
-            parse_list(&String::from_utf8_lossy(&bytes)).map_err(|error| failure(error.to_string()))?;
-        if listed.is_empty() {
-            return Err(failure("it names no metadata server".into()));
-        }
-        Ok(Self { path, listed })
+        let Found { servers, by } = link::discovery::servers(dirs, cluster).await?;
+        Ok(Self { by, listed: servers })
     }
 
     /// The addresses that can be found now, in the order of the list, and why others cannot.
@@ -78,12 +70,12 @@ impl Servers {
     /// The addresses that can be found now; at least one.
     ///
     /// # Errors
-    /// [`Failure::Discovery`].
+    /// [`Failure::NoAddress`].
     pub(super) async fn addresses(&self) -> Result<Vec<Address>, Failure> {
         let (found, missing) = self.look().await;
         if found.is_empty() {
-            let text = format!("no metadata server can be found ({})", missing.join("; "));
-            return Err(Failure::Discovery { path: self.path.clone(), text });
+            let text = missing.join("; ");
+            return Err(Failure::NoAddress { by: self.by.clone(), text });
         }
         missing.iter().for_each(|text| tracing::warn!("cannot find a metadata server: {text}"));
         Ok(found)
@@ -132,7 +124,7 @@ mod tests {
     const NOWHERE: &str = "s1.invalid";
 
     fn servers(text: &str) -> Servers {
-        Servers { path: "bs.list".into(), listed: parse_list(text).unwrap() }
+        Servers { by: Source::List("bs.list".into()), listed: link::servers::parse_list(text).unwrap() }
     }
 
     #[test]
@@ -143,7 +135,7 @@ mod tests {
             assert_eq!(texts, ["127.0.0.1:4111", "[::1]:2511"]);
             let none = servers(NOWHERE).addresses().await.unwrap_err().to_string();
             assert!(none.contains("no metadata server can be found (s1.invalid: "), "{none}");
-            assert!(none.starts_with("bs.list: "), "{none}");
+            assert!(none.contains("bs.list"), "{none}");
         });
     }
 
@@ -151,18 +143,15 @@ mod tests {
     fn a_list_without_servers_is_refused() {
         rt::Executor::start(&rt::ExecutorOptions::default()).unwrap().run(async {
             let root = tempfile::tempdir().unwrap();
-            let dirs = HostDirs {
-                etc: root.path().to_owned(),
-                log: root.path().to_owned(),
-                run: root.path().to_owned(),
-            };
+            let dirs = HostDirs::below(root.path());
             std::fs::create_dir_all(dirs.cluster("stor1")).unwrap();
             for (text, part) in [("# nobody\n", "no metadata server"), ("s1:x\n", "line 1")] {
                 std::fs::write(dirs.bs_list("stor1"), text).unwrap();
                 let error = Servers::load(&dirs, "stor1").await.unwrap_err().to_string();
                 assert!(error.contains(part), "{error}");
             }
-            assert!(Servers::load(&dirs, "stor2").await.is_err());
+            let error = Servers::load(&dirs, "stor2").await.unwrap_err().to_string();
+            assert!(error.contains("is missing, and no name server is known"), "{error}");
         });
     }
 }

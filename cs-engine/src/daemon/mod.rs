@@ -125,12 +125,15 @@ pub(crate) enum Failure {
         #[source]
         error: CredentialsError,
     },
-    /// No list of metadata servers.
-    #[error("{}: {text}; list the metadata servers in it, one ADDRESS:PORT per line", .path.display())]
-    Discovery {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
+    /// Nobody says where the metadata servers are.
+    #[error("cannot tell where the metadata servers are: {0}; a list has one ADDRESS:PORT per line")]
+    Discovery(#[from] link::discovery::DiscoveryError),
+    /// No metadata server has an address.
+    #[error("no metadata server can be found ({text}); check the names in {by}")]
+    NoAddress {
+        /// Who names them.
+        by: link::discovery::Source,
+        /// What is wrong with each.
         text: String,
     },
     /// Another cluster's server.

@@ -57,6 +57,10 @@ pub(crate) struct Copier {
     outcomes: RefCell<BTreeMap<u64, CaughtUpItem>>,
     finished: Notify,
     pub(crate) pace: Pace,
+    /// Bytes that joiners elsewhere have fetched here.
+    given: Cell<u64>,
+    /// Bytes that joiners here have fetched.
+    taken: Cell<u64>,
 }
 
 /// A chunk server that has members.
@@ -97,12 +101,24 @@ impl Copier {
             outcomes: RefCell::default(),
             finished: Notify::new(),
             pace: Pace::unlimited(),
+            given: Cell::new(0),
+            taken: Cell::new(0),
         })
     }
 
     /// Says how members are reached.
     pub(crate) fn connect_with(&self, endpoint: Endpoint) {
         self.endpoint.replace(Some(endpoint));
+    }
+
+    /// A joiner elsewhere has fetched so many bytes here.
+    pub(crate) fn note_given(&self, bytes: usize) {
+        self.given.set(self.given.get().saturating_add(bytes as u64));
+    }
+
+    /// Bytes that were fetched since the start: by joiners elsewhere, and by those here.
+    pub(crate) fn copied(&self) -> (u64, u64) {
+        (self.given.get(), self.taken.get())
     }
 
     /// Begins to fill joiners; what is under way goes on.
@@ -438,6 +454,9 @@ impl Members {
         }
         if wire::crc::verify_blocks(offset.into(), &reply.payload, crcs.iter()).is_err() {
             return Err(Status::ChecksumMismatch);
+        }
+        if let Some(copier) = self.copier.upgrade() {
+            copier.taken.set(copier.taken.get().saturating_add(reply.payload.len() as u64));
         }
         Ok(engine::ReadReply { payload: Some(reply.payload), crcs: crcs.iter().collect() })
     }

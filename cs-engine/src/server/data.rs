@@ -116,6 +116,7 @@ impl Server {
             .engine
             .read_for_joiner(target.file, target.chunk, target.version, read.offset, read.len)
             .await?;
+        self.copier.note_given(found.payload.as_ref().map_or(0, |payload| payload.len()));
         Ok(read_reply(&read, found))
     }
 

@@ -498,6 +498,7 @@ impl Registrar {
         let engine = self.engine();
         let space = rt::fs::space(&self.options.path).await?;
         let counters = engine.counters();
+        let (copied_out_bytes, copied_in_bytes) = self.server.copier().copied();
         Ok(Heartbeat {
             cs_id: reply.cs_id,
             session: reply.session,
@@ -517,6 +518,8 @@ impl Registrar {
             flags: flags(&self.server),
             journal_dirty_bytes: engine.journal_used_percent() * engine.superblock().journal_bytes / 100,
             scrub: Some(self.server.scrub().stats()),
+            copied_out_bytes,
+            copied_in_bytes,
         })
     }
 }

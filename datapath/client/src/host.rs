@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use link::cluster_dir::HostDirs;
-use link::servers::{ListError, parse_list};
+use link::discovery::DiscoveryError;
 use link::{Credentials, CredentialsError, Endpoint, LocalHello, Options, ServerAddress};
 use wire::hello::Role;
 
@@ -52,28 +52,17 @@ pub enum HostError {
         #[source]
         error: link::ConfigError,
     },
-    /// No list of metadata servers.
+    /// Nobody says where the metadata servers are.
     #[error(
-        "this host has no list of the metadata servers of cluster '{cluster}': {path:?} is missing; \
-         write one with a line ADDRESS:PORT per server, such as 10.30.100.101:2510"
+        "cannot tell where the metadata servers of cluster '{cluster}' are: {error}; \
+         a list has a line ADDRESS:PORT per server, such as 10.30.100.101:2510"
     )]
-    NoList {
+    Servers {
         /// The cluster.
         cluster: String,
-        /// Where the list belongs.
-        path: PathBuf,
-    },
-    /// An empty list.
-    #[error("{0:?} lists no metadata server; add a line ADDRESS:PORT per server, such as 10.30.100.101:2510")]
-    EmptyList(PathBuf),
-    /// A list with something else in it.
-    #[error("{path:?}, {error}")]
-    BadList {
-        /// The list.
-        path: PathBuf,
-        /// The line.
+        /// Why.
         #[source]
-        error: ListError,
+        error: DiscoveryError,
     },
     /// A file that cannot be read.
     #[error("cannot read {path:?}: {error}{}", if error.kind() == io::ErrorKind::PermissionDenied { "; run this as root" } else { "" })]
@@ -131,21 +120,8 @@ impl HostCluster {
         let hello = LocalHello::new(Role::Client, boot_id);
         let endpoint = Endpoint::new(credentials, hello, Options::default())
             .map_err(|error| HostError::Tls { path, error })?;
-        let servers = Self::list(&dirs, cluster).await?;
-        Ok(Self { dirs, endpoint, servers })
-    }
-
-    async fn list(dirs: &HostDirs, cluster: &str) -> Result<Vec<ServerAddress>, HostError> {
-        let path = dirs.bs_list(cluster);
-        let bytes = match rt::fs::read(&path).await {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(HostError::NoList { cluster: cluster.to_owned(), path });
-            }
-            Err(error) => return Err(HostError::Unreadable { path, error }),
-        };
-        let servers = parse_list(&String::from_utf8_lossy(&bytes));
-        let servers = servers.map_err(|error| HostError::BadList { path: path.clone(), error })?;
-        if servers.is_empty() { Err(HostError::EmptyList(path)) } else { Ok(servers) }
+        let found = link::discovery::servers(&dirs, cluster).await;
+        let found = found.map_err(|error| HostError::Servers { cluster: cluster.to_owned(), error })?;
+        Ok(Self { dirs, endpoint, servers: found.servers })
     }
 }

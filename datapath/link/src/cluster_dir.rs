@@ -16,11 +16,13 @@ pub const ETC_VARIABLE: &str = "VSTORAGE_ETC";
 pub const LOG_VARIABLE: &str = "VSTORAGE_LOG";
 /// Environment variable that moves `/run/vstorage`.
 pub const RUN_VARIABLE: &str = "VSTORAGE_RUN";
+/// Environment variable that moves `/etc/resolv.conf`, as far as it is read for `vstorage` itself.
+pub const RESOLV_CONF_VARIABLE: &str = "VSTORAGE_RESOLV_CONF";
 
 /// Port of the metadata servers among themselves; clients and chunk servers dial the one above.
 pub const MDS_PORT: u16 = 2510;
 
-/// Directories of this host.
+/// Directories of this host, and one file that is not ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostDirs {
     /// Configuration.
@@ -29,6 +31,8 @@ pub struct HostDirs {
     pub log: PathBuf,
     /// Run-time files.
     pub run: PathBuf,
+    /// Which name servers there are, resolv.conf(5).
+    pub resolv_conf: PathBuf,
 }
 
 impl HostDirs {
@@ -40,7 +44,15 @@ impl HostDirs {
             etc: dir(ETC_VARIABLE, "/etc/vstorage"),
             log: dir(LOG_VARIABLE, "/var/log/vstorage"),
             run: dir(RUN_VARIABLE, "/run/vstorage"),
+            resolv_conf: dir(RESOLV_CONF_VARIABLE, "/etc/resolv.conf"),
         }
+    }
+
+    /// All below one directory.
+    #[must_use]
+    pub fn below(root: &Path) -> Self {
+        let [etc, log, run, resolv_conf] = ["etc", "log", "run", "resolv.conf"].map(|name| root.join(name));
+        Self { etc, log, run, resolv_conf }
     }
 
     /// Directory of a cluster.

@@ -14,6 +14,7 @@ pub mod cluster_dir;
 mod connection;
 pub mod credentials;
 pub mod daemon;
+pub mod discovery;
 mod endpoint;
 pub mod error;
 mod frame;

@@ -376,6 +376,20 @@ pub struct ClusterStatReply {
     /// Cluster UUID, 16 bytes.
     #[prost(bytes = "vec", tag = "26")]
     pub cluster_uuid: Vec<u8>,
+    /// What chunk servers copy among themselves; nothing if the metadata server does not count it.
+    #[prost(message, optional, tag = "27")]
+    pub copy_rate: Option<CopyRate>,
+}
+
+/// What chunk servers copied among themselves per second over the last 20 seconds.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct CopyRate {
+    /// Bytes read from members.
+    #[prost(uint64, tag = "1")]
+    pub read_bytes: u64,
+    /// Bytes written to joiners.
+    #[prost(uint64, tag = "2")]
+    pub write_bytes: u64,
 }
 
 /// How grave an event is.

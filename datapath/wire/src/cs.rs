@@ -232,6 +232,12 @@ pub struct Heartbeat {
     /// What its verifier did.
     #[prost(message, optional, tag = "11")]
     pub scrub: Option<ScrubStats>,
+    /// Bytes of its chunks that joiners elsewhere have fetched since it started. Not part of `io`.
+    #[prost(uint64, tag = "13")]
+    pub copied_out_bytes: u64,
+    /// Bytes that joiners here have fetched from members since it started. Not part of `io`.
+    #[prost(uint64, tag = "14")]
+    pub copied_in_bytes: u64,
 }
 
 /// What the verifier of a CS has done since the CS started (C8).

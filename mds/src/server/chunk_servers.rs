@@ -5,18 +5,19 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rt::time::Instant;
-use wire::cluster::{Event, Severity};
+use wire::cluster::{CopyRate, Event, Severity};
 use wire::cs::{
     CaughtUp, FLAGS_FAILED, FenceItem, Heartbeat, HeartbeatReply, RegisterCs, RegisterCsReply, ReplicaReport,
     ReplicaState, ReportChunks, flag_letters,
 };
 use wire::hello::Empty;
+use wire::session::IoStats;
 use wire::{BodyError, Status};
 
 use super::asked::Asked;
 use super::failure::Failure;
 use super::orders::CsLink;
-use super::rates::Rates;
+use super::rates::{Rates, add};
 use super::reign::{Reign, unexpected};
 use super::sessions::{millis, shortened};
 use super::watch::Watch;
@@ -42,6 +43,8 @@ type Report = (CsId, u64, u16);
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub(super) rates: Rates,
+    /// What it gave to joiners and what joiners on it took.
+    pub(super) copies: Rates,
     pub(super) renewed: Option<Instant>,
     link: Option<Rc<CsLink>>,
     /// A report is on its way into the log.
@@ -90,6 +93,13 @@ impl ChunkServers {
     /// What is known of one.
     pub(super) fn memory(&self, cs: CsId) -> Option<&Memory> {
         self.memory.get(&cs)
+    }
+
+    /// What all of them copy among themselves.
+    pub(super) fn copy_rate(&self, now: Instant) -> CopyRate {
+        let mut sum = IoStats::default();
+        self.memory.values().for_each(|memory| add(&mut sum, &memory.copies.per_second(now)));
+        CopyRate { read_bytes: sum.read_bytes, write_bytes: sum.write_bytes }
     }
 
     /// Gives an order to a chunk server, if it is connected; else it gets it when it registers.
@@ -254,6 +264,8 @@ impl Reign {
             let memory = servers.memory.entry(cs).or_default();
             memory.renewed = Some(now);
             memory.rates.note(now, call.io);
+            let (read_bytes, write_bytes) = (call.copied_out_bytes, call.copied_in_bytes);
+            memory.copies.note(now, IoStats { read_bytes, write_bytes, ..IoStats::default() });
             servers.order(cs, |link| {
                 if link.session == call.session {
                     link.adopt();

@@ -118,6 +118,7 @@ impl Reign {
             cs: self.cs_infos(&unique),
             clients: self.clients_after(0, STAT_CLIENT_BYTES).0,
             cluster_uuid: uuid,
+            copy_rate: Some(self.servers.borrow().copy_rate(rt::time::now())),
         })
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use link::{Call, Credentials};
 use mds::server::{ServerError, ServerOptions, start_server};
-use wire::cluster::{ClusterHealth, ClusterStat, GetConfig, GetEvents, SetConfig};
+use wire::cluster::{ClusterHealth, ClusterStat, CopyRate, GetConfig, GetEvents, SetConfig};
 use wire::hello::Role;
 use wire::namespace::Create;
 use wire::{Op, Status};
@@ -116,6 +116,13 @@ fn the_state_of_the_cluster_is_shown() {
         assert!(stat.space.allocatable_bytes > 200 << 30 && stat.tiers.len() == 1);
         assert_eq!((stat.clients.len(), stat.cs.len(), stat.mds.len(), stat.master_id), (1, 3, 1, 1));
         assert_eq!(stat.io.write_ops, 1, "the counters of two renewals are the same");
+        assert_eq!(stat.copy_rate, Some(CopyRate::default()));
+        servers[0].copied.set((64 << 20, 0));
+        servers[2].copied.set((0, 32 << 20));
+        servers[0].heartbeat().await.expect("renewed");
+        servers[2].heartbeat().await.expect("renewed");
+        let copies = tool.ask(&ClusterStat {}, soon()).await.expect("the state").copy_rate.expect("counted");
+        assert!(copies.read_bytes > 0 && copies.write_bytes > 0, "{copies:?}");
         servers[1].fall_silent();
         let deadline = soon();
         loop {

@@ -257,6 +257,8 @@ pub(crate) struct FakeCs {
     pub(crate) session: Cell<u64>,
     pub(crate) flags: Cell<u32>,
     pub(crate) free_bytes: Cell<u64>,
+    /// What was copied from and to it.
+    pub(crate) copied: Cell<(u64, u64)>,
     pub(crate) chunks: RefCell<BTreeMap<u64, CreateItem>>,
     pub(crate) fences: RefCell<BTreeMap<u64, u64>>,
     pub(crate) deleted: RefCell<BTreeSet<u64>>,
@@ -289,6 +291,7 @@ impl FakeCs {
             session: Cell::new(0),
             flags: Cell::new(wire::cs::FLAG_CHECKSUMS),
             free_bytes: Cell::new(90 << 30),
+            copied: Cell::default(),
             chunks: RefCell::default(),
             fences: RefCell::default(),
             deleted: RefCell::default(),
@@ -358,6 +361,8 @@ impl FakeCs {
             free_bytes: self.free_bytes.get(),
             total_bytes: 100 << 30,
             flags: self.flags.get(),
+            copied_out_bytes: self.copied.get().0,
+            copied_in_bytes: self.copied.get().1,
             ..Heartbeat::default()
         };
         let reply = connection.ask(&request, soon()).await?;

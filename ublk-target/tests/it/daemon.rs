@@ -33,6 +33,7 @@ impl Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vstorage-ublkd"));
         command.args(["nbd", "-c", CLUSTER]).args(args);
         command.env("VSTORAGE_ETC", host.etc()).env("VSTORAGE_RUN", host.run());
+        command.env("VSTORAGE_RESOLV_CONF", host.path("resolv.conf"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self(Some(command.spawn().expect("the daemon was built")))
     }

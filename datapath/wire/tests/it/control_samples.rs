@@ -422,9 +422,12 @@ fn chunk_servers() -> Vec<Sample> {
         flags: FLAG_CLEAN,
         journal_dirty_bytes: 4096,
         scrub: None,
+        copied_out_bytes: 0,
+        copied_in_bytes: 0,
     };
     let scrub = ScrubStats { chunks: 31, bad_blocks: 32, repaired_blocks: 33, damaged_blocks: 34 };
     let scrubbed = Heartbeat { scrub: Some(scrub), ..heartbeat.clone() };
+    let copying = Heartbeat { copied_out_bytes: 65_536, copied_in_bytes: 1 << 20, ..heartbeat.clone() };
     let page = ReportChunks { cs_id: 1025, session: 34, first_id: 1, replicas: vec![replica], last: true };
     let create = CreateItem {
         chunk_id: 0x2002,
@@ -450,6 +453,10 @@ fn chunk_servers() -> Vec<Sample> {
         sample.name = sample.name.replace("heartbeat", "heartbeat_scrub");
         samples.push(sample);
     }
+    let reply = HeartbeatReply { term_ms: 60_000, verify_chunks: None };
+    let [mut copying, _] = call(copying, reply);
+    copying.name = text("heartbeat_copying.request");
+    samples.push(copying);
     samples.extend(call(page, Empty {}));
     samples.extend(call(CreateChunks { items: vec![create] }, results(0x2002)));
     samples.extend(call(DeleteChunks { items: vec![delete] }, results(0x2002)));
@@ -585,6 +592,7 @@ fn cluster_stat() -> ClusterStatReply {
         cs: vec![cs_info()],
         clients: vec![client_info()],
         cluster_uuid: id(1),
+        copy_rate: None,
     }
 }
 
@@ -605,6 +613,10 @@ fn clusters() -> Vec<Sample> {
     let remove = RemoveCs { cs_id: 1028, action: RemoveAction::Release.into() };
     let removing = RemoveCsReply { status: ServiceStatus::Releasing.into(), replicas: 40, bytes: 5 << 30 };
     samples.extend(call(remove, removing));
+    let copy_rate = Some(CopyRate { read_bytes: 801, write_bytes: 802 });
+    let [_, mut copying] = call(ClusterStat {}, ClusterStatReply { copy_rate, ..cluster_stat() });
+    copying.name = text("cluster_stat_copying.response");
+    samples.push(copying);
     samples.extend(call(events, GetEventsReply { events: vec![event()], last_id: 43 }));
     samples
 }

@@ -52,6 +52,18 @@ fn wait_for(cluster: &Cluster, code: &str, count: usize) -> String {
     found.unwrap_or_else(|| panic!("no event {code} within {} s", BACK.as_secs()))
 }
 
+/// What chunk servers copy among themselves by `stat`, once their heartbeats have told of any.
+fn copying(cluster: &Cluster) -> (u64, u64) {
+    let found = poll_until(BACK, || {
+        let text = cluster.vstorage(&["stat", "--json"]).works("stat");
+        let stat: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let rate = |name: &str| stat["copy_rate"][name].as_u64().expect("a rate");
+        let rates = (rate("read_bytes"), rate("write_bytes"));
+        (rates.0 > 0 && rates.1 > 0).then_some(rates)
+    });
+    found.unwrap_or_else(|| panic!("a replica returned, and stat shows nothing that was copied"))
+}
+
 /// One chunk server is killed and stays away, comes back, and another one is silent for a while.
 pub(crate) fn failover(scene: &Scene) {
     let mut cluster = scene.cluster();
@@ -67,6 +79,8 @@ pub(crate) fn failover(scene: &Scene) {
         assert!(watch.advances(4 * ANSWERS), "the load goes on without it");
         cluster.start_all().works("the chunk server comes back");
         scene.say(wait_for(cluster, "mds.replicas_returned", 1));
+        let (read, written) = copying(cluster);
+        scene.say(format!("Repl IO by stat: {read} bytes read and {written} written per second"));
         assert!(watch.advances(ANSWERS), "the load goes on with it");
         cluster.servers[1].pause().works("SIGSTOP of a chunk server");
         let stood = standstill(watch);

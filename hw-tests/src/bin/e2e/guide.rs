@@ -21,7 +21,7 @@ const PASSWORD: &str = "guide-password\n";
 const UNKNOWN_HOST: &str = "s9.invalid:2510";
 
 /// What the whole cluster looks like, line by line; `*` is anything.
-const STAT: [&str; 14] = [
+const STAT: [&str; 15] = [
     "Cluster 'stor1': *",
     "Space: [*] allocatable * of *, free * of *",
     "MDS nodes: 1 of 1, epoch uptime: *",
@@ -33,12 +33,13 @@ const STAT: [&str; 14] = [
     "FS: * in * files, * inodes, * chunks, * chunk replicas",
     "IO:       read */s (*ops/s), write */s (*ops/s)",
     "IO total: read * (*ops), write * (*ops)",
+    "Repl IO:  read *B/s, write *B/s",
     "Sync rate: *ops/s",
     "IO QDEPTH: * aver, * max",
     "",
 ];
 /// How the lines begin that `top` leaves out until it is asked for more.
-const MORE: [&str; 6] = ["Chunks:", "        ", "FS:", "IO total:", "Sync rate:", "IO QDEPTH:"];
+const MORE: [&str; 7] = ["Chunks:", "        ", "FS:", "IO total:", "Repl IO:", "Sync rate:", "IO QDEPTH:"];
 /// Titles of its tables.
 const MDS_COLUMNS: &str = "MDSID STATUS %CTIME COMMITS %CPU MEM UPTIME HOST";
 const CS_COLUMNS: &str = "CSID STATUS SPACE AVAIL REPLICAS UNIQUE IOWAIT IOLAT(ms) QDEPTH HOST FLAGS";

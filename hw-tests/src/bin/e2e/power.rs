@@ -1,6 +1,6 @@
 //! Power cuts on disks that forget.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hw_tests::cluster::{Cluster, Options};
 use hw_tests::forgetting_disk::{self, CutReport, ForgettingDisk};
@@ -72,12 +72,12 @@ impl Shown {
 }
 
 /// The disks, in the order: chunk servers, metadata server.
-struct Disks {
+pub(crate) struct Disks {
     disks: Vec<(ForgettingDisk, PathBuf)>,
 }
 
 impl Disks {
-    fn make(scene: &Scene) -> Self {
+    pub(crate) fn make(scene: &Scene) -> Self {
         let make = |number: u64| {
             let dir = scene.dir.join(format!("disk{number}"));
             let size = if number < 3 { DISK_BYTES } else { MDS_DISK_BYTES };
@@ -94,8 +94,20 @@ impl Disks {
         Self { disks: (0..4).map(make).collect() }
     }
 
+    /// Directories on them: of the chunk servers, and of the metadata server.
+    pub(crate) fn repositories(&self) -> (Vec<PathBuf>, PathBuf) {
+        let mut all: Vec<PathBuf> = self.disks.iter().map(|(_, point)| point.join("repository")).collect();
+        let mds = all.pop().expect("the last is the metadata server's");
+        (all, mds)
+    }
+
+    /// Where one is mounted.
+    pub(crate) fn point(&self, index: usize) -> &Path {
+        &self.disks[index].1
+    }
+
     /// Takes the power of these disks and of the machines they are in, and brings it back. Returns what was lost.
-    fn cut(&mut self, cluster: &mut Cluster, which: &[usize]) -> CutReport {
+    pub(crate) fn cut(&mut self, cluster: &mut Cluster, which: &[usize]) -> CutReport {
         // A machine stops in the moment its disk does: nobody there sees the disk fail.
         for &index in which {
             node(cluster, index).pause().works("pause");
@@ -123,7 +135,8 @@ impl Disks {
         sum
     }
 
-    fn check(&mut self) {
+    /// The file systems must be clean.
+    pub(crate) fn check(&mut self) {
         for (disk, _) in &mut self.disks {
             disk.unmount().expect("nobody uses it");
             disk.check().expect("ext4 is clean at the end");
@@ -141,13 +154,9 @@ fn node(cluster: &mut Cluster, index: usize) -> &mut hw_tests::cluster::Node {
 pub(crate) fn power_cuts(scene: &Scene) {
     let mut disks = Disks::make(scene);
     scene.say("four disks that forget");
-    let repository = |index: usize| disks.disks[index].1.join("repository");
-    let options = Options {
-        mds: repository(3),
-        servers: (0..3).map(repository).collect(),
-        machines: true,
-        ..Options::plain(&scene.dir, &scene.settings.binaries)
-    };
+    let (servers, mds) = disks.repositories();
+    let options =
+        Options { mds, servers, machines: true, ..Options::plain(&scene.dir, &scene.settings.binaries) };
     let mut cluster = scene.cluster_of(options);
     let mut loads = Loads::new(scene.settings.seed).rarely_flushed();
     cluster.export(VOLUME).works("export");
@@ -202,7 +211,7 @@ fn cut_one(cluster: &mut Cluster, disks: &mut Disks, loads: &mut Loads, index: u
 
 /// What was not flushed may be lost on every member: the client must be told, by EIO, and the volume is opened anew. Says
 /// whether it was told.
-fn cut_servers(cluster: &mut Cluster, disks: &mut Disks, loads: &mut Loads) -> (CutReport, bool) {
+pub(crate) fn cut_servers(cluster: &mut Cluster, disks: &mut Disks, loads: &mut Loads) -> (CutReport, bool) {
     let (outcomes, report) = loads.run(cluster, |cluster, watch| {
         assert!(watch.advances(ANSWERS), "the load does not advance");
         let report = disks.cut(cluster, &[0, 1, 2]);
@@ -235,7 +244,8 @@ fn cut_servers(cluster: &mut Cluster, disks: &mut Disks, loads: &mut Loads) -> (
     (report, !is_flushed)
 }
 
-fn cut_everything(cluster: &mut Cluster, disks: &mut Disks, loads: &mut Loads) -> CutReport {
+/// All that runs stops at once.
+pub(crate) fn cut_everything(cluster: &mut Cluster, disks: &mut Disks, loads: &mut Loads) -> CutReport {
     let (_, report) = loads.run(cluster, |cluster, watch| {
         assert!(watch.advances(ANSWERS), "the load does not advance");
         cluster.kill_export().works("kill the export");
