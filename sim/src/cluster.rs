@@ -533,7 +533,8 @@ async fn until_healthy(master: &Rc<Master>) -> Option<wire::cluster::ClusterStat
     while rt::time::now() < deadline {
         let patience = rt::time::now() + Duration::from_secs(10);
         match master.ask(&wire::cluster::ClusterStat {}, patience).await {
-            Ok(stat) if stat.chunks.healthy == stat.fs_chunks => return None,
+            // What waits to be deleted may be damaged, and nobody would mend it.
+            Ok(stat) if stat.chunks.healthy == stat.fs_chunks && stat.chunks.deleting == 0 => return None,
             Ok(stat) => last = stat,
             Err(error) => rt::sim::trace(|| format!("stat: {error}")),
         }

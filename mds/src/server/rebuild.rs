@@ -23,6 +23,8 @@ const LOOK_MAX: usize = 16_384;
 const STEPS_MAX: usize = 8192;
 /// Replicas that are on their way to a chunk server at once.
 const ARRIVING_MAX: usize = 8;
+/// After how many chunks in a row that nobody can take now the others are not tried.
+const IN_VAIN_MAX: usize = 64;
 /// The shortest time between two looks at all chunks.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// How often it is looked again while something cannot be done.
@@ -186,6 +188,7 @@ impl Reign {
         let now = rt::time::now();
         let mut round = Round::default();
         let mut arriving: BTreeMap<CsId, usize> = BTreeMap::new();
+        let mut in_vain = 0;
         self.read(|state| {
             let stopped = is_too_much(state);
             for step in steps {
@@ -199,6 +202,8 @@ impl Reign {
                 match step.step {
                     PlannedStep::Remove { cs } => round.remove.push(place(cs)),
                     PlannedStep::Add { .. } if stopped => {}
+                    // Wherever the next one could go, somebody is busy most likely.
+                    PlannedStep::Add { .. } if in_vain >= IN_VAIN_MAX => round.later.push(step),
                     PlannedStep::Add { count, .. } => {
                         let is_busy = |cs: CsId| {
                             let more = arriving.get(&cs).copied().unwrap_or(0);
@@ -206,6 +211,7 @@ impl Reign {
                         };
                         match state.places_for(&step, count, rt::random::u64(), is_busy) {
                             Ok(places) => {
+                                in_vain = if places.is_empty() { in_vain + 1 } else { 0 };
                                 if places.len() < usize::from(count) {
                                     round.later.push(step);
                                 }

@@ -39,11 +39,15 @@ fn wait_healthy(cluster: &Cluster, limit: Duration) {
     assert!(found.is_some(), "not all chunks are healthy after {} s: {}", limit.as_secs(), chunks(cluster));
 }
 
-fn status_of(cluster: &Cluster, id: &str) -> String {
+fn shown(cluster: &Cluster, id: &str) -> serde_json::Value {
     let text = cluster.vstorage(&["list-services", "-C", "--json"]).works("list-services");
     let all: serde_json::Value = serde_json::from_str(&text).expect("an object");
     let found = all["cs"].as_array().expect("a list").iter().find(|cs| cs["cs_id"].as_u64() == id.parse().ok());
-    found.unwrap_or_else(|| panic!("no CS#{id} in {text}"))["status"].as_str().unwrap_or_default().to_owned()
+    found.unwrap_or_else(|| panic!("no CS#{id} in {text}")).clone()
+}
+
+fn status_of(cluster: &Cluster, id: &str) -> String {
+    shown(cluster, id)["status"].as_str().unwrap_or_default().to_owned()
 }
 
 fn wait_status(cluster: &Cluster, id: &str, wanted: &str) {
@@ -146,6 +150,8 @@ pub(crate) fn rebuild(scene: &Scene) {
         wait_healthy(cluster, REBUILT);
         scene.say(format!("rebuilt after {:.1} s, beside a load", clock.elapsed().as_secs_f64()));
         assert!(watch.advances(300), "the load goes on");
+        let given_up = poll_until(REBUILT, || (shown(cluster, &id_of(0))["replicas"] == 0).then_some(()));
+        assert!(given_up.is_some(), "others have taken all its places");
         // It returns with replicas that nobody wants any more.
         assert!(chunk_files(cluster.servers[0].repository()) > 0);
         cluster.start_all().works("the chunk server comes back");
