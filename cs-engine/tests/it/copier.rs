@@ -299,7 +299,7 @@ fn a_source_that_runs_in_another_boot_is_noticed() {
             settled_before: false,
         };
         let mut body = Vec::new();
-        flush.encode(&mut body);
+        flush.encode(&[], &mut body);
         assert_eq!(world.call(0, Op::Flush, body, None).await.0, Status::Ok);
         assert_eq!(world.catch_up(2).await, Status::Ok);
         control::advance(SECOND * 3).await;
@@ -332,5 +332,29 @@ fn a_joiner_whose_members_cannot_be_reached_is_told_and_a_later_version_ends_it(
         control::advance(SECOND * 60).await;
         assert!(world.mds.told.borrow().is_empty());
         assert_eq!(world.catch_up(2).await, Status::StaleVersion);
+    });
+}
+
+/// A flush that names a version which is not installed yet.
+#[test]
+fn c6_a_flush_waits_for_the_versions_that_it_names() {
+    simulate(async {
+        let (world, _) = with_joiner(None).await;
+        let flush = async |version| {
+            let flush = wire::data::Flush {
+                file: FILE,
+                epoch: 1,
+                upto_seq: 3,
+                done: 4,
+                stable: 1,
+                settled_before: false,
+            };
+            let mut body = Vec::new();
+            flush.encode(&[wire::data::InstalledVersion { chunk: CHUNK, version }], &mut body);
+            world.call(0, Op::Flush, body, None).await.0
+        };
+        assert_eq!((flush(2).await, flush(3).await), (Status::Ok, Status::StaleVersion));
+        assert_eq!(world.install(0, 4, ReplicaRole::Member, true).await, Status::Ok);
+        assert_eq!((flush(3).await, flush(4).await), (Status::Ok, Status::Ok));
     });
 }

@@ -161,7 +161,7 @@ impl Inner {
     }
 
     /// Asks whether a chunk that a member holds up has another version, or must wait. One asks for all.
-    async fn look_at_map(&self, lease: &Rc<Lease>, chunk: &Rc<Chunk>) -> Result<(), Halt> {
+    pub(crate) async fn look_at_map(&self, lease: &Rc<Lease>, chunk: &Rc<Chunk>) -> Result<(), Halt> {
         let Some(_turn) = chunk.looking.try_acquire(1) else { return Ok(()) };
         match until_replaced(lease, chunk, self.ask_map(lease, chunk.index, 1)).await? {
             Ok(map) => {
