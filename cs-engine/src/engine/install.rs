@@ -69,6 +69,10 @@ impl Engine {
         let _superseding = (order.to > chunk.version.get()).then(|| chunk.supersede());
         let _all = chunk.ranges.exclusive(0..u64::from(chunk.blocks())).await;
         self.room_for_state().await?;
+        // The version of a joiner is known here before its record is durable: a checkpoint must not write it into the header then,
+        // nor leave the older one's record behind. What it does with the chunk ends first.
+        let _moving = if order.joiner { Some(chunk.moving.acquire(1).await) } else { None };
+        self.check_running()?;
         if chunk.deleted.get() {
             return Err(Refusal::UnknownChunk(chunk.id));
         }
@@ -172,8 +176,8 @@ impl Engine {
     /// Writes the versions of plain members into their headers, so that the journal need not tell them any more. What it
     /// still tells of others, [`Standing::record`] does. The caller flushes nothing: headers are durable when it ends.
     pub(super) async fn write_versions(&self) -> Result<(), Refusal> {
-        let plain = |chunk: &&Rc<Chunk>| chunk.standing.borrow().is_none();
-        let chunks: Vec<Rc<Chunk>> = self.installed.borrow().values().filter(plain).map(Rc::clone).collect();
+        // All of them: one that is about to join has a version below that the journal would not tell any more.
+        let chunks: Vec<Rc<Chunk>> = self.installed.borrow().values().map(Rc::clone).collect();
         for some in chunks.chunks(HEADERS_AT_ONCE) {
             self.write_some_versions(some).await?;
         }
@@ -187,7 +191,7 @@ impl Engine {
             let moving = chunk.moving.acquire(1).await;
             let now = chunk.header.get();
             let version = chunk.version.get();
-            if chunk.deleted.get() || version == now.version {
+            if chunk.deleted.get() || chunk.standing.borrow().is_some() || version == now.version {
                 continue;
             }
             held.push(moving);

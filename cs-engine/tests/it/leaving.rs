@@ -1,9 +1,17 @@
 //! What members note for one that leaves, so that it gets all of it when it returns (C6).
 
-use cs_engine::engine::Refusal;
+use std::cell::Cell;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
 
-use crate::install::member;
-use crate::rig::{CHUNK, Client, FILE, Rig, pattern};
+use cs_engine::engine::{self, CreateOptions, Refusal};
+use rt::sim::control::{self, PeerView};
+use rt::sim::{HostOptions, SimOptions, Simulation};
+
+use crate::install::{joiner, member};
+use crate::rig::{CHUNK, Client, FILE, MIB, Rig, new_chunk, no_interval, open, pattern, superblock};
+use crate::simulated::seeds_asked_for;
 
 const REGION: u32 = 64 << 10;
 const SIZE: u64 = 8 << 20;
@@ -30,4 +38,114 @@ fn what_is_listed_counts_as_stable_once_the_version_without_the_one_who_left_is_
         engine.delete_chunk(CHUNK, 3).await.unwrap();
         assert_eq!(engine.has_installed(FILE, [(CHUNK, 4)]), Ok(()), "deleted");
     });
+}
+
+/// More than a checkpoint writes headers of at a time.
+const MANY: u64 = 300;
+
+/// What was answered of each chunk.
+struct Answered(Vec<Cell<u64>>);
+
+/// Replicas that have just got a version begin to join while checkpoints write versions into headers, and all ends anywhere: none of
+/// them is a member of the version that it was to join, and what was answered is there.
+#[test]
+fn a_joiner_is_never_found_as_a_member() {
+    let (mut joined, mut not_joined) = (0, 0);
+    for seed in seeds_asked_for().unwrap_or(0..24) {
+        crate::rig::log();
+        let found = Simulation::new(SimOptions::new(seed)).run(end_while_many_join(seed));
+        let found = found.unwrap_or_else(|failure| panic!("seed {seed}: {failure}"));
+        joined += found.0;
+        not_joined += found.1;
+    }
+    assert!(seeds_asked_for().is_some() || (joined > 300 && not_joined > 300), "{joined} {not_joined}");
+}
+
+/// How many had joined and how many had not when it ended.
+async fn end_while_many_join(seed: u64) -> (usize, usize) {
+    const DIR: &str = "/cs";
+    let host = control::add_host(HostOptions::new("cs"));
+    let answered = Rc::new(Answered((0..MANY).map(|_| Cell::new(1)).collect()));
+    let theirs = Rc::clone(&answered);
+    let ready = Rc::new(Cell::new(false));
+    let is_ready = Rc::clone(&ready);
+    let first = control::start_process(host, "csd", async move {
+        let create = CreateOptions { dir: DIR.into(), superblock: superblock() };
+        engine::create(&create).await.expect("a new chunk server");
+        let engine = open(Path::new(DIR), no_interval()).await.expect("it opens");
+        let client = Rc::new(Client::with_chunk(&engine, 1, SIZE).await);
+        for chunk in 0..MANY {
+            engine.create_chunk(new_chunk(1000 + chunk, 64 << 10)).await.expect("a new chunk");
+        }
+        is_ready.set(true);
+        for round in 0..3 {
+            // Groups of the journal that take their time.
+            let writer = Rc::clone(&client);
+            let _writing = rt::spawn(async move {
+                for step in 0..40 {
+                    writer.write((step % 7) * MIB + 4096, &pattern(step.into(), 60 << 10)).await;
+                }
+            });
+            let installs: Vec<_> = (round..MANY)
+                .step_by(3)
+                .map(|chunk| {
+                    let (engine, theirs) = (Rc::clone(&engine), Rc::clone(&theirs));
+                    rt::spawn(async move {
+                        engine.install(1000 + chunk, member(1, 2, false)).await.expect("installed");
+                        theirs.0[chunk as usize].set(2);
+                    })
+                })
+                .collect();
+            for install in installs {
+                install.await.expect("not aborted");
+            }
+            let checkpoints = Rc::clone(&engine);
+            let checkpoint = rt::spawn(async move { checkpoints.checkpoint().await });
+            rt::time::sleep(Duration::from_micros(seed * 131 % 3000)).await;
+            let joins: Vec<_> = (round..MANY)
+                .step_by(3)
+                .filter(|chunk| chunk % 2 == 0)
+                .map(|chunk| {
+                    let (engine, theirs) = (Rc::clone(&engine), Rc::clone(&theirs));
+                    rt::spawn(async move {
+                        rt::time::sleep(Duration::from_micros(rt::random::below(3000))).await;
+                        engine.install(1000 + chunk, joiner(1, 4, true)).await.expect("it joins");
+                        theirs.0[chunk as usize].set(4);
+                    })
+                })
+                .collect();
+            for join in joins {
+                join.await.expect("not aborted");
+            }
+            checkpoint.await.expect("not aborted").expect("a checkpoint");
+        }
+        std::future::pending::<()>().await;
+    });
+    while !ready.get() {
+        control::advance(Duration::from_micros(100)).await;
+    }
+    control::advance(Duration::from_micros(seed * 1571 % 40_000)).await;
+    if seed.is_multiple_of(2) {
+        control::kill(first.id());
+    } else {
+        control::power_cut(&[host], PeerView::Silence);
+        control::power_on(host);
+    }
+    let _ended = first.wait().await;
+    let second = control::start_process(host, "csd", async move {
+        let engine = open(Path::new(DIR), no_interval()).await.expect("it opens");
+        let mut wrong = Vec::new();
+        let (mut joined, mut not_joined) = (0, 0);
+        for (chunk, answered) in (1000..).zip(&answered.0) {
+            let has = engine.progress(chunk, 4).map(|progress| progress.held);
+            match has {
+                Ok(2) => joined += 1,
+                Err(Refusal::StaleVersion { have, .. }) if have <= 2 && have >= answered.get() => not_joined += 1,
+                other => wrong.push((chunk, other, answered.get())),
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:?}");
+        (joined, not_joined)
+    });
+    second.wait().await.returned()
 }
