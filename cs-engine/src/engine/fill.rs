@@ -408,6 +408,8 @@ impl Engine {
     ) -> Result<(), Refusal> {
         let _request = self.begin()?;
         let chunk = self.found(chunk)?;
+        // An install would void what is listed by then, and not what comes after it: it waits. Nobody waits for a member in here.
+        let _all = chunk.ranges.exclusive(0..u64::from(chunk.blocks())).await;
         chunk.filling(version, |_| ())?;
         let file = self.file_state(chunk.file);
         let fits = |listed: &&Listed| {

@@ -5,10 +5,11 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use cs_engine::engine::{self, CreateOptions, Refusal};
+use cs_engine::engine::{self, CreateOptions, Engine, Known, Listed, NewChunk, Refusal};
 use rt::sim::control::{self, PeerView};
 use rt::sim::{HostOptions, SimOptions, Simulation};
 
+use crate::fill::Zeroes;
 use crate::install::{joiner, member};
 use crate::rig::{CHUNK, Client, FILE, MIB, Rig, new_chunk, no_interval, open, pattern, superblock};
 use crate::simulated::seeds_asked_for;
@@ -38,6 +39,44 @@ fn what_is_listed_counts_as_stable_once_the_version_without_the_one_who_left_is_
         engine.delete_chunk(CHUNK, 3).await.unwrap();
         assert_eq!(engine.has_installed(FILE, [(CHUNK, 4)]), Ok(()), "deleted");
     });
+}
+
+/// A joiner that is dismissed and joins again while it takes over a list has nothing of it afterwards.
+#[test]
+fn a_list_that_is_taken_over_late_is_void_after_the_next_join() {
+    for restart in [false, true] {
+        let rig = Rig::new();
+        let new = NewChunk { version: 7, joining: true, ..new_chunk(CHUNK, SIZE) };
+        let listed = [Listed { epoch: 1, seq: 9, first: 0, count: 2 }];
+        rig.life(async move |engine| {
+            engine.create_chunk(new).await.unwrap();
+            let theirs = Rc::clone(&engine);
+            let inheriting = rt::spawn(async move { theirs.inherit_list(CHUNK, 7, &listed).await });
+            // On its way into the journal.
+            rt::yield_now().await;
+            engine.install(CHUNK, joiner(1, 9, false)).await.unwrap();
+            assert_eq!(inheriting.await.unwrap(), Ok(()));
+            assert!(matches!(
+                engine.inherit_list(CHUNK, 7, &listed).await,
+                Err(Refusal::StaleVersion { have: 9, wanted: 7 })
+            ));
+            if !restart {
+                nothing_is_listed(&engine).await;
+            }
+        });
+        if restart {
+            rig.life(async move |engine| nothing_is_listed(&engine).await);
+        }
+    }
+}
+
+async fn nothing_is_listed(engine: &Rc<Engine>) {
+    engine.take_difference(CHUNK, 9, &Known::default()).await.unwrap();
+    engine.copy_regions(CHUNK, 9, 0..128, &Zeroes).await.unwrap();
+    engine.commit_copied(CHUNK, 9).await.unwrap();
+    engine.install(CHUNK, member(9, 10, false)).await.unwrap();
+    let doubts = engine.doubts(FILE, 1, CHUNK, 10).unwrap();
+    assert!(doubts.iter().all(|doubt| doubt.epoch == 0), "{doubts:?}");
 }
 
 /// More than a checkpoint writes headers of at a time.
