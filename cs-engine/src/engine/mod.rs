@@ -54,7 +54,7 @@ pub use blocks::{Entry, Place};
 pub use chunk::Chunk;
 pub use create::{CreateError, CreateOptions, create, remove_created};
 pub use files::{FileState, Session, Unstable};
-pub use fill::{Known, Listed, NotRead, Progress, Reading, Source};
+pub use fill::{Fault, Known, Listed, NotRead, Progress, Reading, Source};
 pub use manage::NewChunk;
 pub use open::{JOURNAL, OpenError, SUPERBLOCK, lock_directory, read_superblock};
 pub use read::ReadReply;

@@ -1,17 +1,22 @@
 //! What members note for one that leaves, so that it gets all of it when it returns (C6).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use cs_engine::engine::{self, CreateOptions, Engine, Known, Listed, NewChunk, Refusal};
+use cs_engine::engine::{
+    self, CreateOptions, Engine, Fault, Known, Listed, NewChunk, NotRead, ReadReply, Reading,
+    Refusal, Source,
+};
+use cs_engine::format::BLOCK;
+use rt::buf::View;
 use rt::sim::control::{self, PeerView};
 use rt::sim::{HostOptions, SimOptions, Simulation};
 
 use crate::fill::Zeroes;
 use crate::install::{joiner, member};
-use crate::rig::{CHUNK, Client, FILE, MIB, Rig, new_chunk, no_interval, open, pattern, superblock};
+use crate::rig::{CHUNK, Client, FILE, MIB, Rig, crcs, new_chunk, no_interval, open, pattern, superblock};
 use crate::simulated::seeds_asked_for;
 
 const REGION: u32 = 64 << 10;
@@ -179,7 +184,9 @@ async fn end_while_many_join(seed: u64) -> (usize, usize) {
             let has = engine.progress(chunk, 4).map(|progress| progress.held);
             match has {
                 Ok(2) => joined += 1,
-                Err(Refusal::StaleVersion { have, .. }) if have <= 2 && have >= answered.get() => not_joined += 1,
+                Err(Refusal::StaleVersion { have, .. }) if have <= 2 && have >= answered.get() => {
+                    not_joined += 1
+                }
                 other => wrong.push((chunk, other, answered.get())),
             }
         }
@@ -187,4 +194,75 @@ async fn end_while_many_join(seed: u64) -> (usize, usize) {
         (joined, not_joined)
     });
     second.wait().await.returned()
+}
+
+/// Members with content of which some blocks cannot be had.
+#[derive(Debug)]
+struct Damaged {
+    content: Vec<u8>,
+    /// Damaged on each of them.
+    bad: Vec<u32>,
+    /// Not settled yet.
+    unsettled: RefCell<Vec<u32>>,
+}
+
+impl Damaged {
+    fn holds(blocks: &[u32], offset: u32, len: u32) -> bool {
+        let range = offset / BLOCK as u32..(offset + len) / BLOCK as u32;
+        blocks.iter().any(|block| range.contains(block))
+    }
+}
+
+impl Source for Damaged {
+    fn read(&self, offset: u32, len: u32) -> Reading<'_> {
+        Box::pin(async move {
+            if self.fault(offset, len) != Fault::Away {
+                return Err(NotRead);
+            }
+            let bytes = &self.content[offset as usize..(offset + len) as usize];
+            Ok(ReadReply { payload: Some(View::copy_of(bytes)), crcs: crcs(offset, bytes) })
+        })
+    }
+
+    fn fault(&self, offset: u32, len: u32) -> Fault {
+        if Self::holds(&self.unsettled.borrow(), offset, len) {
+            return Fault::Partly;
+        }
+        if Self::holds(&self.bad, offset, len) { Fault::Partly } else { Fault::Away }
+    }
+}
+
+#[test]
+fn c8_what_no_member_gives_stays_missing_and_all_else_is_copied() {
+    const BAD: u32 = 5;
+    const UNSETTLED: u32 = 40;
+    let rig = Rig::new();
+    let content = pattern(77, SIZE as usize);
+    rig.life(async move |engine| {
+        let new = NewChunk { version: 2, joining: true, ..new_chunk(CHUNK, SIZE) };
+        engine.create_chunk(new).await.unwrap();
+        let source = Damaged { content, bad: vec![BAD, 21], unsettled: RefCell::new(vec![UNSETTLED]) };
+        engine.take_difference(CHUNK, 2, &Known::default()).await.unwrap();
+        let client = Client::new(&engine, 1);
+        client.version.set(2);
+        // Newer than what the members have lost.
+        client.write(21 * BLOCK as u32, &source.content[21 * BLOCK..22 * BLOCK]).await;
+        let lacking = || engine.progress(CHUNK, 2).unwrap().lacking.iter().collect::<Vec<u32>>();
+        for first in (0..128).step_by(16) {
+            let copied = engine.copy_regions(CHUNK, 2, first..first + 16, &source).await;
+            assert_eq!(copied.is_ok(), first > 0, "{first}: {copied:?}");
+        }
+        engine.commit_copied(CHUNK, 2).await.unwrap();
+        assert_eq!(lacking(), [0, 2], "the regions of what is damaged and of what is not settled");
+        source.unsettled.take();
+        engine.copy_regions(CHUNK, 2, 2..3, &source).await.unwrap();
+        assert_eq!(engine.install(CHUNK, member(2, 3, false)).await, Err(Refusal::NotFilled(CHUNK)));
+        // It is written again, to all.
+        client.write(BAD * BLOCK as u32, &source.content[BAD as usize * BLOCK..][..BLOCK]).await;
+        engine.copy_regions(CHUNK, 2, 0..1, &source).await.unwrap();
+        engine.commit_copied(CHUNK, 2).await.unwrap();
+        engine.install(CHUNK, member(2, 3, false)).await.unwrap();
+        client.version.set(3);
+        assert!(client.read(0, 4 * MIB).await == source.content[..4 * MIB as usize]);
+    });
 }
