@@ -49,10 +49,6 @@ impl Chunk {
         self.standing_changed.notify_all();
         Superseding(self)
     }
-
-    fn take_standing(&self, standing: Box<Standing>) {
-        *self.standing.borrow_mut() = (!standing.is_plain()).then_some(standing);
-    }
 }
 
 impl Engine {
@@ -114,9 +110,21 @@ impl Engine {
     fn adopt_version(&self, chunk: &Rc<Chunk>, version: u64, standing: Box<Standing>) {
         chunk.version.set(version);
         chunk.source.take();
-        chunk.take_standing(standing);
+        self.set_standing(chunk, (!standing.is_plain()).then_some(standing));
         self.installed.borrow_mut().insert(chunk.id, Rc::clone(chunk));
         chunk.standing_changed.notify_all();
+    }
+
+    /// Changes what a replica is, and counts those that are more than plain members.
+    pub(super) fn set_standing(&self, chunk: &Chunk, standing: Option<Box<Standing>>) {
+        let is = usize::from(standing.is_some());
+        let was = usize::from(chunk.standing.replace(standing).is_some());
+        self.standings.set(self.standings.get() + is - was);
+    }
+
+    /// Whether versions wait for a checkpoint to write them into headers.
+    pub(super) fn versions_wait(&self) -> bool {
+        self.installed.borrow().len() > self.standings.get()
     }
 
     /// Regions of what is listed and marked here.
@@ -149,7 +157,7 @@ impl Engine {
 
     /// What standings take in the journal with each checkpoint, at most.
     pub(super) fn standing_bytes(&self) -> u64 {
-        RECORD_MAX * self.installed.borrow().len() as u64
+        RECORD_MAX * self.standings.get() as u64
     }
 
     /// Refuses a joiner while maps take much of the journal.

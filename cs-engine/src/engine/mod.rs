@@ -227,6 +227,8 @@ pub struct Engine {
     pub(crate) marked: RefCell<BTreeMap<u64, Rc<Chunk>>>,
     /// Chunks whose headers do not say all: their version is later, they are joiners, or they keep a map of changes.
     pub(crate) installed: RefCell<BTreeMap<u64, Rc<Chunk>>>,
+    /// How many of them are more than plain members: those stay, and each checkpoint records them.
+    pub(crate) standings: Cell<usize>,
     pub(crate) files: RefCell<BTreeMap<u64, Rc<FileState>>>,
     pub(crate) unstable: Rc<files::Totals>,
     /// Reads under way by the checkpoint they began after: they may still need what it wants to overwrite.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cs_engine::engine::{
-    self, CreateOptions, Engine, Fault, Known, Listed, NewChunk, NotRead, ReadReply, Reading,
+    self, CreateOptions, Engine, EngineOptions, Fault, Known, Listed, NewChunk, NotRead, ReadReply, Reading,
     Refusal, Source,
 };
 use cs_engine::format::BLOCK;
@@ -265,4 +265,39 @@ fn c8_what_no_member_gives_stays_missing_and_all_else_is_copied() {
         client.version.set(3);
         assert!(client.read(0, 4 * MIB).await == source.content[..4 * MIB as usize]);
     });
+}
+
+/// Plain versions wait for headers, in a server that is idle until its next checkpoint: they are no maps.
+#[test]
+fn c6_versions_that_wait_for_headers_leave_the_journal_to_maps() {
+    const RECORD: u64 = 640;
+    let outcome = Simulation::new(SimOptions::new(1)).run(async {
+        let host = control::add_host(HostOptions::new("cs"));
+        let process = control::start_process(host, "csd", async move {
+            let create = CreateOptions { dir: "/cs".into(), superblock: superblock() };
+            engine::create(&create).await.expect("a new chunk server");
+            let options = EngineOptions { checkpoint_interval: Duration::from_secs(60), ..no_interval() };
+            let engine = open(Path::new("/cs"), options).await.expect("it opens");
+            let chunks = 1000..1001 + create.superblock.journal_bytes / 8 / RECORD;
+            for chunk in chunks.clone() {
+                engine.create_chunk(new_chunk(chunk, 64 << 10)).await.expect("a new chunk");
+            }
+            // Whatever its birth has left to do.
+            engine.checkpoint().await.expect("a checkpoint");
+            for chunk in chunks {
+                engine.install(chunk, member(1, 2, false)).await.expect("installed");
+            }
+            engine.install(1000, member(2, 3, true)).await.expect("installed");
+            let known = engine.changed_regions(FILE, 1000, 3, 2).expect("a member");
+            assert!(known.complete, "{known:?}");
+            let before = engine.counters().checkpoints;
+            rt::time::sleep(Duration::from_secs(90)).await;
+            let after = engine.counters().checkpoints;
+            assert_eq!(after, before + 1, "the versions go into the headers");
+            rt::time::sleep(Duration::from_secs(600)).await;
+            assert_eq!(engine.counters().checkpoints, after, "then there is nothing to do");
+        });
+        process.wait().await.returned();
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
 }
