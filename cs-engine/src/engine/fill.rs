@@ -291,6 +291,7 @@ impl Engine {
     ) -> Result<u64, Refusal> {
         let _request = self.begin()?;
         let chunk = self.found(chunk)?;
+        self.map_has_room().await?;
         self.copy_locked(&chunk, version, regions, source).await
     }
 
@@ -527,6 +528,7 @@ impl Engine {
                 _ => {}
             }
         };
+        self.map_has_room().await?;
         self.copy_locked(chunk, version, region..region + 1, &*source).await.map(drop)
     }
 }

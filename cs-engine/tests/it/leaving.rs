@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use cs_engine::engine::{
     self, CreateOptions, Engine, EngineOptions, Fault, Known, Listed, NewChunk, NotRead, ReadReply, Reading,
-    Refusal, Source,
+    Refusal, Source, WriteKind,
 };
 use cs_engine::format::BLOCK;
 use rt::buf::View;
 use rt::sim::control::{self, PeerView};
-use rt::sim::{HostOptions, SimOptions, Simulation};
+use rt::sim::{DiskFault, DiskFaultKind, HostOptions, SimOptions, Simulation};
 
 use crate::fill::Zeroes;
 use crate::install::{joiner, member};
@@ -297,6 +297,59 @@ fn c6_versions_that_wait_for_headers_leave_the_journal_to_maps() {
             rt::time::sleep(Duration::from_secs(600)).await;
             assert_eq!(engine.counters().checkpoints, after, "then there is nothing to do");
         });
+        process.wait().await.returned();
+    });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// A checkpoint takes long, and the block maps are as large as they may be: copies wait for it as writes do.
+#[test]
+fn c13_copies_wait_for_room_in_the_block_maps() {
+    const BIG: u64 = 64 << 20;
+    const STALL: Duration = Duration::from_secs(600);
+    let outcome = Simulation::new(SimOptions::new(1)).run(async {
+        let host = control::add_host(HostOptions::new("cs"));
+        let ready = Rc::new(Cell::new(false));
+        let is_ready = Rc::clone(&ready);
+        let process = control::start_process(host, "csd", async move {
+            let create = CreateOptions { dir: "/cs".into(), superblock: superblock() };
+            engine::create(&create).await.expect("a new chunk server");
+            let engine = open(Path::new("/cs"), no_interval()).await.expect("it opens");
+            let client = Client::with_chunk(&engine, 1, SIZE).await;
+            client.write(0, &pattern(1, 64 << 10)).await;
+            client.flush().await;
+            engine.checkpoint().await.expect("a checkpoint");
+            engine.install(CHUNK, joiner(1, 2, false)).await.expect("it joins");
+            for chunk in 1000..1000 + 2 * engine::BLOCK_MAP_MAX as u64 * BLOCK as u64 / BIG {
+                engine.create_chunk(new_chunk(chunk, BIG)).await.expect("a new chunk");
+            }
+            // A checkpoint has to move this.
+            client.try_write(1000, 0, &pattern(2, BLOCK)).await.expect("a write");
+            client.done.set(client.next.get());
+            is_ready.set(true);
+            while is_ready.get() {
+                rt::time::sleep(Duration::from_millis(1)).await;
+            }
+            let theirs = Rc::clone(&engine);
+            let checkpoint = rt::spawn(async move { theirs.checkpoint().await });
+            for chunk in 1000..1000 + 2 * engine::BLOCK_MAP_MAX as u64 * BLOCK as u64 / BIG {
+                let zeroes = client.request(chunk, 0, BIG as u32, WriteKind::Zero);
+                engine.write(zeroes).await.expect("a write of zeroes");
+                client.done.set(client.next.get());
+            }
+            let theirs = Rc::clone(&engine);
+            let copying = rt::spawn(async move { theirs.copy_regions(CHUNK, 2, 0..1, &Zeroes).await });
+            rt::time::sleep(STALL / 2).await;
+            assert!(!checkpoint.is_finished() && !copying.is_finished(), "there is no room");
+            checkpoint.await.expect("not aborted").expect("a checkpoint");
+            assert_eq!(copying.await.expect("not aborted"), Ok(64 << 10));
+        });
+        while !ready.get() {
+            control::advance(Duration::from_millis(1)).await;
+        }
+        let stall = DiskFault::new(DiskFaultKind::Stall(STALL));
+        control::disk_fault(host, "/cs", stall.on(format!("/cs/chunks/{:02x}", 1000 & 0xff)));
+        ready.set(false);
         process.wait().await.returned();
     });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
