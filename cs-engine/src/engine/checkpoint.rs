@@ -57,7 +57,8 @@ impl Engine {
             let pressed = pressed.as_mut().poll(cx).is_ready();
             let wanted = wanted.as_mut().poll(cx).is_ready();
             let idle = interval.as_mut().poll(cx).is_ready();
-            let something = self.map_entries.get() > 0 || self.frozen.borrow().is_some();
+            let something =
+                self.map_entries.get() > 0 || self.frozen.borrow().is_some() || self.versions_wait();
             if pressed || wanted || (idle && something) {
                 return std::task::Poll::Ready(());
             }

@@ -10,6 +10,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rt::buf::View;
+
 use super::blocks::COPIED;
 use super::chunk::Chunk;
 use super::files::Unstable;
@@ -80,10 +82,25 @@ pub type Reading<'a> = Pin<Box<dyn Future<Output = Result<ReadReply, NotRead>> +
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotRead;
 
+/// Why no member gave a range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fault {
+    /// None of them could be asked, or they refused all of it.
+    #[default]
+    Away,
+    /// One that was asked holds some of it damaged, or not settled: parts of it may be had.
+    Partly,
+}
+
 /// Reads from a joiner's members.
 pub trait Source: Debug {
     /// Bytes of the chunk in whole blocks, verified.
     fn read(&self, offset: u32, len: u32) -> Reading<'_>;
+
+    /// Why the last read of this very range gave nothing.
+    fn fault(&self, _offset: u32, _len: u32) -> Fault {
+        Fault::Away
+    }
 }
 
 impl Chunk {
@@ -312,6 +329,7 @@ impl Engine {
     ) -> Result<u64, Refusal> {
         let _request = self.begin()?;
         let chunk = self.found(chunk)?;
+        self.map_has_room().await?;
         self.copy_locked(&chunk, version, regions, source).await
     }
 
@@ -340,25 +358,56 @@ impl Engine {
         if !newer.is_empty() {
             rt::sim::hit("engine.copy-skips");
         }
+        let (mut bytes, mut failed) = (0, Regions::default());
+        // The last one is the next one. What is damaged is asked for by the region, then by the block: all else can be had.
+        let mut wanted = vec![blocks.clone()];
+        while let Some(part) = wanted.pop() {
+            match self.read_member(chunk, version, source, &part).await? {
+                Ok(reply) => {
+                    for piece in pieces(&part, &reply, &newer) {
+                        self.write_copied(chunk, version, piece).await?;
+                    }
+                    bytes += part.len() as u64 * BLOCK as u64;
+                }
+                Err(Fault::Partly) if part.len() > 1 => {
+                    let step = if part.len() > REGION_BLOCKS as usize { REGION_BLOCKS } else { 1 };
+                    let parts = part.clone().step_by(step as usize);
+                    wanted.extend(parts.rev().map(|first| first..part.end.min(first + step)));
+                }
+                Err(Fault::Partly) if newer.contains(&part.start) => {}
+                Err(_) => failed.add_blocks(&part),
+            }
+        }
+        chunk.filling(version, |standing| {
+            let filling = standing.filling.as_mut().expect("a joiner");
+            filling.bytes += bytes;
+            if Some(filling.round) == round {
+                let mut copied = Regions::default();
+                copied.add_blocks(&blocks);
+                copied.subtract(&failed);
+                filling.copied.unite(&copied);
+            }
+        })?;
+        if failed.is_empty() { Ok(bytes) } else { Err(Refusal::NoSource(chunk.id)) }
+    }
+
+    /// Reads blocks from a member, whose range is locked here.
+    async fn read_member(
+        self: &Rc<Self>,
+        chunk: &Rc<Chunk>,
+        version: u64,
+        source: &dyn Source,
+        blocks: &Range<u32>,
+    ) -> Result<Result<ReadReply, Fault>, Refusal> {
         let (offset, len) = (blocks.start * BLOCK as u32, blocks.len() as u32 * BLOCK as u32);
         // The only wait here that others can make long.
-        let reply = match rt::first(source.read(offset, len), self.superseded(chunk)).await {
-            rt::First::Left(read) => read.map_err(|NotRead| Refusal::NoSource(chunk.id))?,
+        let read = match rt::first(source.read(offset, len), self.superseded(chunk)).await {
+            rt::First::Left(read) => read.map_err(|NotRead| source.fault(offset, len)),
             rt::First::Right(()) if self.stopping.get() => return Err(Refusal::Stopping),
             rt::First::Right(()) => return Err(Refusal::StaleVersion { have: version, wanted: version }),
         };
         self.check_running()?;
-        for piece in pieces(&blocks, &reply, &newer) {
-            self.write_copied(chunk, version, piece).await?;
-        }
-        chunk.filling(version, |standing| {
-            let filling = standing.filling.as_mut().expect("a joiner");
-            filling.bytes += u64::from(len);
-            if Some(filling.round) == round {
-                filling.copied.add_blocks(&blocks);
-            }
-        })?;
-        Ok(u64::from(len))
+        Ok(read)
     }
 
     /// Writes what was copied, as a write of nobody: it is not listed, and no change for others.
@@ -369,40 +418,42 @@ impl Engine {
         piece: Piece,
     ) -> Result<(), Refusal> {
         let Piece { blocks, content } = piece;
-        let mut record = Record {
-            copied: true,
-            chunk: chunk.id,
-            version,
-            file: chunk.file,
-            first: blocks.start,
-            count: blocks.len() as u32,
-            ..Record::new(RecordKind::Zero)
-        };
-        let (appended, words, way) = match content {
-            None => {
-                let states = self.states(chunk, blocks.clone()).await;
-                if states.is_ok_and(|states| states.iter().all(|(state, _)| *state == BlockState::Hole)) {
-                    return Ok(());
-                }
-                (self.append(Class::Urgent, record, None).await?, Vec::new(), None)
-            }
-            Some((payload, crcs)) => {
-                let stored = blocks.clone().zip(crcs);
-                let words = stored.map(|(block, crc)| BlockState::of_plain(crc, chunk.id, block).to_raw());
-                record.words = words.collect();
-                let words = record.words.clone();
-                let file = self.chunk_file(chunk).await?;
-                self.allocate(&file, blocks.clone()).await?;
-                let way = self.choose_way(chunk, &file, &blocks, true).await?;
-                let appended = match way {
-                    Way::Journal => self.append_data(record, payload).await?,
-                    Way::InPlace => self.write_in_place(record, payload, &file, chunk, &blocks).await?,
-                };
-                (appended, words, Some(way))
-            }
+        if let Some(content) = content {
+            return self.write_content(chunk, version, blocks, content).await;
+        }
+        let states = self.states(chunk, blocks.clone()).await;
+        if states.is_ok_and(|states| states.iter().all(|(state, _)| *state == BlockState::Hole)) {
+            return Ok(());
+        }
+        let record = copied_record(chunk, version, &blocks);
+        let appended = self.append(Class::Urgent, record, None).await?;
+        self.mark(chunk, &blocks, appended.lsn);
+        self.note_part(chunk, &blocks, &appended, COPIED, &[], None);
+        Ok(())
+    }
+
+    /// Writes data with plain checksums, as a write of nobody.
+    async fn write_content(
+        self: &Rc<Self>,
+        chunk: &Rc<Chunk>,
+        version: u64,
+        blocks: Range<u32>,
+        (payload, crcs): (View, Vec<u32>),
+    ) -> Result<(), Refusal> {
+        let mut record = copied_record(chunk, version, &blocks);
+        let stored = blocks.clone().zip(crcs);
+        record.words =
+            stored.map(|(block, crc)| BlockState::of_plain(crc, chunk.id, block).to_raw()).collect();
+        let words = record.words.clone();
+        let file = self.chunk_file(chunk).await?;
+        self.allocate(&file, blocks.clone()).await?;
+        let way = self.choose_way(chunk, &file, &blocks, true).await?;
+        let appended = match way {
+            Way::Journal => self.append_data(record, payload).await?,
+            Way::InPlace => self.write_in_place(record, payload, &file, chunk, &blocks).await?,
         };
         self.mark(chunk, &blocks, appended.lsn);
-        self.note_part(chunk, &blocks, &appended, COPIED, &words, way);
+        self.note_part(chunk, &blocks, &appended, COPIED, &words, Some(way));
         Ok(())
     }
 
@@ -446,6 +497,8 @@ impl Engine {
     ) -> Result<(), Refusal> {
         let _request = self.begin()?;
         let chunk = self.found(chunk)?;
+        // An install would void what is listed by then, and not what comes after it: it waits. Nobody waits for a member in here.
+        let _all = chunk.ranges.exclusive(0..u64::from(chunk.blocks())).await;
         chunk.filling(version, |_| ())?;
         let file = self.file_state(chunk.file);
         let fits = |listed: &&Listed| {
@@ -513,6 +566,7 @@ impl Engine {
                 _ => {}
             }
         };
+        self.map_has_room().await?;
         self.copy_locked(chunk, version, region..region + 1, &*source).await.map(drop)
     }
 }
@@ -526,10 +580,23 @@ impl Filling {
     }
 }
 
+/// The record of blocks that were copied: holes, unless it is given words.
+fn copied_record(chunk: &Chunk, version: u64, blocks: &Range<u32>) -> Record {
+    Record {
+        copied: true,
+        chunk: chunk.id,
+        version,
+        file: chunk.file,
+        first: blocks.start,
+        count: blocks.len() as u32,
+        ..Record::new(RecordKind::Zero)
+    }
+}
+
 /// Neighbouring blocks to be written: data with plain checksums, or holes.
 pub(super) struct Piece {
     pub(super) blocks: Range<u32>,
-    pub(super) content: Option<(rt::buf::View, Vec<u32>)>,
+    pub(super) content: Option<(View, Vec<u32>)>,
 }
 
 /// What is to be written of a range that a member sent: without newer blocks, and with holes where a region has nothing
@@ -570,7 +637,6 @@ fn pieces(blocks: &Range<u32>, reply: &ReadReply, newer: &BTreeSet<u32>) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rt::buf::View;
 
     #[test]
     fn newer_blocks_stay_and_regions_of_zeroes_are_holes() {

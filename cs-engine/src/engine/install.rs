@@ -49,10 +49,6 @@ impl Chunk {
         self.standing_changed.notify_all();
         Superseding(self)
     }
-
-    fn take_standing(&self, standing: Box<Standing>) {
-        *self.standing.borrow_mut() = (!standing.is_plain()).then_some(standing);
-    }
 }
 
 impl Engine {
@@ -69,6 +65,10 @@ impl Engine {
         let _superseding = (order.to > chunk.version.get()).then(|| chunk.supersede());
         let _all = chunk.ranges.exclusive(0..u64::from(chunk.blocks())).await;
         self.room_for_state().await?;
+        // The version of a joiner is known here before its record is durable: a checkpoint must not write it into the header then,
+        // nor leave the older one's record behind. What it does with the chunk ends first.
+        let _moving = if order.joiner { Some(chunk.moving.acquire(1).await) } else { None };
+        self.check_running()?;
         if chunk.deleted.get() {
             return Err(Refusal::UnknownChunk(chunk.id));
         }
@@ -111,9 +111,21 @@ impl Engine {
     fn adopt_version(&self, chunk: &Rc<Chunk>, version: u64, standing: Box<Standing>) {
         chunk.version.set(version);
         chunk.source.take();
-        chunk.take_standing(standing);
+        self.set_standing(chunk, (!standing.is_plain()).then_some(standing));
         self.installed.borrow_mut().insert(chunk.id, Rc::clone(chunk));
         chunk.standing_changed.notify_all();
+    }
+
+    /// Changes what a replica is, and counts those that are more than plain members.
+    pub(super) fn set_standing(&self, chunk: &Chunk, standing: Option<Box<Standing>>) {
+        let is = usize::from(standing.is_some());
+        let was = usize::from(chunk.standing.replace(standing).is_some());
+        self.standings.set(self.standings.get() + is - was);
+    }
+
+    /// Whether versions wait for a checkpoint to write them into headers.
+    pub(super) fn versions_wait(&self) -> bool {
+        self.installed.borrow().len() > self.standings.get()
     }
 
     /// Regions of what is listed and marked here. Of an active extent in which the server has seen everything happen, the
@@ -155,7 +167,7 @@ impl Engine {
 
     /// What standings take in the journal with each checkpoint, at most.
     pub(super) fn standing_bytes(&self) -> u64 {
-        RECORD_MAX * self.installed.borrow().len() as u64
+        RECORD_MAX * self.standings.get() as u64
     }
 
     /// Refuses a joiner while maps take much of the journal.
@@ -182,8 +194,8 @@ impl Engine {
     /// Writes the versions of plain members into their headers, so that the journal need not tell them any more. What it
     /// still tells of others, [`Standing::record`] does. The caller flushes nothing: headers are durable when it ends.
     pub(super) async fn write_versions(&self) -> Result<(), Refusal> {
-        let plain = |chunk: &&Rc<Chunk>| chunk.standing.borrow().is_none();
-        let chunks: Vec<Rc<Chunk>> = self.installed.borrow().values().filter(plain).map(Rc::clone).collect();
+        // All of them: one that is about to join has a version below that the journal would not tell any more.
+        let chunks: Vec<Rc<Chunk>> = self.installed.borrow().values().map(Rc::clone).collect();
         for some in chunks.chunks(HEADERS_AT_ONCE) {
             self.write_some_versions(some).await?;
         }
@@ -197,7 +209,7 @@ impl Engine {
             let moving = chunk.moving.acquire(1).await;
             let now = chunk.header.get();
             let version = chunk.version.get();
-            if chunk.deleted.get() || version == now.version {
+            if chunk.deleted.get() || chunk.standing.borrow().is_some() || version == now.version {
                 continue;
             }
             held.push(moving);

@@ -140,7 +140,7 @@ impl Engine {
         file.chunks.set(file.chunks.get() + 1);
         let chunk = Chunk::new(slot, 0, header);
         if let Some(standing) = standing {
-            *chunk.standing.borrow_mut() = Some(Box::new(standing));
+            self.set_standing(&chunk, Some(Box::new(standing)));
             self.installed.borrow_mut().insert(chunk.id, Rc::clone(&chunk));
         }
         self.chunks.borrow_mut().insert(new.chunk, chunk);
@@ -198,6 +198,7 @@ impl Engine {
         self.touched.borrow_mut().remove(&chunk.id);
         self.marked.borrow_mut().remove(&chunk.id);
         self.installed.borrow_mut().remove(&chunk.id);
+        self.set_standing(chunk, None);
         chunk.standing_changed.notify_all();
         let entries = chunk.live.take().len() + chunk.frozen.take().len();
         self.map_entries.set(self.map_entries.get() - entries);

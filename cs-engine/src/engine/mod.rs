@@ -58,7 +58,7 @@ pub use chunk::Chunk;
 pub use create::{CreateError, CreateOptions, create, remove_created};
 pub use damage::{Damage, DamageKind};
 pub use files::{FileState, Session, Unstable};
-pub use fill::{Known, Listed, NotRead, Progress, Reading, Source};
+pub use fill::{Fault, Known, Listed, NotRead, Progress, Reading, Source};
 pub use manage::NewChunk;
 pub use open::{JOURNAL, OpenError, SUPERBLOCK, lock_directory, read_superblock};
 pub use read::ReadReply;
@@ -238,6 +238,8 @@ pub struct Engine {
     pub(crate) marked: RefCell<BTreeMap<u64, Rc<Chunk>>>,
     /// Chunks whose headers do not say all: their version is later, they are joiners, or they keep a map of changes.
     pub(crate) installed: RefCell<BTreeMap<u64, Rc<Chunk>>>,
+    /// How many of them are more than plain members: those stay, and each checkpoint records them.
+    pub(crate) standings: Cell<usize>,
     pub(crate) files: RefCell<BTreeMap<u64, Rc<FileState>>>,
     pub(crate) unstable: Rc<files::Totals>,
     /// Reads under way by the checkpoint they began after: they may still need what it wants to overwrite.

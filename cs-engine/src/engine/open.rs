@@ -225,6 +225,7 @@ impl Engine {
             touched: RefCell::default(),
             marked: RefCell::default(),
             installed: RefCell::default(),
+            standings: Cell::default(),
             files: RefCell::default(),
             unstable: Rc::default(),
             readers: RefCell::default(),

@@ -40,6 +40,28 @@ impl Engine {
         self.check_epoch(file, epoch).map(drop)
     }
 
+    /// Whether chunks of a file have these versions or higher ones, those of them that are here: then what is listed of them here is in
+    /// the map for whoever was left out by those versions, and may be taken for stable (C6).
+    ///
+    /// # Errors
+    /// [`Refusal::StaleVersion`] for the first one that has not.
+    pub fn has_installed(
+        &self,
+        file: u64,
+        versions: impl IntoIterator<Item = (u64, u64)>,
+    ) -> Result<(), Refusal> {
+        let _request = self.begin()?;
+        let chunks = self.chunks.borrow();
+        for (chunk, wanted) in versions {
+            let Some(chunk) = chunks.get(&chunk).filter(|chunk| chunk.file == file) else { continue };
+            let have = chunk.version.get();
+            if have < wanted {
+                return Err(Refusal::StaleVersion { have, wanted });
+            }
+        }
+        Ok(())
+    }
+
     /// Per block of a range whether it is a hole.
     ///
     /// # Errors

@@ -188,7 +188,7 @@ impl Engine {
     }
 
     /// Waits while the block maps are too large: a checkpoint is behind (C13).
-    async fn map_has_room(&self) -> Result<(), Refusal> {
+    pub(super) async fn map_has_room(&self) -> Result<(), Refusal> {
         while self.map_entries.get() >= 2 * BLOCK_MAP_MAX {
             if self.stuck.get() {
                 return Err(Refusal::NoSpace);

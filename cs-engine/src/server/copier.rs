@@ -13,6 +13,7 @@ use std::time::Duration;
 use link::{AskError, Call, Connection, Endpoint, Expect};
 use rt::net::Address;
 use rt::sync::{Notify, Semaphore};
+use rt::time::Instant;
 use wire::copy::{ChangedRegions, ChangedRegionsReply, CopyFlush};
 use wire::cs::{BlockRange, CatchUp, CatchUpItem, CaughtUpItem, ItemResult, RepairBlocks, RepairItem};
 use wire::data::{Read, ReadReply, Target};
@@ -21,7 +22,9 @@ use wire::{Action, Op, Status};
 
 use super::Failure;
 use super::pace::Pace;
-use crate::engine::{self, Engine, Known, Listed, NotRead, REGION_BLOCKS, Reading, Refusal, Regions, Source};
+use crate::engine::{
+    self, Engine, Fault, Known, Listed, NotRead, REGION_BLOCKS, Reading, Refusal, Regions, Source,
+};
 use crate::format::BLOCK;
 
 /// Joiners that are filled at a time.
@@ -34,6 +37,8 @@ const READ_REGIONS: usize = 16;
 const READS_PER_BATCH: usize = 16;
 /// How long one request to a member may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a server that could not be reached is taken for unreachable, instead of being dialled by everybody who wants it.
+const UNREACHABLE: Duration = Duration::from_secs(2);
 /// Pause before members are asked once more when none of them answered.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often they are asked.
@@ -70,6 +75,8 @@ struct Peer {
     addresses: RefCell<Vec<Address>>,
     connection: RefCell<Option<Connection>>,
     connecting: Semaphore,
+    /// It was dialled in vain.
+    unreachable_until: Cell<Option<Instant>>,
 }
 
 /// Why a joiner is not filled.
@@ -163,6 +170,8 @@ impl Copier {
             boots: RefCell::default(),
             read: RefCell::default(),
             last: Cell::new(Status::Timeout),
+            faults: RefCell::default(),
+            gave: Cell::default(),
         })
     }
 
@@ -176,7 +185,10 @@ impl Copier {
                 }
             };
             let addresses: Vec<Address> = server.addresses.iter().filter_map(usable).collect();
-            self.peer(server.cs_id).addresses.replace(addresses);
+            let peer = self.peer(server.cs_id);
+            if peer.addresses.replace(addresses.clone()) != addresses {
+                peer.unreachable_until.set(None);
+            }
         }
     }
 
@@ -198,7 +210,8 @@ impl Copier {
     fn peer(&self, id: u64) -> Rc<Peer> {
         let new = || {
             let (addresses, connection) = (RefCell::default(), RefCell::default());
-            Rc::new(Peer { id, addresses, connection, connecting: Semaphore::new(1) })
+            let (connecting, unreachable_until) = (Semaphore::new(1), Cell::default());
+            Rc::new(Peer { id, addresses, connection, connecting, unreachable_until })
         };
         Rc::clone(self.peers.borrow_mut().entry(id).or_insert_with(new))
     }
@@ -285,12 +298,18 @@ impl Copier {
             let lacking: Vec<u32> = self.engine.progress(id, version)?.lacking.iter().collect();
             let runs = lacking.chunk_by(|a, b| a + 1 == *b).flat_map(|run| run.chunks(READ_REGIONS));
             let runs: Vec<Range<u32>> = runs.map(|run| run[0]..run[run.len() - 1] + 1).collect();
+            let mut damaged = Ok(());
             for batch in runs.chunks(READS_PER_BATCH) {
                 let copied = self.copy_batch(members, batch).await;
                 // What was copied counts also when something else was not.
                 self.engine.commit_copied(id, version).await?;
-                copied?;
+                match copied {
+                    // What lies behind it can be copied all the same.
+                    Err(Stop::Failed(status)) if is_damage(status) => damaged = damaged.and(copied),
+                    copied => copied?,
+                }
             }
+            damaged?;
             if runs.is_empty() {
                 // What writes have fetched by themselves.
                 return Ok(self.engine.commit_copied(id, version).await?);
@@ -305,6 +324,8 @@ impl Copier {
         for regions in batch {
             let permit = at_once.acquire(1).await;
             let (engine, members, regions) = (Rc::clone(&self.engine), Rc::clone(members), regions.clone());
+            // Before the range is locked: a client's write waits for nobody's turn.
+            self.pace.take(regions.len() as u64 * u64::from(REGION_BLOCKS) * BLOCK as u64).await;
             // A task of its own: what has begun runs to its end.
             copies.push(rt::spawn(async move {
                 let copied = engine.copy_regions(id, version, regions, &*members).await;
@@ -325,22 +346,32 @@ impl Copier {
 }
 
 impl Peer {
-    async fn connected(&self, endpoint: &Endpoint) -> Result<Connection, Status> {
-        let _one_at_a_time = self.connecting.acquire(1).await;
+    async fn connected(&self, endpoint: &Endpoint, deadline: Instant) -> Result<Connection, Status> {
+        let turn = rt::time::timeout_at(deadline, self.connecting.acquire(1)).await;
+        let _one_at_a_time = turn.map_err(|_| Status::Timeout)?;
         let live = self.connection.borrow().clone().filter(Connection::is_open);
         if let Some(live) = live {
             return Ok(live);
         }
+        // Whoever waited for an attempt in vain makes none of his own.
+        if self.unreachable_until.get().is_some_and(|until| rt::time::now() < until) {
+            return Err(Status::Timeout);
+        }
         let addresses = self.addresses.borrow().clone();
-        for address in addresses {
-            match endpoint.connect(&address, Expect::chunk_server(self.id)).await {
-                Ok(connection) => {
+        for (left, address) in (1..=addresses.len() as u32).rev().zip(addresses) {
+            let connecting = endpoint.connect(&address, Expect::chunk_server(self.id));
+            // Each address has its share of the time.
+            let patience = deadline.since(rt::time::now()) / left;
+            match rt::time::timeout(patience, connecting).await {
+                Ok(Ok(connection)) => {
                     self.connection.replace(Some(connection.clone()));
                     return Ok(connection);
                 }
-                Err(error) => tracing::warn!("chunk server {} at {address}: {error}", self.id),
+                Ok(Err(error)) => tracing::warn!("chunk server {} at {address}: {error}", self.id),
+                Err(_) => tracing::warn!("chunk server {} at {address}: no answer", self.id),
             }
         }
+        self.unreachable_until.set(Some(rt::time::now() + UNREACHABLE));
         Err(Status::Timeout)
     }
 }
@@ -356,13 +387,17 @@ struct Members {
     read: RefCell<Regions>,
     /// Why the last one gave nothing.
     last: Cell<Status>,
+    /// Ranges that could not be read because of damage, by offset and length.
+    faults: RefCell<BTreeMap<(u32, u32), Fault>>,
+    /// Who gave something last is asked first.
+    gave: Cell<u64>,
 }
 
 impl Members {
-    async fn connected(&self, id: u64) -> Result<Connection, Status> {
+    async fn connected(&self, id: u64, deadline: Instant) -> Result<Connection, Status> {
         let copier = self.copier.upgrade().ok_or(Status::Stopping)?;
         let endpoint = copier.endpoint.borrow().clone().ok_or(Status::Stopping)?;
-        let connection = copier.peer(id).connected(&endpoint).await?;
+        let connection = copier.peer(id).connected(&endpoint, deadline).await?;
         self.boots.borrow_mut().entry(id).or_insert_with(|| connection.peer().boot_id.to_vec());
         Ok(connection)
     }
@@ -374,9 +409,9 @@ impl Members {
         for round in 1..=ASKED_MAX {
             for &id in &self.item.sources {
                 let answer = async {
-                    let connection = self.connected(id).await?;
-                    let reply =
-                        connection.ask(&request, rt::time::now() + PATIENCE).await.map_err(status_of)?;
+                    let deadline = rt::time::now() + PATIENCE;
+                    let connection = self.connected(id, deadline).await?;
+                    let reply = connection.ask(&request, deadline).await.map_err(status_of)?;
                     known(reply, blocks).ok_or(Status::Invalid)
                 };
                 match answer.await {
@@ -414,9 +449,9 @@ impl Members {
         let CatchUpItem { file_id, chunk_id, version, .. } = self.item;
         let mut listed = Vec::new();
         for &id in &self.item.sources {
-            let told = async {
-                let connection = self.connected(id).await?;
+            let told = async || {
                 let deadline = rt::time::now() + PATIENCE;
+                let connection = self.connected(id, deadline).await?;
                 let flush = CopyFlush { chunk_id, version };
                 let flushed = connection.ask(&flush, deadline).await.map_err(status_of)?;
                 let request = ChangedRegions { file_id, chunk_id, version, held };
@@ -424,22 +459,32 @@ impl Members {
                 let same_boot = self.boots.borrow().get(&id) == Some(&flushed.boot_id);
                 Ok((same_boot, known(reply, blocks).ok_or(Status::Invalid)?))
             };
-            match told.await {
-                Ok((true, known)) => listed.extend(known.listed),
-                Ok((false, _)) => return Ok(None),
-                Err(status) => return Err(Stop::Failed(status)),
-            }
+            let mut round = 1;
+            let known = loop {
+                match told().await {
+                    Ok((true, known)) => break known,
+                    Ok((false, _)) => return Ok(None),
+                    Err(status) => self.failed(id, status),
+                }
+                // The flush of a busy disk may take long.
+                if !self.wait_for(round).await {
+                    return Err(Stop::Failed(self.last.get()));
+                }
+                round += 1;
+            };
+            listed.extend(known.listed);
         }
         Ok(Some(listed))
     }
 
     async fn read_from(&self, id: u64, offset: u32, len: u32) -> Result<engine::ReadReply, Status> {
-        let connection = self.connected(id).await?;
+        let deadline = rt::time::now() + PATIENCE;
+        let connection = self.connected(id, deadline).await?;
         let CatchUpItem { file_id: file, chunk_id: chunk, version, .. } = self.item;
         let target = Target { file, epoch: 0, chunk, version };
         let mut body = Vec::new();
         Read { target, offset, len, unsettled: false }.encode(&mut body);
-        let call = Call::new(Op::CopyRead, body, rt::time::now() + PATIENCE).expecting(len as usize);
+        let call = Call::new(Op::CopyRead, body, deadline).expecting(len as usize);
         let reply = connection.call(call).await.map_err(|_| Status::Timeout)?;
         if reply.status != Status::Ok {
             return Err(reply.status);
@@ -465,17 +510,29 @@ impl Members {
 impl Source for Members {
     fn read(&self, offset: u32, len: u32) -> Reading<'_> {
         Box::pin(async move {
-            if let Some(copier) = self.copier.upgrade() {
-                copier.pace.take(len.into()).await;
-            }
             let first = offset / BLOCK as u32;
             self.read.borrow_mut().add_blocks(&(first..first + len / BLOCK as u32));
             for round in 1..=ASKED_MAX {
-                for &id in &self.item.sources {
+                let mut damage = None;
+                let mut sources = self.item.sources.clone();
+                sources.sort_by_key(|id| *id != self.gave.get());
+                for id in sources {
                     match self.read_from(id, offset, len).await {
-                        Ok(reply) => return Ok(reply),
-                        Err(status) => self.failed(id, status),
+                        Ok(reply) => {
+                            self.gave.set(id);
+                            return Ok(reply);
+                        }
+                        Err(status) => {
+                            damage = damage.or(Some(status).filter(|status| is_damage(*status)));
+                            self.failed(id, status);
+                        }
                     }
+                }
+                if let Some(status) = damage {
+                    // They would say so again.
+                    self.faults.borrow_mut().insert((offset, len), Fault::Partly);
+                    self.last.set(status);
+                    break;
                 }
                 if !self.wait_for(round).await {
                     break;
@@ -484,6 +541,15 @@ impl Source for Members {
             Err(NotRead)
         })
     }
+
+    fn fault(&self, offset: u32, len: u32) -> Fault {
+        self.faults.borrow_mut().remove(&(offset, len)).unwrap_or_default()
+    }
+}
+
+/// Whether a member says with this that some of what it was asked for is no good, and the rest may be.
+fn is_damage(status: Status) -> bool {
+    matches!(status, Status::Corrupt | Status::Unsettled)
 }
 
 fn status_of(error: AskError) -> Status {

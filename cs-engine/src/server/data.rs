@@ -163,7 +163,8 @@ impl Server {
     }
 
     async fn flush(&self, request: &Request) -> Result<Response, Failure> {
-        let flush = Flush::decode(&request.body)?;
+        let (flush, installed) = Flush::decode(&request.body)?;
+        self.engine.has_installed(flush.file, installed.iter().map(|one| (one.chunk, one.version)))?;
         self.engine
             .flush_file(flush.file, flush.epoch, flush.done, flush.stable, flush.settled_before)
             .await?;

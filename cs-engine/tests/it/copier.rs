@@ -324,7 +324,7 @@ fn a_source_that_runs_in_another_boot_is_noticed() {
             settled_before: false,
         };
         let mut body = Vec::new();
-        flush.encode(&mut body);
+        flush.encode(&[], &mut body);
         assert_eq!(world.call(0, Op::Flush, body, None).await.0, Status::Ok);
         assert_eq!(world.catch_up(2).await, Status::Ok);
         control::advance(SECOND * 3).await;
@@ -381,7 +381,7 @@ fn rot_and_repair(planted: Option<&str>) -> Result<(), String> {
             settled_before: false,
         };
         let mut body = Vec::new();
-        flush.encode(&mut body);
+        flush.encode(&[], &mut body);
         assert_eq!(world.call(1, Op::Flush, body, None).await.0, Status::Ok);
         // Everything is in the chunk's file: nothing is redone from the journal when it starts again.
         let file = format!("{}/chunks/{:02x}/{CHUNK:016x}", dir(1), CHUNK & 0xff);
@@ -425,4 +425,88 @@ fn a_rotten_block_is_told_and_repaired_from_the_good_one() {
 #[test]
 fn a_good_block_that_is_repaired_from_the_bad_one_is_caught() {
     println!("{}", rot_and_repair(Some("repair-unchecked")).expect_err("nobody saw it"));
+}
+
+/// A flush that names a version which is not installed yet.
+#[test]
+fn c6_a_flush_waits_for_the_versions_that_it_names() {
+    simulate(async {
+        let (world, _) = with_joiner(None).await;
+        let flush = async |version| {
+            let flush = wire::data::Flush {
+                file: FILE,
+                epoch: 1,
+                upto_seq: 3,
+                done: 4,
+                stable: 1,
+                settled_before: false,
+            };
+            let mut body = Vec::new();
+            flush.encode(&[wire::data::InstalledVersion { chunk: CHUNK, version }], &mut body);
+            world.call(0, Op::Flush, body, None).await.0
+        };
+        assert_eq!((flush(2).await, flush(3).await), (Status::Ok, Status::StaleVersion));
+        assert_eq!(world.install(0, 4, ReplicaRole::Member, true).await, Status::Ok);
+        assert_eq!((flush(3).await, flush(4).await), (Status::Ok, Status::Ok));
+    });
+}
+
+/// One block of the only member is damaged: all else is copied, and the rest when it is written again.
+#[test]
+fn c8_a_bad_block_of_the_only_member_keeps_nothing_else_out() {
+    const BAD: u32 = 5 * 4096;
+    simulate(async {
+        let (world, mut content) = with_joiner(None).await;
+        let file = format!("{}/chunks/{:02x}/{CHUNK:016x}", dir(0), CHUNK & 0xff);
+        assert!(control::rot(world.hosts[0], file, u64::from(BAD) + 7).expect("written in place"));
+        assert_eq!(world.read(0, Op::Read, 2, BAD, 4096).await.0, Status::Corrupt);
+        assert_eq!(world.catch_up(2).await, Status::Ok);
+        let outcome = world.outcome().await;
+        assert_eq!(Status::from_code(outcome.status as u16), Status::Corrupt);
+        assert!(outcome.copied_bytes >= u64::from(SIZE - 4096), "{}", outcome.copied_bytes);
+        let bytes = pattern(99, 4096);
+        world.write(&[0, 1], 2, 4, BAD, &bytes).await;
+        content[BAD as usize..][..4096].copy_from_slice(&bytes);
+        assert_eq!(world.catch_up(2).await, Status::Ok);
+        assert_eq!(world.outcome().await.status, 0);
+        assert_eq!(world.install(1, 3, ReplicaRole::Member, false).await, Status::Ok);
+        check(&world, 3, &content).await;
+    });
+}
+
+/// The joiner cannot reach the member that it would ask first: writes do not wait for that time and again.
+#[test]
+fn c6_a_member_that_the_joiner_cannot_reach_holds_up_no_write() {
+    simulate(async {
+        let (world, mut content) = with_joiner(None).await;
+        let gone = control::add_host(HostOptions::new("gone"));
+        let unreachable = SocketAddr::new(control::host_ip(gone), PORT);
+        control::power_cut(&[gone], PeerView::Silence);
+        let item =
+            CatchUpItem { file_id: FILE, chunk_id: CHUNK, version: 2, sources: vec![IDS[1] + 1, IDS[0]] };
+        let server = |cs_id, address: SocketAddr| CsAddress {
+            cs_id,
+            addresses: vec![address.to_string()],
+            ..CsAddress::default()
+        };
+        let servers = vec![server(IDS[1] + 1, unreachable), server(IDS[0], world.address(0))];
+        assert_eq!(world.order(1, &CatchUp { items: vec![item], servers }).await, Status::Ok);
+        // By now it knows from the other one what it lacks.
+        control::advance(SECOND * 6).await;
+        let bytes = pattern(99, 4096);
+        for (seq, at) in (4..).zip([0, MIB, 2 * MIB, 3 * MIB]) {
+            let begun = rt::time::now();
+            world.write(&[0, 1], 2, seq, at, &bytes).await;
+            content[at as usize..][..4096].copy_from_slice(&bytes);
+            assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+        }
+        // It cannot be sure of a member that it does not hear of.
+        let outcome = world.outcome().await;
+        assert_eq!(Status::from_code(outcome.status as u16), Status::Timeout);
+        assert!(outcome.copied_bytes >= u64::from(SIZE), "{}", outcome.copied_bytes);
+        assert_eq!(world.catch_up(2).await, Status::Ok);
+        assert_eq!(world.outcome().await.status, 0);
+        assert_eq!(world.install(1, 3, ReplicaRole::Member, false).await, Status::Ok);
+        check(&world, 3, &content).await;
+    });
 }

@@ -153,7 +153,7 @@ impl World {
                 stable: 0,
                 settled_before: false,
             };
-            flush.encode(&mut body);
+            flush.encode(&[], &mut body);
             let call = Call::new(Op::Flush, body, rt::time::now() + SECOND * 5);
             connection.expect("the chunk server listens").call(call).await.expect("an answer").status
         });

@@ -354,7 +354,7 @@ pub fn read_reply(data: &[u8]) -> bool {
 
 /// FLUSH request.
 pub fn flush(data: &[u8]) -> bool {
-    fixed(data, Flush::decode, Flush::encode)
+    fixed(data, Flush::decode, |(flush, installed), out| flush.encode(installed, out))
 }
 
 /// FLUSH reply.

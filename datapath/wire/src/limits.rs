@@ -67,6 +67,9 @@ pub const MAX_SURVEY_ENTRIES: u32 = 16_384;
 /// Most runs in one BLOCK_STATUS answer.
 pub const MAX_RUNS: u32 = 65_536;
 
+/// Most chunks one FLUSH may name.
+pub const MAX_FLUSH_CHUNKS: u32 = 4096;
+
 const _: () = {
     assert!(BLOCK.is_power_of_two());
     assert!(MAX_PAYLOAD.is_multiple_of(BLOCK), "a full payload can be aligned to blocks");
@@ -78,6 +81,7 @@ const _: () = {
     assert!(16 + 24 * MAX_SURVEY_BLOCKS <= MAX_BODY, "SURVEY_BLOCKS");
     assert!(32 + 32 * MAX_SURVEY_ENTRIES <= MAX_BODY, "SURVEY");
     assert!(16 + 8 * MAX_RUNS <= MAX_BODY, "BLOCK_STATUS");
+    assert!(48 + 16 * MAX_FLUSH_CHUNKS <= MAX_BODY, "FLUSH");
     assert!((MAX_LISTED as usize) < MAX_FIELDS);
     // 64 bytes are more than the numbers and keys of an entry take.
     assert!(MAX_LISTED as usize * (MAX_NAME + 64) <= MAX_BODY as usize, "LIST of longest names");

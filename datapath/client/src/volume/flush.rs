@@ -5,11 +5,13 @@
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
-use wire::Op;
-use wire::data::{Flush, FlushReply};
+use wire::data::{Flush, FlushReply, InstalledVersion};
+use wire::limits::MAX_FLUSH_CHUNKS;
+use wire::{Op, Status};
 
-use super::call::{Message, Refused, all, until_broken};
+use super::call::{Message, Refused, all, until_broken, until_replaced};
 use super::known::Position;
 use super::lease::{Chunk, Lease};
 use super::reports::{Remedy, remedy};
@@ -17,6 +19,9 @@ use super::window::FlushPlan;
 use super::{BUSY_PAUSE, Halt, Inner, Stop, Volume};
 use crate::error::VolumeError;
 use crate::servers::Server;
+
+/// How often a member is asked whether it has installed a version before the chunk's map is looked at again.
+const ASKED_PER_MAP: u32 = 8;
 
 impl Volume {
     /// Makes every write acknowledged before durable on all members.
@@ -105,6 +110,7 @@ impl Inner {
             let plan = lease.flush_plan();
             match self.flush_servers(lease, &plan).await? {
                 None => {
+                    self.all_installed(lease, &plan).await?;
                     lease.window.borrow_mut().flushed(&plan);
                     lease.prune_unstable();
                     return Ok(());
@@ -122,7 +128,7 @@ impl Inner {
     ) -> Result<Option<(u64, Refused)>, Stop> {
         let flushes = plan.servers.iter().map(|&(server, _)| {
             let future: Pin<Box<dyn Future<Output = Result<_, Stop>> + '_>> = Box::pin(async move {
-                let flushed = self.flush_server(lease, &self.servers.get(server), plan.upto).await?;
+                let flushed = self.flush_server(lease, &self.servers.get(server), plan.upto, &[]).await?;
                 Ok(flushed.err().map(|refused| (server, refused)))
             });
             future
@@ -137,31 +143,127 @@ impl Inner {
             return Err(self.flush_refused(lease, &server, refused));
         }
         while let Some((index, version)) = lease.needs_flushed(server.id()) {
-            lease.check()?;
-            let known = lease.chunks.borrow().get(index);
-            match known {
-                Position::Chunk(chunk) if chunk.version < version => {
-                    // A late answer: the chunk has a higher version.
-                    self.forget_chunk(lease, &chunk);
-                    until_broken(lease, rt::time::sleep(BUSY_PAUSE)).await?;
-                }
-                Position::Chunk(chunk) if chunk.is_replaced() => self.forget_chunk(lease, &chunk),
-                Position::Chunk(chunk) => {
-                    match self.report_and_wait(lease, &chunk, &server, refused.status).await {
-                        Ok(()) => return Ok(()),
-                        Err(Halt::Replaced) => {}
-                        Err(Halt::Stop(stop)) => return Err(stop),
-                    }
-                }
-                Position::Unknown => self.fetch_maps(lease, index).await?,
-                // With what was written the chunk has gone.
-                Position::Hole => {
-                    lease.break_off();
-                    return Err(Stop::Broken);
-                }
+            let Some(chunk) = self.unstable_chunk(lease, index, version).await? else { continue };
+            match self.report_and_wait(lease, &chunk, &server, refused.status).await {
+                Ok(()) => return Ok(()),
+                Err(Halt::Replaced) => {}
+                Err(Halt::Stop(stop)) => return Err(stop),
             }
         }
         lease.pass_over(server.id());
+        Ok(())
+    }
+
+    /// A chunk with unstable writes under the highest version that is known of it; nothing if it has to be looked for again.
+    async fn unstable_chunk(
+        &self,
+        lease: &Rc<Lease>,
+        index: u64,
+        version: u64,
+    ) -> Result<Option<Rc<Chunk>>, Stop> {
+        lease.check()?;
+        let known = lease.chunks.borrow().get(index);
+        match known {
+            Position::Chunk(chunk) if chunk.version < version => {
+                // A late answer: the chunk has a higher version.
+                self.forget_chunk(lease, &chunk);
+                until_broken(lease, rt::time::sleep(BUSY_PAUSE)).await?;
+            }
+            Position::Chunk(chunk) if chunk.is_replaced() => self.forget_chunk(lease, &chunk),
+            Position::Chunk(chunk) => return Ok(Some(chunk)),
+            Position::Unknown => self.fetch_maps(lease, index).await?,
+            // With what was written the chunk has gone.
+            Position::Hole => {
+                lease.break_off();
+                return Err(Stop::Broken);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until every member that a flush counts on has installed the versions without those who may have lost writes that were not
+    /// stable: those are then in its map of what has changed since. Once they counted as stable it would not list them any more, and whoever
+    /// returns would never hear of them (C6).
+    ///
+    /// What was flushed before is durable at all members meanwhile, whoever leaves now. When this comes back, nothing is awaited, and
+    /// the caller moves the mark before anything else can happen.
+    async fn all_installed(&self, lease: &Rc<Lease>, plan: &FlushPlan) -> Result<(), Stop> {
+        if plan.covers <= lease.window.borrow().stable() {
+            return Ok(());
+        }
+        loop {
+            let servers = lease.uninstalled();
+            if servers.is_empty() {
+                return Ok(());
+            }
+            rt::sim::hit("client.waits-for-installs");
+            all(servers.into_iter().map(|server| {
+                let future: Pin<Box<dyn Future<Output = Result<(), Stop>> + '_>> =
+                    Box::pin(self.installed_at(lease, self.servers.get(server)));
+                future
+            }))
+            .await?;
+        }
+    }
+
+    /// Asks one member until it has installed what it must, or need not any more.
+    async fn installed_at(&self, lease: &Rc<Lease>, server: Rc<Server>) -> Result<(), Stop> {
+        let mut most = MAX_FLUSH_CHUNKS as usize;
+        let mut refusals = 0;
+        loop {
+            let wanted = lease.uninstalled_at(server.id(), most);
+            let Some(&(index, first)) = wanted.first() else { return Ok(()) };
+            let versions: Vec<_> = wanted.iter().map(|(_, version)| *version).collect();
+            let upto = lease.window.borrow().done();
+            match self.flush_server(lease, &server, upto, &versions).await? {
+                Ok(()) => {
+                    lease.installed(server.id(), &wanted);
+                    most = (most * 2).min(MAX_FLUSH_CHUNKS as usize);
+                }
+                // Which one it has not is found by halves: orders come for some chunks after the other.
+                Err(refused) if refused.status == Status::StaleVersion && wanted.len() > 1 => {
+                    lease.check()?;
+                    most = wanted.len() / 2;
+                }
+                Err(refused) => {
+                    refusals += 1;
+                    let Some(chunk) = self.unstable_chunk(lease, index, first.version).await? else {
+                        continue;
+                    };
+                    let waited = if refused.status == Status::StaleVersion {
+                        self.ask_again(lease, &chunk, &server, refusals % ASKED_PER_MAP == 0).await
+                    } else if remedy(&refused, first.version) == Remedy::Report {
+                        self.report_and_wait(lease, &chunk, &server, refused.status).await
+                    } else {
+                        return Err(self.flush_refused(lease, &server, &refused));
+                    };
+                    match waited {
+                        Ok(()) | Err(Halt::Replaced) => {}
+                        Err(Halt::Stop(stop)) => return Err(stop),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits before a member is asked again that has not installed a version; it may be that it need not any more.
+    async fn ask_again(
+        &self,
+        lease: &Rc<Lease>,
+        chunk: &Rc<Chunk>,
+        server: &Server,
+        look_at_map: bool,
+    ) -> Result<(), Halt> {
+        let pause = Duration::from_millis(5 + rt::random::below(45));
+        until_replaced(lease, chunk, rt::time::sleep(pause)).await?;
+        if look_at_map {
+            self.look_at_map(lease, chunk).await?;
+            let now = lease.chunks.borrow().chunk(chunk.index).cloned();
+            // Dropped without our doing, and hardly from this chunk alone: the maps of all that have it are asked for again.
+            if now.is_some_and(|now| !now.is_target(server.id())) {
+                lease.forget_server(server.id());
+            }
+        }
         Ok(())
     }
 
@@ -192,7 +294,7 @@ impl Inner {
         upto: u64,
     ) -> Result<(), Halt> {
         loop {
-            match self.flush_server(lease, server, upto).await? {
+            match self.flush_server(lease, server, upto, &[]).await? {
                 Ok(()) => return Ok(()),
                 Err(refused) if remedy(&refused, chunk.version) == Remedy::Report => {
                     self.report_and_wait(lease, chunk, server, refused.status).await?;
@@ -207,6 +309,7 @@ impl Inner {
         lease: &Rc<Lease>,
         server: &Rc<Server>,
         upto_seq: u64,
+        installed: &[InstalledVersion],
     ) -> Result<Result<(), Refused>, Stop> {
         let message = {
             let window = lease.window.borrow();
@@ -219,7 +322,7 @@ impl Inner {
                 settled_before: !lease.needs_reconcile,
             };
             let mut body = Vec::new();
-            flush.encode(&mut body);
+            flush.encode(installed, &mut body);
             Message { op: Op::Flush, body, payload: None, reply_bytes: 0 }
         };
         let refused = |text: String| VolumeError::Refused { cs: server.id(), text };

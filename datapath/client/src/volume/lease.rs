@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use rt::sync::{Notify, Semaphore};
+use wire::data::InstalledVersion;
 use wire::lease::{ChunkMap, MapReply, MemberState};
 
 use super::known::Known;
@@ -107,6 +108,9 @@ struct UnstableChunk {
     holders: BTreeSet<u64>,
     /// The members: who loses them, loses them for good (C4).
     members: Vec<u64>,
+    /// Somebody who had them is left out of this version; these members have not said yet that they have installed it, and so noted for
+    /// him what he may have lost. Before they have, the writes must not count as stable (C6).
+    uninstalled: Option<(InstalledVersion, BTreeSet<u64>)>,
 }
 
 /// A sequence number under way. Dropped before it is answered, it would hold up `done` and `stable` for ever: then
@@ -310,6 +314,11 @@ impl Lease {
             return;
         }
         unstable.version = chunk.version;
+        let loses = unstable.holders.iter().any(|id| !chunk.is_target(*id));
+        if loses || unstable.uninstalled.is_some() {
+            let version = InstalledVersion { chunk: chunk.id, version: chunk.version };
+            unstable.uninstalled = Some((version, chunk.members.iter().map(|server| server.id()).collect()));
+        }
         left.extend(unstable.holders.iter().chain(&unstable.members).filter(|id| !chunk.is_target(**id)));
         unstable.holders.retain(|id| chunk.is_target(*id));
         unstable.members = chunk.members.iter().map(|server| server.id()).collect();
@@ -361,7 +370,12 @@ impl Lease {
             version: chunk.version,
             holders: BTreeSet::new(),
             members: chunk.members.iter().map(|server| server.id()).collect(),
+            uninstalled: None,
         });
+        // Everybody has answered under this version.
+        if unstable.uninstalled.as_ref().is_some_and(|(wanted, _)| wanted.version <= chunk.version) {
+            unstable.uninstalled = None;
+        }
         unstable.last = unstable.last.max(seq);
         unstable.version = unstable.version.max(chunk.version);
         unstable.holders.extend(chunk.targets().map(|server| server.id()));
@@ -372,6 +386,44 @@ impl Lease {
         let chunks = self.unstable_chunks.borrow();
         let mut needing = chunks.iter().filter(|(_, unstable)| unstable.holders.contains(&server));
         needing.next().map(|(&index, unstable)| (index, unstable.version))
+    }
+
+    /// Whose answers are missing that they have installed versions without somebody who had unstable writes.
+    pub(crate) fn uninstalled(&self) -> BTreeSet<u64> {
+        let chunks = self.unstable_chunks.borrow();
+        chunks
+            .values()
+            .filter_map(|unstable| unstable.uninstalled.as_ref())
+            .flat_map(|(_, by)| by)
+            .copied()
+            .collect()
+    }
+
+    /// What one of them has to say so of, in order: index and version of some chunks.
+    pub(crate) fn uninstalled_at(&self, server: u64, most: usize) -> Vec<(u64, InstalledVersion)> {
+        let chunks = self.unstable_chunks.borrow();
+        let wanted = chunks.iter().filter_map(|(&index, unstable)| {
+            let (version, by) = unstable.uninstalled.as_ref()?;
+            by.contains(&server).then_some((index, *version))
+        });
+        wanted.take(most).collect()
+    }
+
+    /// A server has said so.
+    pub(crate) fn installed(&self, server: u64, versions: &[(u64, InstalledVersion)]) {
+        let mut chunks = self.unstable_chunks.borrow_mut();
+        for (index, said) in versions {
+            let Some(unstable) = chunks.get_mut(index) else { continue };
+            // Another version may have come meanwhile: of that one it has said nothing.
+            if let Some((wanted, by)) = &mut unstable.uninstalled
+                && wanted == said
+            {
+                by.remove(&server);
+                if by.is_empty() {
+                    unstable.uninstalled = None;
+                }
+            }
+        }
     }
 
     /// What a flush that begins now has to do.
@@ -467,6 +519,54 @@ mod tests {
         let chunk = ChunkMap { index: 0, chunk_id: 1000, version, members: all, ..ChunkMap::default() };
         lease.learn(servers, &MapReply { chunks: vec![chunk], ..MapReply::default() }, 0..1);
         lease.chunks.borrow().chunk(0).cloned().expect("learnt just now")
+    }
+
+    fn installed(version: u64) -> InstalledVersion {
+        InstalledVersion { chunk: 1000, version }
+    }
+
+    #[test]
+    fn c6_what_somebody_who_left_has_lost_is_not_stable_before_the_others_have_noted_it() {
+        run(|servers, lease| {
+            let asked = |lease: &Lease| lease.uninstalled().into_iter().collect::<Vec<_>>();
+            let chunk = learn(lease, servers, 5, &[1, 2], &[3]);
+            write(lease, &chunk);
+            learn(lease, servers, 6, &[1, 2, 3], &[4]);
+            assert_eq!(asked(lease), [], "all who have it are there");
+            learn(lease, servers, 7, &[1, 3], &[4]);
+            assert_eq!(asked(lease), [1, 3], "the members; a joiner takes over what they know");
+            assert_eq!(lease.uninstalled_at(1, 9), [(0, installed(7))]);
+            assert_eq!((lease.uninstalled_at(1, 0), lease.uninstalled_at(2, 9)), (vec![], vec![]));
+            lease.installed(1, &[(0, installed(7))]);
+            assert_eq!(asked(lease), [3]);
+            // One more version: all are asked again, and a late answer says nothing of it.
+            let chunk = learn(lease, servers, 8, &[1, 3, 4], &[]);
+            lease.installed(3, &[(0, installed(7))]);
+            assert_eq!(asked(lease), [1, 3, 4]);
+            lease.installed(3, &[(0, installed(8)), (5, installed(8))]);
+            assert_eq!(asked(lease), [1, 4]);
+            // Whoever answers a write under it has it.
+            let late = Chunk::bare(0, 7);
+            lease.note_unstable(&late, 1);
+            assert_eq!(asked(lease), [1, 4]);
+            write(lease, &chunk);
+            assert_eq!(asked(lease), []);
+            // A joiner that leaves loses them, too: it may return.
+            learn(lease, servers, 9, &[1, 3, 4], &[5]);
+            let chunk = learn(lease, servers, 10, &[1, 3, 4], &[5, 6]);
+            write(lease, &chunk);
+            learn(lease, servers, 11, &[1, 3, 4], &[5]);
+            assert_eq!(asked(lease), [1, 3, 4]);
+            for server in [1, 3, 4] {
+                lease.installed(server, &[(0, installed(11))]);
+            }
+            assert_eq!(asked(lease), []);
+            let plan = lease.flush_plan();
+            lease.window.borrow_mut().flushed(&plan);
+            lease.prune_unstable();
+            learn(lease, servers, 12, &[1, 3], &[5]);
+            assert_eq!(asked(lease), [], "nothing was unstable");
+        });
     }
 
     /// A write that everybody in the chunk has answered.

@@ -1,13 +1,14 @@
 //! Members that leave, and joiners (C3, C7).
 
-use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use rt::buf::View;
 use rt::sync::Notify;
 use rt::time::Instant;
+use wire::data::Flush;
 use wire::lease::{MemberState, ReportMember};
 use wire::{ErrorBody, Op, Status};
 
@@ -377,6 +378,106 @@ fn c3_a_blocked_chunk_is_waited_for_and_read() {
         let took = done(writing).await.since(changed);
         assert!(took < 250 * MS, "{took:?}");
     });
+}
+
+/// The highest watermark that a chunk server was told of.
+fn stable(world: &World, cs: usize) -> u64 {
+    let desk = &world.cs[cs].desk;
+    let (flushes, writes) = (desk.flushes(), desk.writes());
+    let told = flushes.iter().map(|(flush, _)| flush.stable).chain(writes.iter().map(|write| write.stable));
+    told.max().expect("it was asked something")
+}
+
+/// Refuses flushes that name a chunk of a list in a version above the one it has.
+fn installs(world: &World, cs: usize, has_chunks: &Rc<RefCell<BTreeMap<u64, u64>>>) {
+    let chunks = Rc::clone(has_chunks);
+    world.cs[cs].desk.script(move |op, body| {
+        if op != Op::Flush {
+            return Turn::Usual;
+        }
+        let (_, named) = Flush::decode(body).expect("a client's flush");
+        let lower = named.iter().find_map(|one| {
+            let have = *chunks.borrow().get(&one.chunk).expect("it has this chunk");
+            (have < one.version).then_some(have)
+        });
+        lower.map_or(Turn::Usual, has)
+    });
+}
+
+#[test]
+fn c6_what_a_server_that_leaves_may_have_lost_is_not_stable_before_the_others_have_installed_that() {
+    run_with(3, 9 * CHUNK, async |world| {
+        (0..9).for_each(|index| world.mds.allocate(index));
+        world.mds.drops.set(true);
+        let volume = world.open().await;
+        for index in 0..9 {
+            volume.write(index * CHUNK, data()).await.expect("written");
+        }
+        let has_chunks: BTreeMap<_, _> = (1000..1009).map(|chunk| (chunk, FIRST_VERSION)).collect();
+        let has_chunks = [(); 2].map(|()| Rc::new(RefCell::new(has_chunks.clone())));
+        (0..2).for_each(|cs| installs(&world, cs, &has_chunks[cs]));
+        world.order(Order::Kill(2)).await;
+        let flusher = volume.clone();
+        let flushing = rt::spawn(async move { flusher.flush().await });
+        // One is ready soon, the other one chunk by chunk.
+        rt::time::sleep(2 * SECOND).await;
+        has_chunks[0].borrow_mut().values_mut().for_each(|version| *version += 1);
+        for chunk in 1000..1008 {
+            assert!(!flushing.is_finished(), "chunk {chunk} is as it was");
+            // Writes go on meanwhile, and tell nobody more.
+            done(write(&volume, 8 * CHUNK)).await;
+            assert_eq!((stable(&world, 0), stable(&world, 1)), (1, 1));
+            has_chunks[1].borrow_mut().entry(chunk).and_modify(|version| *version += 1);
+            rt::time::sleep(SECOND / 2).await;
+        }
+        rt::time::timeout(SECOND, flushing).await.expect("soon").expect("not aborted").expect("flushed");
+        done(write(&volume, 0)).await;
+        assert!(stable(&world, 1) > 9 && stable(&world, 0) > 9);
+        // Of the chunk that was written to under the new version nobody had to be asked later on.
+        let named: BTreeSet<u64> =
+            world.cs[1].desk.flushes().iter().flat_map(|(_, named)| named).map(|one| one.chunk).collect();
+        assert!((1000..1008).all(|chunk| named.contains(&chunk)), "{named:?}");
+        assert_eq!((volume.epoch(), reports(&world).len()), (1, 1));
+        let before = world.cs[1].desk.count(Op::Flush);
+        volume.flush().await.expect("nothing is awaited");
+        assert_eq!(world.cs[1].desk.count(Op::Flush), before + 1);
+    });
+}
+
+#[test]
+fn c6_who_leaves_himself_is_not_waited_for() {
+    // It dies, or the metadata server drops it without a word to us.
+    for dies in [true, false] {
+        run_with(3, 4 * CHUNK, async move |world| {
+            (0..4).for_each(|index| world.mds.allocate(index));
+            world.mds.drops.set(true);
+            let volume = world.open().await;
+            for index in 0..4 {
+                volume.write(index * CHUNK, data()).await.expect("written");
+            }
+            let has_chunks: BTreeMap<_, _> = (1000..1004).map(|chunk| (chunk, FIRST_VERSION)).collect();
+            let newer: BTreeMap<_, _> = (1000..1004).map(|chunk| (chunk, FIRST_VERSION + 2)).collect();
+            installs(&world, 0, &Rc::new(RefCell::new(newer)));
+            installs(&world, 1, &Rc::new(RefCell::new(has_chunks)));
+            world.order(Order::Kill(2)).await;
+            let flusher = volume.clone();
+            let flushing = rt::spawn(async move { flusher.flush().await });
+            rt::time::sleep(3 * SECOND).await;
+            assert!(!flushing.is_finished() && stable(&world, 0) == 1);
+            if dies {
+                world.order(Order::Kill(1)).await;
+            } else {
+                world.mds.set(2, MemberState::Absent);
+            }
+            let flushed = rt::time::timeout(5 * SECOND, flushing).await;
+            flushed.expect("soon").expect("not aborted").expect("flushed");
+            assert_eq!(volume.epoch(), 1);
+            let (_, named) = world.cs[0].desk.flushes().pop().expect("it was asked");
+            assert!(named.iter().all(|one| one.version == FIRST_VERSION + 2), "{named:?}");
+            volume.write(0, data()).await.expect("written");
+            assert!(stable(&world, 0) > 4);
+        });
+    }
 }
 
 #[test]

@@ -15,7 +15,8 @@ use rt::sim::control::{self, PeerView, Process};
 use rt::sim::{HostId, HostOptions, SimOptions, Simulation};
 use rt::sync::{Notify, OneSender, oneshot};
 use wire::data::{
-    BlockStatus, BlockStatusReply, FlushReply, Read, ReadReply, RunKind, SurveyReply, Write, WriteReply,
+    BlockStatus, BlockStatusReply, Flush, FlushReply, InstalledVersion, Read, ReadReply, RunKind,
+    SurveyReply, Write, WriteReply,
 };
 use wire::hello::{Empty, Role};
 use wire::lease::{
@@ -95,6 +96,13 @@ impl Desk {
         let asked = self.asked.borrow();
         let writes = asked.iter().filter(|(op, ..)| *op == Op::Write);
         writes.map(|(_, body, payload)| Write::decode(body, *payload).expect("a client's write").0).collect()
+    }
+
+    /// Flushes so far, with the versions that they named.
+    pub(crate) fn flushes(&self) -> Vec<(Flush, Vec<InstalledVersion>)> {
+        let asked = self.asked.borrow();
+        let flushes = asked.iter().filter(|(op, ..)| *op == Op::Flush);
+        flushes.map(|(_, body, _)| Flush::decode(body).expect("a client's flush")).collect()
     }
 
     async fn turn(&self, request: &Request) -> Result<(), Response> {

@@ -3,8 +3,9 @@
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{check_flags, check_watermarks};
-use crate::body::{BodyError, exact, put};
+use super::{check_count, check_flags, check_watermarks};
+use crate::body::{BodyError, exact, fixed, list, put};
+use crate::limits::MAX_FLUSH_CHUNKS;
 
 /// FLUSH request: make writes to a file durable on this CS, in all its chunks (C4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,6 +25,16 @@ pub struct Flush {
     pub settled_before: bool,
 }
 
+/// A version that a chunk must have before the flush may succeed: the first one without a replica that has lost writes
+/// which are not stable. The watermark may pass them only where a map of changes has taken them in (C6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstalledVersion {
+    /// The chunk. One that the CS does not hold is passed over.
+    pub chunk: u64,
+    /// This version or a higher one.
+    pub version: u64,
+}
+
 /// See [`Flush::settled_before`].
 const FLAG_SETTLED_BEFORE: u32 = 0x0000_0001;
 
@@ -36,18 +47,26 @@ struct RawFlush {
     done: U64,
     stable: U64,
     flags: U32,
-    reserved: U32,
+    installed_count: U32,
 }
 
-const _: () = assert!(size_of::<RawFlush>() == 48);
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawInstalled {
+    chunk: U64,
+    version: U64,
+}
+
+const _: () = assert!(size_of::<RawFlush>() == 48 && size_of::<RawInstalled>() == 16);
 
 impl Flush {
-    /// Appends the body to `out`.
+    /// Appends the body to `out`, with the versions that must be there first, [`MAX_FLUSH_CHUNKS`] at most.
     ///
     /// # Panics
-    /// When `stable` is above `done`: the peer would refuse it.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        assert!(self.stable <= self.done, "{self:?} cannot be sent");
+    /// When `stable` is above `done`, or there are too many versions: the peer would refuse it.
+    pub fn encode(&self, installed: &[InstalledVersion], out: &mut Vec<u8>) {
+        let fits = installed.len() <= MAX_FLUSH_CHUNKS as usize;
+        assert!(self.stable <= self.done && fits, "{self:?} cannot be sent");
         let raw = RawFlush {
             file: self.file.into(),
             epoch: self.epoch.into(),
@@ -55,17 +74,20 @@ impl Flush {
             done: self.done.into(),
             stable: self.stable.into(),
             flags: if self.settled_before { FLAG_SETTLED_BEFORE } else { 0 }.into(),
-            reserved: U32::ZERO,
+            installed_count: (installed.len() as u32).into(),
         };
         put(&raw, out);
+        for one in installed {
+            put(&RawInstalled { chunk: one.chunk.into(), version: one.version.into() }, out);
+        }
     }
 
-    /// Reads a body.
+    /// Reads a body, and the versions that must be there first.
     ///
     /// # Errors
-    /// Watermarks that contradict each other, unknown flags, and a body of the wrong length.
-    pub fn decode(body: &[u8]) -> Result<Self, BodyError> {
-        let raw = exact::<RawFlush>(body)?;
+    /// Watermarks that contradict each other, unknown flags, too many versions, and a body of the wrong length.
+    pub fn decode(body: &[u8]) -> Result<(Self, Vec<InstalledVersion>), BodyError> {
+        let (raw, rest) = fixed::<RawFlush>(body)?;
         check_flags(raw.flags.get(), 0)?;
         let flush = Self {
             file: raw.file.get(),
@@ -76,7 +98,12 @@ impl Flush {
             settled_before: raw.flags.get() & FLAG_SETTLED_BEFORE != 0,
         };
         check_watermarks(flush.stable, flush.done)?;
-        Ok(flush)
+        let count = raw.installed_count.get();
+        check_count(count, MAX_FLUSH_CHUNKS)?;
+        let installed = list::<RawInstalled>(rest, count as usize)?;
+        let read =
+            |one: &RawInstalled| InstalledVersion { chunk: one.chunk.get(), version: one.version.get() };
+        Ok((flush, installed.iter().map(read).collect()))
     }
 }
 

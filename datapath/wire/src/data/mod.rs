@@ -15,7 +15,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 pub use block_status::{BlockStatus, BlockStatusReply, Run, RunKind};
-pub use flush::{Flush, FlushReply};
+pub use flush::{Flush, FlushReply, InstalledVersion};
 pub use marks::ClearMarks;
 pub use read::{Read, ReadReply};
 pub use survey::{

@@ -1,7 +1,7 @@
 //! Tests of the fixed bodies: what is refused, and that what is accepted comes back.
 
 use super::*;
-use crate::limits::{MAX_PAYLOAD, MAX_RUNS, MAX_SURVEY_BLOCKS};
+use crate::limits::{MAX_FLUSH_CHUNKS, MAX_PAYLOAD, MAX_RUNS, MAX_SURVEY_BLOCKS};
 use crate::status::Status;
 
 const TARGET: Target = Target { file: 1, epoch: 2, chunk: 3, version: 4 };
@@ -185,13 +185,33 @@ fn read_reply_is_the_whole_range_or_zeroes() {
 fn flush_watermarks() {
     let flush = Flush { file: 1, epoch: 2, upto_seq: 30, done: 29, stable: 28, settled_before: true };
     let mut body = Vec::new();
-    flush.encode(&mut body);
-    assert_eq!(Flush::decode(&body), Ok(flush));
+    flush.encode(&[], &mut body);
+    assert_eq!(Flush::decode(&body), Ok((flush, Vec::new())));
     body[32] = 30;
     assert_eq!(Flush::decode(&body), Err(BodyError::Contradiction { rule: "stable <= done" }));
     body[32] = 0;
     body[42] = 1;
     assert_eq!(Flush::decode(&body), Err(BodyError::Flags { unknown: 0x0001_0000 }));
+}
+
+#[test]
+fn a_flush_names_what_must_be_installed() {
+    let flush = Flush { file: 1, epoch: 2, upto_seq: 30, done: 29, stable: 28, settled_before: false };
+    let installed: Vec<_> =
+        (0..MAX_FLUSH_CHUNKS.into()).map(|chunk| InstalledVersion { chunk, version: chunk + 7 }).collect();
+    for count in [1, 2, installed.len()] {
+        let mut body = Vec::new();
+        flush.encode(&installed[..count], &mut body);
+        assert_eq!(Flush::decode(&body), Ok((flush, installed[..count].to_vec())));
+        let (expected, found) = (16 * count, 16 * count - 1);
+        assert_eq!(Flush::decode(&body[..body.len() - 1]), Err(BodyError::Length { expected, found }));
+    }
+    let mut body = Vec::new();
+    flush.encode(&installed, &mut body);
+    body[44..48].copy_from_slice(&(MAX_FLUSH_CHUNKS + 1).to_le_bytes());
+    body.extend_from_slice(&[0; 16]);
+    let (count, max) = (u64::from(MAX_FLUSH_CHUNKS) + 1, MAX_FLUSH_CHUNKS.into());
+    assert_eq!(Flush::decode(&body), Err(BodyError::TooMany { count, max }));
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use wire::crc::{block_crcs, verify_blocks};
 use wire::data::{
-    BlockState, BlockStatus, BlockStatusReply, BlockSurvey, ClearMarks, EntryKind, Flush, FlushReply, Read,
-    ReadReply, Run, RunKind, Settle, Survey, SurveyBlocks, SurveyBlocksReply, SurveyEntry, SurveyReply,
-    Target, Write, WriteKind, WriteReply,
+    BlockState, BlockStatus, BlockStatusReply, BlockSurvey, ClearMarks, EntryKind, Flush, FlushReply,
+    InstalledVersion, Read, ReadReply, Run, RunKind, Settle, Survey, SurveyBlocks, SurveyBlocksReply,
+    SurveyEntry, SurveyReply, Target, Write, WriteKind, WriteReply,
 };
 use wire::{Op, Status};
 
@@ -121,7 +121,7 @@ fn read_samples() -> Vec<Sample> {
     samples
 }
 
-fn flush_samples() -> [Sample; 2] {
+fn flush_samples() -> [Sample; 3] {
     let flush = Flush {
         file: TARGET.file,
         epoch: TARGET.epoch,
@@ -131,10 +131,19 @@ fn flush_samples() -> [Sample; 2] {
         settled_before: false,
     };
     let reply = FlushReply { boot_id: *b"0123456789abcdef" };
+    let installed = [
+        InstalledVersion { chunk: TARGET.chunk, version: TARGET.version },
+        InstalledVersion { chunk: TARGET.chunk + 1, version: 9 },
+    ];
+    let sample = |name, installed: Vec<InstalledVersion>| {
+        let body = encoded(|out| flush.encode(&installed, out));
+        Sample::request(name, Op::Flush, body, &[], move |_, body| {
+            assert_eq!(Flush::decode(body), Ok((flush, installed.clone())));
+        })
+    };
     [
-        Sample::request("flush.request", Op::Flush, encoded(|out| flush.encode(out)), &[], move |_, body| {
-            assert_eq!(Flush::decode(body), Ok(flush));
-        }),
+        sample("flush.request", Vec::new()),
+        sample("flush_installed.request", installed.to_vec()),
         Sample::response(
             "flush.response",
             Op::Flush,
