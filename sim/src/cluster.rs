@@ -499,7 +499,8 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
             shared.violation(format!("convergence: closing volume {number}: {error}"));
         }
     }
-    if let Some(stat) = until_healthy(master).await {
+    // What waits to be deleted may be damaged, and nobody would mend it. A disk that is lost is waited for in vain.
+    if let Some(stat) = until_healthy(master, !shared.undamaged.get()).await {
         shared.violation(format!("convergence: not all replicas are back (C6): {:?}", stat.chunks));
         return;
     }
@@ -527,14 +528,13 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
 }
 
 /// Waits until every chunk has all its replicas again; gives the state of the cluster if that takes too long.
-async fn until_healthy(master: &Rc<Master>) -> Option<wire::cluster::ClusterStatReply> {
+async fn until_healthy(master: &Rc<Master>, purged: bool) -> Option<wire::cluster::ClusterStatReply> {
     let deadline = rt::time::now() + RETURN_MAX;
     let mut last = wire::cluster::ClusterStatReply::default();
     while rt::time::now() < deadline {
         let patience = rt::time::now() + Duration::from_secs(10);
         match master.ask(&wire::cluster::ClusterStat {}, patience).await {
-            // What waits to be deleted may be damaged, and nobody would mend it.
-            Ok(stat) if stat.chunks.healthy == stat.fs_chunks && stat.chunks.deleting == 0 => return None,
+            Ok(stat) if stat.chunks.healthy == stat.fs_chunks && !(purged && stat.chunks.deleting > 0) => return None,
             Ok(stat) => last = stat,
             Err(error) => rt::sim::trace(|| format!("stat: {error}")),
         }
