@@ -132,7 +132,7 @@ pub(crate) fn torture(scene: &Scene) {
     let mut loads = Loads::new(settings.seed);
     let mut torture = Torture {
         scene,
-        world: World { disks, network, may_rot: settings.bit_rot },
+        world: World { disks, network, may_rot: settings.bit_rot, rotten: None },
         seeded: Seeded::new(settings.seed),
         until: Deadline::after(Duration::from_secs(seconds)),
         struck: BTreeMap::new(),

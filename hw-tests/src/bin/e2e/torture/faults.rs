@@ -77,7 +77,8 @@ impl Fault {
                 _ => Self::ClientCut,
             };
             let can_be = match fault {
-                Self::Rot(_) => world.may_rot,
+                // Never where another copy may be damaged, too.
+                Self::Rot(server) => world.may_rot && world.rotten.is_none_or(|first| first == server),
                 _ => !fault.is_of_network() || world.network.is_some(),
             };
             if can_be {
@@ -172,6 +173,8 @@ pub(super) struct World {
     pub(super) disks: Disks,
     pub(super) network: Option<Arc<Network>>,
     pub(super) may_rot: bool,
+    /// The one chunk server whose sectors rot in this run.
+    pub(super) rotten: Option<usize>,
 }
 
 impl World {
@@ -197,6 +200,7 @@ impl World {
             Fault::ClientPause => cluster.pause_export().works("SIGSTOP"),
             Fault::Fill(index) => fill(&self.disks.point(index).join(BALLAST)),
             Fault::Rot(index) => {
+                self.rotten = Some(index);
                 cluster.servers[index].kill().works("kill -9");
                 rot(&cluster.servers[index].repository().join("chunks"), seeded);
             }
