@@ -187,7 +187,7 @@ async fn lives(seed: u64, writer: Rc<Writer>) {
     control::power_cut(&[host], PeerView::Silence);
     control::power_on(host);
     let _cut = first.wait().await;
-    if seed.is_multiple_of(3) {
+    if !seed.is_multiple_of(3) {
         let block = u64::from(1 + seed as u32 % 4) * BLOCK as u64;
         control::make_unreadable(host, CHUNK_FILE, block..block + BLOCK as u64).expect("the chunk's file");
     }
@@ -209,7 +209,7 @@ async fn lives(seed: u64, writer: Rc<Writer>) {
 /// Seeds enough for every kind of trouble.
 pub(crate) fn run_seeds() -> (u32, u32, Coverage) {
     let (mut unsettled, mut unreadable, mut all) = (0, 0, Coverage::new());
-    for seed in 0..80 {
+    for seed in 0..120 {
         let (more, bad, coverage) = run_single(seed);
         unsettled += more;
         unreadable += bad;
