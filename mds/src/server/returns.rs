@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// How long a chunk server that a client could not reach is not given back to the client's file, at first...
 const REST_MIN: Duration = Duration::from_secs(5);
 /// ...and at most.
-const REST_MAX: Duration = Duration::from_secs(300);
+const REST_MAX: Duration = Duration::from_secs(60);
 /// Rests that are remembered.
 const RESTS_MAX: usize = 4096;
 
@@ -126,7 +126,7 @@ mod tests {
         for _ in 0..20 {
             returns.failed(file, cs, at(1020));
         }
-        assert!(returns.rests(file, cs, at(1319)) && !returns.rests(file, cs, at(1320)));
+        assert!(returns.rests(file, cs, at(1079)) && !returns.rests(file, cs, at(1080)));
         returns.failed(file, cs, at(5000));
         assert!(!returns.rests(file, cs, at(5005)), "long ago is forgotten");
         for number in 0..2 * RESTS_MAX as u64 {

@@ -161,4 +161,5 @@ fn catch_up(scene: &Scene, cluster: &mut Cluster) {
         OUTAGE.as_secs(),
         copied as f64 / written as f64
     ));
+    assert!(copied * 100 <= written * 120, "more than a fifth too much");
 }
