@@ -28,7 +28,7 @@ pub const REPLICAS: usize = 3;
 /// Replicas without which nothing is written.
 pub const REPLICAS_MIN: usize = 2;
 /// How long all replicas may take to be back when nothing disturbs them any more: a chunk server that a client could not reach several
-/// times is kept from it for up to five minutes.
+/// times is kept from it for up to a minute.
 const RETURN_MAX: Duration = Duration::from_secs(600);
 /// Clients, and volumes.
 pub const CLIENTS: usize = 2;

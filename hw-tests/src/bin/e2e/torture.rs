@@ -25,7 +25,7 @@ const SECONDS: u64 = 120;
 /// Answers per load between two faults, and after each.
 const ANSWERS: u64 = 150;
 /// How long replicas may take to be whole again. A chunk server that has failed a client several times is not given back to it
-/// for a while, five minutes at most.
+/// for a while, a minute at most.
 const WHOLE: Duration = Duration::from_secs(420);
 /// How long that is waited for before the metadata server is started anew, which remembers no such failures.
 const PATIENT: Duration = Duration::from_secs(12);
