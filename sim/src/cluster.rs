@@ -534,7 +534,9 @@ async fn until_healthy(master: &Rc<Master>, purged: bool) -> Option<wire::cluste
     while rt::time::now() < deadline {
         let patience = rt::time::now() + Duration::from_secs(10);
         match master.ask(&wire::cluster::ClusterStat {}, patience).await {
-            Ok(stat) if stat.chunks.healthy == stat.fs_chunks && !(purged && stat.chunks.deleting > 0) => return None,
+            Ok(stat) if stat.chunks.healthy == stat.fs_chunks && !(purged && stat.chunks.deleting > 0) => {
+                return None;
+            }
             Ok(stat) => last = stat,
             Err(error) => rt::sim::trace(|| format!("stat: {error}")),
         }

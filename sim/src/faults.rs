@@ -161,7 +161,8 @@ fn restart_later(cluster: &Rc<Cluster>, part: Part) {
 /// Starts a part again if it is down and its host has power.
 pub fn restart(cluster: &Rc<Cluster>, part: Part) {
     let done = matches!(part, Part::Client(n) if cluster.has_finished(n));
-    if !done && !cluster.is_dead(part) && !cluster.is_running(part) && control::is_powered(cluster.host(part)) {
+    if !done && !cluster.is_dead(part) && !cluster.is_running(part) && control::is_powered(cluster.host(part))
+    {
         cluster.start(part);
     }
 }

@@ -94,7 +94,9 @@ fn shown(cs_id: u64, reply: &RemoveCsReply) -> Removal {
 fn sentence(id: u64, reply: &RemoveCsReply, action: RemoveAction) -> String {
     match (reply.status(), action) {
         (ServiceStatus::Dropped, _) => {
-            format!("CS#{id} is removed from the cluster; its service can be stopped and its disk be used again\n")
+            format!(
+                "CS#{id} is removed from the cluster; its service can be stopped and its disk be used again\n"
+            )
         }
         (_, RemoveAction::Cancel) => format!("CS#{id} stays in the cluster\n"),
         _ => format!(
@@ -177,7 +179,8 @@ impl Progress {
 /// `[=====>    ]  40%  1.2GB of 3.0GB moved, 12 replicas left, about 2 min`.
 fn line(whole: u64, left: u64, replicas: u64, took: Duration) -> String {
     let done = whole - left.min(whole);
-    let part = |of: u64| u64::try_from(u128::from(done) * u128::from(of) / u128::from(whole.max(1))).unwrap_or(of);
+    let part =
+        |of: u64| u64::try_from(u128::from(done) * u128::from(of) / u128::from(whole.max(1))).unwrap_or(of);
     let filled = if whole == 0 { BAR } else { part(BAR) };
     let bar: String = (0..BAR).map(|cell| if cell < filled { '=' } else { ' ' }).collect();
     let percent = if whole == 0 { 100 } else { part(100) };
@@ -198,14 +201,24 @@ mod tests {
     fn the_bar_shows_bytes_and_the_time_left() {
         let second = Duration::from_secs(1);
         let rows = [
-            (4 << 30, 4 << 30, 40, "[                              ]   0%  0B of 4GB moved, 40 replicas left"),
+            (
+                4 << 30,
+                4 << 30,
+                40,
+                "[                              ]   0%  0B of 4GB moved, 40 replicas left",
+            ),
             (
                 4 << 30,
                 1 << 30,
                 10,
                 "[======================        ]  75%  3GB of 4GB moved, 10 replicas left, about 20 sec",
             ),
-            (4 << 30, 0, 0, "[==============================] 100%  4GB of 4GB moved, 0 replicas left, about 0 sec"),
+            (
+                4 << 30,
+                0,
+                0,
+                "[==============================] 100%  4GB of 4GB moved, 0 replicas left, about 0 sec",
+            ),
             (0, 0, 0, "[==============================] 100%  0B of 0B moved, 0 replicas left"),
         ];
         for (whole, left, replicas, want) in rows {

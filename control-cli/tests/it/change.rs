@@ -198,7 +198,10 @@ fn a_chunk_server_stays_after_all_or_cannot_go() {
         mds.say::<ListServices>(&ListServicesReply { cs: vec![cs(1027), cs(1028)], mds: Vec::new() });
         let active = RemoveCsReply { status: ServiceStatus::Active.into(), replicas: 40, bytes: 40 << 26 };
         mds.say::<RemoveCs>(&active);
-        assert_eq!(mds.vstorage(&["rm-cs", "--cancel", "1028"]).await.done(), "CS#1028 stays in the cluster\n");
+        assert_eq!(
+            mds.vstorage(&["rm-cs", "--cancel", "1028"]).await.done(),
+            "CS#1028 stays in the cluster\n"
+        );
         assert_eq!(mds.vstorage(&["rm-cs", "-f", "1028", "--json"]).await.json()[0]["status"], "active");
         let actions: Vec<i32> = mds.seen::<RemoveCs>().iter().map(|asked| asked.action).collect();
         assert_eq!(actions, [RemoveAction::Cancel, RemoveAction::Force].map(i32::from));

@@ -25,7 +25,9 @@ use crate::state::command::{
     ChunkCreated, ChunkVersion, ChunksPurged, CommandOp, DropMember, FenceRecord, FencesRecorded,
     RemoveReplicas, VersionsInstalled,
 };
-use crate::state::{ChunkId, CopyOrder, CsId, Effect, Epoch, FileId, InstallOrder, NewChunk, NewReplica, Version};
+use crate::state::{
+    ChunkId, CopyOrder, CsId, Effect, Epoch, FileId, InstallOrder, NewChunk, NewReplica, Version,
+};
 
 /// How long a chunk server has to answer a batch.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -447,7 +449,9 @@ impl CsLink {
         loop {
             let mut batch = self.installs.next(CHUNKS_MAX).await;
             // Its replica has left meanwhile, the file is deleted, or a later version has taken the place.
-            for (chunk, order) in batch.extract_if(.., |(_, order)| !reign.read(|state| state.is_install_due(self.cs, order))) {
+            for (chunk, order) in
+                batch.extract_if(.., |(_, order)| !reign.read(|state| state.is_install_due(self.cs, order)))
+            {
                 self.installs.done(chunk, order);
             }
             if batch.is_empty() {

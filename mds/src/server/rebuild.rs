@@ -27,6 +27,8 @@ const ARRIVING_MAX: usize = 8;
 const IN_VAIN_MAX: usize = 64;
 /// The shortest time between two looks at all chunks.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
+/// Replicas that are moved at once, in the whole cluster.
+const MOVES_MAX: usize = 4;
 /// How often it is looked again while something cannot be done.
 const PAUSE: Duration = Duration::from_secs(5);
 /// How long chunks that cannot be written wait for a chunk server before they are replicated without it.
@@ -126,6 +128,7 @@ impl Reign {
     pub(super) async fn replicate(self: Rc<Self>) {
         let mut steps = Steps::default();
         let mut looked = None;
+        let mut moved_from = (FileId::from_raw(0), 0);
         // The first look is at everything.
         self.rebuild.changed.set(true);
         loop {
@@ -144,12 +147,19 @@ impl Reign {
             }
             let round = self.plan_round(steps.take());
             let waits = !round.later.is_empty() || round.short > 0;
+            let idle = !waits && round.add.is_empty() && round.remove.is_empty() && !steps.more;
+            let moves = if idle { self.plan_moves(&mut moved_from) } else { Vec::new() };
+            let waits = waits || !moves.is_empty();
+            (0..moves.len()).for_each(|_| rt::sim::hit("mds.replica-moved"));
             round.later.iter().for_each(|step| steps.add(*step));
             (0..round.add.len()).for_each(|_| rt::sim::hit("mds.replica-added"));
             (0..round.remove.len()).for_each(|_| rt::sim::hit("mds.replica-removed"));
             let add = |places| CommandOp::AddReplicas(AddReplicas { places });
             let remove = |places| CommandOp::RemoveReplicas(RemoveReplicas { places });
-            if !self.take_steps(&round.add, add).await || !self.take_steps(&round.remove, remove).await {
+            if !self.take_steps(&round.add, add).await
+                || !self.take_steps(&moves, add).await
+                || !self.take_steps(&round.remove, remove).await
+            {
                 return;
             }
             if self.rebuild.changed.get() && steps.is_empty() {
@@ -247,6 +257,21 @@ impl Reign {
         true
     }
 
+    /// Replicas that would be much better elsewhere, a few at a time, when nothing else is to be done.
+    fn plan_moves(&self, from: &mut (FileId, u32)) -> Vec<ReplicaPlace> {
+        let now = rt::time::now();
+        self.read(|state| {
+            let arriving: usize = state.servers().map(|server| state.arriving_on(server.id)).sum();
+            if is_too_much(state) || arriving >= MOVES_MAX {
+                return Vec::new();
+            }
+            let is_busy = |cs: CsId| state.arriving_on(cs) > 0 || self.rebuild.is_refusing(cs, now);
+            let (moves, next) = state.plan_moves(*from, LOOK_MAX, MOVES_MAX - arriving, is_busy);
+            *from = next.unwrap_or((FileId::from_raw(0), 0));
+            moves
+        })
+    }
+
     /// Has steps carried out; false when the reign is over.
     async fn take_steps(&self, places: &[ReplicaPlace], op: impl Fn(Vec<ReplicaPlace>) -> CommandOp) -> bool {
         for some in places.chunks(MEMBERS_MAX) {
@@ -268,7 +293,8 @@ fn is_too_much(state: &State) -> bool {
     };
     let is_offline = |state: CsState| state == CsState::Offline;
     // Who is being removed is not waited for.
-    let members = || state.servers().filter(|server| server.leave == Leave::Stay && server.state != CsState::Dropped);
+    let members =
+        || state.servers().filter(|server| server.leave == Leave::Stay && server.state != CsState::Dropped);
     let offline = members().filter(|server| is_offline(server.state)).count();
     let mut hosts: BTreeMap<&str, bool> = BTreeMap::new();
     for server in members() {

@@ -14,8 +14,9 @@ impl Reign {
     pub(super) async fn remove_cs(&self, call: RemoveCs, asked: &Asked) -> Result<RemoveCsReply, Failure> {
         let id = u32::try_from(call.cs_id).map_err(|_| Refusal::UnknownCs(u32::MAX))?;
         self.confirm(asked).await?;
-        let action = RemoveAction::try_from(call.action)
-            .map_err(|_| Failure::new(Status::Invalid, "this is nothing that can be done to a chunk server"))?;
+        let action = RemoveAction::try_from(call.action).map_err(|_| {
+            Failure::new(Status::Invalid, "this is nothing that can be done to a chunk server")
+        })?;
         let how = match action {
             RemoveAction::Unspecified => None,
             RemoveAction::Release => Some(Leave::Leave),
@@ -37,7 +38,8 @@ fn progress(state: &State, cs: CsId) -> Result<RemoveCsReply, Refusal> {
     let waiting = state.deletions().filter(|(_, deletion)| deletion.waiting.contains(&cs)).count() as u64;
     // Sparse replicas tell nobody how many bytes they have: the disk says what all of them take together.
     let used = server.total_bytes.saturating_sub(server.free_bytes);
-    let share = u128::from(used) * u128::from(server.replicas) / u128::from((server.replicas + waiting).max(1));
+    let share =
+        u128::from(used) * u128::from(server.replicas) / u128::from((server.replicas + waiting).max(1));
     let bytes = share.min(u128::from(state.bytes_on(cs)));
     Ok(RemoveCsReply {
         status: status(server).into(),

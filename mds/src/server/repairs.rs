@@ -61,7 +61,10 @@ impl Reign {
         let version = Version::from_raw(damage.version);
         let sources = self.read(|state| state.repair_sources(file, chunk, version, cs));
         if sources.is_empty() {
-            tracing::warn!("{cs}: {blocks} blocks of chunk {:#x} are damaged, and no other member can give them", chunk.raw());
+            tracing::warn!(
+                "{cs}: {blocks} blocks of chunk {:#x} are damaged, and no other member can give them",
+                chunk.raw()
+            );
             return;
         }
         let item = RepairItem {
@@ -95,9 +98,13 @@ impl Reign {
         let event = ReportedEvent {
             severity: ReportedSeverity::Info.into(),
             code: "cs.blocks_repaired".into(),
-            message: format!("{blocks} damaged blocks of chunk {:#x} are repaired from other members", chunk.raw()),
+            message: format!(
+                "{blocks} damaged blocks of chunk {:#x} are repaired from other members",
+                chunk.raw()
+            ),
         };
-        let op = CsReport { cs: cs.0, session, events_only: true, events: vec![event], ..CsReport::default() };
+        let op =
+            CsReport { cs: cs.0, session, events_only: true, events: vec![event], ..CsReport::default() };
         if let Some(Err(refusal)) = self.insist(CommandOp::CsReport(op)).await {
             tracing::debug!("{cs}: {refusal}");
         }

@@ -175,8 +175,12 @@ impl Changes {
             for cs in self.adding(entry.id()) {
                 adding += 1;
                 let made = self.addition(cs, entry.id());
-                if made.is_none_or(|made| made.position != (file, entry.index()) || made.version > entry.version()) {
-                    return Err("a replica is to be made of a chunk that is elsewhere, or with a version to come");
+                if made.is_none_or(|made| {
+                    made.position != (file, entry.index()) || made.version > entry.version()
+                }) {
+                    return Err(
+                        "a replica is to be made of a chunk that is elsewhere, or with a version to come",
+                    );
                 }
                 if entry.members().on(cs).is_some() {
                     return Err("a replica is to be made where there is one");

@@ -5,8 +5,8 @@
 
 use super::State;
 use super::chunk::MemberState;
-use super::command::LeaseMode;
 use super::command::CsState;
+use super::command::LeaseMode;
 use super::ids::{ChunkId, ClientId, CsId, Epoch, FileId, Version};
 use super::inode::{Body, File, Place};
 use super::lease::Phase;
@@ -349,7 +349,8 @@ impl State {
         if self.changes.adding(chunk).any(|cs| self.servers.get(cs).is_none()) {
             return fail("a replica is to be made on an unknown server");
         }
-        let deleted = |cs: &CsId| self.deletions.get(chunk).is_some_and(|deletion| deletion.waiting.contains(cs));
+        let deleted =
+            |cs: &CsId| self.deletions.get(chunk).is_some_and(|deletion| deletion.waiting.contains(cs));
         match self.changes.adding(chunk).find(deleted) {
             Some(cs) => Err(V::DeletedInUse { chunk, cs }),
             None => Ok(()),

@@ -239,7 +239,11 @@ mod tests {
         for (text, normal, minimum, calm, hurried) in rows {
             let wanted = Replicas { normal: *normal, minimum: *minimum };
             assert_eq!(need(&replicas(text), wanted, false), *calm, "{text} of {normal}:{minimum}");
-            assert_eq!(need(&replicas(text), wanted, true), *hurried, "{text} of {normal}:{minimum}, hurried");
+            assert_eq!(
+                need(&replicas(text), wanted, true),
+                *hurried,
+                "{text} of {normal}:{minimum}, hurried"
+            );
         }
     }
 
@@ -249,15 +253,18 @@ mod tests {
         let states = ['y', 'j', 'a', 's', 'f', 'c'];
         let footings = ['+', '~', '>', '-'];
         let kinds = states.len() * footings.len();
-        let word = |kind: usize| format!("{}{}", states[kind / footings.len()], footings[kind % footings.len()]);
+        let word =
+            |kind: usize| format!("{}{}", states[kind / footings.len()], footings[kind % footings.len()]);
         for number in 0..kinds.pow(4) {
-            let text = (0..4).map(|place| word(number / kinds.pow(place) % kinds)).collect::<Vec<_>>().join(" ");
+            let text =
+                (0..4).map(|place| word(number / kinds.pow(place) % kinds)).collect::<Vec<_>>().join(" ");
             let all = replicas(&text);
             for (normal, minimum) in [(1, 1), (2, 1), (3, 2)] {
                 let wanted = Replicas { normal, minimum };
                 let Some(Need::Less(gone)) = need(&all, wanted, false) else { continue };
                 let stay = all.iter().filter(|replica| {
-                    replica.cs != gone && (replica.state, replica.footing) == (MemberState::InSync, Footing::Firm)
+                    replica.cs != gone
+                        && (replica.state, replica.footing) == (MemberState::InSync, Footing::Firm)
                 });
                 let is_made = all.iter().any(|r| r.cs == gone && r.state != MemberState::Creating);
                 assert!(!is_made || stay.count() >= usize::from(normal), "{text} of {normal}: {gone}");

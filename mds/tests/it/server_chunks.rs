@@ -375,7 +375,10 @@ fn c9_a_replica_that_is_gone_is_noticed_when_its_version_is_to_change() {
         let get = GetMap { file_id: id, epoch: open.epoch, first_index: 0, count: 1 };
         let now = client.ask(&get).await.expect("the map");
         let states: Vec<_> = now.chunks[0].members.iter().map(|member| member.state()).collect();
-        assert!(states.contains(&MemberState::Absent) && !states.contains(&MemberState::Failed), "{states:?}");
+        assert!(
+            states.contains(&MemberState::Absent) && !states.contains(&MemberState::Failed),
+            "{states:?}"
+        );
         world.stop().await;
     });
 }

@@ -285,7 +285,10 @@ impl Lease {
             let known = self.chunks.borrow().chunk(chunk.index).cloned();
             let is_same = known.as_ref().is_some_and(|known| known.id == chunk.chunk_id);
             match known {
-                Some(known) if is_same && chunk.version == known.version => known.blocked.set(chunk.blocked),
+                // A replica that turns out to be stale (C10) is none any more, at the same version.
+                Some(known) if is_same && chunk.version == known.version && !loses(&known, chunk) => {
+                    known.blocked.set(chunk.blocked);
+                }
                 Some(known) if is_same && chunk.version < known.version => {}
                 known => {
                     let new = Rc::new(self.chunk(servers, chunk));
@@ -304,17 +307,18 @@ impl Lease {
         left.into_iter().for_each(|server| self.release_boot(server));
     }
 
-    /// A chunk has a new version: its unstable writes need those to be flushed that have them and are in it still. Whoever has joined
+    /// A chunk has other members: its unstable writes need those to be flushed that have them and are in it still. Whoever has joined
     /// since has what it copies from members made durable before it becomes one.
     fn move_unstable(&self, chunk: &Chunk, left: &mut BTreeSet<u64>) {
         let mut chunks = self.unstable_chunks.borrow_mut();
         let Some(unstable) = chunks.get_mut(&chunk.index) else { return };
         // A late answer, or a map that makes no sense, says nothing about who has them.
-        if chunk.version <= unstable.version || chunk.members.is_empty() {
+        let loses = unstable.holders.iter().any(|id| !chunk.is_target(*id));
+        let is_late = chunk.version < unstable.version || (chunk.version == unstable.version && !loses);
+        if is_late || chunk.members.is_empty() {
             return;
         }
         unstable.version = chunk.version;
-        let loses = unstable.holders.iter().any(|id| !chunk.is_target(*id));
         if loses || unstable.uninstalled.is_some() {
             let version = InstalledVersion { chunk: chunk.id, version: chunk.version };
             unstable.uninstalled = Some((version, chunk.members.iter().map(|server| server.id()).collect()));
@@ -490,6 +494,17 @@ impl Lease {
     }
 }
 
+/// Whether somebody whom writes to a chunk go to is not in a map of it any more.
+fn loses(known: &Chunk, now: &ChunkMap) -> bool {
+    let is_in = |id: u64| {
+        let counts = |member: &&wire::lease::Member| {
+            matches!(member.state(), MemberState::Member | MemberState::Joining)
+        };
+        now.members.iter().filter(counts).any(|member| member.cs_id == id)
+    };
+    known.targets().any(|server| !is_in(server.id()))
+}
+
 #[cfg(test)]
 mod tests {
     use link::{ClusterAuthority, ClusterId, Endpoint, LocalHello, Options, Roles};
@@ -523,6 +538,20 @@ mod tests {
 
     fn installed(version: u64) -> InstalledVersion {
         InstalledVersion { chunk: 1000, version }
+    }
+
+    #[test]
+    fn c10_a_member_that_is_stale_is_none_any_more_at_the_same_version() {
+        run(|servers, lease| {
+            let before = learn(lease, servers, 5, &[1, 2, 3], &[]);
+            write(lease, &before);
+            let after = learn(lease, servers, 5, &[1, 3], &[]);
+            assert!(before.is_replaced() && !after.is_target(2), "who waits for it is told");
+            assert_eq!(lease.uninstalled().into_iter().collect::<Vec<_>>(), [1, 3]);
+            // An answer that was on its way says nothing new.
+            let late = learn(lease, servers, 5, &[1, 2, 3], &[]);
+            assert!(Rc::ptr_eq(&after, &late));
+        });
     }
 
     #[test]

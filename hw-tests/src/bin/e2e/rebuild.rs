@@ -42,7 +42,8 @@ fn wait_healthy(cluster: &Cluster, limit: Duration) {
 fn shown(cluster: &Cluster, id: &str) -> serde_json::Value {
     let text = cluster.vstorage(&["list-services", "-C", "--json"]).works("list-services");
     let all: serde_json::Value = serde_json::from_str(&text).expect("an object");
-    let found = all["cs"].as_array().expect("a list").iter().find(|cs| cs["cs_id"].as_u64() == id.parse().ok());
+    let found =
+        all["cs"].as_array().expect("a list").iter().find(|cs| cs["cs_id"].as_u64() == id.parse().ok());
     found.unwrap_or_else(|| panic!("no CS#{id} in {text}")).clone()
 }
 
@@ -103,7 +104,11 @@ fn each_piece(cluster: &mut Cluster, path: &str, bytes: u64, mut visit: impl FnM
 fn raw_copy(dir: &Path, bytes: u64) -> f64 {
     let direct = |write: bool, path: &Path| -> File {
         let mut options = OpenOptions::new();
-        options.read(!write).write(write).create(write).custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32);
+        options
+            .read(!write)
+            .write(write)
+            .create(write)
+            .custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32);
         options.open(path).expect("a file for direct I/O")
     };
     let layout = std::alloc::Layout::from_size_align(PIECE, 4096).expect("a power of two");
@@ -132,8 +137,14 @@ fn raw_copy(dir: &Path, bytes: u64) -> f64 {
 /// A chunk server is lost for good, one is removed in order, one by force; the number of replicas changes; all under load.
 pub(crate) fn rebuild(scene: &Scene) {
     let servers = (1..=SERVERS).map(|number| scene.dir.join(format!("cs{number}"))).collect();
-    let mut cluster = scene.cluster_of(Options { servers, ..Options::plain(&scene.dir, &scene.settings.binaries) });
-    let settings = ["mds.cs.term=4", "mds.wd.offline_tout=10", "mds.wd.quarantine_tout=2", "mds.wd.max_offline_cs_hosts=0"];
+    let mut cluster =
+        scene.cluster_of(Options { servers, ..Options::plain(&scene.dir, &scene.settings.binaries) });
+    let settings = [
+        "mds.cs.term=4",
+        "mds.wd.offline_tout=10",
+        "mds.wd.quarantine_tout=2",
+        "mds.wd.max_offline_cs_hosts=0",
+    ];
     cluster.vstorage(&[&["set-config"][..], &settings].concat()).works("set-config");
     let bytes = CHUNK * if scene.settings.is_long { 64 } else { 4 };
     cluster.vstorage(&["create", "/two", "--size", &bytes.to_string(), "replicas=2"]).works("create");
@@ -156,7 +167,8 @@ pub(crate) fn rebuild(scene: &Scene) {
         assert!(chunk_files(cluster.servers[0].repository()) > 0);
         cluster.start_all().works("the chunk server comes back");
         wait_status(cluster, &id_of(0), "active");
-        let emptied = poll_until(PURGED, || (chunk_files(cluster.servers[0].repository()) == 0).then_some(()));
+        let emptied =
+            poll_until(PURGED, || (chunk_files(cluster.servers[0].repository()) == 0).then_some(()));
         assert!(emptied.is_some(), "what nobody wants is deleted");
 
         let removed = cluster.vstorage(&["rm-cs", "--wait", &id_of(1)]).works("rm-cs --wait");
@@ -207,7 +219,8 @@ pub(crate) fn rebuild(scene: &Scene) {
 /// How fast a lost chunk server's replicas are made anew when nobody else needs the disks, against a plain copy.
 pub(crate) fn rebuild_speed(scene: &Scene) {
     let servers = (1..=SERVERS).map(|number| scene.dir.join(format!("cs{number}"))).collect();
-    let mut cluster = scene.cluster_of(Options { servers, ..Options::plain(&scene.dir, &scene.settings.binaries) });
+    let mut cluster =
+        scene.cluster_of(Options { servers, ..Options::plain(&scene.dir, &scene.settings.binaries) });
     let settings = ["mds.cs.term=4", "mds.wd.offline_tout=10"];
     cluster.vstorage(&[&["set-config"][..], &settings].concat()).works("set-config");
     let bytes = CHUNK * if scene.settings.is_long { 64 } else { 8 };

@@ -61,7 +61,10 @@ impl State {
 
     fn are_on_distinct_hosts(&self, entry: &ChunkEntry) -> bool {
         let mut hosts = BTreeSet::new();
-        entry.members().iter().all(|member| hosts.insert(self.servers.get(member.cs).map(|server| &server.host)))
+        entry
+            .members()
+            .iter()
+            .all(|member| hosts.insert(self.servers.get(member.cs).map(|server| &server.host)))
     }
 
     /// What a chunk server is told about the present version of a chunk, if it has not installed it.
@@ -74,7 +77,8 @@ impl State {
             to: entry.version(),
             joins: member.state == MemberState::Joining,
             // A joiner may have to leave again, and needs what has changed while it was away to begin with.
-            keep: entry.members().count(MemberState::Absent) + entry.members().count(MemberState::Joining) > 0,
+            keep: entry.members().count(MemberState::Absent) + entry.members().count(MemberState::Joining)
+                > 0,
         })
     }
 
@@ -323,12 +327,14 @@ impl State {
 
     /// Other members that damaged blocks of a member can be repaired from, if the chunk is the one that is meant.
     pub fn repair_sources(&self, file: FileId, chunk: ChunkId, version: Version, cs: CsId) -> Vec<CsId> {
-        let found = self.tree.file(file).ok().and_then(|file| file.chunks.iter().find(|entry| entry.id() == chunk));
+        let found =
+            self.tree.file(file).ok().and_then(|file| file.chunks.iter().find(|entry| entry.id() == chunk));
         let is_meant = |entry: &&ChunkEntry| {
             let member = entry.members().on(cs).map(|member| member.state);
             entry.version() == version && !entry.is_unreconciled() && member == Some(MemberState::InSync)
         };
-        let sources = found.filter(is_meant).map(|entry| self.sources_of(entry).filter(|other| *other != cs).collect());
+        let sources =
+            found.filter(is_meant).map(|entry| self.sources_of(entry).filter(|other| *other != cs).collect());
         sources.unwrap_or_default()
     }
 

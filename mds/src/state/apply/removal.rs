@@ -54,8 +54,11 @@ impl State {
             Leave::Stay => {}
             Leave::Leave => self.check_places(id).map_err(stays)?,
             Leave::Lost if server.serves() => {
-                return Err(stays("it is active: only a chunk server that is lost for ever is removed by force; \
-                     stop it first, or remove it without -f".into()));
+                return Err(stays(
+                    "it is active: only a chunk server that is lost for ever is removed by force; \
+                     stop it first, or remove it without -f"
+                        .into(),
+                ));
             }
             Leave::Lost => self.check_copies(id).map_err(stays)?,
         }
@@ -82,9 +85,10 @@ impl State {
     /// The chunks with a replica there.
     fn chunks_on(&self, cs: CsId) -> impl Iterator<Item = (String, &File, &ChunkEntry)> {
         let on = move |entry: &&ChunkEntry| entry.members().on(cs).is_some();
-        self.tree.files().flat_map(move |(id, file)| {
-            file.chunks.iter().filter(on).map(move |entry| (id, file, entry))
-        }).map(|(id, file, entry)| (self.tree.path_of(id), file, entry))
+        self.tree
+            .files()
+            .flat_map(move |(id, file)| file.chunks.iter().filter(on).map(move |entry| (id, file, entry)))
+            .map(|(id, file, entry)| (self.tree.path_of(id), file, entry))
     }
 
     /// Whether the others can take what a chunk server holds.
@@ -116,8 +120,10 @@ impl State {
                 obstacles.files.join(", "),
             ));
         }
-        let free: u128 = others.iter().filter(|other| other.usable).map(|other| u128::from(other.free_bytes)).sum();
-        let used = self.servers.get(leaves).map_or(0, |server| server.total_bytes.saturating_sub(server.free_bytes));
+        let free: u128 =
+            others.iter().filter(|other| other.usable).map(|other| u128::from(other.free_bytes)).sum();
+        let used =
+            self.servers.get(leaves).map_or(0, |server| server.total_bytes.saturating_sub(server.free_bytes));
         // Chunks are sparse: neither what they may grow to nor what the disk says alone is the truth.
         let needed = needed.min(u128::from(used));
         if needed > free {
@@ -133,7 +139,9 @@ impl State {
     fn check_copies(&self, lost: CsId) -> Result<(), String> {
         let mut obstacles = Obstacles::default();
         for (path, _, entry) in self.chunks_on(lost) {
-            let others = entry.in_sync().filter(|cs| *cs != lost && self.servers.get(*cs).is_some_and(|s| s.leave != Leave::Lost));
+            let others = entry
+                .in_sync()
+                .filter(|cs| *cs != lost && self.servers.get(*cs).is_some_and(|s| s.leave != Leave::Lost));
             if entry.is_usable() && entry.in_sync().any(|cs| cs == lost) && others.count() == 0 {
                 obstacles.add(|| path);
             }

@@ -10,9 +10,20 @@ use crate::state::effect::{Effect, NewReplica};
 use crate::state::ids::{ChunkId, CsId, FileId};
 use crate::state::inode::File;
 use crate::state::outcome::Outcome;
-use crate::state::placement::{Candidate, PlacementRefusal, Policy, place};
+use crate::state::placement::{Candidate, PlacementRefusal, Policy, margin_bytes, place};
 use crate::state::replication::{Footing, Need, PlannedStep, Replica, ReplicaStep, need};
+use crate::state::servers::ChunkServer;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// How much better a place must be for a replica to be moved: a tenth of a disk.
+const MUCH: u64 = 100;
+
+/// How full a disk is, in thousandths.
+fn fullness(server: &ChunkServer) -> u64 {
+    let used = server.total_bytes.saturating_sub(server.free_bytes);
+    // At most 1000.
+    (u128::from(used) * 1000 / u128::from(server.total_bytes.max(1))) as u64
+}
 
 impl State {
     /// How a chunk server stands.
@@ -48,7 +59,9 @@ impl State {
         // Whoever reconciles it may need what only this replica has.
         let is_needed = |cs: CsId| {
             let replica = replicas.iter().find(|replica| replica.cs == cs);
-            replica.is_some_and(|replica| replica.state != MemberState::Creating && replica.footing != Footing::Gone)
+            replica.is_some_and(|replica| {
+                replica.state != MemberState::Creating && replica.footing != Footing::Gone
+            })
         };
         found.filter(|need| !matches!(need, Need::Less(cs) if entry.is_unreconciled() && is_needed(*cs)))
     }
@@ -69,12 +82,15 @@ impl State {
     /// How much there is to be said against a replica's place: first another one on the same host, then the wrong tier, then
     /// how full the disk is, in thousandths.
     fn burden(&self, file: &File, entry: &ChunkEntry, cs: CsId) -> u64 {
+        self.burden_beside(file, entry.in_sync().filter(|other| *other != cs), cs)
+    }
+
+    /// As [`Self::burden`], beside these others.
+    fn burden_beside(&self, file: &File, others: impl Iterator<Item = CsId>, cs: CsId) -> u64 {
         let Some(server) = self.servers.get(cs) else { return u64::MAX };
-        let others = entry.in_sync().filter(|other| *other != cs).filter_map(|other| self.servers.get(other));
+        let others = others.filter_map(|other| self.servers.get(other));
         let together = others.filter(|other| other.host == server.host).count() as u64;
-        let used = server.total_bytes.saturating_sub(server.free_bytes);
-        let full = u128::from(used) * 1000 / u128::from(server.total_bytes.max(1));
-        together << 20 | u64::from(server.tier != file.attrs.tier) << 12 | (full as u64).min(1000)
+        together << 20 | u64::from(server.tier != file.attrs.tier) << 12 | fullness(server)
     }
 
     /// The next step of chunks that need one, among some `limit` from a position on; and where to go on, if not at the end.
@@ -113,6 +129,73 @@ impl State {
             Need::Less(cs) => PlannedStep::Remove { cs },
         };
         Some(ReplicaStep { file: position.0, index: position.1, version: entry.version(), step })
+    }
+
+    /// Replicas that would be much better elsewhere: where no other one is on the same host, on their tier, on a disk that is less
+    /// full by a tenth. Of chunks that need nothing, among some `limit` from a position on; and where to go on, if not at the end.
+    /// One more replica there is all it takes: then the one that carries most is one too many.
+    pub fn plan_moves(
+        &self,
+        from: (FileId, u32),
+        limit: usize,
+        moves: usize,
+        is_busy: impl Fn(CsId) -> bool,
+    ) -> (Vec<ReplicaPlace>, Option<(FileId, u32)>) {
+        let mut places: Vec<ReplicaPlace> = Vec::new();
+        let mut left = limit;
+        let emptiest =
+            self.servers.iter().filter(|server| server.is_usable()).map(fullness).min().unwrap_or(0);
+        for (id, file) in self.tree.files_from(from.0) {
+            let first = if id == from.0 { from.1 } else { 0 };
+            for entry in file.chunks.iter_from(first) {
+                if left == 0 || places.len() >= moves {
+                    return (places, Some((id, entry.index())));
+                }
+                left -= 1;
+                let arrives = |cs: CsId| places.iter().any(|place| place.cs == cs.0);
+                // Most chunks are where they should be: that is seen at a glance.
+                let carries = entry.in_sync().map(|cs| self.burden(file, entry, cs)).max().unwrap_or(0);
+                if carries <= emptiest + MUCH {
+                    continue;
+                }
+                let better = self.better_place(file, entry, |cs| is_busy(cs) || arrives(cs));
+                let (index, version) = (entry.index(), entry.version().raw());
+                places.extend(better.map(|cs| ReplicaPlace { file: id.raw(), index, version, cs: cs.0 }));
+            }
+            left = left.saturating_sub(usize::from(file.chunks.is_empty()));
+        }
+        (places, None)
+    }
+
+    /// Where a replica of this chunk would be much better than one of those that are there.
+    fn better_place(&self, file: &File, entry: &ChunkEntry, is_busy: impl Fn(CsId) -> bool) -> Option<CsId> {
+        let settled = entry.is_usable()
+            && !entry.is_unreconciled()
+            && entry.in_sync().count() == entry.members().len()
+            && entry.in_sync().all(|cs| self.footing(cs) == Footing::Firm)
+            && self.changes.adding(entry.id()).next().is_none()
+            && self.need_of(file, entry, |_| false).is_none();
+        if !settled {
+            return None;
+        }
+        let policy = self.policy(file);
+        let better = self.candidates().filter(|candidate| {
+            let stays_free = margin_bytes(candidate.total_bytes, policy.fill_margin);
+            candidate.usable
+                && candidate.free_bytes >= stays_free.saturating_add(policy.chunk_size)
+                && entry.members().on(candidate.cs).is_none()
+                && !self.is_deleting(entry.id(), candidate.cs)
+                && !is_busy(candidate.cs)
+        });
+        let better: Vec<CsId> = better.map(|candidate| candidate.cs).collect();
+        let gains = entry.in_sync().flat_map(|leaves| {
+            let carried = self.burden(file, entry, leaves);
+            better.iter().map(move |comes| {
+                let others = entry.in_sync().filter(move |other| *other != leaves);
+                (carried.saturating_sub(self.burden_beside(file, others, *comes)), *comes)
+            })
+        });
+        gains.max().filter(|(gain, _)| *gain > MUCH).map(|(_, comes)| comes)
     }
 
     /// The step that the chunk of an earlier one needs now.
@@ -246,7 +329,13 @@ impl State {
     }
 
     /// A chunk server has made a replica: it joins. Whether that was news.
-    pub(super) fn replica_made(&mut self, step: &mut Step, work: &mut Work, cs: CsId, chunk: ChunkId) -> bool {
+    pub(super) fn replica_made(
+        &mut self,
+        step: &mut Step,
+        work: &mut Work,
+        cs: CsId,
+        chunk: ChunkId,
+    ) -> bool {
         let Some(made) = self.changes.addition(cs, chunk) else { return false };
         let Ok(file) = self.tree.file(made.position.0) else { return false };
         let Some(entry) = file.chunks.get(made.position.1) else { return false };

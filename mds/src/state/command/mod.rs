@@ -38,8 +38,8 @@ pub use namespace::{
     TargetRef,
 };
 pub use node::{
-    CsLapsed, CsReport, CsState, CsStateChanged, DropCs, FenceRecord, FencesRecorded, Leave, RegisterCs, ReleaseCs,
-    ReportedEvent, ReportedSeverity,
+    CsLapsed, CsReport, CsState, CsStateChanged, DropCs, FenceRecord, FencesRecorded, Leave, RegisterCs,
+    ReleaseCs, ReportedEvent, ReportedSeverity,
 };
 
 use prost::Message;

@@ -2,10 +2,10 @@
 
 use super::access;
 use super::records::{
-    AdditionRecord, AnswerRecord, AttrsRecord, ChunkRecord, ChunksRecord, ClientRecord, ClusterRecord, CsList,
-    DeletionRecord, DueRecord, EventRecord, FileRecord, InodeKind, InodeRecord, LinkRecord, OwnedRecord,
-    PhaseRecord, Readers, RecordKind, RequesterRecord, ServerRecord, SettingRecord, SpecialRecord,
-    XattrRecord,
+    AdditionRecord, AnswerRecord, AttrsRecord, ChunkRecord, ChunksRecord, ClientRecord, ClusterRecord,
+    CsList, DeletionRecord, DueRecord, EventRecord, FileRecord, InodeKind, InodeRecord, LinkRecord,
+    OwnedRecord, PhaseRecord, Readers, RecordKind, RequesterRecord, ServerRecord, SettingRecord,
+    SpecialRecord, XattrRecord,
 };
 use crate::state::attrs::{AttrSet, Attrs, Replicas};
 use crate::state::changes::{Addition, Due, Position};

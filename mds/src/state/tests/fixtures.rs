@@ -210,7 +210,10 @@ fn member_samples() -> Vec<(&'static str, CommandOp)> {
         ),
         ("add-replicas", CommandOp::AddReplicas(AddReplicas { places: vec![place] })),
         ("remove-replicas", CommandOp::RemoveReplicas(RemoveReplicas { places: vec![place] })),
-        ("release-cs", CommandOp::ReleaseCs(ReleaseCs { cs, how: Leave::Lost.into(), origin: "node-a".into() })),
+        (
+            "release-cs",
+            CommandOp::ReleaseCs(ReleaseCs { cs, how: Leave::Lost.into(), origin: "node-a".into() }),
+        ),
         ("drop-cs", CommandOp::DropCs(DropCs { cs })),
     ]
 }

@@ -141,7 +141,10 @@ fn c6_c7_an_absent_replica_joins_is_filled_and_promoted() {
     assert_eq!(world.copies(1), [], "nobody has installed");
     assert_eq!(world.install(1), 3);
     let waiting = world.copies(1);
-    assert!(waiting.len() == 3 && world.state.copy_sources(world.cs(1).id, &waiting[0]).is_empty(), "no member has installed");
+    assert!(
+        waiting.len() == 3 && world.state.copy_sources(world.cs(1).id, &waiting[0]).is_empty(),
+        "no member has installed"
+    );
     assert_eq!(world.install(2), 3);
     let orders = world.copies(1);
     assert_eq!(orders.len(), 3, "one member is enough");
@@ -215,11 +218,24 @@ fn c5_joiners_leave_what_is_to_be_reconciled() {
             let chunk = world.chunk(file, 0);
             let done = ReconciledChunk { index: 0, chunk: chunk.chunk.raw(), version: chunk.version.raw() };
             let lease = world.proof(holder, file);
-            world.ok(CommandOp::ReconcileDone(ReconcileDone { lease, file, chunks: vec![done], writes_lost: false }));
-            assert_eq!(world.state_on(file, 0, 1), MemberState::Absent, "cause {cause}: it lacks what was settled");
+            world.ok(CommandOp::ReconcileDone(ReconcileDone {
+                lease,
+                file,
+                chunks: vec![done],
+                writes_lost: false,
+            }));
+            assert_eq!(
+                world.state_on(file, 0, 1),
+                MemberState::Absent,
+                "cause {cause}: it lacks what was settled"
+            );
             assert_eq!(world.state_on(file, 1, 1), MemberState::Joining);
             let late = world.promote_op(1, &orders);
-            assert_eq!(world.count(late), 2, "cause {cause}: the others have what a member has, with its list");
+            assert_eq!(
+                world.count(late),
+                2,
+                "cause {cause}: the others have what a member has, with its list"
+            );
         }
     }
 }

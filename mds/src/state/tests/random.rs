@@ -6,8 +6,8 @@
 
 use super::*;
 use crate::state::inode::Body;
-use crate::state::replication::PlannedStep;
 use crate::state::lease::Phase;
+use crate::state::replication::PlannedStep;
 use crate::state::servers::Registration;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -352,7 +352,8 @@ impl Model {
 
     /// What a leader would plan, or something that nobody planned.
     fn plan_replicas(&mut self, a: u8, b: u8) {
-        let (steps, _) = self.world.state.plan_replicas((FileId::from_raw(0), 0), 50, |_| b.is_multiple_of(2));
+        let (steps, _) =
+            self.world.state.plan_replicas((FileId::from_raw(0), 0), 50, |_| b.is_multiple_of(2));
         let (mut add, mut remove) = (Vec::new(), Vec::new());
         for step in steps {
             let place = |cs: CsId| ReplicaPlace {

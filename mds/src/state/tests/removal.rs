@@ -71,7 +71,10 @@ fn a_server_that_is_needed_stays() {
     world.stays(1, Leave::Leave, "2 chunks on it (of /f) want 3 replicas");
     world.stays(1, Leave::Lost, "it is active");
     world.stays(1, Leave::Stay, "it is not being removed");
-    assert_eq!(world.refused(CommandOp::ReleaseCs(ReleaseCs { cs: 7, ..Default::default() })), Refusal::UnknownCs(7));
+    assert_eq!(
+        world.refused(CommandOp::ReleaseCs(ReleaseCs { cs: 7, ..Default::default() })),
+        Refusal::UnknownCs(7)
+    );
     // One copy, on a server that is gone.
     let single = world.written_file(a, "/single", 1, 1);
     let n = world.holder(single, 0, 0);

@@ -168,7 +168,8 @@ fn c2_a_replica_joins_at_the_epoch_of_the_file() {
 fn more_and_fewer_replicas_are_wanted() {
     let (mut world, _, file) = world();
     let set = |normal| {
-        let attrs = AttrChange { replicas: Some(ReplicaChange { normal, minimum: None }), ..Default::default() };
+        let attrs =
+            AttrChange { replicas: Some(ReplicaChange { normal, minimum: None }), ..Default::default() };
         CommandOp::SetAttr(SetAttr { path: "/f".into(), change: Some(attrs), ..Default::default() })
     };
     let applied = world.run(set(3));
@@ -207,7 +208,10 @@ fn nothing_is_decided_for_another_version() {
     }
     // What is only to be made can be given up at any time, and is deleted where it may have been made.
     assert_eq!(world.count(CommandOp::RemoveReplicas(RemoveReplicas { places: vec![present] })), 1);
-    assert_eq!(world.state.deletions().map(|(_, deletion)| deletion.waiting.clone()).collect::<Vec<_>>(), [[target]]);
+    assert_eq!(
+        world.state.deletions().map(|(_, deletion)| deletion.waiting.clone()).collect::<Vec<_>>(),
+        [[target]]
+    );
     assert_ne!(world.state.places_for(step, 1, 1, NOBODY).unwrap_or_default(), [target]);
 }
 
@@ -243,7 +247,9 @@ fn a_server_that_lost_its_past_makes_nothing() {
         world.lapse(n);
         let claim = RegisterCs { last_nonce: secret(1), ..world.claim_again(n) };
         assert!(world.register(claim).stale);
-        assert!(!world.state.pending_for(cs).iter().any(|effect| matches!(effect, Effect::MakeReplicas { .. })));
+        assert!(
+            !world.state.pending_for(cs).iter().any(|effect| matches!(effect, Effect::MakeReplicas { .. }))
+        );
     }
 }
 
@@ -280,7 +286,86 @@ fn c5_what_nobody_has_reconciled_is_made_anew_all_the_same() {
     assert_eq!((world.make_all(), world.fill_all()), (added, added));
     // The lost one may go; nobody else, before somebody has reconciled.
     assert_eq!(world.take_steps(), (0, added));
-    let attrs = AttrChange { replicas: Some(ReplicaChange { normal: 1, minimum: None }), ..Default::default() };
+    let attrs =
+        AttrChange { replicas: Some(ReplicaChange { normal: 1, minimum: None }), ..Default::default() };
     world.ok(CommandOp::SetAttr(SetAttr { path: "/f".into(), change: Some(attrs), recursive: false }));
     assert_eq!(world.take_steps(), (0, 0), "each may have what is chosen");
+}
+
+/// How full the disks are, in percent, from the first server on.
+fn fill_disks(world: &mut World, percent: &[u64]) {
+    for (n, used) in (1..).zip(percent) {
+        let (cs, session) = world.cs_name(n);
+        let total = 1u64 << 40;
+        let free = total / 100 * (100 - used);
+        let report =
+            CsReport { cs, session, total_bytes: total, free_bytes: free, flags: 11, ..Default::default() };
+        world.ok(CommandOp::CsReport(report));
+    }
+}
+
+#[test]
+fn replicas_move_to_disks_that_are_much_emptier() {
+    let (mut world, a) = World::with_servers(3);
+    let file = world.written_file(a, "/f", 6, 2);
+    world.serve(4);
+    let start = (FileId::from_raw(0), 0);
+    fill_disks(&mut world, &[30, 30, 30, 25]);
+    assert_eq!(world.state.plan_moves(start, 100, 10, NOBODY).0, [], "not worth it");
+    fill_disks(&mut world, &[30, 30, 40, 1]);
+    let (moves, next) = world.state.plan_moves(start, 100, 10, NOBODY);
+    assert_eq!((moves.len(), next), (1, None), "one at a time to each");
+    assert_eq!(moves[0].cs, world.cs(4).id.0);
+    assert_eq!(world.state.plan_moves(start, 100, 10, |cs| cs == CsId(moves[0].cs)).0, []);
+    let at = moves[0].index;
+    let before: Vec<CsId> = world.chunk(file, at).members.iter().map(|member| member.cs).collect();
+    assert_eq!(world.count(CommandOp::AddReplicas(AddReplicas { places: moves.clone() })), 1);
+    let again = world.state.plan_moves(start, 100, 10, NOBODY).0;
+    assert!(again.iter().all(|place| place.index != at), "it is on its way");
+    assert_eq!((world.make_all(), world.fill_all()), (1, 1));
+    assert_eq!(world.take_steps(), (0, 1), "and now somebody is one too many");
+    let after: Vec<CsId> = world.chunk(file, at).members.iter().map(|member| member.cs).collect();
+    assert!(after.contains(&world.cs(4).id) && after.len() == 2, "{before:?} {after:?}");
+    let fuller = world.cs(3).id;
+    assert!(
+        !before.contains(&fuller) || !after.contains(&fuller),
+        "the fullest is left: {before:?} {after:?}"
+    );
+    assert!(moves.iter().all(|place| place.version < world.chunk(file, at).version.raw()));
+}
+
+#[test]
+fn replicas_move_to_their_tier_and_away_from_each_other() {
+    let (mut world, a) = World::with_servers(2);
+    let attrs = AttrChange {
+        replicas: Some(ReplicaChange { normal: 2, minimum: None }),
+        chunk_size: Some(64 << 10),
+        tier: Some(2),
+        ..Default::default()
+    };
+    let create = CreateFile { path: "/hot".into(), size: 64 << 10, attrs: Some(attrs), mode: 0o600 };
+    let Outcome::Created(file) = world.ok(CommandOp::CreateFile(create)) else { panic!("a file") };
+    world.open(a, file);
+    world.allocate(a, file, &[0]);
+    world.create_all();
+    let start = (FileId::from_raw(0), 0);
+    assert_eq!(world.state.plan_moves(start, 100, 10, NOBODY).0, [], "there is no other place");
+    // A disk of the tier, on a host that has a replica: that one may go, the other may not be joined.
+    let claim = RegisterCs { tier: 2, host: "host1".into(), ..World::claim(3) };
+    let fences = world.register(claim).fences;
+    world.confirm(3, fences);
+    for round in 0..2 {
+        let (moves, _) = world.state.plan_moves(start, 100, 10, NOBODY);
+        if moves.is_empty() {
+            break;
+        }
+        assert_eq!((round, moves.len(), moves[0].cs), (0, 1, world.cs(3).id.0));
+        world.ok(CommandOp::AddReplicas(AddReplicas { places: moves }));
+        world.make_all();
+        world.fill_all();
+        world.take_steps();
+    }
+    let members: Vec<CsId> = world.chunk(file, 0).members.iter().map(|member| member.cs).collect();
+    let hosts: Vec<&str> = members.iter().map(|cs| &*world.state.server(*cs).expect("known").host).collect();
+    assert!(hosts.len() == 2 && hosts[0] != hosts[1], "{hosts:?}");
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use link::{AskError, Connection, Credentials, Expect, Request, Response, Service};
 use rt::net::Address;
 use wire::cs::{
-    CatchUp, CreateChunks, DeleteChunks, Fence, Heartbeat, InstallVersions, ItemResult, RegisterCs, RegisterCsReply, ResultsReply,
+    CatchUp, CreateChunks, DeleteChunks, Fence, Heartbeat, InstallVersions, ItemResult, RegisterCs,
+    RegisterCsReply, ResultsReply,
 };
 use wire::hello::Role;
 use wire::{Op, Status};
