@@ -27,13 +27,13 @@ use crate::workspace::Workspace;
 use tally::Tally;
 
 /// Everything together, from a clean clone on two cores.
-const TOTAL_MAX: Duration = Duration::from_secs(25 * 60);
+const TOTAL_MAX: Duration = Duration::from_secs(32 * 60);
 /// Everything together with `--quick`, on a warm target directory.
 const QUICK_MAX: Duration = Duration::from_secs(2 * 60);
 /// The simulator's seeds.
 const SIM_MAX: Duration = Duration::from_secs(4 * 60);
 /// The end-to-end tests, with two minutes of torture and what comes after them.
-const E2E_MAX: Duration = Duration::from_secs(9 * 60);
+const E2E_MAX: Duration = Duration::from_secs(11 * 60);
 /// Silence of an end-to-end test after which it counts as hanging. Its own waits are shorter, but some scenarios run a
 /// program to its end before they print, which takes as long as the machine is slow.
 const E2E_SILENCE_MAX: Duration = Duration::from_secs(10 * 60);
@@ -41,7 +41,7 @@ const E2E_SILENCE_MAX: Duration = Duration::from_secs(10 * 60);
 const CLEANING_MAX: Duration = Duration::from_secs(60);
 /// When a stage that hangs is killed, counted from the start of the run: late enough that a run over its budget
 /// mostly ends and can say by how much.
-const HARD_STOP: Duration = Duration::from_secs(35 * 60);
+const HARD_STOP: Duration = Duration::from_secs(50 * 60);
 /// Seeds per run.
 const SEEDS: u64 = 200;
 /// Seeds per run with `--quick`.

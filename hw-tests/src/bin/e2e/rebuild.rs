@@ -218,12 +218,16 @@ pub(crate) fn rebuild(scene: &Scene) {
 
 /// How fast a lost chunk server's replicas are made anew when nobody else needs the disks, against a plain copy.
 pub(crate) fn rebuild_speed(scene: &Scene) {
+    if !scene.settings.is_long {
+        scene.say("skipped: a speed says something only over minutes; --minutes 1 measures it");
+        return;
+    }
     let servers = (1..=SERVERS).map(|number| scene.dir.join(format!("cs{number}"))).collect();
     let mut cluster =
         scene.cluster_of(Options { servers, ..Options::plain(&scene.dir, &scene.settings.binaries) });
     let settings = ["mds.cs.term=4", "mds.wd.offline_tout=10"];
     cluster.vstorage(&[&["set-config"][..], &settings].concat()).works("set-config");
-    let bytes = CHUNK * if scene.settings.is_long { 64 } else { 8 };
+    let bytes = CHUNK * 64;
     cluster.vstorage(&["create", "/two", "--size", &bytes.to_string(), "replicas=2"]).works("create");
     fill(&mut cluster, "/two", bytes);
     let lost = chunk_files(cluster.servers[0].repository()) as u64 * CHUNK;
