@@ -17,6 +17,8 @@ use crate::state::command::{AddReplicas, CommandOp, CsState, DropCs, Leave, Remo
 use crate::state::replication::{PlannedStep, ReplicaStep, Urgency};
 use crate::state::{CsId, FileId, MEMBERS_MAX, Parameter, State};
 
+/// Where all chunks begin.
+const START: (FileId, u32) = (FileId::from_raw(0), 0);
 /// Chunks that are looked at between two looks at everything else.
 const LOOK_MAX: usize = 16_384;
 /// Steps that are kept, of each urgency.
@@ -128,7 +130,7 @@ impl Reign {
     pub(super) async fn replicate(self: Rc<Self>) {
         let mut steps = Steps::default();
         let mut looked = None;
-        let mut moved_from = (FileId::from_raw(0), 0);
+        let mut moved_from = START;
         // The first look is at everything.
         self.rebuild.changed.set(true);
         loop {
@@ -149,7 +151,9 @@ impl Reign {
             let waits = !round.later.is_empty() || round.short > 0;
             let idle = !waits && round.add.is_empty() && round.remove.is_empty() && !steps.more;
             let moves = if idle { self.plan_moves(&mut moved_from) } else { Vec::new() };
-            let waits = waits || !moves.is_empty();
+            // Not at the end: the others are looked at next time.
+            let waits = waits || !moves.is_empty() || moved_from != START;
+            let short = round.short > 0;
             (0..moves.len()).for_each(|_| rt::sim::hit("mds.replica-moved"));
             round.later.iter().for_each(|step| steps.add(*step));
             (0..round.add.len()).for_each(|_| rt::sim::hit("mds.replica-added"));
@@ -166,7 +170,11 @@ impl Reign {
                 // Looked at everything a moment ago: what has changed since is not urgent.
                 rt::time::sleep_until(looked.unwrap_or(now) + LOOK_PAUSE).await;
             } else if waits || steps.more || self.rebuild.is_somebody_away() {
-                let _woken = rt::time::timeout(PAUSE, wanted).await;
+                let woken = rt::time::timeout(PAUSE, wanted).await.is_ok();
+                // There may be a place by now; nobody tells.
+                if short && !woken {
+                    self.rebuild.changed.set(true);
+                }
             } else {
                 wanted.await;
             }
@@ -176,7 +184,7 @@ impl Reign {
     /// Looks at all chunks, some at a time; `None` when the reign is over.
     async fn look_at_all(&self) -> Option<Steps> {
         let mut steps = Steps::default();
-        let mut from = Some((FileId::from_raw(0), 0));
+        let mut from = Some(START);
         while let Some(at) = from {
             if self.is_over() {
                 return None;
@@ -267,7 +275,7 @@ impl Reign {
             }
             let is_busy = |cs: CsId| state.arriving_on(cs) > 0 || self.rebuild.is_refusing(cs, now);
             let (moves, next) = state.plan_moves(*from, LOOK_MAX, MOVES_MAX - arriving, is_busy);
-            *from = next.unwrap_or((FileId::from_raw(0), 0));
+            *from = next.unwrap_or(START);
             moves
         })
     }

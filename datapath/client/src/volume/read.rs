@@ -249,6 +249,7 @@ impl Inner {
         let mut damaged = BTreeSet::new();
         let mut patience = Patience::default();
         let mut look = LOOK_MIN;
+        let mut look_at = None;
         let mut refused_at = None;
         loop {
             if lease.is_broken() {
@@ -291,16 +292,18 @@ impl Inner {
                     self.any_connected(lease, &chunk.members).await
                 }
             };
-            let waited = rt::time::timeout(look, worth_it);
+            let due = *look_at.get_or_insert_with(|| rt::time::now() + look);
+            let waited = rt::time::timeout_at(due, worth_it);
             match Box::pin(until_replaced(lease, &chunk, waited)).await {
                 Ok(Ok(waited)) => waited?,
-                // Others may have it by now: nobody who only reads would ever be told.
-                Ok(Err(_)) => {
-                    look = (look * 2).min(LOOK_MAX);
-                    self.look_for_others(lease, &chunk).await?;
-                }
-                Err(Halt::Replaced) => {}
+                Ok(Err(_)) | Err(Halt::Replaced) => {}
                 Err(Halt::Stop(stop)) => return Err(stop),
+            }
+            // Others may have it by now, also while a member answers that it cannot: nobody who only reads would ever be told.
+            if rt::time::now() >= due {
+                look = (look * 2).min(LOOK_MAX);
+                self.look_for_others(lease, &chunk).await?;
+                look_at = None;
             }
         }
     }

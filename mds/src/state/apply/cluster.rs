@@ -3,6 +3,7 @@
 use super::{Answer, Step, check_text};
 use crate::state::command::{InitCluster, LeaderElected, SetConfig};
 use crate::state::config::Parameter;
+use crate::state::effect::Effect;
 use crate::state::event::EventCode;
 use crate::state::health::{ClusterStatus, CsCounts};
 use crate::state::ids::Uuid;
@@ -55,6 +56,8 @@ impl State {
         if old != value {
             let origin = if op.origin.is_empty() { String::new() } else { format!(" by {}", op.origin) };
             step.event(EventCode::ConfigChanged, &[&op.key, &old, &value, &origin]);
+            // With more servers offline, or fuller disks, than before replicas may be made now.
+            step.effect(Effect::Replicate);
         }
         self.report_status(step);
         Ok(Outcome::Done(()))

@@ -324,6 +324,8 @@ impl State {
             server.total_bytes = op.total_bytes;
             server.free_bytes = op.free_bytes;
             server.flags = op.flags;
+            // There may be room now for what had none, or somewhere better.
+            step.effect(Effect::Replicate);
         }
         for (kind, event) in events {
             step.event(kind, &[&op.cs, &event.code, &event.message]);

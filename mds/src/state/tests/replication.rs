@@ -254,6 +254,20 @@ fn a_server_that_lost_its_past_makes_nothing() {
 }
 
 #[test]
+fn a_limit_that_is_raised_is_looked_at() {
+    let (mut world, ..) = world();
+    let set = |value: &str| {
+        CommandOp::SetConfig(SetConfig {
+            key: "mds.wd.max_offline_cs".into(),
+            value: value.into(),
+            ..Default::default()
+        })
+    };
+    assert!(world.run(set("9")).effects.contains(&Effect::Replicate));
+    assert_eq!(world.run(set("9")).effects, [], "nothing has changed");
+}
+
+#[test]
 fn a_look_goes_on_where_it_stopped() {
     let (mut world, a, file) = world();
     let other = world.written_file(a, "/g", 4, 2);
@@ -300,7 +314,8 @@ fn fill_disks(world: &mut World, percent: &[u64]) {
         let free = total / 100 * (100 - used);
         let report =
             CsReport { cs, session, total_bytes: total, free_bytes: free, flags: 11, ..Default::default() };
-        world.ok(CommandOp::CsReport(report));
+        let applied = world.run(CommandOp::CsReport(report));
+        assert!(applied.outcome.is_ok() && applied.effects.contains(&Effect::Replicate), "{applied:?}");
     }
 }
 
