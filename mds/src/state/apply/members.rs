@@ -11,6 +11,7 @@ use crate::state::ids::{ChunkId, CsId, FileId, Version};
 use crate::state::membership::{Leaving, leave, promote};
 use crate::state::outcome::Outcome;
 use crate::state::refusal::Refusal;
+use crate::state::replication::Footing;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most chunks in one command about members.
@@ -182,7 +183,10 @@ impl State {
         let entry = self.tree.file(id).ok()?.chunks.get(index)?;
         let absent = entry.members().on(cs).is_some_and(|member| member.state == MemberState::Absent);
         // One that nobody can fill would keep the place from others.
-        let may = absent && entry.is_usable() && entry.in_sync().any(|cs| self.is_alive(cs));
+        let may = absent
+            && entry.is_usable()
+            && self.may_fill(entry)
+            && entry.in_sync().any(|cs| self.is_alive(cs));
         let mut members = entry.members().clone();
         members.set_state(cs, MemberState::Joining);
         may.then_some(members)
@@ -216,11 +220,14 @@ impl State {
             let Ok(file) = self.tree.file(position.0) else { continue };
             let Some(entry) = file.chunks.get(position.1) else { continue };
             let present = entry.version().raw() == done.version && self.changes.is_settled(cs, chunk);
-            if !present {
+            if !present || !self.may_fill(entry) {
                 continue;
             }
             let minimum = file.attrs.replicas.minimum;
-            let Some(members) = promote(entry.members(), cs, minimum, |cs| self.is_alive(cs)) else {
+            // Of those who have not reconciled only who is gone for good may leave.
+            let unreconciled = entry.is_unreconciled();
+            let stays = |cs| if unreconciled { self.footing(cs) != Footing::Gone } else { self.is_alive(cs) };
+            let Some(members) = promote(entry.members(), cs, minimum, stays) else {
                 continue;
             };
             self.change_members(&mut work, position, members);

@@ -45,9 +45,17 @@ impl State {
         self.footing(cs) == Footing::Away
     }
 
+    /// Whether a replica of a chunk may be filled. One that nobody has reconciled waits for that, as long as all its members may come
+    /// back: one of them may have acknowledged writes that the others have lost, and a copy of the others must not make it
+    /// dispensable (C4). With a member that is gone for good there is nothing to wait for.
+    pub(super) fn may_fill(&self, entry: &ChunkEntry) -> bool {
+        !entry.is_unreconciled() || entry.in_sync().any(|cs| self.footing(cs) == Footing::Gone)
+    }
+
     /// What a chunk's replicas need now. `overdue` says for whom that is away nobody waits any longer who has to write.
     fn need_of(&self, file: &File, entry: &ChunkEntry, overdue: impl Fn(CsId) -> bool) -> Option<Need> {
-        if !entry.is_usable() {
+        let begun = self.changes.adding(entry.id()).next().is_some();
+        if !entry.is_usable() || !(self.may_fill(entry) || begun) {
             return None;
         }
         let replicas = self.replicas_of(file, entry);
@@ -301,6 +309,7 @@ impl State {
         let chunk = entry.id();
         let may = entry.version().raw() == at.version
             && entry.is_usable()
+            && self.may_fill(entry)
             && self.footing(cs) == Footing::Firm
             && entry.members().on(cs).is_none()
             && !self.is_adding(chunk, cs)
@@ -347,7 +356,7 @@ impl State {
             step.effect(Effect::MakeReplicas { cs, chunks });
             return false;
         }
-        if !entry.is_usable() || !entry.members().has_room() {
+        if !entry.is_usable() || !self.may_fill(entry) || !entry.members().has_room() {
             self.end_addition(step, cs, chunk);
             return true;
         }

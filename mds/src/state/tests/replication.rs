@@ -294,12 +294,19 @@ fn c5_what_nobody_has_reconciled_is_made_anew_all_the_same() {
     world.expire(a);
     assert!(!world.unreconciled(file).is_empty());
     let lost = world.holder(file, 0, 0);
-    world.goes_offline(lost);
+    world.lapse(lost);
+    let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |_| true).0;
+    assert_eq!(late, [], "C4: it may come back with what the others have lost");
+    let (cs, session) = world.cs_name(lost);
+    let state = CsState::Offline.into();
+    world.ok(CommandOp::CsStateChanged(CsStateChanged { cs, session, state }));
     let (added, _) = world.take_steps();
     assert!(added > 0);
     assert_eq!((world.make_all(), world.fill_all()), (added, added));
-    // The lost one may go; nobody else, before somebody has reconciled.
-    assert_eq!(world.take_steps(), (0, added));
+    // The lost one has left with that; nobody goes before somebody has reconciled.
+    assert_eq!(world.take_steps(), (0, 0));
+    let absent = |member: &&chunk::Member| member.state == MemberState::Absent;
+    assert_eq!(world.chunk(file, 0).members.iter().filter(absent).count(), 1);
     let attrs =
         AttrChange { replicas: Some(ReplicaChange { normal: 1, minimum: None }), ..Default::default() };
     world.ok(CommandOp::SetAttr(SetAttr { path: "/f".into(), change: Some(attrs), recursive: false }));
@@ -383,4 +390,27 @@ fn replicas_move_to_their_tier_and_away_from_each_other() {
     let members: Vec<CsId> = world.chunk(file, 0).members.iter().map(|member| member.cs).collect();
     let hosts: Vec<&str> = members.iter().map(|cs| &*world.state.server(*cs).expect("known").host).collect();
     assert!(hosts.len() == 2 && hosts[0] != hosts[1], "{hosts:?}");
+}
+
+#[test]
+fn c5_a_joiner_leaves_when_what_it_is_filled_with_is_settled() {
+    let (mut world, a, file) = world();
+    world.expire(a);
+    let lost = world.holder(file, 0, 0);
+    world.goes_offline(lost);
+    world.take_steps();
+    assert!(world.make_all() > 0);
+    let joins = |world: &World| {
+        world.chunk(file, 0).members.iter().any(|member| member.state == MemberState::Joining)
+    };
+    assert!(joins(&world));
+    let b = world.session(2);
+    let epoch = world.fencing(World::open_op(b, file, LeaseMode::Exclusive)).epoch;
+    (1..=4).filter(|n| *n != lost).for_each(|n| world.record(n, file, epoch));
+    world.open(b, file);
+    let chunk = world.chunk(file, 0);
+    let done = ReconciledChunk { index: 0, chunk: chunk.chunk.raw(), version: chunk.version.raw() };
+    let lease = world.proof(b, file);
+    world.ok(CommandOp::ReconcileDone(ReconcileDone { lease, file, chunks: vec![done], writes_lost: false }));
+    assert!(!joins(&world), "it lacks what was settled");
 }
