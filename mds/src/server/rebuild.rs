@@ -131,6 +131,8 @@ impl Reign {
         let mut steps = Steps::default();
         let mut looked = None;
         let mut moved_from = START;
+        // Since the last look there are chunks for which there was no place.
+        let mut short = false;
         // The first look is at everything.
         self.rebuild.changed.set(true);
         loop {
@@ -143,17 +145,18 @@ impl Reign {
                 self.rebuild.changed.set(false);
                 let Some(found) = self.look_at_all().await else { return };
                 steps = found;
+                short = false;
             }
             if !self.drop_empty().await {
                 return;
             }
             let round = self.plan_round(steps.take());
-            let waits = !round.later.is_empty() || round.short > 0;
+            let waits = !round.later.is_empty() || short || round.short > 0;
             let idle = !waits && round.add.is_empty() && round.remove.is_empty() && !steps.more;
             let moves = if idle { self.plan_moves(&mut moved_from) } else { Vec::new() };
             // Not at the end: the others are looked at next time.
             let waits = waits || !moves.is_empty() || moved_from != START;
-            let short = round.short > 0;
+            short |= round.short > 0;
             (0..moves.len()).for_each(|_| rt::sim::hit("mds.replica-moved"));
             round.later.iter().for_each(|step| steps.add(*step));
             (0..round.add.len()).for_each(|_| rt::sim::hit("mds.replica-added"));
