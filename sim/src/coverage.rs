@@ -24,16 +24,22 @@ const LEFT_OUT: &[(&str, &str)] = &[
 /// A flush that fails because all members have lost acknowledged writes (C4).
 pub const FLUSH_REFUSED: &str = "flush.refused";
 
-/// What operators and lost disks do to the places of replicas.
-const REPLICATION: &[&str] =
-    &["disk.lost", "operator.remove", "mds.replica-added", "mds.replica-removed", "mds.cs-dropped"];
+/// What operators, lost disks and sleeping clients do.
+const BESIDES: &[&str] = &[
+    "disk.lost",
+    "operator.remove",
+    "client.sleeps",
+    "mds.replica-added",
+    "mds.replica-removed",
+    "mds.cs-dropped",
+];
 
 /// A chunk server that does not serve because a misdirected write destroyed its journal: too rare to be demanded.
 pub const JOURNAL_REFUSED: &str = "journal.refused";
 
 /// Names of faults, and of answers to them, that every larger set of runs meets.
 pub fn required() -> impl Iterator<Item = &'static str> {
-    faults().chain([FLUSH_REFUSED]).chain(REPLICATION.iter().copied())
+    faults().chain([FLUSH_REFUSED]).chain(BESIDES.iter().copied())
 }
 
 fn faults() -> impl Iterator<Item = &'static str> {

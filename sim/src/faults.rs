@@ -19,11 +19,20 @@ const ISOLATION_MAX: Duration = Duration::from_millis(14_500);
 /// The longest wait for a cluster to get on between two faults.
 const PROGRESS_MAX: Duration = Duration::from_secs(20);
 
+/// What the faults of a run are mostly about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// The seed decides.
+    Drawn,
+    /// Who may write (C1, C2).
+    Succession,
+}
+
 /// Strikes until `count` faults have struck and the clients are done, or only until the count is reached.
-pub async fn strike(cluster: &Rc<Cluster>, count: usize) {
+pub async fn strike(cluster: &Rc<Cluster>, count: usize, plan: Plan) {
     let cuts = Rc::new(RefCell::new(vec![None; CHUNK_SERVERS]));
     // Some runs are mostly about who may write (C1, C2).
-    let succession = rt::random::below(4) == 0;
+    let succession = rt::random::below(4) == 0 || plan == Plan::Succession;
     let mut loss = match rt::random::below(3) {
         0 => Loss::Disk,
         1 => Loss::Operator,
@@ -309,7 +318,7 @@ fn damage(cluster: &Cluster) {
     control::disk_fault(host, path, DiskFault::new(kind).on(path));
 }
 
-/// Keeps a client from everybody, or slows it down, about as long as its lease lasts: what it has sent comes after
+/// Keeps a client from everybody, slows it down or lets it sleep, about as long as its lease lasts: what it has sent comes after
 /// another client has got its volume (C2).
 fn isolate(cluster: &Rc<Cluster>) {
     let client = rt::random::below(CLIENTS as u64) as usize;
@@ -322,7 +331,21 @@ fn isolate(cluster: &Rc<Cluster>) {
     }
     let others: Vec<HostId> = parts().map(|part| cluster.host(part)).filter(|&other| other != host).collect();
     let lasting = ISOLATION_MIN + (ISOLATION_MAX - ISOLATION_MIN) * rt::random::below(100) as u32 / 100;
-    if rt::random::below(3) == 0 {
+    let way = rt::random::below(4);
+    if way == 0 {
+        // It sleeps, and wakes up to answers of long ago.
+        if let Some(process) = cluster.process(Part::Client(client))
+            && control::is_alive(process)
+            && control::pause(process)
+        {
+            rt::sim::hit("client.sleeps");
+            after(cluster, lasting, move |_| {
+                control::resume(process);
+            });
+        }
+        return;
+    }
+    if way == 1 {
         for &other in &others {
             control::delay(host, other, lasting, lasting);
         }

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
 use clap::Parser;
+use sim::faults::Plan;
 use sim::run::{RunOptions, run};
 
 /// Run whole clusters from seeds.
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
             faults: cli.faults,
             planted: cli.planted.clone(),
             trace: cli.trace,
+            plan: Plan::Drawn,
         };
         match std::panic::catch_unwind(AssertUnwindSafe(|| run(&options))) {
             Ok(report) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rt::sim::{SimOptions, Simulation, TraceLines};
 
 use crate::cluster::{CLIENTS, Cluster};
-use crate::faults;
+use crate::faults::{self, Plan};
 
 /// How a run is made.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct RunOptions {
     pub faults: usize,
     /// A deliberate bug to carry.
     pub planted: Option<String>,
+    /// What the faults are mostly about.
+    pub plan: Plan,
     /// Print the trace.
     pub trace: bool,
 }
@@ -28,7 +30,7 @@ impl RunOptions {
     /// An ordinary run.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, operations: 2000, faults: 12, planted: None, trace: false }
+        Self { seed, operations: 2000, faults: 12, planted: None, plan: Plan::Drawn, trace: false }
     }
 }
 
@@ -64,8 +66,8 @@ pub fn run(options: &RunOptions) -> Report {
         ..SimOptions::new(options.seed)
     };
     let mut simulation = Simulation::new(sim);
-    let (operations, count) = (options.operations, options.faults);
-    let outcome = simulation.run(async move { whole(operations, count).await });
+    let (operations, count, plan) = (options.operations, options.faults, options.plan);
+    let outcome = simulation.run(async move { whole(operations, count, plan).await });
     let (done, mut violations) = match outcome {
         Ok(result) => result,
         Err(failure) => (0, vec![failure.to_string()]),
@@ -84,10 +86,10 @@ pub fn run(options: &RunOptions) -> Report {
     }
 }
 
-async fn whole(operations: u64, count: usize) -> (u64, Vec<String>) {
+async fn whole(operations: u64, count: usize, plan: Plan) -> (u64, Vec<String>) {
     let cluster = Rc::new(Cluster::make(operations).await);
     cluster.start_all().await;
-    faults::strike(&cluster, count).await;
+    faults::strike(&cluster, count, plan).await;
     faults::calm(&cluster).await;
     let deadline = rt::time::now() + CONVERGENCE;
     while !(0..CLIENTS).all(|n| cluster.has_finished(n)) {
