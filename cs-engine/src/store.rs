@@ -177,6 +177,15 @@ impl FileError {
         let broken = [Errno::IO, Errno::UCLEAN, Errno::NXIO, Errno::STALE].map(Errno::raw_os_error);
         !error.raw_os_error().is_some_and(|number| broken.contains(&number))
     }
+
+    /// Whether only the process or its host is short of something, so that whoever tries again soon gets it.
+    #[must_use]
+    pub fn is_shortage(&self) -> bool {
+        use rustix::io::Errno;
+        let Self::Open(error) = self else { return false };
+        let short = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN].map(Errno::raw_os_error);
+        error.raw_os_error().is_some_and(|number| short.contains(&number))
+    }
 }
 
 /// A file below the directory of chunks that belongs to no chunk.
@@ -282,11 +291,15 @@ impl Store {
         self.clock.borrow_mut().retain(|&other| other != chunk);
     }
 
-    /// Every file that is not the file of a chunk that `is_alive`.
+    /// Every file that is not the file of a chunk that `is_alive`; `seen` hears of those that are.
     ///
     /// # Errors
     /// Those of the file system.
-    pub async fn strays(&self, is_alive: impl Fn(u64) -> bool) -> io::Result<Vec<Stray>> {
+    pub async fn strays(
+        &self,
+        is_alive: impl Fn(u64) -> bool,
+        mut seen: impl FnMut(u64),
+    ) -> io::Result<Vec<Stray>> {
         let mut strays = Vec::new();
         for entry in fs::read_dir(&self.dir).await? {
             let dir = self.dir.join(&entry.name);
@@ -300,8 +313,9 @@ impl Store {
                 let chunk = u64::from_str_radix(name, 16).ok();
                 let chunk = chunk.filter(|&chunk| !file.is_dir && self.path(chunk) == dir.join(name));
                 let deleted = chunk.is_some() && name.len() != file.name.len();
-                if deleted || !chunk.is_some_and(&is_alive) {
-                    strays.push(Stray { path, chunk, deleted });
+                match chunk.filter(|chunk| !deleted && is_alive(*chunk)) {
+                    Some(chunk) => seen(chunk),
+                    None => strays.push(Stray { path, chunk, deleted }),
                 }
             }
         }
@@ -391,5 +405,27 @@ impl Store {
         let mut files: Vec<_> = open.values().filter(|file| !file.is_committed()).map(Rc::clone).collect();
         files.sort_by_key(|file| file.chunk);
         files
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn what_the_process_is_short_of_may_be_had_again() {
+        let open = |errno: Errno| FileError::Open(io::Error::from_raw_os_error(errno.raw_os_error()));
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM] {
+            assert!(open(errno).is_shortage() && open(errno).may_pass(), "{errno:?}");
+        }
+        assert!(
+            !open(Errno::ACCESS).is_shortage() && open(Errno::ACCESS).may_pass(),
+            "somebody has to mend it"
+        );
+        for errno in [Errno::IO, Errno::UCLEAN] {
+            assert!(!open(errno).is_shortage() && !open(errno).may_pass(), "{errno:?}");
+        }
+        assert!(!FileError::Missing.is_shortage() && !FileError::Size { found: 0, size: 1 }.is_shortage());
     }
 }

@@ -101,7 +101,7 @@ pub(super) async fn check_strays(
     report: &mut Report,
 ) -> Result<(), OpenError> {
     let dir = context.dir.join(CHUNKS);
-    let strays = match Store::new(context.dir, 0).strays(|chunk| chunks.contains_key(&chunk)).await {
+    let strays = match Store::new(context.dir, 0).strays(|chunk| chunks.contains_key(&chunk), |_| ()).await {
         Ok(strays) => strays,
         Err(error) => {
             let problem = match error.kind() {

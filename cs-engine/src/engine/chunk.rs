@@ -159,13 +159,18 @@ impl Engine {
         self.store.file(chunk.id, chunk.size).await.map_err(|error| self.file_refused(chunk, &error))
     }
 
-    /// A lost or truncated file, or one the system does not open, is one lost replica, not a failed device.
+    /// A lost or truncated file, or one the system does not open, is one lost replica, not a failed device; if only descriptors are
+    /// short, it is neither.
     pub(crate) fn file_refused(&self, chunk: &Chunk, error: &FileError) -> Refusal {
         if let FileError::Commit(error) = error {
             self.fail("a flush", error);
             return Refusal::DeviceFailed;
         }
         tracing::error!("chunk {:#x}: {error}", chunk.id);
+        if error.is_shortage() {
+            return Refusal::CannotOpen(chunk.id);
+        }
+        self.lost.borrow_mut().insert(chunk.id);
         Refusal::ReplicaLost(chunk.id)
     }
 

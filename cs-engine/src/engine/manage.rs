@@ -204,6 +204,7 @@ impl Engine {
         self.map_entries.set(self.map_entries.get() - entries);
         chunk.active.take();
         self.damage.forget(chunk.id);
+        self.lost.borrow_mut().remove(&chunk.id);
         let file = self.file_state(chunk.file);
         file.forget_chunk(chunk.id);
         file.chunks.set(file.chunks.get() - 1);

@@ -42,7 +42,7 @@ mod verify;
 mod write;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -61,6 +61,7 @@ pub use files::{FileState, Session, Unstable};
 pub use fill::{Fault, Known, Listed, NotRead, Progress, Reading, Source};
 pub use manage::NewChunk;
 pub use open::{JOURNAL, OpenError, SUPERBLOCK, lock_directory, read_superblock};
+pub use query::Held;
 pub use read::ReadReply;
 pub use reconcile::{BlockSurvey, Doubt, Surveyed};
 pub use regions::{REGION_BLOCKS, Regions};
@@ -110,6 +111,9 @@ pub enum Refusal {
     /// The file of the chunk is missing or damaged: nothing here is worth repairing, others have the data.
     #[error("the file of chunk {0:#x} cannot be used here: the replica is lost")]
     ReplicaLost(u64),
+    /// The file of the chunk is there, and cannot be opened now: descriptors or memory are short.
+    #[error("the file of chunk {0:#x} cannot be opened now: try again")]
+    CannotOpen(u64),
     /// The chunk belongs to another file.
     #[error("chunk {0:#x} belongs to another file")]
     ForeignChunk(u64),
@@ -260,6 +264,8 @@ pub struct Engine {
     /// Somebody waits until there are few requests.
     pub(crate) calm: verify::Calm,
     pub(crate) damage: Damage,
+    /// Chunks whose files are missing or of another length, as far as somebody has come across them.
+    pub(crate) lost: RefCell<BTreeSet<u64>>,
     pub(crate) requests_left: Notify,
     /// The host's boot in which this run is.
     pub(crate) boot_id: [u8; 16],

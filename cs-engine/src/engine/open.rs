@@ -1,7 +1,7 @@
 //! Opening a chunk server's directory: superblock, lock, journal, tables, recovery; and stopping.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -243,6 +243,7 @@ impl Engine {
             requests: Cell::new(0),
             calm: super::verify::Calm::default(),
             damage: super::Damage::default(),
+            lost: RefCell::default(),
             requests_left: Notify::new(),
             boot_id,
             failed: Cell::new(false),
@@ -291,9 +292,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Finishes deletions that a crash cut off, and undoes those of which the chunk does not know.
+    /// Finishes deletions that a crash cut off, and undoes those of which the chunk does not know. Notes which chunks have no file.
     async fn clear_away(&self) -> io::Result<()> {
-        let strays = match self.store.strays(|chunk| self.chunks.borrow().contains_key(&chunk)).await {
+        let mut missing: BTreeSet<u64> = self.chunks.borrow().keys().copied().collect();
+        let is_alive = |chunk| self.chunks.borrow().contains_key(&chunk);
+        let seen = |chunk| {
+            missing.remove(&chunk);
+        };
+        let strays = match self.store.strays(is_alive, seen).await {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 tracing::warn!("{}: {error}", self.dir.display());
                 return Ok(());
@@ -305,6 +311,7 @@ impl Engine {
             match (stray.deleted, alive) {
                 (true, Some(chunk)) if !fs::exists(&self.store.path(chunk)).await? => {
                     self.store.restore(chunk).await?;
+                    missing.remove(&chunk);
                 }
                 (true, _) => fs::remove_file(&stray.path).await?,
                 // Of a creation that was cut off, if it holds nothing.
@@ -319,6 +326,10 @@ impl Engine {
                 }
             }
         }
+        for chunk in &missing {
+            tracing::error!("chunk {chunk:#x}: the chunk's file is missing: the replica is lost");
+        }
+        self.lost.replace(missing);
         Ok(())
     }
 

@@ -6,7 +6,27 @@ use super::{Engine, Refusal};
 use crate::format::BLOCK;
 use crate::format::block::BlockState;
 
+/// A replica in an inventory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The chunk.
+    pub chunk: u64,
+    /// Its version.
+    pub version: u64,
+    /// Its file is missing or has another length: nothing of it can be used.
+    pub lost: bool,
+}
+
 impl Engine {
+    /// Replicas here, at most `limit` from an id on, in the order of their ids.
+    #[must_use]
+    pub fn inventory(&self, from: u64, limit: usize) -> Vec<Held> {
+        let (chunks, lost) = (self.chunks.borrow(), self.lost.borrow());
+        let page = chunks.range(from..).take(limit);
+        page.map(|(id, found)| Held { chunk: *id, version: found.version.get(), lost: lost.contains(id) })
+            .collect()
+    }
+
     /// Makes every write to a file that was answered before durable (C4), and takes the writer's watermarks.
     ///
     /// `settled_before`: the file was released cleanly before this epoch, so that nothing of lower epochs is in doubt.

@@ -45,6 +45,9 @@ impl Server {
     }
 
     async fn create(&self, order: CreateChunks) -> Vec<ItemResult> {
+        let ids = order.items.iter().map(|item| item.chunk_id);
+        let all = ids.clone().min().unwrap_or(0)..ids.max().unwrap_or(0).saturating_add(1);
+        let _before_deletions = self.orders.shared(all).await;
         let mut results = Vec::with_capacity(order.items.len());
         for item in order.items {
             let new = NewChunk {
@@ -67,6 +70,8 @@ impl Server {
     async fn delete(&self, order: DeleteChunks) -> Vec<ItemResult> {
         let mut results = Vec::with_capacity(order.items.len());
         for item in order.items {
+            let creations = self.orders.exclusive(item.chunk_id..item.chunk_id.saturating_add(1));
+            drop(creations.await);
             results.push(result(item.chunk_id, self.engine.delete_chunk(item.chunk_id, item.version).await));
         }
         results

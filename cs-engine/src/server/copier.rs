@@ -20,8 +20,8 @@ use wire::data::{Read, ReadReply, Target};
 use wire::lease::CsAddress;
 use wire::{Action, Op, Status};
 
-use super::Failure;
 use super::pace::Pace;
+use super::{Courtesy, Failure};
 use crate::engine::{
     self, Engine, Fault, Known, Listed, NotRead, REGION_BLOCKS, Reading, Refusal, Regions, Source,
 };
@@ -33,6 +33,8 @@ const CHUNKS_AT_ONCE: u64 = 4;
 const READS_AT_ONCE: u64 = 8;
 /// Most regions of one read: 1 MiB.
 const READ_REGIONS: usize = 16;
+/// The same while clients are there: 256 KiB.
+const POLITE_REGIONS: u32 = 4;
 /// Reads after which what was copied is flushed and struck from the map: 16 MiB.
 const READS_PER_BATCH: usize = 16;
 /// How long one request to a member may take.
@@ -62,6 +64,15 @@ pub(crate) struct Copier {
     outcomes: RefCell<BTreeMap<u64, CaughtUpItem>>,
     finished: Notify,
     pub(crate) pace: Pace,
+    /// Of what only lies better elsewhere.
+    pub(crate) spare_pace: Pace,
+    courtesy: Rc<Courtesy>,
+    /// Joiners that their chunks need and that are being filled, or wait for a place.
+    needed: Cell<usize>,
+    /// One of them is done.
+    needed_done: Notify,
+    /// Who only lies better elsewhere: one at a time.
+    spare_places: Semaphore,
     /// Bytes that joiners elsewhere have fetched here.
     given: Cell<u64>,
     /// Bytes that joiners here have fetched.
@@ -97,7 +108,7 @@ impl From<Refusal> for Stop {
 }
 
 impl Copier {
-    pub(crate) fn new(engine: Rc<Engine>) -> Rc<Self> {
+    pub(crate) fn new(engine: Rc<Engine>, courtesy: Rc<Courtesy>) -> Rc<Self> {
         Rc::new_cyclic(|this| Self {
             this: Weak::clone(this),
             engine,
@@ -108,6 +119,11 @@ impl Copier {
             outcomes: RefCell::default(),
             finished: Notify::new(),
             pace: Pace::unlimited(),
+            spare_pace: Pace::unlimited(),
+            courtesy,
+            needed: Cell::new(0),
+            needed_done: Notify::new(),
+            spare_places: Semaphore::new(1),
             given: Cell::new(0),
             taken: Cell::new(0),
         })
@@ -153,7 +169,7 @@ impl Copier {
     /// Gives how many blocks are still damaged.
     async fn repair_one(&self, item: RepairItem) -> Result<u32, Refusal> {
         let RepairItem { file_id, chunk_id, version, ranges, sources } = item;
-        let members = self.members(CatchUpItem { file_id, chunk_id, version, sources });
+        let members = self.members(CatchUpItem { file_id, chunk_id, version, sources, spare: false });
         let mut left = 0;
         for BlockRange { first, count } in ranges {
             let end =
@@ -243,7 +259,13 @@ impl Copier {
         let (id, version) = (item.chunk_id, item.version);
         let members = self.members(item);
         let filled = match self.engine.set_source(id, version, Rc::clone(&members) as Rc<dyn Source>) {
+            Ok(()) if members.item.spare => {
+                let _place = self.spare_places.acquire(1).await;
+                self.nothing_needed().await;
+                self.fill(&members).await
+            }
             Ok(()) => {
+                let _needed = Needed::enter(&self);
                 let _place = self.places.acquire(1).await;
                 self.fill(&members).await
             }
@@ -266,6 +288,17 @@ impl Copier {
         let outcome = CaughtUpItem { chunk_id: id, version, status: u32::from(status.code()), copied_bytes };
         self.outcomes.borrow_mut().insert(id, outcome);
         self.finished.notify_all();
+    }
+
+    /// Waits until no joiner is being filled that its chunk needs.
+    async fn nothing_needed(&self) {
+        loop {
+            let done = self.needed_done.notified();
+            if self.needed.get() == 0 {
+                return;
+            }
+            done.await;
+        }
     }
 
     async fn fill(&self, members: &Rc<Members>) -> Result<(), Stop> {
@@ -321,17 +354,28 @@ impl Copier {
         let (id, version) = (members.item.chunk_id, members.item.version);
         let at_once = Semaphore::new(READS_AT_ONCE);
         let mut copies = Vec::new();
-        for regions in batch {
-            let permit = at_once.acquire(1).await;
-            let (engine, members, regions) = (Rc::clone(&self.engine), Rc::clone(members), regions.clone());
-            // Before the range is locked: a client's write waits for nobody's turn.
-            self.pace.take(regions.len() as u64 * u64::from(REGION_BLOCKS) * BLOCK as u64).await;
-            // A task of its own: what has begun runs to its end.
-            copies.push(rt::spawn(async move {
-                let copied = engine.copy_regions(id, version, regions, &*members).await;
-                drop(permit);
-                copied
-            }));
+        for run in batch {
+            let mut rest = run.clone();
+            while !rest.is_empty() {
+                let permit = at_once.acquire(1).await;
+                if members.item.spare {
+                    self.nothing_needed().await;
+                }
+                let most = if self.courtesy.is_busy() { POLITE_REGIONS } else { rest.len() as u32 };
+                let regions = rest.start..rest.end.min(rest.start + most);
+                rest.start = regions.end;
+                // Before the range is locked: a client's write waits for nobody's turn.
+                let pace = if members.item.spare { &self.spare_pace } else { &self.pace };
+                pace.take(regions.len() as u64 * u64::from(REGION_BLOCKS) * BLOCK as u64).await;
+                let turn = self.courtesy.turn().await;
+                let (engine, members) = (Rc::clone(&self.engine), Rc::clone(members));
+                // A task of its own: what has begun runs to its end.
+                copies.push(rt::spawn(async move {
+                    let copied = engine.copy_regions(id, version, regions, &*members).await;
+                    drop((permit, turn));
+                    copied
+                }));
+            }
         }
         let mut result = Ok(());
         for copy in copies {
@@ -342,6 +386,23 @@ impl Copier {
             }));
         }
         result
+    }
+}
+
+/// A joiner that its chunk needs.
+struct Needed(Rc<Copier>);
+
+impl Needed {
+    fn enter(copier: &Rc<Copier>) -> Self {
+        copier.needed.set(copier.needed.get() + 1);
+        Self(Rc::clone(copier))
+    }
+}
+
+impl Drop for Needed {
+    fn drop(&mut self) {
+        self.0.needed.set(self.0.needed.get() - 1);
+        self.0.needed_done.notify_all();
     }
 }
 

@@ -1,5 +1,7 @@
 //! Requests of clients.
 
+use std::time::Duration;
+
 use link::{Request, Response};
 use wire::copy::{ChangedRegions, ChangedRegionsReply, CopyFlush, CopyFlushReply, ListedWrite};
 use wire::data::{
@@ -11,7 +13,11 @@ use wire::limits::MAX_SURVEY_ENTRIES;
 use wire::{Op, Status};
 
 use super::{Failure, Server};
-use crate::engine::{self, ACTIVE_BLOCKS, Surveyed, WriteRequest};
+use crate::engine::{self, ACTIVE_BLOCKS, REGION_BLOCKS, Surveyed, WriteRequest};
+use crate::format::BLOCK;
+
+/// How long the read of a joiner elsewhere waits for its turn beside clients.
+const TURN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What was read, as the answer to a read.
 fn read_reply(read: &Read, found: engine::ReadReply) -> Response {
@@ -112,10 +118,16 @@ impl Server {
         if read.unsettled {
             return Err(Failure::status(Status::Invalid));
         }
+        // A joiner elsewhere does not wait for ever; and what it needs for a client's write is a region, which has no turn to wait for.
+        let turn = match read.len > REGION_BLOCKS * BLOCK as u32 {
+            true => rt::time::timeout(TURN_PATIENCE, self.courtesy.turn()).await.ok(),
+            false => None,
+        };
         let found = self
             .engine
             .read_for_joiner(target.file, target.chunk, target.version, read.offset, read.len)
             .await?;
+        drop(turn);
         self.copier.note_given(found.payload.as_ref().map_or(0, |payload| payload.len()));
         Ok(read_reply(&read, found))
     }

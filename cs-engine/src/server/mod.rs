@@ -2,6 +2,7 @@
 
 mod control;
 mod copier;
+mod courtesy;
 mod data;
 mod pace;
 mod registration;
@@ -10,6 +11,7 @@ mod scrub;
 use std::rc::Rc;
 
 use link::{Connection, Request, Response, Service};
+use rt::sync::RangeLock;
 use wire::data::Read;
 use wire::hello::Role;
 use wire::op::Group;
@@ -18,6 +20,7 @@ use wire::{ErrorBody, Op, Status};
 use crate::engine::{Engine, Refusal};
 
 pub(crate) use copier::Copier;
+pub(crate) use courtesy::Courtesy;
 pub(crate) use registration::Registration;
 pub use registration::{Joined, Registrar, RegistrarOptions, RegistrationError};
 pub(crate) use scrub::Scrub;
@@ -30,15 +33,21 @@ pub struct Server {
     boot_id: [u8; 16],
     copier: Rc<Copier>,
     scrub: Rc<Scrub>,
+    courtesy: Rc<Courtesy>,
+    /// Deletions come after the creations that arrived before them, which may be slow: a chunk that is made after it was deleted
+    /// is nobody's (C9).
+    orders: RangeLock,
 }
 
 impl Server {
     /// A server that refuses data until it is registered (C2).
     #[must_use]
     pub fn new(engine: Rc<Engine>, boot_id: [u8; 16]) -> Rc<Self> {
-        let copier = Copier::new(Rc::clone(&engine));
+        let courtesy = Courtesy::new();
+        let copier = Copier::new(Rc::clone(&engine), Rc::clone(&courtesy));
         let scrub = Scrub::new(Rc::clone(&engine));
-        Rc::new(Self { engine, registration: Registration::new(), boot_id, copier, scrub })
+        let (registration, orders) = (Registration::new(), RangeLock::new());
+        Rc::new(Self { engine, registration, boot_id, copier, scrub, courtesy, orders })
     }
 
     /// The engine behind it.
@@ -72,6 +81,11 @@ impl Server {
         self.copier.pace.limit(bytes_per_second);
     }
 
+    /// Limits the same of replicas that their chunks do not need, and that only lie better here.
+    pub fn limit_moving(&self, bytes_per_second: Option<u64>) {
+        self.copier.spare_pace.limit(bytes_per_second);
+    }
+
     pub(crate) fn registration(&self) -> &Registration {
         &self.registration
     }
@@ -98,6 +112,8 @@ impl Server {
                 if op.group() == Group::Copy && connection.peer().role != Role::Cs {
                     return Err(Failure::status(Status::Forbidden));
                 }
+                // What other chunk servers and reconcilers need waits for clients, and nobody for the former.
+                let _client = (connection.peer().role != Role::Cs).then(|| self.courtesy.client());
                 let answer = self.data(op, request).await;
                 // What was under way when the cluster said so is not answered either (C10).
                 if self.registration.is_withdrawn() {
@@ -165,7 +181,9 @@ impl From<Refusal> for Failure {
             Refusal::Corrupt { block } => (Status::Corrupt, u64::from(block)),
             Refusal::Unsettled { block } => (Status::Unsettled, u64::from(block)),
             Refusal::NoSource(chunk) => (Status::UnknownChunk, chunk),
-            Refusal::Joining(chunk) | Refusal::NotFilled(chunk) => (Status::Retry, chunk),
+            Refusal::Joining(chunk) | Refusal::NotFilled(chunk) | Refusal::CannotOpen(chunk) => {
+                (Status::Retry, chunk)
+            }
             Refusal::NeedFlush => (Status::NeedFlush, 0),
             Refusal::NoSpace => (Status::NoSpace, 0),
             Refusal::DeviceFailed => (Status::DeviceFailed, 0),
@@ -173,5 +191,18 @@ impl From<Refusal> for Failure {
             Refusal::Invalid(_) => (Status::Invalid, 0),
         };
         Self { status, message, detail }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::Action;
+
+    #[test]
+    fn a_replica_that_cannot_be_opened_now_is_asked_again_and_a_lost_one_is_left_out() {
+        let action = |refusal: Refusal| Failure::from(refusal).status.action();
+        assert_eq!(action(Refusal::CannotOpen(7)), Action::RetryAfter);
+        assert_eq!(action(Refusal::ReplicaLost(7)), Action::ReportMember);
     }
 }

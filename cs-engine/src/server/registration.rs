@@ -14,14 +14,14 @@ use rt::net::Address;
 use rt::time::Instant;
 use wire::cs::{
     self, CaughtUp, DamageItem, Heartbeat, JournalInfo, RegisterCs, RegisterCsReply, ReplicaReport,
-    ReportDamage,
+    ReplicaState, ReportChunks, ReportDamage,
 };
 use wire::hello::Role;
 use wire::session::IoStats;
 use wire::{Action, Status};
 
 use super::Server;
-use crate::engine::{Engine, Refusal};
+use crate::engine::{Engine, Held, Refusal};
 
 /// First pause after a failed attempt.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const REDIRECTS_MAX: u32 = 3;
 /// A registration that lasted as long was a good one: the next attempt is made at once.
 const STEADY: Duration = Duration::from_secs(5);
+/// Replicas of one page of the inventory.
+const INVENTORY_PAGE: usize = 4096;
 /// Bytes of a nonce.
 const NONCE: usize = 16;
 
@@ -248,6 +250,8 @@ impl Registrar {
                     let since = rt::time::now();
                     let why = self.renew(&connection, &reply).await;
                     tracing::warn!("the registration with {address} ended: {why}");
+                    // What was ordered under it and has not arrived is of no account: the next one begins with what is due then.
+                    rt::spawn(async move { connection.close().await });
                     if since.elapsed() >= STEADY {
                         (pause, redirects) = (Pause::new(), 0);
                     } else {
@@ -392,6 +396,8 @@ impl Registrar {
         let mut term = Duration::from_millis(u64::from(reply.term_ms));
         // The first at once: it tells the metadata server that the fences are in force.
         let mut pause = Duration::ZERO;
+        // From which chunk on the metadata server wants to hear what is here.
+        let mut inventory = reply.report_all.then_some(0);
         self.server.scrub().forget_told();
         loop {
             if let Err(why) = self.tell_outcomes_for(pause, connection, reply).await {
@@ -414,6 +420,15 @@ impl Registrar {
                     if let Some(per_minute) = answer.verify_chunks {
                         self.server.scrub().set_rate(per_minute);
                     }
+                    if let Some(limit) = answer.copy_bytes_per_second {
+                        self.server.limit_copying((limit > 0).then_some(limit));
+                    }
+                    if let Some(limit) = answer.move_bytes_per_second {
+                        self.server.limit_moving((limit > 0).then_some(limit));
+                    }
+                    if answer.report_all {
+                        inventory = Some(0);
+                    }
                 }
                 Err(error) => {
                     if matches!(error, AskError::Status { status: Status::Forbidden, .. }) {
@@ -425,7 +440,46 @@ impl Registrar {
             if let Err(why) = self.tell_damage(connection, reply, items).await {
                 return why;
             }
+            match self.tell_inventory(connection, reply, inventory, sent + pause).await {
+                Ok(rest) => inventory = rest,
+                Err(why) => return why,
+            }
         }
+    }
+
+    /// Tells which replicas are here, page by page from a chunk on, until it is time for a heartbeat. Gives from where it goes on
+    /// after that.
+    async fn tell_inventory(
+        &self,
+        connection: &Connection,
+        reply: &RegisterCsReply,
+        mut from: Option<u64>,
+        until: Instant,
+    ) -> Result<Option<u64>, String> {
+        while let Some(first_id) = from
+            && rt::time::now() < until
+        {
+            let page = self.engine().inventory(first_id, INVENTORY_PAGE);
+            let next = page.last().filter(|_| page.len() == INVENTORY_PAGE).map(|held| held.chunk + 1);
+            let replica = |held: &Held| {
+                let state = if held.lost { ReplicaState::Missing } else { ReplicaState::Good };
+                let (chunk_id, version) = (held.chunk, held.version);
+                ReplicaReport { chunk_id, version, state: state.into(), used_bytes: 0 }
+            };
+            let replicas = page.iter().map(replica).collect();
+            let (cs_id, session, last) = (reply.cs_id, reply.session, next.is_none());
+            let report = ReportChunks { cs_id, session, first_id, replicas, last };
+            match connection.ask(&report, rt::time::now() + PATIENCE).await {
+                Ok(_) => from = next,
+                // It asks again when it wants to know.
+                Err(AskError::Status { status, .. }) => {
+                    tracing::info!("the inventory was not taken: {status}");
+                    return Ok(None);
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Ok(from)
     }
 
     /// Tells what is damaged here, so that it is repaired from others.

@@ -132,7 +132,12 @@ impl Scrub {
             let (version, blocks) = match self.engine.damage_now(chunk_id).await {
                 Ok((_, blocks)) if blocks.is_empty() => continue,
                 Ok(damage) => damage,
-                Err(Refusal::UnknownChunk(_) | Refusal::Joining(_) | Refusal::ReplicaLost(_)) => continue,
+                Err(
+                    Refusal::UnknownChunk(_)
+                    | Refusal::Joining(_)
+                    | Refusal::ReplicaLost(_)
+                    | Refusal::CannotOpen(_),
+                ) => continue,
                 Err(refusal) => return Err(refusal),
             };
             let kind = match blocks.values().max() {
@@ -144,7 +149,10 @@ impl Scrub {
             let item = DamageItem { chunk_id, version, kind: kind.into(), ranges, file_id };
             let told = Told { at: Some(rt::time::now()), blocks: blocks.into_keys().collect() };
             let is_new = self.told.borrow_mut().insert(chunk_id, told).is_none();
-            self.news.borrow_mut().insert(chunk_id, (item, is_new));
+            let mut news = self.news.borrow_mut();
+            // More blocks of it were found before anybody was told of the first.
+            let was_new = news.get(&chunk_id).is_some_and(|(_, is_new)| *is_new);
+            news.insert(chunk_id, (item, is_new || was_new));
         }
         Ok(())
     }

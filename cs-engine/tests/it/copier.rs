@@ -66,7 +66,11 @@ impl Service for Mds {
                 self.corrupt
                     .borrow_mut()
                     .extend(heartbeat.differences.iter().map(|replica| replica.chunk_id));
-                wire::encode_body(&HeartbeatReply { term_ms: TERM_MS, verify_chunks: Some(4) })
+                wire::encode_body(&HeartbeatReply {
+                    term_ms: TERM_MS,
+                    verify_chunks: Some(4),
+                    ..HeartbeatReply::default()
+                })
             }
             Some(Op::CaughtUp) => {
                 let told: CaughtUp = wire::decode_body(&request.body).expect("outcomes");
@@ -175,7 +179,8 @@ impl World {
 
     /// Orders the second server to be filled from the first one.
     async fn catch_up(&self, version: u64) -> Status {
-        let item = CatchUpItem { file_id: FILE, chunk_id: CHUNK, version, sources: vec![IDS[0]] };
+        let item =
+            CatchUpItem { file_id: FILE, chunk_id: CHUNK, version, sources: vec![IDS[0]], spare: false };
         let server =
             CsAddress { cs_id: IDS[0], addresses: vec![self.address(0).to_string()], ..CsAddress::default() };
         self.order(1, &CatchUp { items: vec![item], servers: vec![server] }).await
@@ -482,8 +487,13 @@ fn c6_a_member_that_the_joiner_cannot_reach_holds_up_no_write() {
         let gone = control::add_host(HostOptions::new("gone"));
         let unreachable = SocketAddr::new(control::host_ip(gone), PORT);
         control::power_cut(&[gone], PeerView::Silence);
-        let item =
-            CatchUpItem { file_id: FILE, chunk_id: CHUNK, version: 2, sources: vec![IDS[1] + 1, IDS[0]] };
+        let item = CatchUpItem {
+            file_id: FILE,
+            chunk_id: CHUNK,
+            version: 2,
+            sources: vec![IDS[1] + 1, IDS[0]],
+            spare: false,
+        };
         let server = |cs_id, address: SocketAddr| CsAddress {
             cs_id,
             addresses: vec![address.to_string()],

@@ -32,6 +32,10 @@ fn c13_a_lost_chunk_file_stops_no_checkpoint() {
     });
     fs::remove_file(rig.path.join(CHUNK_FILE)).unwrap();
     rig.life(async |engine| {
+        // The metadata server is told of it whether anybody reads it or not (C9).
+        let told: Vec<(u64, bool)> =
+            engine.inventory(0, 9).iter().map(|held| (held.chunk, held.lost)).collect();
+        assert_eq!(told, [(CHUNK, true), (OTHER, false)]);
         let client = Client::new(&engine, 2);
         client.zero(0, BLOCK as u32).await;
         engine.checkpoint().await.expect("a checkpoint");

@@ -15,7 +15,10 @@ use link::{
 use rt::net::{Address, Listener};
 use rt::sim::control;
 use rt::sim::{HostId, HostOptions, SimOptions, Simulation};
-use wire::cs::{HeartbeatReply, RegisterCsReply};
+use wire::cs::{
+    CreateChunks, CreateItem, DeleteChunks, DeleteItem, HeartbeatReply, RegisterCsReply, ReplicaState,
+    ReportChunks, ResultsReply,
+};
 use wire::hello::Role;
 use wire::{ErrorBody, Op, Status};
 
@@ -45,12 +48,35 @@ struct Mds {
     script: Cell<Script>,
     registrations: Cell<u32>,
     connections: RefCell<Vec<Connection>>,
+    /// The next heartbeat is answered with the wish for an inventory.
+    wants_inventory: Cell<bool>,
+    pages: RefCell<Vec<ReportChunks>>,
 }
 
 impl Mds {
     fn new(script: Script) -> Rc<Self> {
         let (registrations, connections) = (Cell::new(0), RefCell::default());
-        Rc::new(Self { script: Cell::new(script), registrations, connections })
+        let (wants_inventory, pages) = (Cell::new(false), RefCell::default());
+        Rc::new(Self { script: Cell::new(script), registrations, connections, wants_inventory, pages })
+    }
+
+    /// Gives an order to the chunk server; what became of each item.
+    async fn order<R: wire::Call<Reply = ResultsReply>>(&self, order: &R) -> Vec<Status> {
+        let connection = self.connections.borrow().last().cloned().expect("it has registered");
+        let reply = connection.ask(order, rt::time::now() + SECOND * 60).await.expect("an answer");
+        reply.results.iter().map(|result| Status::from_code(result.status as u16)).collect()
+    }
+
+    /// Asks for all that is there, and waits for it: chunks and whether they are whole.
+    async fn inventory(&self) -> Vec<(u64, bool)> {
+        self.pages.borrow_mut().clear();
+        self.wants_inventory.set(true);
+        // A heartbeat comes after a sixth of the term.
+        control::advance(SECOND * 45).await;
+        let pages = self.pages.borrow();
+        assert!(pages.last().is_some_and(|page| page.last) && pages[0].first_id == 0, "{pages:?}");
+        let replicas = pages.iter().flat_map(|page| &page.replicas);
+        replicas.map(|replica| (replica.chunk_id, replica.state() == ReplicaState::Good)).collect()
     }
 
     async fn cut(&self) {
@@ -90,10 +116,15 @@ impl Service for Mds {
                 self.connections.borrow_mut().push(connection);
                 self.register()
             }
-            Some(Op::Heartbeat) if self.script.get() == Script::Accept => Response::ok(
-                wire::encode_body(&HeartbeatReply { term_ms: TERM_MS, ..HeartbeatReply::default() })
-                    .expect("short"),
-            ),
+            Some(Op::Heartbeat) if self.script.get() == Script::Accept => {
+                let report_all = self.wants_inventory.take();
+                let reply = HeartbeatReply { term_ms: TERM_MS, report_all, ..HeartbeatReply::default() };
+                Response::ok(wire::encode_body(&reply).expect("short"))
+            }
+            Some(Op::ReportChunks) => {
+                self.pages.borrow_mut().push(wire::decode_body(&request.body).expect("a page"));
+                Response::ok(Vec::new())
+            }
             Some(Op::Heartbeat) => Status::Forbidden.into(),
             _ => Status::Unsupported.into(),
         }
@@ -250,5 +281,56 @@ fn a_server_that_registers_and_does_not_renew_is_not_asked_without_a_pause() {
         control::advance(SECOND * 60).await;
         let asked = world.mds[0].1.registrations.get();
         assert!((10..100).contains(&asked), "asked {asked} times in a minute");
+    });
+}
+
+fn new_chunk(chunk_id: u64) -> CreateItem {
+    CreateItem {
+        chunk_id,
+        version: 1,
+        file_id: FILE,
+        size_bytes: 64 << 10,
+        epoch: 1,
+        ..CreateItem::default()
+    }
+}
+
+#[test]
+fn c9_a_server_tells_all_it_has_when_it_is_asked() {
+    world(async {
+        let world = World::start(1, |_, _| Script::Accept).await;
+        world.until(Status::Ok).await;
+        let (_, mds) = &world.mds[0];
+        assert_eq!(mds.inventory().await, []);
+        // More than one page.
+        let chunks: Vec<u64> = (1..=4100).map(|number| number * 3).collect();
+        for some in chunks.chunks(256) {
+            let items = some.iter().map(|chunk| new_chunk(*chunk)).collect();
+            assert!(mds.order(&CreateChunks { items }).await.iter().all(|status| status.is_ok()));
+        }
+        let all: Vec<(u64, bool)> = chunks.iter().map(|chunk| (*chunk, true)).collect();
+        assert_eq!(mds.inventory().await, all);
+        assert_eq!(mds.pages.borrow().len(), 2);
+    });
+}
+
+#[test]
+fn c9_a_deletion_is_not_overtaken_by_an_earlier_creation() {
+    world(async {
+        let world = World::start(1, |_, _| Script::Accept).await;
+        world.until(Status::Ok).await;
+        let (_, mds) = &world.mds[0];
+        let items = (1..=64).map(new_chunk).collect();
+        let creating = rt::spawn({
+            let mds = Rc::clone(mds);
+            async move { mds.order(&CreateChunks { items }).await }
+        });
+        // On its way, and far from the last one.
+        control::advance(Duration::from_millis(2)).await;
+        let last = DeleteItem { chunk_id: 64, version: 1 };
+        assert_eq!(mds.order(&DeleteChunks { items: vec![last] }).await, [Status::Ok]);
+        let created = creating.await.expect("it runs to its end");
+        assert_eq!(created, [Status::Ok; 64]);
+        assert_eq!(mds.inventory().await.len(), 63);
     });
 }

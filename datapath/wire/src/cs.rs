@@ -266,6 +266,16 @@ pub struct HeartbeatReply {
     /// Chunks per minute that the CS is to verify (`mds.wd.verify_chunks`), 0 = none; absent = as it has it.
     #[prost(uint32, optional, tag = "2")]
     pub verify_chunks: Option<u32>,
+    /// The MDS wants the whole inventory by REPORT_CHUNKS, from the first id on.
+    #[prost(bool, tag = "3")]
+    pub report_all: bool,
+    /// Most bytes per second that the CS copies to joiners that their chunks need (`mds.wd.copy_limit`), 0 = as many as it can;
+    /// absent = as it has it.
+    #[prost(uint64, optional, tag = "4")]
+    pub copy_bytes_per_second: Option<u64>,
+    /// The same of joiners that only lie better on it (`mds.wd.move_limit`).
+    #[prost(uint64, optional, tag = "5")]
+    pub move_bytes_per_second: Option<u64>,
 }
 
 /// REPORT_CHUNKS request: a page of the inventory. The reply is empty.
@@ -411,6 +421,9 @@ pub struct CatchUpItem {
     /// Members that have installed it, the best first.
     #[prost(uint64, repeated, tag = "4")]
     pub sources: Vec<u64>,
+    /// Its chunk has as many members as it wants: it only lies better here, and comes after those that are needed.
+    #[prost(bool, tag = "5")]
+    pub spare: bool,
 }
 
 /// CATCH_UP request: answered when it is begun, or was before. The outcome comes by CAUGHT_UP.

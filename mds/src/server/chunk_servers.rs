@@ -1,6 +1,6 @@
 //! Chunk servers: registering, renewing (C2, C10), and what they report.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use rt::time::Instant;
 use wire::cluster::{CopyRate, Event, Severity};
 use wire::cs::{
     CaughtUp, FLAGS_FAILED, FenceItem, Heartbeat, HeartbeatReply, RegisterCs, RegisterCsReply, ReplicaReport,
-    ReplicaState, ReportChunks, flag_letters,
+    ReplicaState, flag_letters,
 };
 use wire::hello::Empty;
 use wire::session::IoStats;
@@ -22,11 +22,13 @@ use super::reign::{Reign, unexpected};
 use super::sessions::{millis, shortened};
 use super::watch::Watch;
 use crate::state::command::{
-    self, ChunkVersion, CommandOp, CsReport, PromoteMembers, ReportedEvent, ReportedSeverity,
+    self, ChunkVersion, CommandOp, CsReport, CsState, PromoteMembers, ReportedEvent, ReportedSeverity,
 };
 use crate::state::outcome::CsRegistered;
 use crate::state::servers::{ChunkServer, Standing};
-use crate::state::{ChunkId, CsId, MEMBERS_MAX, Outcome, Parameter, REPORTED_MAX, Refusal, Secret};
+use crate::state::{
+    ChunkId, CsId, EventCode, MEMBERS_MAX, Outcome, Parameter, REPORTED_MAX, Refusal, Secret,
+};
 
 /// Fences that go with the answer to a registration; others follow.
 const FENCES_TOLD_MAX: usize = 8192;
@@ -35,6 +37,9 @@ const FENCES_TOLD_MAX: usize = 8192;
 const FIRST_TERM: Duration = Duration::from_secs(2);
 /// Reports of clients about replicas that are remembered, so that a repetition is not news.
 const REPORTS_MAX: usize = 256;
+
+/// So much more free space on a full disk is worth an entry in the log: a chunk.
+const GAIN_WORTH: u64 = 64 << 20;
 
 /// A report about a replica: where, which chunk, which status.
 type Report = (CsId, u64, u16);
@@ -46,6 +51,8 @@ pub(super) struct Memory {
     /// What it gave to joiners and what joiners on it took.
     pub(super) copies: Rates,
     pub(super) renewed: Option<Instant>,
+    /// What its last heartbeat said is free, and in which registration.
+    free_bytes: Option<(u64, u64)>,
     link: Option<Rc<CsLink>>,
     /// A report is on its way into the log.
     reporting: bool,
@@ -87,12 +94,20 @@ pub(crate) struct ChunkServers {
     pub(super) offline: Watch<CsId>,
     memory: BTreeMap<CsId, Memory>,
     reports: VecDeque<Report>,
+    /// Chunk servers of which it was told that they run on other machines with the same host id.
+    copied_hosts: BTreeSet<(CsId, CsId)>,
 }
 
 impl ChunkServers {
     /// What is known of one.
     pub(super) fn memory(&self, cs: CsId) -> Option<&Memory> {
         self.memory.get(&cs)
+    }
+
+    /// What a chunk server said last is free on its disk. The state has it only when it has changed by much.
+    pub(super) fn free_bytes(&self, server: &ChunkServer) -> Option<u64> {
+        let (session, free_bytes) = self.memory.get(&server.id)?.free_bytes?;
+        (session == server.session && !server.is_lapsed()).then_some(free_bytes)
     }
 
     /// What all of them copy among themselves.
@@ -107,6 +122,11 @@ impl ChunkServers {
         if let Some(link) = self.memory.get(&cs).and_then(|memory| memory.link.as_ref()) {
             order(link);
         }
+    }
+
+    /// Whether a chunk server is connected.
+    pub(super) fn is_linked(&self, cs: CsId) -> bool {
+        self.memory.get(&cs).is_some_and(|memory| memory.link.is_some())
     }
 
     fn link(&mut self, cs: CsId, link: Rc<CsLink>) {
@@ -205,6 +225,7 @@ impl Reign {
         if registered.stale {
             return Ok(reply);
         }
+        rt::spawn(Rc::clone(self).look_for_copied_host(cs));
         let fences = self.connect(cs, asked, registered);
         Ok(RegisterCsReply { fences, ..reply })
     }
@@ -232,6 +253,30 @@ impl Reign {
         self.terms_changed.notify_all();
     }
 
+    /// Tells the operator if another machine has the same host id (guide 8.1.7), once for as long as that is so.
+    async fn look_for_copied_host(self: Rc<Self>, cs: CsId) {
+        let found = self.read(|state| {
+            let own = state.server(cs)?;
+            let other = state.servers().find(|other| has_copied_host_id(own, other));
+            let address = |server: &ChunkServer| server.addresses.first().cloned().unwrap_or_default();
+            let args = |other: &ChunkServer| {
+                vec![cs.0.to_string(), own.host.clone(), address(own), other.id.0.to_string(), address(other)]
+            };
+            Some((other.map(|other| other.id), other.map(args).unwrap_or_default()))
+        });
+        let Some((other, args)) = found else { return };
+        {
+            let told = &mut self.servers.borrow_mut().copied_hosts;
+            let Some(other) = other else {
+                return told.retain(|(one, other)| ![*one, *other].contains(&cs));
+            };
+            if !told.insert((cs.min(other), cs.max(other))) {
+                return;
+            }
+        }
+        self.note_event(EventCode::HostIdCopied, args).await;
+    }
+
     /// Renews a registration (C2).
     pub(super) async fn heartbeat(
         self: &Rc<Self>,
@@ -244,7 +289,8 @@ impl Reign {
         let known = self.read(|state| {
             let server =
                 state.server(cs).filter(|server| server.session == call.session && !server.is_lapsed())?;
-            Some((is_worth_an_entry(server, &call), is_stale(server)))
+            let margin = state.config(Parameter::FillMargin);
+            Some((is_worth_an_entry(server, &call, margin), is_stale(server)))
         });
         let (worth, is_stale) = known.ok_or_else(Failure::not_registered)?;
         if is_stale {
@@ -263,6 +309,7 @@ impl Reign {
             }
             let memory = servers.memory.entry(cs).or_default();
             memory.renewed = Some(now);
+            memory.free_bytes = Some((call.session, call.free_bytes));
             memory.rates.note(now, call.io);
             let (read_bytes, write_bytes) = (call.copied_out_bytes, call.copied_in_bytes);
             memory.copies.note(now, IoStats { read_bytes, write_bytes, ..IoStats::default() });
@@ -273,8 +320,16 @@ impl Reign {
             });
         }
         self.report(cs, &call, worth);
-        let verify_chunks = self.read(|state| state.config(Parameter::VerifyChunks));
-        Ok(HeartbeatReply { term_ms: millis(term), verify_chunks: u32::try_from(verify_chunks).ok() })
+        let report_all = self.wants_inventory(cs, call.session, now);
+        let of = |parameter| self.read(|state| state.config(parameter));
+        let bytes = |parameter| Some(of(parameter) * 1_000_000);
+        Ok(HeartbeatReply {
+            term_ms: millis(term),
+            verify_chunks: u32::try_from(of(Parameter::VerifyChunks)).ok(),
+            report_all,
+            copy_bytes_per_second: bytes(Parameter::CopyLimit),
+            move_bytes_per_second: bytes(Parameter::MoveLimit),
+        })
     }
 
     /// Logs what a heartbeat says, as far as it is worth an entry.
@@ -338,19 +393,23 @@ impl Reign {
         }
         Ok(Empty {})
     }
+}
 
-    /// A page of an inventory. Nobody asks for one yet; what comes is heard and not kept.
-    pub(super) async fn report_chunks(&self, call: ReportChunks, asked: &Asked) -> Result<Empty, Failure> {
-        self.confirm(asked).await?;
-        let known = self.read(|state| {
-            let cs = CsId(u32::try_from(call.cs_id).ok()?);
-            state
-                .server(cs)
-                .filter(|server| server.session == call.session && !server.is_lapsed())
-                .map(|_| ())
-        });
-        known.map(|()| Empty {}).ok_or_else(Failure::not_registered)
-    }
+/// Whether two chunk servers that run name the same host and are on different machines: these have booted at different times, and
+/// have no address in common.
+fn has_copied_host_id(one: &ChunkServer, other: &ChunkServer) -> bool {
+    let hosts = |server: &ChunkServer| -> BTreeSet<String> {
+        let host = |address: &String| address.rsplit_once(':').map_or("", |(host, _)| host).to_owned();
+        server.addresses.iter().map(host).collect()
+    };
+    let runs = |server: &ChunkServer| !server.is_lapsed() && server.state != CsState::Dropped;
+    one.id != other.id
+        && !one.host.is_empty()
+        && one.host == other.host
+        && one.boot_id != other.boot_id
+        && runs(one)
+        && runs(other)
+        && hosts(one).is_disjoint(&hosts(other))
 }
 
 /// The command of a registration.
@@ -413,12 +472,17 @@ fn found(replica: &ReplicaReport) -> Option<ReportedEvent> {
     })
 }
 
-/// Whether a heartbeat tells of other flags, or of space that changed by more than a hundredth.
-fn is_worth_an_entry(server: &ChunkServer, call: &Heartbeat) -> bool {
-    let changed = |before: u64, now: u64| before.abs_diff(now) > call.total_bytes / 100;
+/// Whether a heartbeat tells of other flags, or of space that changed by more than a hundredth; by less where that decides
+/// whether the disk takes chunks: what was deleted on a full one is to be of use at once.
+fn is_worth_an_entry(server: &ChunkServer, call: &Heartbeat, margin: u64) -> bool {
+    let much = call.total_bytes / 100;
+    let changed = |before: u64, now: u64| before.abs_diff(now) > much;
+    let is_full = server.free_bytes / (margin + 2).max(1) < much;
+    let gains = call.free_bytes.saturating_sub(server.free_bytes);
     server.flags != call.flags
         || changed(server.free_bytes, call.free_bytes)
         || changed(server.total_bytes, call.total_bytes)
+        || (is_full && gains >= GAIN_WORTH)
 }
 
 #[cfg(test)]

@@ -82,7 +82,8 @@ impl Reign {
     pub(super) async fn stat_fs(&self, _call: StatFs, asked: &Asked) -> Result<StatFsReply, Failure> {
         self.confirm(asked).await?;
         Ok(self.read(|state| {
-            let space = state.space();
+            let servers = self.servers.borrow();
+            let space = state.space(|server| servers.free_bytes(server));
             StatFsReply {
                 total_bytes: space.total,
                 free_bytes: space.free,

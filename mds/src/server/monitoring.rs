@@ -78,7 +78,10 @@ impl Reign {
         asked: &Asked,
     ) -> Result<ClusterStatReply, Failure> {
         self.confirm(asked).await?;
-        let (summary, unique) = self.read(|state| (state.summary(), unique_replicas(state)));
+        let (summary, unique) = self.read(|state| {
+            let servers = self.servers.borrow();
+            (state.summary_with(|server| servers.free_bytes(server)), unique_replicas(state))
+        });
         let (name, uuid) = self.read(|state| {
             state.cluster().map(|cluster| (cluster.name.clone(), cluster.uuid.0.to_vec())).unwrap_or_default()
         });
@@ -161,7 +164,7 @@ impl Reign {
             flags: server.flags,
             tier: server.tier.into(),
             total_bytes: server.total_bytes,
-            free_bytes: server.free_bytes,
+            free_bytes: servers.free_bytes(server).unwrap_or(server.free_bytes),
             replicas: server.replicas,
             unique: unique.get(&server.id).copied().unwrap_or(0),
             io_rate: memory.map(|memory| memory.rates.per_second(now)).unwrap_or_default(),

@@ -534,6 +534,7 @@ impl CsLink {
                     chunk_id: chunk.raw(),
                     version: order.version.raw(),
                     sources: sources.iter().map(|cs| cs.0.into()).collect(),
+                    spare: reign.read(|state| state.is_spare(order)),
                 });
                 true
             });

@@ -15,7 +15,7 @@ use rt::time::Instant;
 use super::reign::Reign;
 use crate::state::command::{AddReplicas, CommandOp, CsState, DropCs, Leave, RemoveReplicas, ReplicaPlace};
 use crate::state::replication::{PlannedStep, ReplicaStep, Urgency};
-use crate::state::{CsId, FileId, MEMBERS_MAX, Parameter, State};
+use crate::state::{CsId, EventCode, FileId, MEMBERS_MAX, Parameter, State};
 
 /// Where all chunks begin.
 const START: (FileId, u32) = (FileId::from_raw(0), 0);
@@ -48,6 +48,18 @@ pub(crate) struct Rebuild {
     away: RefCell<BTreeMap<CsId, Instant>>,
     /// Until when chunk servers are not asked.
     refused: RefCell<BTreeMap<CsId, Instant>>,
+    told: Told,
+}
+
+/// What the operator has been told, and has not been told that it is over.
+#[derive(Debug, Default)]
+struct Told {
+    /// Replicas are being made.
+    running: Cell<bool>,
+    /// They are not, because too many hosts are dark.
+    held: Cell<bool>,
+    /// There is no place for some.
+    short: Cell<bool>,
 }
 
 impl Rebuild {
@@ -123,6 +135,21 @@ struct Round {
     later: Vec<ReplicaStep>,
     /// Chunks for which there is no place.
     short: usize,
+    /// The first of them, as the operator is told of it.
+    first_short: Option<[String; 4]>,
+    /// Chunks that get replicas, now or later.
+    queued: usize,
+    /// Replicas are missing, and not made because of this.
+    held: Option<Disaster>,
+}
+
+/// So much has failed that repairing it beats copying everything (guide 3.5.4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Disaster {
+    /// More chunk servers are offline than may be: the event of the failed cluster tells of it.
+    Servers,
+    /// More hosts are dark than may be.
+    Hosts { dark: usize, limit: u64 },
 }
 
 impl Reign {
@@ -140,7 +167,8 @@ impl Reign {
             let now = rt::time::now();
             let rested = looked.is_none_or(|at| now.since(at) >= LOOK_PAUSE);
             let due = self.rebuild.changed.get() || steps.more || self.rebuild.is_somebody_away();
-            if rested && due {
+            let is_fresh = rested && due;
+            if is_fresh {
                 looked = Some(now);
                 self.rebuild.changed.set(false);
                 let Some(found) = self.look_at_all().await else { return };
@@ -157,6 +185,7 @@ impl Reign {
             // Not at the end: the others are looked at next time.
             let waits = waits || !moves.is_empty() || moved_from != START;
             short |= round.short > 0;
+            self.tell_of(&round, is_fresh && !steps.more).await;
             (0..moves.len()).for_each(|_| rt::sim::hit("mds.replica-moved"));
             round.later.iter().for_each(|step| steps.add(*step));
             (0..round.add.len()).for_each(|_| rt::sim::hit("mds.replica-added"));
@@ -211,7 +240,7 @@ impl Reign {
         let mut arriving: BTreeMap<CsId, usize> = BTreeMap::new();
         let mut in_vain = 0;
         self.read(|state| {
-            let stopped = is_too_much(state);
+            let stopped = disaster(state);
             for step in steps {
                 let Some(step) = state.replan(&step, |cs| self.rebuild.is_overdue(cs, now)) else { continue };
                 let place = |cs: CsId| ReplicaPlace {
@@ -222,9 +251,12 @@ impl Reign {
                 };
                 match step.step {
                     PlannedStep::Remove { cs } => round.remove.push(place(cs)),
-                    PlannedStep::Add { .. } if stopped => {}
+                    PlannedStep::Add { .. } if stopped.is_some() => round.held = stopped,
                     // Wherever the next one could go, somebody is busy most likely.
-                    PlannedStep::Add { .. } if in_vain >= IN_VAIN_MAX => round.later.push(step),
+                    PlannedStep::Add { .. } if in_vain >= IN_VAIN_MAX => {
+                        round.queued += 1;
+                        round.later.push(step);
+                    }
                     PlannedStep::Add { count, .. } => {
                         let is_busy = |cs: CsId| {
                             let more = arriving.get(&cs).copied().unwrap_or(0);
@@ -232,6 +264,7 @@ impl Reign {
                         };
                         match state.places_for(&step, count, rt::random::u64(), is_busy) {
                             Ok(places) => {
+                                round.queued += 1;
                                 in_vain = if places.is_empty() { in_vain + 1 } else { 0 };
                                 if places.len() < usize::from(count) {
                                     round.later.push(step);
@@ -244,6 +277,11 @@ impl Reign {
                             Err(short) => {
                                 tracing::debug!("file {:#x}, chunk {}: {short}", step.file.raw(), step.index);
                                 round.short += 1;
+                                round.first_short.get_or_insert_with(|| {
+                                    let path = state.tree().path_of(step.file);
+                                    let (needed, found) = (count.to_string(), short.found.to_string());
+                                    [path, needed, found, short.why.to_string()]
+                                });
                             }
                         }
                     }
@@ -251,6 +289,43 @@ impl Reign {
             }
         });
         round
+    }
+
+    /// Tells the operator what begins with this round and what is over, each once. `is_whole`: it comes from a look at everything.
+    async fn tell_of(&self, round: &Round, is_whole: bool) {
+        let told = &self.rebuild.told;
+        if round.queued > 0 && !told.running.replace(true) {
+            self.note_event(EventCode::ReplicationStarted, vec![round.queued.to_string()]).await;
+        }
+        match round.held {
+            Some(Disaster::Hosts { dark, limit }) => {
+                told.running.set(false);
+                if !told.held.replace(true) {
+                    let args = vec![dark.to_string(), limit.to_string()];
+                    self.note_event(EventCode::ReplicationHeld, args).await;
+                }
+            }
+            Some(Disaster::Servers) => told.running.set(false),
+            None => {}
+        }
+        if let Some(first) = &round.first_short
+            && !told.short.replace(true)
+        {
+            let args = std::iter::once(round.short.to_string()).chain(first.iter().cloned()).collect();
+            self.note_event(EventCode::NoPlaceForReplicas, args).await;
+        }
+        if !is_whole || round.held.is_some() {
+            return;
+        }
+        told.held.set(false);
+        if round.short == 0 && round.later.is_empty() && told.short.replace(false) {
+            self.note_event(EventCode::PlacesFound, Vec::new()).await;
+        }
+        let arriving: usize =
+            self.read(|state| state.servers().map(|server| state.arriving_on(server.id)).sum());
+        if round.queued == 0 && arriving == 0 && told.running.replace(false) {
+            self.note_event(EventCode::ReplicationCompleted, Vec::new()).await;
+        }
     }
 
     /// Chunk servers that were to be emptied, and are, leave; false when the reign is over.
@@ -273,7 +348,7 @@ impl Reign {
         let now = rt::time::now();
         self.read(|state| {
             let arriving: usize = state.servers().map(|server| state.arriving_on(server.id)).sum();
-            if is_too_much(state) || arriving >= MOVES_MAX {
+            if disaster(state).is_some() || arriving >= MOVES_MAX {
                 return Vec::new();
             }
             let is_busy = |cs: CsId| state.arriving_on(cs) > 0 || self.rebuild.is_refusing(cs, now);
@@ -296,12 +371,9 @@ impl Reign {
     }
 }
 
-/// Whether so much has failed that repairing it beats copying everything (guide 3.5.4.3).
-fn is_too_much(state: &State) -> bool {
-    let exceeds = |count: usize, limit: Parameter| {
-        let limit = state.config(limit);
-        limit > 0 && count as u64 > limit
-    };
+/// Whether more has failed than may be.
+fn disaster(state: &State) -> Option<Disaster> {
+    let exceeds = |count: usize, limit: u64| limit > 0 && count as u64 > limit;
     let is_offline = |state: CsState| state == CsState::Offline;
     // Who is being removed is not waited for.
     let members =
@@ -312,5 +384,81 @@ fn is_too_much(state: &State) -> bool {
         *hosts.entry(&server.host).or_insert(true) &= is_offline(server.state);
     }
     let dark = hosts.values().filter(|dark| **dark).count();
-    exceeds(offline, Parameter::MaxOfflineCs) || exceeds(dark, Parameter::MaxOfflineCsHosts)
+    let limit = state.config(Parameter::MaxOfflineCsHosts);
+    if exceeds(offline, state.config(Parameter::MaxOfflineCs)) {
+        Some(Disaster::Servers)
+    } else if exceeds(dark, limit) {
+        Some(Disaster::Hosts { dark, limit })
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::command::{CsLapsed, CsStateChanged, InitCluster, RegisterCs, SetConfig};
+    use crate::state::{Command, Secret};
+
+    /// A cluster of chunk servers on these hosts, of which those in capitals are offline.
+    fn cluster(hosts: &str, settings: &[(&str, &str)]) -> State {
+        let mut state = State::new();
+        let mut number = 0;
+        let mut apply = |op| {
+            number += 1;
+            state.apply(number, &Command::internal(number, op)).outcome.expect("it is carried out");
+            state.servers().last().map(|server| (server.id.0, server.session)).unwrap_or_default()
+        };
+        apply(CommandOp::InitCluster(InitCluster { uuid: vec![1; 16], name: "stor1".into() }));
+        for (key, value) in settings {
+            let (key, value) = ((*key).to_owned(), (*value).to_owned());
+            apply(CommandOp::SetConfig(SetConfig { key, value, origin: String::new() }));
+        }
+        for (count, host) in hosts.bytes().enumerate() {
+            let (cs, session) = apply(CommandOp::RegisterCs(RegisterCs {
+                cs_uuid: vec![count as u8 + 1; 16],
+                new_nonce: Secret { high: 1, low: 1 },
+                boot_id: vec![3; 16],
+                host: char::from(host.to_ascii_lowercase()).into(),
+                ..RegisterCs::default()
+            }));
+            if host.is_ascii_uppercase() {
+                apply(CommandOp::CsLapsed(CsLapsed { cs, session }));
+                let state = CsState::Offline.into();
+                apply(CommandOp::CsStateChanged(CsStateChanged { cs, session, state }));
+            }
+        }
+        state
+    }
+
+    #[test]
+    fn in_a_big_disaster_nothing_is_made_anew() {
+        let hosts = |dark, limit| Some(Disaster::Hosts { dark, limit });
+        let more_hosts = &[("mds.wd.max_offline_cs_hosts", "3")][..];
+        let no_limits = &[("mds.wd.max_offline_cs", "0"), ("mds.wd.max_offline_cs_hosts", "0")][..];
+        let cases = [
+            ("abc", &[][..], None),
+            ("Abc", &[], None),
+            ("AAbc", &[], None),
+            ("ABcd", &[], hosts(2, 1)),
+            ("AaBbc", &[], None),
+            ("ABcd", more_hosts, None),
+            ("AAAbc", &[], Some(Disaster::Servers)),
+            ("AaBbCcd", &[], Some(Disaster::Servers)),
+            ("ABCDEf", no_limits, None),
+        ];
+        for (servers, settings, wanted) in cases {
+            assert_eq!(disaster(&cluster(servers, settings)), wanted, "{servers} {settings:?}");
+        }
+    }
+
+    #[test]
+    fn the_event_of_the_failed_cluster_names_the_limit() {
+        let state = cluster("bcAAA", &[]);
+        let told = state.events().iter().last().expect("an event").message();
+        assert!(
+            told.contains("2 active, 0 inactive, 3 offline") && told.contains("mds.wd.max_offline_cs=2"),
+            "{told}"
+        );
+    }
 }

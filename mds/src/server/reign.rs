@@ -17,6 +17,7 @@ use super::asked::Asked;
 use super::chunk_servers::ChunkServers;
 use super::creations::Creations;
 use super::failure::Failure;
+use super::inventory::Inventories;
 use super::metadata::{Answer, Metadata, Todo};
 use super::rebuild::Rebuild;
 use super::repairs::Repairs;
@@ -25,7 +26,8 @@ use super::sessions::Sessions;
 use super::waiting::Waiting;
 use super::{Served, ServerOptions};
 use crate::raft::{Consensus, ProposeError};
-use crate::state::command::{CommandOp, LeaderElected, RequestId};
+use crate::state::command::{CommandOp, LeaderElected, NoteEvent, RequestId};
+use crate::state::health::{ClusterStatus, CsCounts};
 use crate::state::{ClientId, Command, Effect, EventCode, FileId, Outcome, Parameter, State};
 
 /// Pause before a command of the leader's own is proposed again because the disk is full.
@@ -44,6 +46,7 @@ pub(crate) struct Reign {
     pub(crate) returns: Returns,
     pub(crate) rebuild: Rebuild,
     pub(crate) repairs: Repairs,
+    pub(crate) inventories: Inventories,
     pub(crate) waiting: Waiting,
     /// The last request of a client to open a file, of those that are under way.
     pub(crate) opening: RefCell<BTreeMap<(ClientId, FileId), u64>>,
@@ -51,6 +54,8 @@ pub(crate) struct Reign {
     pub(crate) attempts: Cell<u64>,
     /// A term began or ended: the timekeeper looks again.
     pub(super) terms_changed: Notify,
+    /// There is something to delete.
+    pub(super) purge_wanted: Notify,
     over: Cell<bool>,
     tasks: RefCell<Vec<rt::JoinHandle<()>>>,
 }
@@ -83,10 +88,12 @@ impl Reign {
             returns: Returns::default(),
             rebuild: Rebuild::default(),
             repairs: Repairs::default(),
+            inventories: Inventories::default(),
             waiting: Waiting::default(),
             opening: RefCell::default(),
             attempts: Cell::new(0),
             terms_changed: Notify::new(),
+            purge_wanted: Notify::new(),
             over: Cell::new(false),
             tasks: RefCell::default(),
             served,
@@ -105,9 +112,25 @@ impl Reign {
             rt::spawn(Rc::clone(&reign).replicate()),
             rt::spawn(Rc::clone(&reign).end_quarantines()),
             rt::spawn(Rc::clone(&reign).count_hours()),
+            rt::spawn(Rc::clone(&reign).note_status()),
         ];
         reign.tasks.borrow_mut().extend(tasks);
         Ok(reign)
+    }
+
+    /// Tells the operator how the cluster is, as every new master does (guide 5.6.1).
+    async fn note_status(self: Rc<Self>) {
+        let (counts, limit) =
+            self.read(|state| (state.summary_of_servers(), state.config(Parameter::MaxOfflineCs)));
+        let CsCounts { active, inactive, offline } = counts;
+        let args = [active.to_string(), inactive.to_string(), offline.to_string(), limit.to_string()];
+        let (code, count) = match ClusterStatus::of(counts, limit) {
+            ClusterStatus::Unknown => return,
+            ClusterStatus::Healthy => (EventCode::ClusterHealthy, 1),
+            ClusterStatus::Degraded => (EventCode::ClusterDegraded, 3),
+            ClusterStatus::Failed => (EventCode::ClusterFailed, 4),
+        };
+        self.note_event(code, args[..count].to_vec()).await;
     }
 
     /// Ends: nothing is renewed, proposed or delivered any more.
@@ -169,6 +192,20 @@ impl Reign {
                     return None;
                 }
             }
+        }
+    }
+
+    /// Has an event noted of which nothing else in the log tells.
+    pub(crate) async fn note_event(&self, code: EventCode, mut args: Vec<String>) {
+        for arg in &mut args {
+            // The longest text in a command; what is too long for it is a path.
+            if let Some(cut) = arg.char_indices().map(|(at, _)| at).find(|at| *at > 200) {
+                arg.truncate(cut);
+            }
+        }
+        let op = CommandOp::NoteEvent(NoteEvent { code: code.into(), args });
+        if let Some(Err(refusal)) = self.insist(op).await {
+            tracing::warn!("an event is not noted: {refusal}");
         }
     }
 
@@ -288,6 +325,7 @@ impl Reign {
         self.waiting.wake_all();
         self.returns.look();
         self.rebuild.look();
+        self.purge_wanted.notify_one();
     }
 
     /// Does what a command asks for, or sees to it that it is done. Never waits.
@@ -311,6 +349,7 @@ impl Reign {
             }
             Effect::CatchUp { cs, chunks } => self.servers.borrow().order(cs, |link| link.catch_up(&chunks)),
             Effect::MakeReplicas { cs, chunks } => self.servers.borrow().order(cs, |link| link.make(&chunks)),
+            Effect::Purge => self.purge_wanted.notify_one(),
             Effect::Replicate => self.rebuild.look(),
             Effect::Returns => self.returns.look(),
             Effect::WatchClient { client, session } => {

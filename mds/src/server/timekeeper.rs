@@ -16,10 +16,12 @@ use crate::state::{ChunkId, ClientId, CsId, FileId, Parameter};
 
 /// A timer that is this late tells that the process was stopped, and nobody could renew.
 const LATE: Duration = Duration::from_secs(1);
-/// How often the delete list is looked through.
+/// How often the delete list is looked through while there is something on it.
 const PURGE_PAUSE: Duration = Duration::from_secs(5);
 /// How often if quarantine is short.
 const PURGE_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The shortest time between two looks, however much is deleted.
+const PURGE_REST: Duration = Duration::from_millis(200);
 /// Chunks in one command.
 const PURGE_MAX: usize = 1024;
 
@@ -148,15 +150,26 @@ impl Reign {
         self.servers.borrow_mut().offline.end_this(cs, session);
     }
 
-    /// Ends the quarantine of deleted chunks (C9).
+    /// Ends the quarantine of deleted chunks (C9): at once where all is well, else when its time is over.
     pub(super) async fn end_quarantines(self: Rc<Self>) {
         let mut quarantines = Quarantines::default();
         loop {
+            let wanted = self.purge_wanted.notified();
             let term = Duration::from_secs(self.read(|state| state.config(Parameter::QuarantineTout)));
             let now = rt::time::now();
-            let over = self.read(|state| quarantines.over(state.quarantined(), now, term));
+            let (mut over, swift) = self.read(|state| {
+                let servers = self.servers.borrow();
+                let is_reached = |cs| servers.is_linked(cs);
+                (quarantines.over(state.quarantined(), now, term), state.purgeable(is_reached))
+            });
+            (0..swift.len()).for_each(|_| rt::sim::hit("mds.purged-at-once"));
+            over.extend(swift);
+            over.sort_unstable();
+            over.dedup();
             if over.is_empty() {
-                rt::time::sleep(PURGE_PAUSE.min(term.max(PURGE_PAUSE_MIN))).await;
+                let _wanted = rt::time::timeout(PURGE_PAUSE.min(term.max(PURGE_PAUSE_MIN)), wanted).await;
+                // Whoever deletes one file after another is not looked after one by one.
+                rt::time::sleep_until(now + PURGE_REST).await;
                 continue;
             }
             for some in over.chunks(PURGE_MAX) {

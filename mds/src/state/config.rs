@@ -60,14 +60,22 @@ parameters! {
         "Whether a chunk is refused rather than placed on another tier when its own is full.";
     CsTerm = "mds.cs.term", 10, 2..=300, "seconds",
         "How long a chunk server's registration lasts without being renewed.";
+    CopyLimit = "mds.wd.copy_limit", 0, 0..=1000000, "MB/s",
+        "How much each chunk server copies at most to make missing replicas, besides what it leaves to clients; 0: no limit.";
+    DeleteUnknown = "mds.wd.delete_unknown", 0, 0..=1, "0 = keep, 1 = delete",
+        "Whether chunks are deleted that were made before the metadata was restored from a backup and that it does not know.";
+    InventoryInterval = "mds.wd.inventory_interval", 21600, 10..=2592000, "seconds",
+        "How often each chunk server is asked for all it has, which is compared with the maps; with each registration as well.";
     MaxOfflineCs = "mds.wd.max_offline_cs", 2, 0..=4096, "chunk servers",
         "With more chunk servers offline the cluster counts as failed and nothing is replicated anew; 0: never.";
     MaxOfflineCsHosts = "mds.wd.max_offline_cs_hosts", 1, 0..=4096, "hosts",
         "With more hosts offline nothing is replicated anew; 0: no limit.";
+    MoveLimit = "mds.wd.move_limit", 0, 0..=1000000, "MB/s",
+        "The same for replicas that are only moved to a better place, which wait for those that are missing; 0: no limit.";
     OfflineTout = "mds.wd.offline_tout", 300, 10..=604800, "seconds",
         "After how long an inactive chunk server counts as offline, and its chunks are replicated anew.";
     QuarantineTout = "mds.wd.quarantine_tout", 300, 0..=2592000, "seconds",
-        "How long the chunks of deleted files are kept before they are deleted.";
+        "How long deleted chunks are kept when not all chunk servers that have them serve, and replicas of others that were moved.";
     VerifyChunks = "mds.wd.verify_chunks", 2, 0..=1000, "chunks per minute",
         "How many chunks each chunk server reads and verifies.";
 }

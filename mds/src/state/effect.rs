@@ -62,6 +62,8 @@ pub enum Effect {
         /// Which.
         chunks: Vec<NewReplica>,
     },
+    /// Chunks have become nobody's: look whether they need their quarantine. Not part of the pending work.
+    Purge,
     /// Replicas may be missing, or too many. Not part of the pending work.
     Replicate,
     /// Replicas are away and may return: look who can. Not part of the pending work.
@@ -198,6 +200,7 @@ impl Effect {
             | Self::WatchCs { .. }
             | Self::LeaseKept { .. } => true,
             Self::Returns
+            | Self::Purge
             | Self::Replicate
             | Self::UnwatchClient { .. }
             | Self::LeaseLost { .. }

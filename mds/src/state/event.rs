@@ -159,6 +159,10 @@ events! {
     /// Arguments: CS.
     CsDropped = 35: "mds.cs_dropped" Mds Info "CS#{0} was removed from the cluster";
 
+    /// Arguments: CS, host id, address, other CS, its address.
+    HostIdCopied = 36: "mds.host_id_copied" Mds Warning
+        "CS#{0} at {2} and CS#{3} at {4} run on different machines with the same host id {1}, and count as one failure domain: if a machine was cloned, write a new id to /etc/vstorage/host_id on one of them and restart its chunk servers";
+
     /// Arguments: client, host.
     SessionExpired = 40: "mds.session_expired" Clt Warning
         "CL#{0} on {1} has not renewed its leases: they expired";
@@ -184,6 +188,34 @@ events! {
     ReplicasReturned = 48: "mds.replicas_returned" Mds Info
         "All replicas on CS#{0} are in sync: {1} were filled, {2} bytes were copied";
 
+    /// Arguments: CS, replicas, path of the first.
+    ReplicasMissing = 49: "mds.replicas_missing" Mds Warning
+        "CS#{0} does not have {1} replicas that it should have, the first of '{2}': others are made in their place";
+    /// Arguments: CS, replicas, path of the first.
+    ReplicasGone = 50: "mds.replicas_gone" Mds Error
+        "CS#{0} does not have {1} replicas that it should have, the first of '{2}', and too few others are there to do without them: bring back the other chunk servers, or restore these files";
+    /// Arguments: CS, replicas.
+    ReplicasUnknown = 51: "mds.replicas_unknown" Mds Warning
+        "CS#{0} has {1} replicas that are of no use any more: they are deleted after a quarantine";
+    /// Arguments: CS, replicas.
+    UnknownKept = 52: "mds.unknown_kept" Mds Warning
+        "CS#{0} has {1} replicas from before the metadata was restored, which does not know them: they are kept until mds.wd.delete_unknown is set to 1";
+    /// Arguments: CS, replicas.
+    MetadataOld = 53: "mds.metadata_old" Mds Error
+        "CS#{0} has {1} replicas of chunks that the metadata has never made: it is older than it should be (put back from a copy?); nothing of them is deleted";
+    /// Arguments: chunks.
+    ReplicationStarted = 54: "mds.replication_started" Mds Info "Replication started: {0} chunks are queued";
+    /// No arguments.
+    ReplicationCompleted = 55: "mds.replication_completed" Mds Info "Replication completed: no chunk waits for replicas";
+    /// Arguments: hosts, limit.
+    ReplicationHeld = 56: "mds.replication_held" Mds Error
+        "Missing replicas are not made anew: {0} hosts are offline, more than mds.wd.max_offline_cs_hosts={1}; bring hosts back, or raise the limit";
+    /// Arguments: chunks, path of the first, replicas that are missing of it, chunk servers found, why.
+    NoPlaceForReplicas = 57: "mds.no_place" Mds Warning
+        "{0} chunks have no place for their replicas, the first of '{1}', which needs {2} more: {3} chunk servers can take them ({4}); add chunk servers, or lower replicas= of these files";
+    /// No arguments.
+    PlacesFound = 58: "mds.places_found" Mds Info "There is a place for every replica again";
+
     /// Arguments: origin.
     PasswordSet = 90: "mds.password_set" Mds Info "The password of the cluster was set{0}";
     /// Arguments: origin.
@@ -198,6 +230,26 @@ events! {
     /// Arguments: attempts, address.
     LoginsIgnored = 95: "mds.logins_ignored" Mds Warning
         "{0} attempts to authenticate were turned away because there were too many, the last one from {1}";
+}
+
+impl EventCode {
+    /// Whether the leader notes it by a command of its own: nothing else in the log tells of it.
+    pub fn is_noted(self) -> bool {
+        matches!(
+            self,
+            Self::ClusterHealthy
+                | Self::ClusterDegraded
+                | Self::ClusterFailed
+                | Self::HostIdCopied
+                | Self::UnknownKept
+                | Self::MetadataOld
+                | Self::ReplicationStarted
+                | Self::ReplicationCompleted
+                | Self::ReplicationHeld
+                | Self::NoPlaceForReplicas
+                | Self::PlacesFound
+        )
+    }
 }
 
 /// An event.

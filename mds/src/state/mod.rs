@@ -54,7 +54,7 @@ pub mod xattrs;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{INDICES_MAX, MEMBERS_MAX, RECONCILED_MAX, REPORTED_MAX};
+pub use apply::{INDICES_MAX, MEMBERS_MAX, RECONCILED_MAX, REPORTED_MAX, Stranger};
 pub use command::{Command, CommandError, CommandOp};
 pub use config::{Config, Parameter};
 pub use effect::{CopyOrder, Effect, InstallOrder, NewChunk, NewReplica};

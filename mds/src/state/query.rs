@@ -16,10 +16,11 @@ use super::lease::Phase;
 use super::name;
 use super::namespace::parse_path;
 use super::refusal::Refusal;
-use super::servers::ChunkServer;
+use super::servers::{ChunkServer, Standing};
 use super::space::{Disk, Space, space};
 use super::view::InodeView;
 use super::{Cluster, Effect, Namespace, State};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What `stat` and `get-attr` show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -394,6 +395,31 @@ impl State {
         waiting.map(|(chunk, deletion)| (chunk, deletion.since_ms))
     }
 
+    /// Deleted chunks that need no quarantine: they are in no map, everybody who may have one serves, can be reached and is what it was,
+    /// and nothing was restored since they were made. (What a backup could bring back is deleted late, C12; so is a replica of a chunk
+    /// that lives.)
+    pub fn purgeable(&self, is_reached: impl Fn(CsId) -> bool) -> Vec<ChunkId> {
+        let is_well = |cs: &CsId| {
+            let server = self.servers.get(*cs).filter(|server| server.serves() && is_reached(*cs));
+            server.is_some_and(|server| !matches!(server.standing, Standing::Stale | Standing::Unverified))
+        };
+        let mut lives: BTreeMap<FileId, BTreeSet<ChunkId>> = BTreeMap::new();
+        let mut is_live = |file: FileId, chunk: ChunkId| {
+            let Ok(found) = self.tree.file(file) else { return false };
+            let chunks =
+                lives.entry(file).or_insert_with(|| found.chunks.iter().map(ChunkEntry::id).collect());
+            chunks.contains(&chunk)
+        };
+        let waiting = self.deletions.iter().filter(|(chunk, deletion)| {
+            !deletion.purging
+                && deletion.file != FileId::ZERO
+                && chunk.generation() == self.cluster.generation
+                && deletion.waiting.iter().all(is_well)
+                && !is_live(deletion.file, *chunk)
+        });
+        waiting.map(|(chunk, _)| chunk).collect()
+    }
+
     /// Whether a chunk server is to create a chunk and has not said that it did.
     pub fn is_creating(&self, chunk: ChunkId, cs: CsId) -> bool {
         let place = self.creating.get(&chunk).and_then(|(file, index)| {
@@ -479,9 +505,9 @@ impl State {
         })
     }
 
-    /// Space with the attributes of the top directory.
-    pub fn space(&self) -> Space {
-        let disks: Vec<Disk<'_>> = self.servers.iter().map(disk).collect();
+    /// Space with the attributes of the top directory. `free` says of a disk how many bytes are free, if somebody knows that better.
+    pub fn space(&self, free: impl Fn(&ChunkServer) -> Option<u64>) -> Space {
+        let disks: Vec<Disk<'_>> = self.servers.iter().map(|server| disk(server, &free)).collect();
         self.space_on(&disks, self.tree.attrs_in(self.tree.root()))
     }
 
@@ -489,10 +515,20 @@ impl State {
         space(disks, attrs.replicas.normal, attrs.domain, self.config.get(Parameter::FillMargin))
     }
 
+    /// How many chunk servers are in which state.
+    pub fn summary_of_servers(&self) -> CsCounts {
+        self.cs_counts()
+    }
+
     /// The cluster at a glance. Walks all chunks.
     pub fn summary(&self) -> Summary {
+        self.summary_with(|_| None)
+    }
+
+    /// As [`State::summary`], with `free` as in [`State::space`].
+    pub fn summary_with(&self, free: impl Fn(&ChunkServer) -> Option<u64>) -> Summary {
         let attrs = self.tree.attrs_in(self.tree.root());
-        let disks: Vec<Disk<'_>> = self.servers.iter().map(disk).collect();
+        let disks: Vec<Disk<'_>> = self.servers.iter().map(|server| disk(server, &free)).collect();
         let of = |disks: &[Disk<'_>]| self.space_on(disks, attrs);
         let mut tiers: Vec<u8> = disks.iter().map(|disk| disk.tier).collect();
         tiers.sort_unstable();
@@ -532,12 +568,12 @@ fn view(entry: &ChunkEntry, health: ChunkHealth) -> ChunkView {
     }
 }
 
-fn disk(server: &ChunkServer) -> Disk<'_> {
+fn disk(server: &ChunkServer, free: impl Fn(&ChunkServer) -> Option<u64>) -> Disk<'_> {
     Disk {
         cs: server.id,
         host: &server.host,
         tier: server.tier,
         total_bytes: server.total_bytes,
-        free_bytes: server.free_bytes,
+        free_bytes: free(server).unwrap_or(server.free_bytes),
     }
 }

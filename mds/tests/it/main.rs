@@ -10,6 +10,7 @@ mod server_chunks;
 mod server_cluster;
 mod server_daemon;
 mod server_inodes;
+mod server_inventory;
 mod server_leases;
 mod server_names;
 mod server_registration;

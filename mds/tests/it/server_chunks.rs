@@ -419,23 +419,49 @@ fn reports_about_replicas_become_events_once() {
 }
 
 #[test]
-fn c9_removed_chunks_are_deleted_after_their_quarantine() {
+fn c9_removed_chunks_are_deleted_at_once_if_everybody_is_there_and_else_after_their_quarantine() {
     test(async {
         let world = World::calm().await;
         let servers = world.chunk_servers(3).await;
         let client = world.client(1).await;
-        file(&client.connection, "/f", 4).await;
-        let open = client.open("/f", OpenMode::Write).await.expect("open");
-        client.allocate(&open, &[0, 1, 2, 3], soon()).await.expect("allocated");
-        client.release(&open, true).await.expect("released");
-        client.ask(&Remove { path: "/f".into(), recursive: false }).await.expect("removed");
+        let written = async |path: &str| {
+            file(&client.connection, path, 4).await;
+            let open = client.open(path, OpenMode::Write).await.expect("open");
+            client.allocate(&open, &[0, 1, 2, 3], soon()).await.expect("allocated");
+            client.release(&open, true).await.expect("released");
+        };
+        let remove = async |path: &str| {
+            client.ask(&Remove { path: path.into(), recursive: false }).await.expect("removed");
+        };
         let deleting = async || client.ask(&ClusterStat {}).await.expect("the state").chunks.deleting;
+        written("/swift").await;
+        remove("/swift").await;
+        until("all are deleted", || servers.iter().all(|cs| cs.chunks.borrow().is_empty())).await;
+        let deadline = soon();
+        while deleting().await > 0 {
+            assert!(rt::time::now() < deadline);
+        }
+        written("/f").await;
+        servers.iter().for_each(|cs| cs.deleted.borrow_mut().clear());
+        // It registers, and does not come to serve.
+        servers[2].fall_silent();
+        let nonce = servers[2].nonce.get();
+        servers[2].register(nonce, nonce + 1).await.expect("registered");
+        servers[2].die().await;
+        remove("/f").await;
         assert_eq!(deleting().await, 4);
         rt::time::sleep(Duration::from_millis(300)).await;
         assert!(servers.iter().all(|cs| cs.deleted.borrow().is_empty()), "still in quarantine");
         let set = SetConfig { key: "mds.wd.quarantine_tout".into(), value: Some("0".into()) };
         client.ask(&set).await.expect("set");
-        until("all are deleted", || servers.iter().all(|cs| cs.chunks.borrow().is_empty())).await;
+        until("they are deleted", || servers[..2].iter().all(|cs| cs.chunks.borrow().is_empty())).await;
+        assert_eq!(
+            (deleting().await, servers[2].chunks.borrow().len()),
+            (4, 4),
+            "until the third one returns"
+        );
+        servers[2].join().await;
+        until("all are deleted", || servers[2].chunks.borrow().is_empty()).await;
         let deadline = soon();
         while deleting().await > 0 {
             assert!(rt::time::now() < deadline);

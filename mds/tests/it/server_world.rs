@@ -17,7 +17,7 @@ use rt::sync::Notify;
 use rt::time::Instant;
 use wire::cs::{
     CatchUp, CreateChunks, CreateItem, DeleteChunks, Fence, Heartbeat, HeartbeatReply, InstallVersions,
-    ItemResult, RegisterCs, RegisterCsReply, ResultsReply,
+    ItemResult, RegisterCs, RegisterCsReply, ReplicaReport, ReplicaState, ReportChunks, ResultsReply,
 };
 use wire::hello::Role;
 use wire::lease::{Open, OpenMode, OpenReply};
@@ -257,6 +257,8 @@ pub(crate) struct FakeCs {
     pub(crate) session: Cell<u64>,
     pub(crate) flags: Cell<u32>,
     pub(crate) free_bytes: Cell<u64>,
+    /// How often it told all it has.
+    pub(crate) inventories: Cell<u32>,
     /// What was copied from and to it.
     pub(crate) copied: Cell<(u64, u64)>,
     pub(crate) chunks: RefCell<BTreeMap<u64, CreateItem>>,
@@ -291,6 +293,7 @@ impl FakeCs {
             session: Cell::new(0),
             flags: Cell::new(wire::cs::FLAG_CHECKSUMS),
             free_bytes: Cell::new(90 << 30),
+            inventories: Cell::default(),
             copied: Cell::default(),
             chunks: RefCell::default(),
             fences: RefCell::default(),
@@ -367,7 +370,34 @@ impl FakeCs {
         };
         let reply = connection.ask(&request, soon()).await?;
         self.serves.set(true);
+        if reply.report_all {
+            self.report_all(&connection).await?;
+        }
         Ok(reply)
+    }
+
+    /// Tells all it has, in pages of two.
+    async fn report_all(&self, connection: &Connection) -> Result<(), AskError> {
+        let mut first_id = 0;
+        loop {
+            let held: Vec<CreateItem> =
+                self.chunks.borrow().range(first_id..).take(2).map(|(_, item)| *item).collect();
+            let replica = |item: &CreateItem| ReplicaReport {
+                chunk_id: item.chunk_id,
+                version: item.version,
+                state: ReplicaState::Good.into(),
+                used_bytes: 0,
+            };
+            let last = held.len() < 2;
+            let (cs_id, session) = (self.id.get(), self.session.get());
+            let replicas = held.iter().map(replica).collect();
+            connection.ask(&ReportChunks { cs_id, session, first_id, replicas, last }, soon()).await?;
+            if last {
+                self.inventories.set(self.inventories.get() + 1);
+                return Ok(());
+            }
+            first_id = held[1].chunk_id + 1;
+        }
     }
 
     /// Registers as a start does, and goes on renewing.

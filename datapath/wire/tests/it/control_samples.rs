@@ -448,15 +448,23 @@ fn chunk_servers() -> Vec<Sample> {
         ],
     };
     let mut samples = Vec::from(call(register(), registered));
-    samples.extend(call(heartbeat, HeartbeatReply { term_ms: 60_000, verify_chunks: None }));
-    for mut sample in call(scrubbed, HeartbeatReply { term_ms: 60_000, verify_chunks: Some(3) }) {
+    samples.extend(call(heartbeat, HeartbeatReply { term_ms: 60_000, ..HeartbeatReply::default() }));
+    let reply = HeartbeatReply { term_ms: 60_000, verify_chunks: Some(3), ..HeartbeatReply::default() };
+    for mut sample in call(scrubbed, reply) {
         sample.name = sample.name.replace("heartbeat", "heartbeat_scrub");
         samples.push(sample);
     }
-    let reply = HeartbeatReply { term_ms: 60_000, verify_chunks: None };
-    let [mut copying, _] = call(copying, reply);
+    let reply = HeartbeatReply {
+        term_ms: 60_000,
+        verify_chunks: Some(3),
+        report_all: true,
+        copy_bytes_per_second: Some(64 << 20),
+        move_bytes_per_second: Some(0),
+    };
+    let [mut copying, mut reporting] = call(copying, reply);
     copying.name = text("heartbeat_copying.request");
-    samples.push(copying);
+    reporting.name = text("heartbeat_report.response");
+    samples.extend([copying, reporting]);
     samples.extend(call(page, Empty {}));
     samples.extend(call(CreateChunks { items: vec![create] }, results(0x2002)));
     samples.extend(call(DeleteChunks { items: vec![delete] }, results(0x2002)));
@@ -479,7 +487,7 @@ fn versions() -> Vec<Sample> {
         role: cs::Role::Joiner.into(),
         keep: true,
     };
-    let catch_up = CatchUpItem { file_id, chunk_id, version, sources: vec![1025, 1026] };
+    let catch_up = CatchUpItem { file_id, chunk_id, version, sources: vec![1025, 1026], spare: false };
     let servers = vec![CsAddress { cs_id: 1025, addresses: vec![text("10.0.0.5:2600")], boot_id: id(2) }];
     let caught_up = CaughtUpItem { chunk_id, version, status: 0x0105, copied_bytes: 1 << 26 };
     let listed = ListedWrite { epoch: 6, seq: 99, first_block: 5, blocks: 3 };
@@ -492,6 +500,10 @@ fn versions() -> Vec<Sample> {
     };
     let mut samples = Vec::from(call(InstallVersions { items: vec![install] }, results.clone()));
     let (sources, repaired) = (servers.clone(), results.clone());
+    let spare = CatchUpItem { spare: true, ..catch_up.clone() };
+    let [mut spare, _] = call(CatchUp { items: vec![spare], servers: servers.clone() }, results.clone());
+    spare.name = text("catch_up_spare.request");
+    samples.push(spare);
     samples.extend(call(CatchUp { items: vec![catch_up], servers }, results));
     samples.extend(call(CaughtUp { cs_id: 1027, session: 35, items: vec![caught_up] }, Empty {}));
     samples.extend(call(ChangedRegions { file_id, chunk_id, version, held: 0x0f }, changed));

@@ -10,7 +10,9 @@
 
 mod bad_files;
 mod bad_requests;
+mod damage;
 mod dead_writers;
+mod deletion;
 mod failover;
 mod full;
 mod guide;
@@ -60,6 +62,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "mount_commands", run: mounts::mount_commands },
     Scenario { name: "failover", run: failover::failover },
     Scenario { name: "rebuild", run: rebuild::rebuild },
+    Scenario { name: "damage", run: damage::damage },
+    Scenario { name: "deletion", run: deletion::deletion },
     Scenario { name: "rebuild_speed", run: rebuild::rebuild_speed },
     Scenario { name: "mixed_load", run: mixed::mixed_load },
     Scenario { name: "mounted_programs", run: mounts::mounted_programs },

@@ -9,6 +9,7 @@ use std::time::Duration;
 use hw_tests::cluster::{Cluster, ClusterError, Options};
 use hw_tests::deadline::{Stopwatch, poll_until};
 use hw_tests::nbd::{Client, Request};
+use hw_tests::seeded::Seeded;
 
 use crate::scene::{Loads, PATIENCE, Scene, VOLUME, Works};
 
@@ -19,18 +20,20 @@ const REBUILT: Duration = Duration::from_secs(120);
 /// How long deleted replicas may stay.
 const PURGED: Duration = Duration::from_secs(60);
 /// Chunks have 64 MiB.
-const CHUNK: u64 = 64 << 20;
+pub(crate) const CHUNK: u64 = 64 << 20;
+/// Bytes of a volume whose client is watched.
+const CLIENT_BYTES: u64 = 128 << 20;
 /// Bytes that are written and copied at once.
 const PIECE: usize = 1 << 20;
 
 /// How many chunks are in which state.
-fn chunks(cluster: &Cluster) -> serde_json::Value {
+pub(crate) fn chunks(cluster: &Cluster) -> serde_json::Value {
     let text = cluster.vstorage(&["stat", "--json"]).works("stat");
     let stat: serde_json::Value = serde_json::from_str(&text).expect("an object");
     stat["chunks"].clone()
 }
 
-fn wait_healthy(cluster: &Cluster, limit: Duration) {
+pub(crate) fn wait_healthy(cluster: &Cluster, limit: Duration) {
     let healthy = |chunks: &serde_json::Value| {
         let counts = chunks.as_object().expect("counts by state");
         counts.iter().all(|(state, count)| matches!(&**state, "healthy" | "deleting") || count == 0)
@@ -51,31 +54,31 @@ fn status_of(cluster: &Cluster, id: &str) -> String {
     shown(cluster, id)["status"].as_str().unwrap_or_default().to_owned()
 }
 
-fn wait_status(cluster: &Cluster, id: &str, wanted: &str) {
+pub(crate) fn wait_status(cluster: &Cluster, id: &str, wanted: &str) {
     let found = poll_until(REBUILT, || (status_of(cluster, id) == wanted).then_some(()));
     assert!(found.is_some(), "CS#{id} is {} and not {wanted}", status_of(cluster, id));
 }
 
 /// The numbers of chunk servers by the order in which they were made: the first is 1025.
-fn id_of(index: usize) -> String {
+pub(crate) fn id_of(index: usize) -> String {
     (1025 + index).to_string()
 }
 
 /// Files of chunks: in directories by the last digits of their names.
-fn chunk_files(repository: &Path) -> usize {
+pub(crate) fn chunk_files(repository: &Path) -> usize {
     let entries = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten();
     entries(&repository.join("chunks")).map(|dir| entries(&dir.path()).count()).sum()
 }
 
 /// Fills a volume with what [`check`] expects.
-fn fill(cluster: &mut Cluster, path: &str, bytes: u64) {
+pub(crate) fn fill(cluster: &mut Cluster, path: &str, bytes: u64) {
     each_piece(cluster, path, bytes, |client, at, piece| {
         let answer = client.ask(Request::Write, at, PIECE as u32, piece).expect("the export answers");
         assert_eq!(answer.error, 0, "writing at {at}");
     });
 }
 
-fn check(cluster: &mut Cluster, path: &str, bytes: u64) {
+pub(crate) fn check(cluster: &mut Cluster, path: &str, bytes: u64) {
     each_piece(cluster, path, bytes, |client, at, piece| {
         let answer = client.ask(Request::Read, at, PIECE as u32, &[]).expect("the export answers");
         assert_eq!(answer.error, 0, "reading at {at}");
@@ -160,6 +163,15 @@ pub(crate) fn rebuild(scene: &Scene) {
         let clock = Stopwatch::start();
         wait_healthy(cluster, REBUILT);
         scene.say(format!("rebuilt after {:.1} s, beside a load", clock.elapsed().as_secs_f64()));
+        let told = cluster.vstorage(&["get-event", "-n", "1000", "--json"]).works("events");
+        for code in ["mds.cluster_degraded", "mds.cs_offline", "mds.replication_started"] {
+            assert!(told.contains(code), "{code} is missing in {told}");
+        }
+        let completed = poll_until(REBUILT, || {
+            let told = cluster.vstorage(&["get-event", "-n", "1000", "--json"]).works("events");
+            told.contains("mds.replication_completed").then_some(())
+        });
+        assert!(completed.is_some(), "the end of it is told, too");
         assert!(watch.advances(300), "the load goes on");
         let given_up = poll_until(REBUILT, || (shown(cluster, &id_of(0))["replicas"] == 0).then_some(()));
         assert!(given_up.is_some(), "others have taken all its places");
@@ -248,6 +260,62 @@ pub(crate) fn rebuild_speed(scene: &Scene) {
         raw / mb
     ));
     check(&mut cluster, "/two", bytes);
+    beside_a_client(scene, &mut cluster);
+    check(&mut cluster, "/two", bytes);
     cluster.stop_all().works("orderly stop");
     cluster.check_all().works("check");
+}
+
+/// How long a client waits for 4 KiB while another chunk server's replicas are made anew, against when nothing else goes on.
+fn beside_a_client(scene: &Scene, cluster: &mut Cluster) {
+    cluster.start_all().works("the lost chunk server comes back");
+    wait_status(cluster, &id_of(0), "active");
+    wait_healthy(cluster, REBUILT);
+    fill(cluster, VOLUME, CLIENT_BYTES);
+    cluster.export(VOLUME).works("export");
+    let mut client = Client::connect(&cluster.socket(), PATIENCE).expect("the export greets");
+    let mut seeded = Seeded::new(scene.settings.seed);
+    let mut idle = Vec::new();
+    measure(&mut client, &mut seeded, &mut idle, Duration::from_secs(15));
+    cluster.servers[1].kill().works("kill -9 of a chunk server");
+    wait_status(cluster, &id_of(1), "offline");
+    let (clock, mut beside) = (Stopwatch::start(), Vec::new());
+    loop {
+        measure(&mut client, &mut seeded, &mut beside, Duration::from_secs(1));
+        let counts = chunks(cluster);
+        let lacks = |state: &str| counts[state].as_u64().unwrap_or(0) > 0;
+        if !["degraded", "urgent", "blocked", "pending", "replicating"].into_iter().any(lacks) {
+            break;
+        }
+        assert!(clock.elapsed() < REBUILT * 5, "not rebuilt beside a client: {counts}");
+    }
+    let took = clock.elapsed().as_secs_f64();
+    drop(client);
+    cluster.stop_export().works("the export ends in order");
+    let (before, during) = (percentiles(&mut idle), percentiles(&mut beside));
+    scene.say(format!(
+        "beside a client rebuilt in {took:.1} s; its 4 KiB took (median, p99) {before:.2?} ms alone, {during:.2?} ms meanwhile: p99 \
+         {:.1} times",
+        during[1] / before[1]
+    ));
+}
+
+/// Writes and reads at random places, one after the other.
+fn measure(client: &mut Client, seeded: &mut Seeded, took: &mut Vec<Duration>, how_long: Duration) {
+    let (clock, block) = (Stopwatch::start(), vec![7; 4096]);
+    while clock.elapsed() < how_long {
+        let at = seeded.below(CLIENT_BYTES / 4096) * 4096;
+        for (request, data) in [(Request::Write, &block[..]), (Request::Read, &[])] {
+            let one = Stopwatch::start();
+            let answer = client.ask(request, at, 4096, data).expect("the export answers");
+            assert_eq!(answer.error, 0);
+            took.push(one.elapsed());
+        }
+    }
+}
+
+/// The median and the 99th percentile in milliseconds.
+fn percentiles(took: &mut [Duration]) -> [f64; 2] {
+    took.sort_unstable();
+    [50, 99].map(|percent| took[(took.len() - 1) * percent / 100].as_secs_f64() * 1000.0)
 }

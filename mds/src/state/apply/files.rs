@@ -124,10 +124,11 @@ impl State {
     /// Sends chunks that left their file's map to the delete list.
     fn discard_chunks<'a>(
         &mut self,
-        step: &Step,
+        step: &mut Step,
         file: FileId,
         entries: impl Iterator<Item = &'a ChunkEntry>,
     ) {
+        let before = self.deletions.len();
         for entry in entries {
             self.creating.remove(&entry.id());
             self.count_members(entry, false);
@@ -137,6 +138,9 @@ impl State {
             for cs in made {
                 self.end_addition(step, cs, entry.id());
             }
+        }
+        if self.deletions.len() > before {
+            step.effect(Effect::Purge);
         }
     }
 
@@ -192,7 +196,7 @@ impl State {
     /// Changes the size of a file, under the write lease or while nobody holds one; returns how many chunks that dropped.
     pub(super) fn set_size(
         &mut self,
-        step: &Step,
+        step: &mut Step,
         id: FileId,
         size: u64,
         lease: Option<&LeaseProof>,

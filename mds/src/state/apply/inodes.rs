@@ -218,7 +218,7 @@ impl State {
     }
 
     /// Changes the size of a file; whether it is another one now.
-    fn set_file_size(&mut self, step: &Step, id: FileId, change: &SizeSet) -> Result<bool, Refusal> {
+    fn set_file_size(&mut self, step: &mut Step, id: FileId, change: &SizeSet) -> Result<bool, Refusal> {
         let now = match self.tree.inode(id).map(|inode| &inode.body) {
             Some(Body::File(file)) => file.size,
             Some(Body::Dir(_)) => return Err(Refusal::IsADirectory(self.tree.path_of(id))),

@@ -105,7 +105,13 @@ impl State {
     }
 
     /// What would become of a chunk's members if the replica on a chunk server left; `None` if it stays.
-    fn without(&self, id: FileId, entry: &ChunkEntry, cs: CsId, how: Leaving) -> Option<MemberSet> {
+    pub(super) fn without(
+        &self,
+        id: FileId,
+        entry: &ChunkEntry,
+        cs: CsId,
+        how: Leaving,
+    ) -> Option<MemberSet> {
         let minimum = self.tree.file(id).ok()?.attrs.replicas.minimum;
         let usable = entry.is_usable().then_some(entry)?;
         leave(usable.members(), cs, how, minimum, |cs| self.is_alive(cs))
@@ -322,6 +328,14 @@ impl State {
             .filter(|cs| self.is_alive(*cs) && self.changes.is_settled(*cs, entry.id()))
             .collect::<Vec<_>>()
             .into_iter()
+    }
+
+    /// Whether a joiner's chunk has as many members as it wants: it only lies better there.
+    pub fn is_spare(&self, order: &CopyOrder) -> bool {
+        let Ok(file) = self.tree.file(order.file) else { return false };
+        let Some(entry) = file.chunks.get(order.index) else { return false };
+        let firm = entry.in_sync().filter(|cs| self.footing(*cs) == Footing::Firm).count();
+        firm >= usize::from(file.attrs.replicas.normal)
     }
 
     /// Members that a joiner can be filled from, if it is one still, at this version.

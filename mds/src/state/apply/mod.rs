@@ -12,6 +12,7 @@ mod members;
 mod pending;
 mod removal;
 mod replication;
+mod report;
 mod servers;
 mod sessions;
 
@@ -19,6 +20,7 @@ pub use chunks::INDICES_MAX;
 pub(super) use inodes::no_xattr;
 pub use leases::RECONCILED_MAX;
 pub use members::MEMBERS_MAX;
+pub use report::Stranger;
 pub use servers::REPORTED_MAX;
 
 use super::State;
@@ -84,6 +86,7 @@ impl State {
             CommandOp::RaiseGeneration(_) => self.raise_generation(step),
             CommandOp::LeaderElected(op) => self.leader_elected(step, op),
             CommandOp::SetConfig(op) => self.set_config(step, op),
+            CommandOp::NoteEvent(op) => Self::note_event(step, op),
             CommandOp::MakeDir(op) => self.make_dir(step, op),
             CommandOp::CreateFile(op) => self.create_file(step, op),
             CommandOp::Remove(op) => self.remove(step, op),
@@ -117,6 +120,8 @@ impl State {
             CommandOp::RemoveReplicas(op) => self.remove_replicas(step, op),
             CommandOp::ReleaseCs(op) => self.release_cs(step, op),
             CommandOp::DropCs(op) => self.drop_cs(step, op),
+            CommandOp::QuarantineReplicas(op) => self.quarantine_replicas(step, op),
+            CommandOp::LoseReplicas(op) => self.lose_replicas(step, op),
             CommandOp::MakeNode(op) => self.make_node(step, op),
             CommandOp::LinkNode(op) => self.link_node(step, op),
             CommandOp::UnlinkNode(op) => self.unlink_node(step, op),

@@ -259,7 +259,7 @@ impl State {
         }
     }
 
-    fn is_deleting(&self, chunk: ChunkId, cs: CsId) -> bool {
+    pub(super) fn is_deleting(&self, chunk: ChunkId, cs: CsId) -> bool {
         self.deletions.get(chunk).is_some_and(|deletion| deletion.waiting.contains(&cs))
     }
 

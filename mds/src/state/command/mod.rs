@@ -17,6 +17,7 @@ mod lease;
 mod member;
 mod namespace;
 mod node;
+mod report;
 
 pub use access::{AdmitNode, LoginsFailed, NoteHour, RevokeNode, SetPassword};
 pub use cluster::{InitCluster, LeaderElected, RaiseGeneration, SetConfig};
@@ -41,6 +42,7 @@ pub use node::{
     CsLapsed, CsReport, CsState, CsStateChanged, DropCs, FenceRecord, FencesRecorded, Leave, RegisterCs,
     ReleaseCs, ReportedEvent, ReportedSeverity,
 };
+pub use report::{LoseReplicas, NoteEvent, QuarantineReplicas, UnknownReplica};
 
 use prost::Message;
 
@@ -56,7 +58,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "CommandOp",
-        tags = "10, 11, 12, 13, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51, 52, 53, 54, 55, 56, 57, 58, 60, 61, 62, 63, 64, 65, 66, 70, 71, 72, 73, 90, 91, 92, 93, 94"
+        tags = "10, 11, 12, 13, 14, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51, 52, 53, 54, 55, 56, 57, 58, 60, 61, 62, 63, 64, 65, 66, 70, 71, 72, 73, 74, 75, 90, 91, 92, 93, 94"
     )]
     pub op: Option<CommandOp>,
 }
@@ -88,6 +90,9 @@ pub enum CommandOp {
     /// See [`SetConfig`].
     #[prost(message, tag = "13")]
     SetConfig(SetConfig),
+    /// See [`NoteEvent`].
+    #[prost(message, tag = "14")]
+    NoteEvent(NoteEvent),
     /// See [`MakeDir`].
     #[prost(message, tag = "20")]
     MakeDir(MakeDir),
@@ -208,6 +213,12 @@ pub enum CommandOp {
     /// See [`DropCs`].
     #[prost(message, tag = "73")]
     DropCs(DropCs),
+    /// See [`QuarantineReplicas`].
+    #[prost(message, tag = "74")]
+    QuarantineReplicas(QuarantineReplicas),
+    /// See [`LoseReplicas`].
+    #[prost(message, tag = "75")]
+    LoseReplicas(LoseReplicas),
     /// See [`SetPassword`].
     #[prost(message, tag = "90")]
     SetPassword(SetPassword),
@@ -236,6 +247,7 @@ impl CommandOp {
             Self::RaiseGeneration(_) => 11,
             Self::LeaderElected(_) => 12,
             Self::SetConfig(_) => 13,
+            Self::NoteEvent(_) => 14,
             Self::MakeDir(_) => 20,
             Self::CreateFile(_) => 21,
             Self::Remove(_) => 22,
@@ -276,6 +288,8 @@ impl CommandOp {
             Self::RemoveReplicas(_) => 71,
             Self::ReleaseCs(_) => 72,
             Self::DropCs(_) => 73,
+            Self::QuarantineReplicas(_) => 74,
+            Self::LoseReplicas(_) => 75,
             Self::SetPassword(_) => 90,
             Self::AdmitNode(_) => 91,
             Self::RevokeNode(_) => 92,
@@ -308,6 +322,8 @@ impl CommandOp {
                 | Self::RemoveReplicas(_)
                 | Self::ReleaseCs(_)
                 | Self::DropCs(_)
+                | Self::QuarantineReplicas(_)
+                | Self::LoseReplicas(_)
         )
     }
 }

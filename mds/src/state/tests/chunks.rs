@@ -153,6 +153,49 @@ fn c9_deleted_chunks_go_through_quarantine() {
 }
 
 #[test]
+fn c9_where_all_is_well_deleted_chunks_need_no_quarantine() {
+    let remove = |world: &mut World, path: &str| {
+        let applied = world.run(CommandOp::Remove(Remove { path: path.into(), recursive: false }));
+        assert!(applied.outcome.is_ok() && applied.effects.contains(&Effect::Purge), "{applied:?}");
+    };
+    let back = |world: &mut World, n: u8| {
+        let claim = world.claim_again(n);
+        let fences = world.register(claim).fences;
+        world.confirm(n, fences);
+    };
+    let (mut world, a) = World::with_servers(3);
+    let file = world.written_file(a, "/f", 2, 3);
+    assert_eq!(world.state.purgeable(|_| true), [], "it lives");
+    world.release(a, file, true);
+    remove(&mut world, "/f");
+    let chunks: Vec<_> = world.state.quarantined().map(|(chunk, _)| chunk).collect();
+    assert_eq!((chunks.len(), world.state.purgeable(|_| true)), (2, chunks.clone()));
+    assert_eq!(world.state.purgeable(|cs| cs != CsId(1026)), [], "one is not connected");
+    world.lapse(2);
+    assert_eq!(world.state.purgeable(|_| true), [], "one is away");
+    back(&mut world, 2);
+    assert_eq!(world.state.purgeable(|_| true), chunks);
+    world.ok(CommandOp::PurgeChunks(PurgeChunks { chunks: vec![chunks[0].raw()] }));
+    assert_eq!(world.state.purgeable(|_| true), chunks[1..]);
+    // What the state from a backup does not know of is not deleted as if it were well known (C12).
+    world.ok(CommandOp::RaiseGeneration(RaiseGeneration {}));
+    (1..=3).for_each(|n| back(&mut world, n));
+    (1..=3).for_each(|n| back(&mut world, n));
+    assert_eq!(world.state.purgeable(|_| true), [], "however often they register");
+}
+
+#[test]
+fn c9_a_replica_of_a_chunk_that_lives_stays_in_quarantine() {
+    let (mut world, a) = World::with_servers(4);
+    let file = world.file("/f", 1, 3);
+    world.open(a, file);
+    let place = world.allocate(a, file, &[0]).chunks[0].clone();
+    let replace = ReplaceCreating { chunk: place.chunk, cs: place.servers[1], seed: 1 };
+    world.ok(CommandOp::ReplaceCreating(replace));
+    assert_eq!((world.state.quarantined().count(), world.state.purgeable(|_| true).len()), (1, 0));
+}
+
+#[test]
 fn what_a_server_should_hold_can_be_compared() {
     use crate::state::chunk::MemberState;
     let (mut world, a) = World::with_servers(2);

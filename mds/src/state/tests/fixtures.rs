@@ -50,6 +50,13 @@ fn cluster_samples() -> Vec<(&'static str, CommandOp)> {
                 origin: "10.0.0.9".into(),
             }),
         ),
+        (
+            "note-event",
+            CommandOp::NoteEvent(NoteEvent {
+                code: EventCode::ReplicationStarted.into(),
+                args: vec!["64".into()],
+            }),
+        ),
     ]
 }
 
@@ -200,6 +207,7 @@ fn member_samples() -> Vec<(&'static str, CommandOp)> {
     };
     let chunks = vec![ChunkPosition { file: 4, index: 70_000 }];
     let place = ReplicaPlace { file: 4, index: 70_000, version: 9, cs };
+    let unknown = UnknownReplica { chunk: 1 << 48, version: 9, file: 4, index: 70_000 };
     vec![
         ("drop-member", CommandOp::DropMember(drop)),
         ("join-members", CommandOp::JoinMembers(JoinMembers { cs, session, chunks })),
@@ -215,6 +223,11 @@ fn member_samples() -> Vec<(&'static str, CommandOp)> {
             CommandOp::ReleaseCs(ReleaseCs { cs, how: Leave::Lost.into(), origin: "node-a".into() }),
         ),
         ("drop-cs", CommandOp::DropCs(DropCs { cs })),
+        (
+            "quarantine-replicas",
+            CommandOp::QuarantineReplicas(QuarantineReplicas { cs, session, replicas: vec![unknown] }),
+        ),
+        ("lose-replicas", CommandOp::LoseReplicas(LoseReplicas { cs, session, places: vec![place] })),
     ]
 }
 
@@ -464,7 +477,7 @@ fn read_log(mut bytes: &[u8]) -> Vec<Command> {
 #[test]
 fn every_kind_of_command_is_read_as_it_was_written_first() {
     let samples = samples();
-    assert_eq!(samples.len(), 52, "one for each kind, and three with a field that came later");
+    assert_eq!(samples.len(), 55, "one for each kind, and three with a field that came later");
     for (name, command) in samples {
         let bytes = frozen(&name, || command.encode_log());
         assert_eq!(Command::decode_log(&bytes), Ok(command.clone()), "{name}");

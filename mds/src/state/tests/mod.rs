@@ -12,6 +12,7 @@ mod names;
 mod random;
 mod removal;
 mod replication;
+mod reports;
 mod servers;
 
 use super::command::*;

@@ -1,0 +1,142 @@
+//! Who comes first: clients, then the replicas that chunks lack, then what only lies better elsewhere, and verifying.
+//!
+//! While clients have requests here, or had until a moment ago, copying takes turns: one small piece at a time, and a rest after it
+//! that is some times as long as the piece took. So copying never takes more than its share of the disk and of this thread,
+//! whatever they are worth, and it never stops. When no client is there it has everything.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rt::sync::{Permit, Semaphore};
+use rt::time::Instant;
+
+/// How long after its last request a client counts as being there.
+const LULL: Duration = Duration::from_millis(500);
+/// A rest is so many times as long as what was done before.
+const REST: u32 = 4;
+/// The longest rest.
+const REST_MAX: Duration = Duration::from_millis(100);
+
+/// What clients are doing here, and whose turn it is.
+#[derive(Debug)]
+pub(crate) struct Courtesy {
+    /// Requests of clients under way.
+    under_way: Cell<usize>,
+    /// When the last one ended.
+    last: Cell<Option<Instant>>,
+    turns: Semaphore,
+    /// Until when nobody takes a turn.
+    rest: Cell<Instant>,
+}
+
+/// A client's request under way.
+#[derive(Debug)]
+pub(crate) struct ClientRequest<'a>(&'a Courtesy);
+
+impl Drop for ClientRequest<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.set(self.0.under_way.get() - 1);
+        self.0.last.set(Some(rt::time::now()));
+    }
+}
+
+/// A turn: what is copied under it is under way.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    courtesy: Rc<Courtesy>,
+    begun: Instant,
+    permit: Option<Permit>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.permit.is_some() {
+            let now = rt::time::now();
+            self.courtesy.rest.set(now + (now.since(self.begun) * REST).min(REST_MAX));
+        }
+    }
+}
+
+impl Courtesy {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            under_way: Cell::new(0),
+            last: Cell::new(None),
+            turns: Semaphore::new(1),
+            rest: Cell::new(rt::time::now()),
+        })
+    }
+
+    /// A client's request begins.
+    pub(crate) fn client(&self) -> ClientRequest<'_> {
+        self.under_way.set(self.under_way.get() + 1);
+        ClientRequest(self)
+    }
+
+    /// Whether clients are there.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.under_way.get() > 0 || self.last.get().is_some_and(|last| last.elapsed() < LULL)
+    }
+
+    /// Waits for a turn; without clients it comes at once, beside all others.
+    pub(crate) async fn turn(self: &Rc<Self>) -> Turn {
+        let mut permit = None;
+        if self.is_busy() {
+            permit = Some(self.turns.acquire(1).await);
+            // Whoever had the turn before sets the rest while it gives the permit back.
+            if self.is_busy() {
+                rt::time::sleep_until(self.rest.get()).await;
+            } else {
+                permit = None;
+            }
+        }
+        Turn { courtesy: Rc::clone(self), begun: rt::time::now(), permit }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rt::sim::{SimOptions, Simulation};
+
+    const PIECE: Duration = Duration::from_millis(10);
+
+    /// How long four pieces take that are copied by two at the same time.
+    async fn four_pieces(courtesy: &Rc<Courtesy>) -> Duration {
+        let begun = rt::time::now();
+        let two = [(); 2].map(|()| {
+            let courtesy = Rc::clone(courtesy);
+            rt::spawn(async move {
+                for _ in 0..2 {
+                    let turn = courtesy.turn().await;
+                    rt::time::sleep(PIECE).await;
+                    drop(turn);
+                }
+            })
+        });
+        for one in two {
+            one.await.expect("it ends");
+        }
+        begun.elapsed()
+    }
+
+    #[test]
+    fn copying_has_everything_without_clients_and_takes_turns_beside_them() {
+        let took = Simulation::new(SimOptions::new(1)).run(async {
+            let courtesy = Courtesy::new();
+            let alone = four_pieces(&courtesy).await;
+            let request = courtesy.client();
+            let beside = four_pieces(&courtesy).await;
+            drop(request);
+            assert!(courtesy.is_busy(), "a moment ago");
+            rt::time::sleep(LULL).await;
+            (alone, beside, four_pieces(&courtesy).await)
+        });
+        let (alone, beside, after) = took.unwrap_or_else(|failure| panic!("{failure}"));
+        // The simulated machine takes some microseconds, too.
+        let millis = [alone, after, beside].map(|took| took.as_millis());
+        let rests = PIECE * 4 + PIECE * REST * 3;
+        assert_eq!(millis, [20, 20, rests.as_millis()], "two at a time; one after the other, with rests");
+    }
+}

@@ -1,0 +1,140 @@
+//! A block rots on a disk and nobody reads it: the verifier finds it, the metadata server has it repaired; without another copy this block
+//! fails and no other (C8). A replica whose file is gone is made anew (C9).
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hw_tests::cluster::{Cluster, Options};
+use hw_tests::deadline::{Stopwatch, poll_until};
+use hw_tests::nbd::{Client, Request};
+
+use crate::rebuild::{CHUNK, check, chunk_files, fill, wait_healthy};
+use crate::scene::{PATIENCE, Scene, Works};
+
+/// How long finding and repairing may take; a chunk server looks at a chunk per 60 ms here.
+const MENDED: Duration = Duration::from_secs(90);
+/// Bytes of a block.
+const BLOCK: u64 = 4096;
+/// Linux's EIO.
+const EIO: u32 = 5;
+
+/// Files of chunks below a repository.
+fn files(repository: &Path) -> Vec<PathBuf> {
+    let entries = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries(&repository.join("chunks")).flat_map(|dir| entries(&dir.path())).map(|file| file.path()).collect()
+}
+
+/// The id of a chunk, as events have it.
+fn id_of(file: &Path) -> String {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    format!("{:#x}", u64::from_str_radix(&name, 16).expect("files are named by the ids of their chunks"))
+}
+
+/// Inverts a block of a file that nobody has open.
+fn rot(path: &Path, block: u64) {
+    let file = OpenOptions::new().read(true).write(true).open(path).expect("a chunk's file");
+    let mut bytes = vec![0; BLOCK as usize];
+    file.read_exact_at(&mut bytes, block * BLOCK).expect("it is as long as the chunk");
+    bytes.iter_mut().for_each(|byte| *byte = !*byte);
+    file.write_all_at(&bytes, block * BLOCK).expect("the disk has room");
+}
+
+/// Texts of the events of a kind.
+fn events(cluster: &Cluster, code: &str) -> Vec<String> {
+    let text = cluster.vstorage(&["get-event", "-n", "1000", "--json"]).works("events");
+    let all: serde_json::Value = serde_json::from_str(&text).expect("events");
+    let all = all["events"].as_array().or_else(|| all.as_array()).expect("a list").clone();
+    let of_kind = all.iter().filter(|event| event["code"] == code);
+    of_kind.map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+fn wait_for(cluster: &Cluster, code: &str, about: &str) -> String {
+    let found = poll_until(MENDED, || events(cluster, code).into_iter().find(|text| text.contains(about)));
+    found.unwrap_or_else(|| panic!("no event {code} about {about}: {:?}", events(cluster, code)))
+}
+
+/// Which chunk server has a file that was not there before.
+fn holder(cluster: &Cluster, before: &[Vec<PathBuf>]) -> (usize, PathBuf) {
+    let all = cluster.servers.iter().zip(before).enumerate();
+    let mut fresh = all.flat_map(|(index, (server, before))| {
+        files(server.repository())
+            .into_iter()
+            .filter(|file| !before.contains(file))
+            .map(move |file| (index, file))
+    });
+    fresh.next().expect("a new chunk is somewhere")
+}
+
+fn listing(cluster: &Cluster) -> Vec<Vec<PathBuf>> {
+    cluster.servers.iter().map(|server| files(server.repository())).collect()
+}
+
+pub(crate) fn damage(scene: &Scene) {
+    let mut cluster = scene.cluster_of(Options::plain(&scene.dir, &scene.settings.binaries));
+    cluster.vstorage(&["set-config", "mds.cs.term=4", "mds.wd.verify_chunks=1000"]).works("set-config");
+    let bytes = CHUNK.to_string();
+    let before = listing(&cluster);
+    cluster.vstorage(&["create", "/two", "--size", &bytes, "replicas=2"]).works("create");
+    fill(&mut cluster, "/two", CHUNK);
+
+    // On one of two members.
+    let (index, file) = holder(&cluster, &before);
+    cluster.servers[index].stop().works("an orderly stop moves what the journal holds");
+    for block in [7, 4000, 4001] {
+        rot(&file, block);
+    }
+    cluster.start_all().works("it starts again");
+    let clock = Stopwatch::start();
+    let name = id_of(&file);
+    let told = wait_for(&cluster, "cs.replica_corrupt", &name);
+    scene.say(format!("found after {:.1} s: {told}", clock.elapsed().as_secs_f64()));
+    let told = wait_for(&cluster, "cs.blocks_repaired", &name);
+    scene.say(format!("repaired after {:.1} s: {told}", clock.elapsed().as_secs_f64()));
+    assert!(told.starts_with("3 damaged blocks"), "{told}");
+    cluster.servers[index].stop().works("an orderly stop");
+    let clean = cluster.check(&cluster.servers[index]).works("check");
+    assert!(clean.succeeded(), "{clean:?}");
+    cluster.start_all().works("it starts again");
+    assert_eq!(events(&cluster, "cs.replica_corrupt").len(), 1, "told once");
+    check(&mut cluster, "/two", CHUNK);
+
+    // The file of a replica is gone.
+    cluster.servers[index].stop().works("an orderly stop");
+    std::fs::remove_file(&file).expect("it is there");
+    cluster.start_all().works("it starts again");
+    let told = wait_for(&cluster, "mds.replicas_missing", "/two");
+    scene.say(told);
+    wait_healthy(&cluster, MENDED);
+    let copies: usize = cluster.servers.iter().map(|server| chunk_files(server.repository())).sum();
+    assert!(copies >= 2, "there are two again");
+    check(&mut cluster, "/two", CHUNK);
+
+    // The only copy.
+    let before = listing(&cluster);
+    cluster.vstorage(&["create", "/one", "--size", &bytes, "replicas=1"]).works("create");
+    fill(&mut cluster, "/one", CHUNK);
+    let (index, file) = holder(&cluster, &before);
+    cluster.servers[index].stop().works("an orderly stop moves what the journal holds");
+    rot(&file, 100);
+    cluster.start_all().works("it starts again");
+    let name = id_of(&file);
+    wait_for(&cluster, "cs.replica_corrupt", &name);
+    cluster.export("/one").works("export");
+    let mut client = Client::connect(&cluster.socket(), PATIENCE).expect("the export greets");
+    let mut read = |block: u64| {
+        client.ask(Request::Read, block * BLOCK, BLOCK as u32, &[]).expect("the export answers").error
+    };
+    assert_eq!([99, 100, 101].map(&mut read), [0, EIO, 0], "this block and no other");
+    let fresh = vec![5; BLOCK as usize];
+    let written = client.ask(Request::Write, 100 * BLOCK, BLOCK as u32, &fresh).expect("the export answers");
+    assert_eq!(written.error, 0, "who writes it anew mends it");
+    let answer = client.ask(Request::Read, 100 * BLOCK, BLOCK as u32, &[]).expect("the export answers");
+    assert!(answer.error == 0 && answer.data == fresh);
+    drop(client);
+    cluster.stop_export().works("the export ends in order");
+    scene.say("without another copy one block failed, until it was written");
+    cluster.stop_all().works("orderly stop");
+    cluster.check_all().works("check");
+}

@@ -1,0 +1,144 @@
+//! What comparing the maps with what chunk servers have has shown, and events of the leader's.
+
+use super::members::{MEMBERS_MAX, Work};
+use super::{Answer, Step, check_count, check_text};
+use crate::state::State;
+use crate::state::chunk::ChunkEntry;
+use crate::state::command::{LoseReplicas, NoteEvent, QuarantineReplicas, UnknownReplica};
+use crate::state::config::Parameter;
+use crate::state::event::EventCode;
+use crate::state::ids::{ChunkId, CsId, FileId, Version};
+use crate::state::membership::Leaving;
+use crate::state::outcome::Outcome;
+use crate::state::refusal::Refusal;
+
+/// Most arguments of an event.
+const ARGS_MAX: usize = 8;
+
+/// What a chunk is that some chunk server has and no map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stranger {
+    /// It was made in this generation of the cluster, and is deleted: its id never comes back.
+    Deleted,
+    /// It is of a time before the metadata was restored from a backup, which may have known it (C12): an operator decides.
+    Former,
+    /// It was never made, as far as this metadata knows: that is older than it should be.
+    Unborn,
+}
+
+impl State {
+    /// Judges a chunk that is in no map.
+    pub fn judge_stranger(&self, chunk: ChunkId) -> Stranger {
+        let (now, next) = (self.cluster.generation, self.cluster.next_chunk);
+        if chunk.generation() > now || (chunk.generation() == now && chunk.counter() >= next) {
+            Stranger::Unborn
+        } else if chunk.generation() < now {
+            Stranger::Former
+        } else {
+            Stranger::Deleted
+        }
+    }
+
+    /// Whether a replica on a chunk server is one that is being made or deleted.
+    pub fn is_changing(&self, chunk: ChunkId, cs: CsId) -> bool {
+        self.is_creating(chunk, cs) || self.is_adding(chunk, cs) || self.is_deleting(chunk, cs)
+    }
+
+    /// Looks at some `limit` chunks from a position on; says where to go on, if not at the end.
+    pub fn visit_chunks(
+        &self,
+        from: (FileId, u32),
+        limit: usize,
+        mut visit: impl FnMut(FileId, &ChunkEntry),
+    ) -> Option<(FileId, u32)> {
+        let mut left = limit;
+        for (id, file) in self.tree.files_from(from.0) {
+            let first = if id == from.0 { from.1 } else { 0 };
+            for entry in file.chunks.iter_from(first) {
+                if left == 0 {
+                    return Some((id, entry.index()));
+                }
+                left -= 1;
+                visit(id, entry);
+            }
+            // A file without chunks is a step as well.
+            left = left.saturating_sub(usize::from(file.chunks.is_empty()));
+        }
+        None
+    }
+
+    pub(super) fn quarantine_replicas(&mut self, step: &mut Step, op: &QuarantineReplicas) -> Answer {
+        check_count(op.replicas.len(), MEMBERS_MAX)?;
+        let cs = self.servers.registered(op.cs, op.session)?.id;
+        let mut count = 0;
+        for replica in &op.replicas {
+            if !self.may_quarantine(cs, replica) {
+                continue;
+            }
+            let (chunk, version) = (ChunkId::from_raw(replica.chunk), Version::from_raw(replica.version));
+            let file = FileId::from_raw(replica.file);
+            self.deletions.add_replicas(file, chunk, version, std::iter::once(cs), step.now_ms);
+            count += 1;
+        }
+        if count > 0 {
+            step.event(EventCode::ReplicasUnknown, &[&op.cs, &count]);
+        }
+        Ok(Outcome::Acknowledged(count))
+    }
+
+    /// Whether a replica is nobody's still. That a chunk which was in no map when the leader looked is in none now needs no look: ids
+    /// are never used twice.
+    fn may_quarantine(&self, cs: CsId, replica: &UnknownReplica) -> bool {
+        let chunk = ChunkId::from_raw(replica.chunk);
+        if self.is_changing(chunk, cs) || self.creating.contains_key(&chunk) {
+            return false;
+        }
+        if replica.file == 0 {
+            return match self.judge_stranger(chunk) {
+                Stranger::Deleted => true,
+                Stranger::Former => self.config.is_on(Parameter::DeleteUnknown),
+                Stranger::Unborn => false,
+            };
+        }
+        let entry = self.entry_at((FileId::from_raw(replica.file), replica.index));
+        entry.is_some_and(|entry| entry.id() == chunk && entry.members().on(cs).is_none())
+    }
+
+    pub(super) fn lose_replicas(&mut self, step: &mut Step, op: &LoseReplicas) -> Answer {
+        check_count(op.places.len(), MEMBERS_MAX)?;
+        let cs = self.servers.registered(op.cs, op.session)?.id;
+        let mut work = Work::default();
+        let (mut lost, mut kept) = (Vec::new(), Vec::new());
+        for at in &op.places {
+            let position = (FileId::from_raw(at.file), at.index);
+            let Some(entry) = self.entry_at(position) else { continue };
+            if entry.version().raw() != at.version || entry.members().on(cs).is_none() {
+                continue;
+            }
+            match self.without(position.0, entry, cs, Leaving::Failed) {
+                Some(members) => {
+                    self.change_members(&mut work, position, members);
+                    lost.push(position.0);
+                }
+                None => kept.push(position.0),
+            }
+        }
+        self.send(step, work);
+        for (code, files) in [(EventCode::ReplicasMissing, &lost), (EventCode::ReplicasGone, &kept)] {
+            if let Some(first) = files.first() {
+                step.event(code, &[&op.cs, &files.len(), &self.tree.path_of(*first)]);
+            }
+        }
+        Ok(Outcome::Acknowledged(lost.len() as u64))
+    }
+
+    pub(super) fn note_event(step: &mut Step, op: &NoteEvent) -> Answer {
+        let code = EventCode::try_from(op.code).ok().filter(|code| code.is_noted());
+        let code = code.ok_or_else(|| Refusal::malformed("this kind of event is not noted by itself"))?;
+        check_count(op.args.len(), ARGS_MAX)?;
+        op.args.iter().try_for_each(|arg| check_text("an argument of an event", arg))?;
+        let args: Vec<&dyn std::fmt::Display> = op.args.iter().map(|arg| arg as _).collect();
+        step.event(code, &args);
+        Ok(Outcome::Done(()))
+    }
+}
