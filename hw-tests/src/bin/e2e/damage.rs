@@ -10,7 +10,7 @@ use hw_tests::cluster::{Cluster, Options};
 use hw_tests::deadline::{Stopwatch, poll_until};
 use hw_tests::nbd::{Client, Request};
 
-use crate::rebuild::{CHUNK, check, chunk_files, fill, wait_healthy};
+use crate::rebuild::{CHUNK, check, chunk_files, chunks, fill, wait_healthy};
 use crate::scene::{PATIENCE, Scene, Works};
 
 /// How long finding and repairing may take; a chunk server looks at a chunk per 60 ms here.
@@ -73,7 +73,9 @@ fn listing(cluster: &Cluster) -> Vec<Vec<PathBuf>> {
 
 pub(crate) fn damage(scene: &Scene) {
     let mut cluster = scene.cluster_of(Options::plain(&scene.dir, &scene.settings.binaries));
-    cluster.vstorage(&["set-config", "mds.cs.term=4", "mds.wd.verify_chunks=1000"]).works("set-config");
+    cluster
+        .vstorage(&["set-config", "mds.cs.term=4", "mds.wd.verify_chunks=1000", "mds.wd.quarantine_tout=1"])
+        .works("set-config");
     let bytes = CHUNK.to_string();
     let before = listing(&cluster);
     cluster.vstorage(&["create", "/two", "--size", &bytes, "replicas=2"]).works("create");
@@ -92,7 +94,11 @@ pub(crate) fn damage(scene: &Scene) {
     scene.say(format!("found after {:.1} s: {told}", clock.elapsed().as_secs_f64()));
     let told = wait_for(&cluster, "cs.blocks_repaired", &name);
     scene.say(format!("repaired after {:.1} s: {told}", clock.elapsed().as_secs_f64()));
-    assert!(told.starts_with("3 damaged blocks"), "{told}");
+    let log = format!("cs{}", index + 1);
+    let repaired =
+        |block: &u32| cluster.log(&log).contains(&format!("block {block}: repaired from another member"));
+    let all = poll_until(MENDED, || [7, 4000, 4001].iter().all(repaired).then_some(()));
+    assert!(all.is_some(), "not all blocks are repaired: {}", cluster.log(&log));
     cluster.servers[index].stop().works("an orderly stop");
     let clean = cluster.check(&cluster.servers[index]).works("check");
     assert!(clean.succeeded(), "{clean:?}");
@@ -135,6 +141,8 @@ pub(crate) fn damage(scene: &Scene) {
     drop(client);
     cluster.stop_export().works("the export ends in order");
     scene.say("without another copy one block failed, until it was written");
+    let deleted = poll_until(MENDED, || (chunks(&cluster)["deleting"] == 0).then_some(()));
+    assert!(deleted.is_some(), "what was left of the lost replica goes: {}", chunks(&cluster));
     cluster.stop_all().works("orderly stop");
     cluster.check_all().works("check");
 }
