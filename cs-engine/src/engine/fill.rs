@@ -90,6 +90,8 @@ pub enum Fault {
     Away,
     /// One that was asked holds some of it damaged, or not settled: parts of it may be had.
     Partly,
+    /// No member has it whole, and no other is waited for.
+    Lost,
 }
 
 /// Reads from a joiner's members.
@@ -374,7 +376,8 @@ impl Engine {
                     let parts = part.clone().step_by(step as usize);
                     wanted.extend(parts.rev().map(|first| first..part.end.min(first + step)));
                 }
-                Err(Fault::Partly) if newer.contains(&part.start) => {}
+                Err(Fault::Partly | Fault::Lost) if newer.contains(&part.start) => {}
+                Err(Fault::Lost) if part.len() == 1 => self.write_lost(chunk, version, part).await?,
                 Err(_) => failed.add_blocks(&part),
             }
         }
@@ -429,6 +432,24 @@ impl Engine {
         let appended = self.append(Class::Urgent, record, None).await?;
         self.mark(chunk, &blocks, appended.lsn);
         self.note_part(chunk, &blocks, &appended, COPIED, &[], None);
+        Ok(())
+    }
+
+    /// Notes that no member had a block whole: as damaged here as there, so that all else of the chunk has its replicas (C8).
+    async fn write_lost(
+        self: &Rc<Self>,
+        chunk: &Rc<Chunk>,
+        version: u64,
+        blocks: Range<u32>,
+    ) -> Result<(), Refusal> {
+        tracing::error!("chunk {:#x}, block {}: lost; no member has it whole", chunk.id, blocks.start);
+        rt::sim::hit("engine.block-lost");
+        let words = vec![BlockState::Lost.to_raw()];
+        let mut record = copied_record(chunk, version, &blocks);
+        (record.kind, record.words) = (RecordKind::InPlace, words.clone());
+        let appended = self.append(Class::Urgent, record, None).await?;
+        self.mark(chunk, &blocks, appended.lsn);
+        self.note_part(chunk, &blocks, &appended, COPIED, &words, Some(Way::InPlace));
         Ok(())
     }
 

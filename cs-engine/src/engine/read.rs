@@ -120,6 +120,27 @@ impl Engine {
         self.read_locked(&chunk, blocks, offset, len).await
     }
 
+    /// A block for a joiner when no member can tell what it is, as it lies in the file (C5).
+    ///
+    /// # Errors
+    /// [`Refusal::Corrupt`] where no crash may have left it so, or when the device cannot read it.
+    pub async fn accept_for_joiner(
+        self: &Rc<Self>,
+        file: u64,
+        chunk: u64,
+        version: u64,
+        block: u32,
+    ) -> Result<Buf, Refusal> {
+        let _request = self.begin()?;
+        let chunk = self.member_for(file, chunk, version)?;
+        if block >= chunk.blocks() {
+            return Err(Refusal::Invalid("the range is not inside the chunk"));
+        }
+        let _locked = chunk.ranges.shared(u64::from(block)..u64::from(block) + 1).await;
+        self.recheck(&chunk, u64::MAX, version)?;
+        self.accept_locked(&chunk, block).await
+    }
+
     async fn read_locked(
         self: &Rc<Self>,
         chunk: &Rc<Chunk>,
@@ -156,6 +177,9 @@ impl Engine {
     ) -> Result<(Buf, Vec<u32>), Refusal> {
         if let Some(index) = states.iter().position(|(state, _)| *state == BlockState::Unknown) {
             return Err(Refusal::Unsettled { block: blocks.start + index as u32 });
+        }
+        if let Some(index) = states.iter().position(|(state, _)| *state == BlockState::Lost) {
+            return Err(Refusal::Corrupt { block: blocks.start + index as u32 });
         }
         let runs = runs(blocks.clone(), states);
         let data = match runs.as_slice() {

@@ -96,6 +96,7 @@ impl Engine {
                 conditions.push(match (state, content) {
                     (BlockState::Hole, _) => Condition::Hole,
                     (BlockState::Unknown, _) => Condition::Unsettled,
+                    (BlockState::Lost, _) => Condition::Mismatch,
                     (_, None) => Condition::Unreadable,
                     (BlockState::Unchecked, _) => Condition::Unchecked,
                     (BlockState::Data(stored), Some(plain)) if stored.matches(plain, chunk.id, block) => {

@@ -153,7 +153,7 @@ impl Copier {
     /// Gives how many blocks are still damaged.
     async fn repair_one(&self, item: RepairItem) -> Result<u32, Refusal> {
         let RepairItem { file_id, chunk_id, version, ranges, sources } = item;
-        let members = self.members(CatchUpItem { file_id, chunk_id, version, sources });
+        let members = self.members(CatchUpItem { file_id, chunk_id, version, sources, last_sources: false });
         let mut left = 0;
         for BlockRange { first, count } in ranges {
             let end =
@@ -477,13 +477,19 @@ impl Members {
         Ok(Some(listed))
     }
 
-    async fn read_from(&self, id: u64, offset: u32, len: u32) -> Result<engine::ReadReply, Status> {
+    /// A member's content; of a block that nobody can tell, with `unsettled`, as it lies there.
+    async fn read_from(
+        &self,
+        id: u64,
+        (offset, len): (u32, u32),
+        unsettled: bool,
+    ) -> Result<engine::ReadReply, Status> {
         let deadline = rt::time::now() + PATIENCE;
         let connection = self.connected(id, deadline).await?;
         let CatchUpItem { file_id: file, chunk_id: chunk, version, .. } = self.item;
         let target = Target { file, epoch: 0, chunk, version };
         let mut body = Vec::new();
-        Read { target, offset, len, unsettled: false }.encode(&mut body);
+        Read { target, offset, len, unsettled }.encode(&mut body);
         let call = Call::new(Op::CopyRead, body, deadline).expecting(len as usize);
         let reply = connection.call(call).await.map_err(|_| Status::Timeout)?;
         if reply.status != Status::Ok {
@@ -507,31 +513,73 @@ impl Members {
     }
 }
 
+impl Members {
+    /// A block that no member can tell, as it lies on one where a crash may have left it so; `None` if it is damaged everywhere.
+    async fn read_unsettled(
+        &self,
+        damage: &[(u64, Status)],
+        offset: u32,
+    ) -> Result<Option<engine::ReadReply>, NotRead> {
+        let unsettled = damage.iter().filter(|(_, status)| *status == Status::Unsettled);
+        for &(id, _) in unsettled {
+            match self.read_from(id, (offset, BLOCK as u32), true).await {
+                Ok(reply) => {
+                    let block = offset / BLOCK as u32;
+                    let chunk = self.item.chunk_id;
+                    tracing::warn!(
+                        "chunk {chunk:#x}, block {block}: no replica matches a record; one copy is taken"
+                    );
+                    rt::sim::hit("cs.unsettled-taken");
+                    return Ok(Some(reply));
+                }
+                Err(Status::Corrupt) => self.failed(id, Status::Corrupt),
+                Err(status) => {
+                    self.failed(id, status);
+                    return Err(NotRead);
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
 impl Source for Members {
     fn read(&self, offset: u32, len: u32) -> Reading<'_> {
         Box::pin(async move {
             let first = offset / BLOCK as u32;
             self.read.borrow_mut().add_blocks(&(first..first + len / BLOCK as u32));
             for round in 1..=ASKED_MAX {
-                let mut damage = None;
+                let mut damage = Vec::new();
                 let mut sources = self.item.sources.clone();
                 sources.sort_by_key(|id| *id != self.gave.get());
                 for id in sources {
-                    match self.read_from(id, offset, len).await {
+                    match self.read_from(id, (offset, len), false).await {
                         Ok(reply) => {
                             self.gave.set(id);
                             return Ok(reply);
                         }
                         Err(status) => {
-                            damage = damage.or(Some(status).filter(|status| is_damage(*status)));
+                            damage.extend(Some((id, status)).filter(|_| is_damage(status)));
                             self.failed(id, status);
                         }
                     }
                 }
-                if let Some(status) = damage {
+                if let Some((_, status)) = damage.first() {
                     // They would say so again.
-                    self.faults.borrow_mut().insert((offset, len), Fault::Partly);
-                    self.last.set(status);
+                    let nobody_can_tell = self.item.last_sources
+                        && damage.len() == self.item.sources.len()
+                        && len == BLOCK as u32;
+                    let fault = if nobody_can_tell {
+                        match self.read_unsettled(&damage, offset).await {
+                            Ok(Some(reply)) => return Ok(reply),
+                            Ok(None) => Fault::Lost,
+                            Err(NotRead) => Fault::Partly,
+                        }
+                    } else {
+                        Fault::Partly
+                    };
+                    self.faults.borrow_mut().insert((offset, len), fault);
+                    self.last.set(*status);
                     break;
                 }
                 if !self.wait_for(round).await {

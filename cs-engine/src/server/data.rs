@@ -13,6 +13,22 @@ use wire::{Op, Status};
 use super::{Failure, Server};
 use crate::engine::{self, ACTIVE_BLOCKS, Surveyed, WriteRequest};
 
+/// The one block that is to be read as it lies there.
+fn single_block(read: &Read) -> Result<u32, Failure> {
+    const BLOCK: u32 = crate::format::BLOCK as u32;
+    if read.len != BLOCK || !read.offset.is_multiple_of(BLOCK) {
+        return Err(Failure::status(Status::Invalid));
+    }
+    Ok(read.offset / BLOCK)
+}
+
+fn block_reply(read: &Read, data: rt::buf::Buf) -> Response {
+    let crcs = [crate::format::crc32c(&data)];
+    let mut body = Vec::new();
+    ReadReply { offset: read.offset, len: read.len, zeroes: false }.encode(&crcs, &mut body);
+    Response::ok(body).with_payload(data.freeze())
+}
+
 /// What was read, as the answer to a read.
 fn read_reply(read: &Read, found: engine::ReadReply) -> Response {
     let mut body = Vec::new();
@@ -110,7 +126,11 @@ impl Server {
         let read = Read::decode(&request.body)?;
         let target = read.target;
         if read.unsettled {
-            return Err(Failure::status(Status::Invalid));
+            let block = single_block(&read)?;
+            let data =
+                self.engine.accept_for_joiner(target.file, target.chunk, target.version, block).await?;
+            self.copier.note_given(data.len());
+            return Ok(block_reply(&read, data));
         }
         let found = self
             .engine
@@ -148,18 +168,11 @@ impl Server {
 
     /// A block as it lies on the disk, for a reconciler that has nothing better (C5).
     async fn read_unsettled(&self, read: &Read) -> Result<Response, Failure> {
-        const BLOCK: u32 = crate::format::BLOCK as u32;
-        if read.len != BLOCK || !read.offset.is_multiple_of(BLOCK) {
-            return Err(Failure::status(Status::Invalid));
-        }
         let target = read.target;
-        let block = read.offset / BLOCK;
+        let block = single_block(read)?;
         let data =
             self.engine.accept_block(target.file, target.epoch, target.chunk, target.version, block).await?;
-        let crcs = [crate::format::crc32c(&data)];
-        let mut body = Vec::new();
-        ReadReply { offset: read.offset, len: read.len, zeroes: false }.encode(&crcs, &mut body);
-        Ok(Response::ok(body).with_payload(data.freeze()))
+        Ok(block_reply(read, data))
     }
 
     async fn flush(&self, request: &Request) -> Result<Response, Failure> {

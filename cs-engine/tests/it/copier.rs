@@ -175,7 +175,12 @@ impl World {
 
     /// Orders the second server to be filled from the first one.
     async fn catch_up(&self, version: u64) -> Status {
-        let item = CatchUpItem { file_id: FILE, chunk_id: CHUNK, version, sources: vec![IDS[0]] };
+        self.catch_up_from(version, false).await
+    }
+
+    async fn catch_up_from(&self, version: u64, last_sources: bool) -> Status {
+        let sources = vec![IDS[0]];
+        let item = CatchUpItem { file_id: FILE, chunk_id: CHUNK, version, sources, last_sources };
         let server =
             CsAddress { cs_id: IDS[0], addresses: vec![self.address(0).to_string()], ..CsAddress::default() };
         self.order(1, &CatchUp { items: vec![item], servers: vec![server] }).await
@@ -474,6 +479,29 @@ fn c8_a_bad_block_of_the_only_member_keeps_nothing_else_out() {
     });
 }
 
+/// No other member is waited for: the block is as bad in the new replica, and all else has one more.
+#[test]
+fn c8_a_bad_block_of_the_last_member_does_not_keep_the_joiner_out() {
+    const BAD: u32 = 5 * 4096;
+    let coverage = simulate(async {
+        let (world, mut content) = with_joiner(None).await;
+        let file = format!("{}/chunks/{:02x}/{CHUNK:016x}", dir(0), CHUNK & 0xff);
+        assert!(control::rot(world.hosts[0], file, u64::from(BAD) + 7).expect("written in place"));
+        assert_eq!(world.catch_up_from(2, true).await, Status::Ok);
+        assert_eq!(world.outcome().await.status, 0);
+        assert_eq!(world.install(0, 3, ReplicaRole::Member, false).await, Status::Ok);
+        assert_eq!(world.install(1, 3, ReplicaRole::Member, false).await, Status::Ok);
+        for index in [0, 1] {
+            assert_eq!(world.read(index, Op::Read, 3, BAD, 4096).await.0, Status::Corrupt);
+        }
+        let bytes = pattern(99, 4096);
+        world.write(&[0, 1], 3, 4, BAD, &bytes).await;
+        content[BAD as usize..][..4096].copy_from_slice(&bytes);
+        check(&world, 3, &content).await;
+    });
+    assert!(coverage.contains_key("engine.block-lost"), "{coverage:?}");
+}
+
 /// The joiner cannot reach the member that it would ask first: writes do not wait for that time and again.
 #[test]
 fn c6_a_member_that_the_joiner_cannot_reach_holds_up_no_write() {
@@ -482,8 +510,13 @@ fn c6_a_member_that_the_joiner_cannot_reach_holds_up_no_write() {
         let gone = control::add_host(HostOptions::new("gone"));
         let unreachable = SocketAddr::new(control::host_ip(gone), PORT);
         control::power_cut(&[gone], PeerView::Silence);
-        let item =
-            CatchUpItem { file_id: FILE, chunk_id: CHUNK, version: 2, sources: vec![IDS[1] + 1, IDS[0]] };
+        let item = CatchUpItem {
+            file_id: FILE,
+            chunk_id: CHUNK,
+            version: 2,
+            sources: vec![IDS[1] + 1, IDS[0]],
+            last_sources: false,
+        };
         let server = |cs_id, address: SocketAddr| CsAddress {
             cs_id,
             addresses: vec![address.to_string()],

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use cs_engine::check;
 use cs_engine::engine::{
     self, CreateOptions, Engine, EngineOptions, Fault, Known, Listed, NewChunk, NotRead, ReadReply, Reading,
     Refusal, Source, WriteKind,
@@ -16,7 +17,9 @@ use rt::sim::{DiskFault, DiskFaultKind, HostOptions, SimOptions, Simulation};
 
 use crate::fill::Zeroes;
 use crate::install::{joiner, member};
-use crate::rig::{CHUNK, Client, FILE, MIB, Rig, crcs, new_chunk, no_interval, open, pattern, superblock};
+use crate::rig::{
+    CHUNK, Client, FILE, MIB, Rig, crcs, new_chunk, no_interval, open, pattern, run, superblock,
+};
 use crate::simulated::seeds_asked_for;
 
 const REGION: u32 = 64 << 10;
@@ -264,6 +267,86 @@ fn c8_what_no_member_gives_stays_missing_and_all_else_is_copied() {
         engine.install(CHUNK, member(2, 3, false)).await.unwrap();
         client.version.set(3);
         assert!(client.read(0, 4 * MIB).await == source.content[..4 * MIB as usize]);
+    });
+}
+
+/// Members that have a block damaged, all of them.
+#[derive(Debug)]
+struct AllDamaged(Damaged);
+
+impl Source for AllDamaged {
+    fn read(&self, offset: u32, len: u32) -> Reading<'_> {
+        self.0.read(offset, len)
+    }
+
+    fn fault(&self, offset: u32, len: u32) -> Fault {
+        match self.0.fault(offset, len) {
+            Fault::Partly if len == BLOCK as u32 => Fault::Lost,
+            fault => fault,
+        }
+    }
+}
+
+#[test]
+fn c8_a_block_that_no_member_has_whole_is_as_bad_in_the_new_replica() {
+    const BAD: [u32; 3] = [5, 6, 300];
+    let at = |block: u32| block as usize * BLOCK..(block as usize + 1) * BLOCK;
+    let rig = Rig::new();
+    let content = pattern(77, SIZE as usize);
+    let whole = content.clone();
+    rig.life(async move |engine| {
+        let new = NewChunk { version: 2, joining: true, ..new_chunk(CHUNK, SIZE) };
+        engine.create_chunk(new).await.unwrap();
+        let members = Damaged { content: whole, bad: BAD.to_vec(), unsettled: RefCell::default() };
+        let source = AllDamaged(members);
+        engine.take_difference(CHUNK, 2, &Known::default()).await.unwrap();
+        for first in (0..128).step_by(16) {
+            engine.copy_regions(CHUNK, 2, first..first + 16, &source).await.unwrap();
+        }
+        engine.commit_copied(CHUNK, 2).await.unwrap();
+        engine.install(CHUNK, member(2, 3, false)).await.unwrap();
+    });
+    // Replayed from the journal, then from the table.
+    for life in 0..2 {
+        let content = content.clone();
+        rig.life(async move |engine| {
+            let client = Client::new(&engine, 1);
+            client.version.set(3);
+            for block in 0..(SIZE / BLOCK as u64) as u32 {
+                let read = client.try_read(CHUNK, block * BLOCK as u32, BLOCK as u32).await;
+                let bad = BAD.contains(&block);
+                let right =
+                    if bad { Err(Refusal::Corrupt { block }) } else { Ok(content[at(block)].to_vec()) };
+                assert!(read == right, "life {life}, block {block}");
+            }
+            for block in BAD {
+                // What lies in the file was never this block.
+                let accepted = engine.accept_block(FILE, 1, CHUNK, 3, block).await.map(|_| ());
+                assert_eq!(accepted, Err(Refusal::Corrupt { block }));
+            }
+            assert_eq!(engine.verify_next().await.unwrap().expect("a chunk").damaged, 3);
+            engine.checkpoint().await.unwrap();
+        });
+    }
+    let path = rig.path.clone();
+    let found = run(async move { check::run(&path, &mut |_| {}).await }).expect("it can be checked");
+    let lost = found.findings.iter().filter(|finding| finding.problem.kind() == "lost");
+    let lost: Vec<_> = lost.map(|finding| finding.blocks.clone().expect("blocks")).collect();
+    assert_eq!(lost, [5..7, 300..301]);
+    rig.life(async move |engine| {
+        let client = Client::new(&engine, 1);
+        client.version.set(3);
+        let block = |block| block * BLOCK as u32;
+        client.write(block(BAD[0]), &content[at(BAD[0])]).await;
+        client.zero(block(BAD[1]), BLOCK as u32).await;
+        // Nothing is known that a repair could be compared with.
+        let members = Damaged { content: content.clone(), bad: Vec::new(), unsettled: RefCell::default() };
+        assert_eq!(engine.repair_blocks(FILE, CHUNK, 3, BAD[2]..BAD[2] + 1, &members).await, Ok(1));
+        client.write(block(BAD[2]), &content[at(BAD[2])]).await;
+        assert_eq!(client.read(block(BAD[0]), BLOCK as u32).await, content[at(BAD[0])]);
+        assert_eq!(client.read(block(BAD[1]), BLOCK as u32).await, [0; BLOCK]);
+        assert_eq!(client.read(block(BAD[2]), BLOCK as u32).await, content[at(BAD[2])]);
+        assert_eq!(engine.verify_next().await.unwrap().expect("a chunk").damaged, 0);
     });
 }
 

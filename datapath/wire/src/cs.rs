@@ -411,6 +411,10 @@ pub struct CatchUpItem {
     /// Members that have installed it, the best first.
     #[prost(uint64, repeated, tag = "4")]
     pub sources: Vec<u64>,
+    /// Whether no other member is waited for: a block that none of the sources can tell is taken as it lies on one of them if a
+    /// crash may have left it so, and is lost otherwise.
+    #[prost(bool, tag = "5")]
+    pub last_sources: bool,
 }
 
 /// CATCH_UP request: answered when it is begun, or was before. The outcome comes by CAUGHT_UP.

@@ -11,7 +11,6 @@ use crate::state::ids::{ChunkId, CsId, FileId, Version};
 use crate::state::membership::{Leaving, leave, promote};
 use crate::state::outcome::Outcome;
 use crate::state::refusal::Refusal;
-use crate::state::replication::Footing;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most chunks in one command about members.
@@ -226,7 +225,7 @@ impl State {
             let minimum = file.attrs.replicas.minimum;
             // Of those who have not reconciled only who is gone for good may leave.
             let unreconciled = entry.is_unreconciled();
-            let stays = |cs| if unreconciled { self.footing(cs) != Footing::Gone } else { self.is_alive(cs) };
+            let stays = |cs| if unreconciled { !self.is_gone(cs) } else { self.is_alive(cs) };
             let Some(members) = promote(entry.members(), cs, minimum, stays) else {
                 continue;
             };
@@ -330,6 +329,13 @@ impl State {
         let present = entry.filter(|entry| (entry.id(), entry.version()) == (order.chunk, order.version));
         let joiner = self.changes.joiner(cs, order.chunk).is_some();
         present.filter(|_| joiner).map_or_else(Vec::new, |entry| self.sources_of(entry).collect())
+    }
+
+    /// Whether no other member of a chunk than these is waited for.
+    pub fn are_last_sources(&self, order: &CopyOrder, sources: &[CsId]) -> bool {
+        let is_meant = |entry: &&ChunkEntry| (entry.id(), entry.version()) == (order.chunk, order.version);
+        let found = self.entry_at((order.file, order.index)).filter(is_meant);
+        found.is_some_and(|entry| entry.in_sync().all(|cs| sources.contains(&cs) || self.is_gone(cs)))
     }
 
     /// Other members that damaged blocks of a member can be repaired from, if the chunk is the one that is meant.

@@ -45,11 +45,16 @@ impl State {
         self.footing(cs) == Footing::Away
     }
 
+    /// Whether a chunk server is not waited for any more.
+    pub(super) fn is_gone(&self, cs: CsId) -> bool {
+        self.footing(cs) == Footing::Gone
+    }
+
     /// Whether a replica of a chunk may be filled. One that nobody has reconciled waits for that, as long as all its members may come
     /// back: one of them may have acknowledged writes that the others have lost, and a copy of the others must not make it
     /// dispensable (C4). With a member that is gone for good there is nothing to wait for.
     pub(super) fn may_fill(&self, entry: &ChunkEntry) -> bool {
-        !entry.is_unreconciled() || entry.in_sync().any(|cs| self.footing(cs) == Footing::Gone)
+        !entry.is_unreconciled() || entry.in_sync().any(|cs| self.is_gone(cs))
     }
 
     /// What a chunk's replicas need now. `overdue` says for whom that is away nobody waits any longer who has to write.
