@@ -88,6 +88,14 @@ struct CachedPage {
     used: Cell<bool>,
 }
 
+impl CachedPage {
+    /// Whoever asks for a chunk that has gone may have put its page here after the slot was given back.
+    fn is_of(&self, owner: Owner) -> bool {
+        let page = self.page.borrow();
+        (page.chunk, page.born) == (owner.chunk, owner.born)
+    }
+}
+
 /// The tables of a running server.
 #[derive(Debug)]
 pub struct Tables {
@@ -339,14 +347,15 @@ impl Tables {
         key..key + 1
     }
 
-    fn cached(&self, slot: u32, page: u32) -> Option<Rc<CachedPage>> {
-        let cached = self.pages.borrow().get(&(slot, page)).map(Rc::clone)?;
+    fn cached(&self, owner: Owner, page: u32) -> Option<Rc<CachedPage>> {
+        let pages = self.pages.borrow();
+        let cached = pages.get(&(owner.slot, page)).filter(|cached| cached.is_of(owner))?;
         cached.used.set(true);
-        Some(cached)
+        Some(Rc::clone(cached))
     }
 
     async fn page(&self, owner: Owner, page: u32) -> Result<Rc<CachedPage>, TableError> {
-        if let Some(cached) = self.cached(owner.slot, page) {
+        if let Some(cached) = self.cached(owner, page) {
             return Ok(cached);
         }
         let _locked = self.page_locks.exclusive(Self::lock_key(owner.slot, page)).await;
@@ -354,7 +363,7 @@ impl Tables {
     }
 
     async fn page_locked(&self, owner: Owner, page: u32) -> Result<Rc<CachedPage>, TableError> {
-        if let Some(cached) = self.cached(owner.slot, page) {
+        if let Some(cached) = self.cached(owner, page) {
             return Ok(cached);
         }
         let (found, copy, unwritten) = self.read_page(owner, page).await?;
@@ -396,9 +405,23 @@ impl Tables {
         page: u32,
     ) -> Result<[Result<CrcPage, FormatError>; 2], TableError> {
         let at = Place::CrcPage { slot, page, copy: 0 }.offset();
-        let buf = read_or_zero(&self.crc, 2 * BLOCK, at).await.map_err(crc_io)?;
-        let copies = buf.as_chunks::<BLOCK>().0;
-        Ok([CrcPage::decode(&copies[0], &self.store_uuid), CrcPage::decode(&copies[1], &self.store_uuid)])
+        if let Ok(buf) = read_or_zero(&self.crc, 2 * BLOCK, at).await {
+            let copies = buf.as_chunks::<BLOCK>().0;
+            return Ok([0, 1].map(|copy| CrcPage::decode(&copies[copy], &self.store_uuid)));
+        }
+        // One bad sector hides no good copy.
+        let mut copies = [(); 2].map(|()| Err(FormatError::Unreadable { structure: "checksum page" }));
+        let mut failed = None;
+        for (copy, found) in copies.iter_mut().enumerate() {
+            match read_or_zero(&self.crc, BLOCK, at + (copy * BLOCK) as u64).await {
+                Ok(buf) => *found = CrcPage::decode(buf.first_chunk().expect("a block"), &self.store_uuid),
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) if copies.iter().all(Result::is_err) => Err(crc_io(error)),
+            _ => Ok(copies),
+        }
     }
 
     /// The page, its current copy, and whether it is as good as never written.
@@ -472,12 +495,13 @@ impl Tables {
 
     /// As [`Tables::states`] if every page is cached, without waiting.
     #[must_use]
-    pub fn states_cached(&self, slot: u32, blocks: Range<u32>) -> Option<Vec<BlockState>> {
+    pub fn states_cached(&self, owner: Owner, blocks: Range<u32>) -> Option<Vec<BlockState>> {
         let pages = self.pages.borrow();
         let mut states = Vec::with_capacity(blocks.len());
         let mut block = blocks.start;
         while block < blocks.end {
-            let page = pages.get(&(slot, block / CRCS_PER_PAGE))?;
+            let key = (owner.slot, block / CRCS_PER_PAGE);
+            let page = pages.get(&key).filter(|cached| cached.is_of(owner))?;
             page.used.set(true);
             let end = blocks.end.min((block / CRCS_PER_PAGE + 1) * CRCS_PER_PAGE);
             let page = page.page.borrow();
@@ -556,7 +580,9 @@ const _: () = assert!(PAGES_PER_CHUNK < 32 && CRC_SLOT.is_multiple_of(BLOCK as u
 /// Why a copy of a page is damaged, if it was ever written.
 fn damage(copy: &Result<CrcPage, FormatError>) -> Option<FormatError> {
     match copy {
-        Err(why @ (FormatError::Checksum { .. } | FormatError::Range { .. })) => Some(*why),
+        Err(
+            why @ (FormatError::Checksum { .. } | FormatError::Range { .. } | FormatError::Unreadable { .. }),
+        ) => Some(*why),
         _ => None,
     }
 }

@@ -141,6 +141,31 @@ impl Engine {
         self.accept_locked(&chunk, block).await
     }
 
+    /// The plain checksum that is on record for a block of a member, whatever it holds.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn recorded_for_joiner(
+        self: &Rc<Self>,
+        file: u64,
+        chunk: u64,
+        version: u64,
+        block: u32,
+    ) -> Result<Option<u32>, Refusal> {
+        let _request = self.begin()?;
+        let chunk = self.member_for(file, chunk, version)?;
+        let _locked = chunk.ranges.shared(u64::from(block)..u64::from(block) + 1).await;
+        self.recheck(&chunk, u64::MAX, version)?;
+        match self.states(&chunk, block..block + 1).await {
+            Ok(states) => Ok(match states[0].0 {
+                BlockState::Data(stored) => Some(stored.plain(chunk.id, block)),
+                _ => None,
+            }),
+            Err(Refusal::Corrupt { .. }) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
     async fn read_locked(
         self: &Rc<Self>,
         chunk: &Rc<Chunk>,

@@ -164,6 +164,8 @@ impl Engine {
                 if chunk.active.borrow().contains_key(&(block / ACTIVE_BLOCKS))
                     // What the file holds is older than what was lost in the journal.
                     && !chunk.entry(block).is_some_and(|entry| matches!(entry.place, Place::Journal(_))) => {}
+            // Nothing that a crash left: what lies there was not acknowledged in this place.
+            Err(Refusal::Unsettled { block }) => return Err(Refusal::Corrupt { block }),
             verified => return verified,
         }
         let open = self.chunk_file(chunk).await?;

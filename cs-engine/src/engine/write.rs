@@ -495,7 +495,7 @@ impl Engine {
     /// Whether all of `blocks` are known to hold data in their file already, so that writing to them changes no
     /// extent. Nothing is read to find out.
     fn is_written(&self, chunk: &Chunk, blocks: &Range<u32>) -> bool {
-        let Some(base) = self.tables.states_cached(chunk.slot, blocks.clone()) else { return false };
+        let Some(base) = self.tables.states_cached(chunk.owner(), blocks.clone()) else { return false };
         let base = base.into_iter().map(|state| matches!(state, BlockState::Data(_))).collect();
         chunk.newest(blocks, base, |entry| entry.place == Place::File).into_iter().all(|written| written)
     }

@@ -50,6 +50,12 @@ impl StoredCrc {
         Self(if combined < RESERVED { combined + RESERVED } else { combined })
     }
 
+    /// The plain CRC32C that it was made from.
+    #[must_use]
+    pub fn plain(self, chunk: u64, block: u32) -> u32 {
+        self.0 ^ key(chunk, block)
+    }
+
     /// Whether a block with this plain CRC32C is the one that was stored.
     #[must_use]
     pub fn matches(self, plain: u32, chunk: u64, block: u32) -> bool {
@@ -100,6 +106,7 @@ mod tests {
         assert!(!stored.matches(0x1234_5678, 7, 10));
         assert!(!stored.matches(0x1234_5678, 8, 9));
         assert!(!stored.matches(0x1234_5679, 7, 9));
+        assert_eq!(stored.plain(7, 9), 0x1234_5678);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use link::{AskError, Call, Connection, Endpoint, Expect};
 use rt::net::Address;
 use rt::sync::{Notify, Semaphore};
 use rt::time::Instant;
-use wire::copy::{ChangedRegions, ChangedRegionsReply, CopyFlush};
+use wire::copy::{ChangedRegions, ChangedRegionsReply, CopyFlush, RECORDED};
 use wire::cs::{BlockRange, CatchUp, CatchUpItem, CaughtUpItem, ItemResult, RepairBlocks, RepairItem};
 use wire::data::{Read, ReadReply, Target};
 use wire::lease::CsAddress;
@@ -483,28 +483,28 @@ impl Members {
         id: u64,
         (offset, len): (u32, u32),
         unsettled: bool,
-    ) -> Result<engine::ReadReply, Status> {
+    ) -> Result<engine::ReadReply, (Status, u64)> {
         let deadline = rt::time::now() + PATIENCE;
-        let connection = self.connected(id, deadline).await?;
+        let connection = self.connected(id, deadline).await.map_err(plainly)?;
         let CatchUpItem { file_id: file, chunk_id: chunk, version, .. } = self.item;
         let target = Target { file, epoch: 0, chunk, version };
         let mut body = Vec::new();
         Read { target, offset, len, unsettled }.encode(&mut body);
         let call = Call::new(Op::CopyRead, body, deadline).expecting(len as usize);
-        let reply = connection.call(call).await.map_err(|_| Status::Timeout)?;
+        let reply = connection.call(call).await.map_err(|_| plainly(Status::Timeout))?;
         if reply.status != Status::Ok {
-            return Err(reply.status);
+            return Err((reply.status, reply.error().detail));
         }
-        let (head, crcs) =
-            ReadReply::decode(&reply.body, reply.payload.len() as u32).map_err(|error| error.status())?;
+        let (head, crcs) = ReadReply::decode(&reply.body, reply.payload.len() as u32)
+            .map_err(|error| plainly(error.status()))?;
         if (head.offset, head.len) != (offset, len) {
-            return Err(Status::Invalid);
+            return Err(plainly(Status::Invalid));
         }
         if head.zeroes {
             return Ok(engine::ReadReply { payload: None, crcs: Vec::new() });
         }
         if wire::crc::verify_blocks(offset.into(), &reply.payload, crcs.iter()).is_err() {
-            return Err(Status::ChecksumMismatch);
+            return Err(plainly(Status::ChecksumMismatch));
         }
         if let Some(copier) = self.copier.upgrade() {
             copier.taken.set(copier.taken.get().saturating_add(reply.payload.len() as u64));
@@ -514,14 +514,17 @@ impl Members {
 }
 
 impl Members {
-    /// A block that no member can tell, as it lies on one where a crash may have left it so; `None` if it is damaged everywhere.
+    /// A block that no member can tell, as it lies on one where a crash may have left it so; else what is on record for it.
     async fn read_unsettled(
         &self,
         damage: &[(u64, Status)],
         offset: u32,
-    ) -> Result<Option<engine::ReadReply>, NotRead> {
-        let unsettled = damage.iter().filter(|(_, status)| *status == Status::Unsettled);
-        for &(id, _) in unsettled {
+    ) -> Result<engine::ReadReply, Fault> {
+        let mut recorded = Vec::new();
+        // Where it may have been left by a crash first.
+        let (unsettled, corrupt): (Vec<_>, Vec<_>) =
+            damage.iter().partition(|(_, status)| *status == Status::Unsettled);
+        for &(id, _) in unsettled.into_iter().chain(corrupt) {
             match self.read_from(id, (offset, BLOCK as u32), true).await {
                 Ok(reply) => {
                     let block = offset / BLOCK as u32;
@@ -530,16 +533,19 @@ impl Members {
                         "chunk {chunk:#x}, block {block}: no replica matches a record; one copy is taken"
                     );
                     rt::sim::hit("cs.unsettled-taken");
-                    return Ok(Some(reply));
+                    return Ok(reply);
                 }
-                Err(Status::Corrupt) => self.failed(id, Status::Corrupt),
-                Err(status) => {
+                Err((Status::Corrupt, detail)) => {
+                    self.failed(id, Status::Corrupt);
+                    recorded.push((detail & RECORDED != 0).then_some(detail as u32));
+                }
+                Err((status, _)) => {
                     self.failed(id, status);
-                    return Err(NotRead);
+                    return Err(Fault::Partly);
                 }
             }
         }
-        Ok(None)
+        Err(Fault::Lost { recorded })
     }
 }
 
@@ -558,7 +564,7 @@ impl Source for Members {
                             self.gave.set(id);
                             return Ok(reply);
                         }
-                        Err(status) => {
+                        Err((status, _)) => {
                             damage.extend(Some((id, status)).filter(|_| is_damage(status)));
                             self.failed(id, status);
                         }
@@ -571,9 +577,8 @@ impl Source for Members {
                         && len == BLOCK as u32;
                     let fault = if nobody_can_tell {
                         match self.read_unsettled(&damage, offset).await {
-                            Ok(Some(reply)) => return Ok(reply),
-                            Ok(None) => Fault::Lost,
-                            Err(NotRead) => Fault::Partly,
+                            Ok(reply) => return Ok(reply),
+                            Err(fault) => fault,
                         }
                     } else {
                         Fault::Partly
@@ -593,6 +598,11 @@ impl Source for Members {
     fn fault(&self, offset: u32, len: u32) -> Fault {
         self.faults.borrow_mut().remove(&(offset, len)).unwrap_or_default()
     }
+}
+
+/// A status that comes with no detail.
+fn plainly(status: Status) -> (Status, u64) {
+    (status, 0)
 }
 
 /// Whether a member says with this that some of what it was asked for is no good, and the rest may be.

@@ -127,10 +127,20 @@ impl Server {
         let target = read.target;
         if read.unsettled {
             let block = single_block(&read)?;
-            let data =
-                self.engine.accept_for_joiner(target.file, target.chunk, target.version, block).await?;
-            self.copier.note_given(data.len());
-            return Ok(block_reply(&read, data));
+            let (file, chunk, version) = (target.file, target.chunk, target.version);
+            return match self.engine.accept_for_joiner(file, chunk, version, block).await {
+                Ok(data) => {
+                    self.copier.note_given(data.len());
+                    Ok(block_reply(&read, data))
+                }
+                // The joiner may have what is lost here: it is told what that was.
+                Err(refusal @ crate::engine::Refusal::Corrupt { .. }) => {
+                    let recorded = self.engine.recorded_for_joiner(file, chunk, version, block).await?;
+                    let detail = recorded.map_or(0, |plain| wire::copy::RECORDED | u64::from(plain));
+                    Err(Failure { detail, ..Failure::from(refusal) })
+                }
+                Err(refusal) => Err(refusal.into()),
+            };
         }
         let found = self
             .engine

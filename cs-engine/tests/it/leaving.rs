@@ -8,9 +8,9 @@ use std::time::Duration;
 use cs_engine::check;
 use cs_engine::engine::{
     self, CreateOptions, Engine, EngineOptions, Fault, Known, Listed, NewChunk, NotRead, ReadReply, Reading,
-    Refusal, Source, WriteKind,
+    Refusal, Regions, Source, WriteKind,
 };
-use cs_engine::format::BLOCK;
+use cs_engine::format::{BLOCK, crc32c};
 use rt::buf::View;
 use rt::sim::control::{self, PeerView};
 use rt::sim::{DiskFault, DiskFaultKind, HostOptions, SimOptions, Simulation};
@@ -272,7 +272,7 @@ fn c8_what_no_member_gives_stays_missing_and_all_else_is_copied() {
 
 /// Members that have a block damaged, all of them.
 #[derive(Debug)]
-struct AllDamaged(Damaged);
+struct AllDamaged(Damaged, Vec<Option<u32>>);
 
 impl Source for AllDamaged {
     fn read(&self, offset: u32, len: u32) -> Reading<'_> {
@@ -281,7 +281,7 @@ impl Source for AllDamaged {
 
     fn fault(&self, offset: u32, len: u32) -> Fault {
         match self.0.fault(offset, len) {
-            Fault::Partly if len == BLOCK as u32 => Fault::Lost,
+            Fault::Partly if len == BLOCK as u32 => Fault::Lost { recorded: self.1.clone() },
             fault => fault,
         }
     }
@@ -298,7 +298,7 @@ fn c8_a_block_that_no_member_has_whole_is_as_bad_in_the_new_replica() {
         let new = NewChunk { version: 2, joining: true, ..new_chunk(CHUNK, SIZE) };
         engine.create_chunk(new).await.unwrap();
         let members = Damaged { content: whole, bad: BAD.to_vec(), unsettled: RefCell::default() };
-        let source = AllDamaged(members);
+        let source = AllDamaged(members, vec![Some(7)]);
         engine.take_difference(CHUNK, 2, &Known::default()).await.unwrap();
         for first in (0..128).step_by(16) {
             engine.copy_regions(CHUNK, 2, first..first + 16, &source).await.unwrap();
@@ -348,6 +348,55 @@ fn c8_a_block_that_no_member_has_whole_is_as_bad_in_the_new_replica() {
         assert_eq!(client.read(block(BAD[2]), BLOCK as u32).await, content[at(BAD[2])]);
         assert_eq!(engine.verify_next().await.unwrap().expect("a chunk").damaged, 0);
     });
+}
+
+/// One rotten sector and one restart: the joiner has had the block all the time, and keeps it if it is what its members have on record.
+#[test]
+fn c8_a_joiner_keeps_the_last_good_copy_of_a_block() {
+    const BAD: u32 = 5;
+    for checksums in [true, false] {
+        let rig = Rig::with(|superblock, _| superblock.no_checksums = !checksums);
+        let old = pattern(1, 32 * BLOCK);
+        let own = crc32c(&old[BAD as usize * BLOCK..][..BLOCK]);
+        // What the members say, and what becomes of the block.
+        let cases =
+            [(Some(own), Ok(true)), (None, Err(Refusal::NoSource(CHUNK))), (Some(own ^ 1), Ok(false))];
+        for (recorded, kept) in cases {
+            let (old, kept) = (old.clone(), if checksums { kept } else { Err(Refusal::NoSource(CHUNK)) });
+            rig.life(async move |engine| {
+                let client = Client::with_chunk(&engine, 1, SIZE).await;
+                client.write(0, &old).await;
+                client.flush().await;
+                engine.install(CHUNK, joiner(1, 2, false)).await.unwrap();
+                // Somebody has written the block before.
+                let mut changed = Regions::default();
+                changed.add_blocks(&(BAD - 1..BAD));
+                let known = Known {
+                    blocks: (SIZE / BLOCK as u64) as u32,
+                    complete: true,
+                    since: 1,
+                    changed,
+                    ..Known::default()
+                };
+                engine.take_difference(CHUNK, 2, &known).await.unwrap();
+                let content = pattern(2, SIZE as usize);
+                let members = Damaged { content, bad: vec![BAD], unsettled: RefCell::default() };
+                let source = AllDamaged(members, vec![Some(own ^ 2), recorded]);
+                let copied = engine.copy_regions(CHUNK, 2, 0..2, &source).await;
+                assert_eq!(copied.map(|_| ()), kept.clone().map(|_| ()), "{recorded:?}");
+                engine.commit_copied(CHUNK, 2).await.unwrap();
+                if let Ok(kept) = kept {
+                    engine.install(CHUNK, member(2, 3, false)).await.unwrap();
+                    client.version.set(3);
+                    let read = client.try_read(CHUNK, BAD * BLOCK as u32, BLOCK as u32).await;
+                    let block = old[BAD as usize * BLOCK..][..BLOCK].to_vec();
+                    assert_eq!(read, if kept { Ok(block) } else { Err(Refusal::Corrupt { block: BAD }) });
+                }
+                let version = if kept.is_ok() { 3 } else { 2 };
+                engine.delete_chunk(CHUNK, version).await.unwrap();
+            });
+        }
+    }
 }
 
 /// Plain versions wait for headers, in a server that is idle until its next checkpoint: they are no maps.

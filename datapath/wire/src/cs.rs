@@ -23,11 +23,9 @@ pub const FLAG_FAILED_REPOSITORY: u32 = 1 << 11;
 /// Flag `T`, failed: the disk does not answer in time.
 pub const FLAG_FAILED_TIMEOUT: u32 = 1 << 12;
 /// All flags of a failed CS.
-pub const FLAGS_FAILED: u32 = FLAG_FAILED_IO
-    | FLAG_FAILED_CHECKSUM
-    | FLAG_FAILED_JOURNAL
-    | FLAG_FAILED_REPOSITORY
-    | FLAG_FAILED_TIMEOUT;
+pub const FLAGS_FAILED: u32 = FLAGS_REFUSED | FLAG_FAILED_CHECKSUM | FLAG_FAILED_TIMEOUT;
+/// Those with which a CS cannot serve. With the others it goes on: what is good on it may be the only copy.
+pub const FLAGS_REFUSED: u32 = FLAG_FAILED_IO | FLAG_FAILED_JOURNAL | FLAG_FAILED_REPOSITORY;
 
 /// Letters of CS flags in the order in which they are shown.
 const LETTERS: [(u32, char); 9] = [

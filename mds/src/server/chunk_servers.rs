@@ -7,8 +7,8 @@ use std::time::Duration;
 use rt::time::Instant;
 use wire::cluster::{CopyRate, Event, Severity};
 use wire::cs::{
-    CaughtUp, FLAGS_FAILED, FenceItem, Heartbeat, HeartbeatReply, RegisterCs, RegisterCsReply, ReplicaReport,
-    ReplicaState, ReportChunks, flag_letters,
+    CaughtUp, FLAGS_REFUSED, FenceItem, Heartbeat, HeartbeatReply, RegisterCs, RegisterCsReply,
+    ReplicaReport, ReplicaState, ReportChunks, flag_letters,
 };
 use wire::hello::Empty;
 use wire::session::IoStats;
@@ -145,11 +145,13 @@ fn nonce(field: &'static str, bytes: &[u8]) -> Result<Secret, BodyError> {
     Secret::from_bytes(bytes).ok_or(BodyError::Id { field, found: bytes.len() })
 }
 
+const _: () = assert!(crate::state::servers::FLAG_DAMAGED == wire::cs::FLAG_FAILED_CHECKSUM);
+
 fn failed(flags: u32) -> Failure {
     let text = format!(
         "the disk of this chunk server failed (flags {}): its registration is not renewed; replace the disk and make a new \
          chunk server on it",
-        flag_letters(flags & FLAGS_FAILED)
+        flag_letters(flags & FLAGS_REFUSED)
     );
     Failure::new(Status::DeviceFailed, text).after_ms(1000)
 }
@@ -171,7 +173,7 @@ impl Reign {
         call: RegisterCs,
         asked: &Asked,
     ) -> Result<RegisterCsReply, Failure> {
-        if call.flags & FLAGS_FAILED != 0 {
+        if call.flags & FLAGS_REFUSED != 0 {
             return Err(failed(call.flags));
         }
         if self.read(|state| state.servers().any(|known| known.uuid.0[..] == call.cs_uuid && is_stale(known)))
@@ -205,6 +207,7 @@ impl Reign {
         if registered.stale {
             return Ok(reply);
         }
+        self.returns.registered(cs, rt::time::now());
         let fences = self.connect(cs, asked, registered);
         Ok(RegisterCsReply { fences, ..reply })
     }
@@ -251,7 +254,7 @@ impl Reign {
             return Err(stale());
         }
         let (now, term) = (rt::time::now(), self.cs_term());
-        if call.flags & FLAGS_FAILED != 0 {
+        if call.flags & FLAGS_REFUSED != 0 {
             // It can record no fence any more, so it must lapse for its files to be granted anew (C2).
             self.report(cs, &call, worth);
             return Err(failed(call.flags));

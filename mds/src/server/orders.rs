@@ -533,7 +533,7 @@ impl CsLink {
                     file_id: order.file.raw(),
                     chunk_id: chunk.raw(),
                     version: order.version.raw(),
-                    last_sources: reign.read(|state| state.are_last_sources(order, &sources)),
+                    last_sources: reign.read(|state| state.are_last_sources(self.cs, order, &sources)),
                     sources: sources.iter().map(|cs| cs.0.into()).collect(),
                 });
                 true

@@ -12,6 +12,7 @@ mod bad_files;
 mod bad_requests;
 mod dead_writers;
 mod failover;
+mod fio;
 mod full;
 mod guide;
 mod idle;
@@ -79,9 +80,6 @@ struct Cli {
     /// minutes]; with it, mounted_programs also runs the tests of SQLite and PostgreSQL, for some 20 minutes
     #[arg(long)]
     minutes: Option<u64>,
-    /// Let torture damage sectors of chunk files: nothing mends them yet, so that the check at the end finds them
-    #[arg(long)]
-    bit_rot: bool,
     /// Decides what is written and what a power cut takes
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -132,7 +130,6 @@ fn main() -> ExitCode {
         removals: RefCell::default(),
         soak_seconds: cli.minutes.map_or(scene::SOAK_SECONDS, |minutes| minutes * 60),
         is_long: cli.minutes.is_some(),
-        bit_rot: cli.bit_rot,
     };
     let is_meant = |scenario: &&Scenario| {
         cli.only.is_empty() || cli.only.iter().any(|part| scenario.name.contains(part.as_str()))

@@ -331,11 +331,18 @@ impl State {
         present.filter(|_| joiner).map_or_else(Vec::new, |entry| self.sources_of(entry).collect())
     }
 
-    /// Whether no other member of a chunk than these is waited for.
-    pub fn are_last_sources(&self, order: &CopyOrder, sources: &[CsId]) -> bool {
+    /// Whether nobody else than these can have what a joiner lacks: all other members are gone for good. Of several joiners, which may
+    /// have held the chunk before, one comes after the other.
+    pub fn are_last_sources(&self, cs: CsId, order: &CopyOrder, sources: &[CsId]) -> bool {
         let is_meant = |entry: &&ChunkEntry| (entry.id(), entry.version()) == (order.chunk, order.version);
-        let found = self.entry_at((order.file, order.index)).filter(is_meant);
-        found.is_some_and(|entry| entry.in_sync().all(|cs| sources.contains(&cs) || self.is_gone(cs)))
+        let Some(entry) = self.entry_at((order.file, order.index)).filter(is_meant) else { return false };
+        entry.members().iter().all(|member| match member.state {
+            MemberState::InSync | MemberState::Absent => {
+                sources.contains(&member.cs) || self.is_gone(member.cs)
+            }
+            MemberState::Joining => member.cs >= cs || !self.is_alive(member.cs),
+            _ => true,
+        })
     }
 
     /// Other members that damaged blocks of a member can be repaired from, if the chunk is the one that is meant.

@@ -33,6 +33,8 @@ impl State {
             Some(server) => match (server.leave, server.state) {
                 (_, CsState::Offline | CsState::Dropped) | (Leave::Lost, _) => Footing::Gone,
                 (Leave::Leave, _) if server.serves() => Footing::Leaving,
+                // It still has what is good, but new copies are worth more.
+                (Leave::Stay, _) if server.serves() && server.shows_damage() => Footing::Leaving,
                 (Leave::Leave, _) => Footing::Gone,
                 (Leave::Stay, _) if server.serves() => Footing::Firm,
                 (Leave::Stay, _) => Footing::Away,
