@@ -219,7 +219,14 @@ impl State {
             let Ok(file) = self.tree.file(position.0) else { continue };
             let Some(entry) = file.chunks.get(position.1) else { continue };
             let present = entry.version().raw() == done.version && self.changes.is_settled(cs, chunk);
-            if !present || !self.may_fill(entry) {
+            if !present {
+                continue;
+            }
+            if !self.may_fill(entry) {
+                // Somebody is back who may have more. Nobody would ask about this joiner again, and it would keep its place.
+                let mut members = entry.members().clone();
+                members.set_state(cs, MemberState::Absent);
+                self.change_members(&mut work, position, members);
                 continue;
             }
             let minimum = file.attrs.replicas.minimum;
@@ -349,6 +356,12 @@ impl State {
         let sources =
             found.filter(is_meant).map(|entry| self.sources_of(entry).filter(|other| *other != cs).collect());
         sources.unwrap_or_default()
+    }
+
+    /// Chunks with joiners that may not be filled now.
+    pub(super) fn joiners_to_wait(&self) -> impl Iterator<Item = ChunkId> {
+        let entries = self.changes.joining().filter_map(|(_, _, position)| self.entry_at(position));
+        entries.filter(|entry| !self.may_fill(entry)).map(ChunkEntry::id)
     }
 
     /// Joiners leave (they may have writes that no member has, or lack some that all had) and begin anew later.

@@ -52,9 +52,15 @@ impl State {
 
     /// Whether a replica of a chunk may be filled. One that nobody has reconciled waits for that, as long as all its members may come
     /// back: one of them may have acknowledged writes that the others have lost, and a copy of the others must not make it
-    /// dispensable (C4). With a member that is gone for good there is nothing to wait for.
+    /// dispensable (C4). With a member that is gone for good there is nothing to wait for, also when it has left the members
+    /// since; but then all that are left have to be there.
     pub(super) fn may_fill(&self, entry: &ChunkEntry) -> bool {
-        !entry.is_unreconciled() || entry.in_sync().any(|cs| self.is_gone(cs))
+        let is_gone = |state: MemberState| {
+            entry.members().iter().any(|member| member.state == state && self.is_gone(member.cs))
+        };
+        !entry.is_unreconciled()
+            || is_gone(MemberState::InSync)
+            || (is_gone(MemberState::Absent) && entry.in_sync().all(|cs| self.is_alive(cs)))
     }
 
     /// What a chunk's replicas need now. `overdue` says for whom that is away nobody waits any longer who has to write.

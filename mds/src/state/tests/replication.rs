@@ -313,6 +313,84 @@ fn c5_what_nobody_has_reconciled_is_made_anew_all_the_same() {
     assert_eq!(world.take_steps(), (0, 0), "each may have what is chosen");
 }
 
+/// Four chunk servers, a file with two replicas that nobody has reconciled, and one of its servers gone; the replicas made elsewhere
+/// have joined.
+fn joined_unreconciled() -> (World, u64, u8) {
+    let (mut world, a, file) = world();
+    world.expire(a);
+    let lost = world.holder(file, 0, 0);
+    world.goes_offline(lost);
+    assert!(world.take_steps().0 > 0 && world.make_all() > 0);
+    assert!(world.is_joining(file));
+    (world, file, lost)
+}
+
+impl World {
+    fn is_joining(&self, file: u64) -> bool {
+        (0..3).any(|index| {
+            self.chunk(file, index).members.iter().any(|member| member.state == MemberState::Joining)
+        })
+    }
+
+    fn returns(&mut self, n: u8) {
+        let again = self.claim_again(n);
+        let fences = self.register(again).fences;
+        self.confirm(n, fences);
+    }
+}
+
+#[test]
+fn c4_a_joiner_leaves_when_the_one_that_was_lost_is_back() {
+    let (mut world, file, lost) = joined_unreconciled();
+    world.returns(lost);
+    assert!(!world.is_joining(file), "it would keep its place until somebody opens the file");
+    assert_eq!((world.make_all(), world.fill_all()), (0, 0));
+    assert_eq!(world.take_steps(), (0, 0), "it is waited for");
+
+    // Filled before the one that is back can serve.
+    let (mut world, file, lost) = joined_unreconciled();
+    (1..=4).filter(|n| *n != lost).for_each(|n| {
+        world.install(n);
+    });
+    let filled: Vec<_> = (1..=4).filter(|n| *n != lost).map(|n| (n, world.copies(n))).collect();
+    assert!(filled.iter().any(|(_, orders)| !orders.is_empty()));
+    let again = world.claim_again(lost);
+    world.register(again);
+    for (n, orders) in filled {
+        assert_eq!(world.count(world.promote_op(n, &orders)), 0);
+    }
+    assert!(!world.is_joining(file));
+}
+
+#[test]
+fn c4_what_nobody_has_reconciled_is_filled_until_there_are_enough() {
+    let (mut world, a) = World::with_servers(5);
+    let attrs = ReplicaChange { normal: 3, minimum: Some(2) };
+    let file = world.written_file(a, "/f", 1, 3);
+    let change = AttrChange { replicas: Some(attrs), ..Default::default() };
+    world.ok(CommandOp::SetAttr(SetAttr { path: "/f".into(), change: Some(change), recursive: false }));
+    world.expire(a);
+    let (first, second) = (world.holder(file, 0, 0), world.holder(file, 0, 1));
+    [first, second].into_iter().for_each(|n| world.goes_offline(n));
+    let in_sync = |world: &World| {
+        world.chunk(file, 0).members.iter().filter(|member| member.state == MemberState::InSync).count()
+    };
+    assert_eq!((world.take_steps(), world.make_all()), ((2, 0), 2));
+    for _ in 0..4 {
+        // One at a time: the first makes those that are gone leave.
+        let targets: Vec<u8> = (1..=5).filter(|n| *n != first && *n != second).collect();
+        for n in targets {
+            (1..=5).filter(|n| *n != first && *n != second).for_each(|n| {
+                world.install(n);
+            });
+            world.join(n);
+            let orders = world.copies(n);
+            world.count(world.promote_op(n, &orders));
+        }
+    }
+    assert_eq!(in_sync(&world), 3, "{:?}", world.chunk(file, 0));
+}
+
 /// How full the disks are, in percent, from the first server on.
 fn fill_disks(world: &mut World, percent: &[u64]) {
     for (n, used) in (1..).zip(percent) {
