@@ -69,17 +69,26 @@ impl State {
         if !entry.is_usable() || !(self.may_fill(entry) || begun) {
             return None;
         }
-        let replicas = self.replicas_of(file, entry);
+        let mut replicas = self.replicas_of(file, entry);
         let wanted = file.attrs.replicas;
         let alive = entry.in_sync().filter(|cs| self.is_alive(*cs)).count();
         let away = replicas.iter().filter(|replica| replica.footing == Footing::Away);
         let hurry = alive < usize::from(wanted.minimum) && away.clone().all(|replica| overdue(replica.cs));
+        for replica in &mut replicas {
+            let late = replica.state == MemberState::Creating
+                && replica.footing == Footing::Away
+                && overdue(replica.cs);
+            if late {
+                replica.footing = Footing::Gone;
+            }
+        }
         let found = need(&replicas, wanted, hurry);
         // Whoever reconciles it may need what only this replica has.
         let is_needed = |cs: CsId| {
             let replica = replicas.iter().find(|replica| replica.cs == cs);
             replica.is_some_and(|replica| {
-                replica.state != MemberState::Creating && replica.footing != Footing::Gone
+                !matches!(replica.state, MemberState::Creating | MemberState::Failed)
+                    && self.footing(cs) != Footing::Gone
             })
         };
         found.filter(|need| !matches!(need, Need::Less(cs) if entry.is_unreconciled() && is_needed(*cs)))

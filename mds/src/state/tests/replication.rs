@@ -492,3 +492,41 @@ fn c5_a_joiner_leaves_when_what_it_is_filled_with_is_settled() {
     world.ok(CommandOp::ReconcileDone(ReconcileDone { lease, file, chunks: vec![done], writes_lost: false }));
     assert!(!joins(&world), "it lacks what was settled");
 }
+
+#[test]
+fn c9_a_replica_that_has_nothing_makes_place_for_one_that_will() {
+    let (mut world, a) = World::with_servers(3);
+    let file = world.written_file(a, "/f", 1, 3);
+    let lost = DropMember { lost: true, ..world.drop_op(a, file, 1) };
+    assert_eq!(world.count(CommandOp::DropMember(lost)), 1);
+    assert_eq!(world.state_on(file, 0, 1), MemberState::Failed);
+    assert_eq!(world.take_steps(), (0, 1), "there is no other place");
+    assert_eq!(world.take_steps(), (0, 0), "C9: what may be there is deleted first");
+    let chunks: Vec<u64> = world.state.quarantined().map(|(chunk, _)| chunk.raw()).collect();
+    world.ok(CommandOp::PurgeChunks(PurgeChunks { chunks: chunks.clone() }));
+    let (cs, session) = world.cs_name(1);
+    world.ok(CommandOp::ChunksPurged(ChunksPurged { cs, session, chunks }));
+    assert_eq!((world.take_steps(), world.make_all(), world.fill_all()), ((1, 0), 1, 1));
+    assert_eq!(world.chunk(file, 0).health, ChunkHealth::Healthy);
+    assert_eq!(world.state_on(file, 0, 1), MemberState::InSync);
+}
+
+#[test]
+fn what_is_to_be_made_survives_that_its_server_registers_again() {
+    let (mut world, _, file) = world();
+    let lost = world.holder(file, 0, 0);
+    world.goes_offline(lost);
+    let (added, _) = world.take_steps();
+    assert!(added > 0);
+    for n in (1..=4).filter(|n| *n != lost) {
+        let again = world.claim_again(n);
+        let fences = world.register(again).fences;
+        assert_eq!(world.steps(), [], "it makes it in a moment");
+        let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |_| true).0;
+        let given_up = |step: &ReplicaStep| step.step == PlannedStep::Remove { cs: world.cs(n).id };
+        let its_own = |effect: &Effect| matches!(effect, Effect::MakeReplicas { cs, .. } if *cs == world.cs(n).id);
+        assert_eq!(late.iter().any(given_up), world.state.pending_work().iter().any(its_own));
+        world.confirm(n, fences);
+    }
+    assert_eq!((world.make_all(), world.fill_all()), (added, added));
+}
