@@ -205,8 +205,8 @@ impl CsLink {
     }
 
     /// A joiner could not be filled: it is tried again later, perhaps from others.
-    pub(super) fn catch_up_later(&self, order: CopyOrder) {
-        self.copies.add(order.chunk, order, rt::time::now() + PAUSE);
+    pub(super) fn catch_up_later(&self, order: CopyOrder, pause: Duration) {
+        self.copies.add(order.chunk, order, rt::time::now() + pause);
     }
 
     /// Takes up what the state says is to be done on this chunk server, but for fences it has been told with its

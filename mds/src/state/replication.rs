@@ -32,6 +32,14 @@ pub(super) struct Replica {
     pub(super) burden: u64,
 }
 
+impl Replica {
+    /// Whether it counts or will, so that no other one comes to its host.
+    pub(super) fn keeps_place(&self) -> bool {
+        !matches!(self.state, MemberState::Stale | MemberState::Failed)
+            && !matches!(self.footing, Footing::Gone | Footing::Leaving)
+    }
+}
+
 /// How much depends on a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Urgency {

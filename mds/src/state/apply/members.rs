@@ -202,10 +202,13 @@ impl State {
         self.changes.absent_servers()
     }
 
-    /// Joiners on a chunk server that somebody can fill.
-    pub fn joiners_on(&self, cs: CsId) -> usize {
+    /// Joiners on a chunk server that somebody can fill, but for those of which is known that it fails.
+    pub fn joiners_on(&self, cs: CsId, is_failing: impl Fn(ChunkId) -> bool) -> usize {
         let entries = self.changes.joining_at(cs).filter_map(|position| self.entry_at(position));
-        entries.filter(|entry| entry.in_sync().any(|cs| self.is_alive(cs))).count()
+        let may = |entry: &&ChunkEntry| {
+            entry.in_sync().any(|cs| self.is_alive(cs)) && !is_failing(entry.id())
+        };
+        entries.filter(may).count()
     }
 
     pub(super) fn promote_members(&mut self, step: &mut Step, op: &PromoteMembers) -> Answer {
@@ -244,7 +247,7 @@ impl State {
         if self.changes.absent_on(cs).next().is_some() {
             step.effect(Effect::Returns);
         }
-        let is_last = self.arriving_on(cs) == 0 && self.changes.absent_on(cs).next().is_none();
+        let is_last = self.changes.arriving_on(cs) == 0 && self.changes.absent_on(cs).next().is_none();
         if let Some(server) = self.servers.get_mut(cs) {
             server.returned += promoted;
             server.returned_bytes = server.returned_bytes.saturating_add(copied);

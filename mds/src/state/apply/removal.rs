@@ -162,7 +162,7 @@ impl State {
             server.leave != Leave::Stay
                 && server.state != CsState::Dropped
                 && server.replicas == 0
-                && self.arriving_on(cs) == 0
+                && self.changes.arriving_on(cs) == 0
         })
     }
 

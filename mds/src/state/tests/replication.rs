@@ -332,7 +332,7 @@ impl World {
         })
     }
 
-    fn returns(&mut self, n: u8) {
+    pub(super) fn returns(&mut self, n: u8) {
         let again = self.claim_again(n);
         let fences = self.register(again).fences;
         self.confirm(n, fences);
@@ -454,19 +454,14 @@ fn replicas_move_to_their_tier_and_away_from_each_other() {
     let claim = RegisterCs { tier: 2, host: "host1".into(), ..World::claim(3) };
     let fences = world.register(claim).fences;
     world.confirm(3, fences);
-    for round in 0..2 {
-        let (moves, _) = world.state.plan_moves(start, 100, 10, NOBODY);
-        if moves.is_empty() {
-            break;
-        }
-        assert_eq!((round, moves.len(), moves[0].cs), (0, 1, world.cs(3).id.0));
-        world.ok(CommandOp::AddReplicas(AddReplicas { places: moves }));
-        world.make_all();
-        world.fill_all();
-        world.take_steps();
-    }
+    let moves = world.state.plan_moves(start, 100, 10, NOBODY).0;
+    assert_eq!(moves.iter().map(|place| place.cs).collect::<Vec<_>>(), [world.cs(3).id.0]);
+    world.ok(CommandOp::AddReplicas(AddReplicas { places: moves }));
+    assert_eq!((world.make_all(), world.fill_all(), world.take_steps()), (1, 1, (0, 1)));
+    assert_eq!(world.state.plan_moves(start, 100, 10, NOBODY).0, [], "it is where it should be");
     let members: Vec<CsId> = world.chunk(file, 0).members.iter().map(|member| member.cs).collect();
     let hosts: Vec<&str> = members.iter().map(|cs| &*world.state.server(*cs).expect("known").host).collect();
+    assert!(members.contains(&world.cs(3).id), "{members:?}");
     assert!(hosts.len() == 2 && hosts[0] != hosts[1], "{hosts:?}");
 }
 
