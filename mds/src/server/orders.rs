@@ -489,6 +489,11 @@ impl CsLink {
                 self.installs.put_off(*chunk, rt::time::now() + PAUSE);
                 if status == Status::UnknownChunk {
                     rt::spawn(Rc::clone(&reign).replica_is_lost(self.cs, *chunk, *order));
+                } else if order.joins && status == Status::NoSpace {
+                    let reign = Rc::clone(&reign);
+                    rt::spawn(reign.joiner_has_no_room(self.cs, self.session, *chunk, order.to));
+                } else if order.joins {
+                    reign.rebuild.not_filled(self.cs, *chunk, order.to, rt::time::now());
                 }
             }
             // Not before the registration itself is known to be on its disk.

@@ -15,8 +15,8 @@ use wire::Status;
 
 use super::reign::Reign;
 use crate::state::command::{
-    AddReplicas, CommandOp, CsReport, CsState, DropCs, Leave, RemoveReplicas, ReplicaPlace, ReportedEvent,
-    ReportedSeverity,
+    AddReplicas, CommandOp, CsReport, CsState, DropCs, DropMember, Leave, RemoveReplicas, ReplicaPlace,
+    ReportedEvent, ReportedSeverity,
 };
 use crate::state::replication::{PlannedStep, ReplicaStep, Urgency};
 use crate::state::{ChunkId, CopyOrder, CsId, FileId, MEMBERS_MAX, Parameter, State, Version};
@@ -39,12 +39,20 @@ const PAUSE: Duration = Duration::from_secs(5);
 const BLOCKED_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a chunk server that refused to make a replica is not asked again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// How long nothing comes to a chunk server that had no room for a joiner, at first...
+const FULL_REST_MIN: Duration = Duration::from_secs(10);
+/// ...and at most.
+const FULL_REST_MAX: Duration = Duration::from_secs(320);
+/// From which rest on its replicas are not waited for, but made elsewhere.
+const FULL_REST_LONG: Duration = Duration::from_secs(80);
 /// Pause before a joiner is filled again that could not be filled, at first...
 const FILL_PAUSE_MIN: Duration = Duration::from_secs(2);
 /// ...and at most.
 const FILL_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// After how long an operator hears of a joiner that cannot be filled.
 const FAILING_LONG: Duration = Duration::from_secs(300);
+/// The longest text of an event, in bytes.
+const MESSAGE_MAX: usize = 1024;
 /// Joiners that could not be filled of which it is remembered.
 const FAILING_MAX: usize = 65_536;
 
@@ -55,6 +63,13 @@ struct Failing {
     since: Instant,
     pause: Duration,
     told: bool,
+}
+
+/// A chunk server that had no room for a joiner.
+#[derive(Clone, Copy, Debug)]
+struct Full {
+    until: Instant,
+    rest: Duration,
 }
 
 /// What is known of replication besides the state.
@@ -69,6 +84,8 @@ pub(crate) struct Rebuild {
     refused: RefCell<BTreeMap<CsId, Instant>>,
     /// Joiners that could not be filled when it was tried last: they keep nobody else out.
     failing: RefCell<BTreeMap<(CsId, ChunkId), Failing>>,
+    /// Chunk servers that had no room for joiners.
+    full: RefCell<BTreeMap<CsId, Full>>,
 }
 
 impl Rebuild {
@@ -86,6 +103,34 @@ impl Rebuild {
 
     fn is_refusing(&self, cs: CsId, now: Instant) -> bool {
         self.refused.borrow().get(&cs).is_some_and(|until| *until > now)
+    }
+
+    /// A chunk server has no room for a joiner. Whether that is news.
+    pub(crate) fn full(&self, cs: CsId, now: Instant) -> bool {
+        let mut full = self.full.borrow_mut();
+        match full.get_mut(&cs).filter(|known| known.until + FULL_REST_MAX > now) {
+            // All that joined at once are refused at once.
+            Some(known) if known.until > now => false,
+            Some(known) => {
+                known.rest = (known.rest * 2).min(FULL_REST_MAX);
+                known.until = now + known.rest;
+                false
+            }
+            None => {
+                full.insert(cs, Full { until: now + FULL_REST_MIN, rest: FULL_REST_MIN });
+                true
+            }
+        }
+    }
+
+    /// Whether a chunk server had no room for a joiner a moment ago: nothing comes to it now.
+    pub(crate) fn is_full(&self, cs: CsId, now: Instant) -> bool {
+        self.full.borrow().get(&cs).is_some_and(|full| full.until > now)
+    }
+
+    fn is_full_for_long(&self, cs: CsId, now: Instant) -> bool {
+        let full = self.full.borrow();
+        full.get(&cs).is_some_and(|full| full.rest >= FULL_REST_LONG && full.until + FULL_REST_MAX > now)
     }
 
     /// A joiner could not be filled. Gives the pause before it is tried again, and whether it is time to tell somebody.
@@ -131,7 +176,7 @@ impl Rebuild {
     /// How many more replicas chunk servers can take now; those that can take none are left out.
     fn room(&self, state: &State, now: Instant) -> BTreeMap<CsId, usize> {
         let usable = state.servers().filter(|server| server.is_usable()).map(|server| server.id);
-        let asked = usable.filter(|cs| !self.is_refusing(*cs, now));
+        let asked = usable.filter(|cs| !self.is_refusing(*cs, now) && !self.is_full(*cs, now));
         let room = asked.map(|cs| {
             let arriving = state.arriving_on(cs, |chunk| self.is_failing(cs, chunk));
             (cs, ARRIVING_MAX.saturating_sub(arriving))
@@ -149,8 +194,10 @@ impl Rebuild {
         });
     }
 
-    fn is_overdue(&self, cs: CsId, now: Instant) -> bool {
-        self.away.borrow().get(&cs).is_some_and(|since| now.since(*since) >= BLOCKED_PATIENCE)
+    /// Whether nobody waits for a chunk server any longer: it is away, or full.
+    pub(crate) fn is_overdue(&self, cs: CsId, now: Instant) -> bool {
+        let away = self.away.borrow().get(&cs).is_some_and(|since| now.since(*since) >= BLOCKED_PATIENCE);
+        away || self.is_full_for_long(cs, now)
     }
 
     fn is_somebody_away(&self) -> bool {
@@ -398,6 +445,10 @@ impl Reign {
 
     /// A joiner could not be filled: it is tried again later, and an operator hears of it if that goes on for long.
     pub(super) fn fill_failed(self: &Rc<Self>, cs: CsId, session: u64, order: CopyOrder, status: Status) {
+        if status == Status::NoSpace {
+            rt::spawn(Rc::clone(self).joiner_has_no_room(cs, session, order.chunk, order.version));
+            return;
+        }
         let (pause, tell) = self.rebuild.not_filled(cs, order.chunk, order.version, rt::time::now());
         self.servers.borrow().order(cs, |link| link.catch_up_later(order, pause));
         if tell {
@@ -411,8 +462,39 @@ impl Reign {
         }
     }
 
+    /// A joiner has no room. It leaves, so that nobody waits for it who writes (C13), and rests.
+    pub(super) async fn joiner_has_no_room(
+        self: Rc<Self>,
+        cs: CsId,
+        session: u64,
+        chunk: ChunkId,
+        version: Version,
+    ) {
+        if self.rebuild.full(cs, rt::time::now()) {
+            let message = "it has no room for replicas that were to return or come: they wait, or go elsewhere";
+            rt::spawn(Rc::clone(&self).warn(cs, session, "cs.no_room", message.into()));
+        }
+        let Some(order) = self.read(|state| state.joiner(cs, chunk)) else { return };
+        let op = DropMember {
+            lease: None,
+            file: order.file.raw(),
+            cs: cs.0,
+            chunk: chunk.raw(),
+            version: version.raw(),
+            lost: false,
+            why: "its chunk server has no room for it".into(),
+        };
+        if order.version == version
+            && self.read(|state| state.may_drop(&op))
+            && let Some(Err(refusal)) = self.insist(CommandOp::DropMember(op)).await
+        {
+            tracing::warn!("a joiner without room on {cs} stays: {refusal}");
+        }
+    }
+
     /// Makes an event of something that an operator should know of a chunk server.
     async fn warn(self: Rc<Self>, cs: CsId, session: u64, code: &'static str, message: String) {
+        let message = message[..message.floor_char_boundary(MESSAGE_MAX)].to_owned();
         let severity = ReportedSeverity::Warning.into();
         let event = ReportedEvent { severity, code: code.into(), message };
         let op =

@@ -87,6 +87,9 @@ impl Reign {
         });
         for (cs, session) in servers {
             let now = rt::time::now();
+            if self.rebuild.is_full(cs, now) {
+                continue;
+            }
             let chunks: Vec<ChunkPosition> = self.read(|state| {
                 let joiners = state.joiners_on(cs, |chunk| self.rebuild.is_failing(cs, chunk));
                 let room = JOINERS_MAX.saturating_sub(joiners);

@@ -8,13 +8,17 @@ use crate::state::command::{ChunkVersion, DropMember, JoinMembers, PromoteMember
 use crate::state::effect::{CopyOrder, Effect, InstallOrder};
 use crate::state::event::EventCode;
 use crate::state::ids::{ChunkId, CsId, FileId, Version};
+use crate::state::inode::File;
 use crate::state::membership::{Leaving, leave, promote};
 use crate::state::outcome::Outcome;
+use crate::state::placement::margin_bytes;
 use crate::state::refusal::Refusal;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most chunks in one command about members.
 pub const MEMBERS_MAX: usize = 1024;
+/// Percent of a disk that stay free when replicas return to it. Less than for new ones: most of what they need is there.
+const RETURN_MARGIN: u64 = 2;
 
 /// What chunk servers are to be told because member sets have changed.
 #[derive(Default)]
@@ -126,7 +130,9 @@ impl State {
             }
         }
         let how = if op.lost { Leaving::Failed } else { Leaving::Absent };
-        let concerned = file.chunks.iter().filter(|entry| !op.lost || is_named(entry));
+        // Who writes has all of them without it at once; what is seen of one chunk only is about that one.
+        let one = op.lost || (op.lease.is_none() && op.chunk != 0);
+        let concerned = file.chunks.iter().filter(|entry| !one || is_named(entry));
         concerned.filter_map(|entry| Some(((id, entry.index()), self.without(id, entry, cs, how)?))).collect()
     }
 
@@ -151,7 +157,7 @@ impl State {
             self.change_members(&mut work, position, members);
         }
         self.send(step, work);
-        if count > 0 {
+        if count > 0 && (op.lost || op.lease.is_some()) {
             let code = if op.lost { EventCode::ReplicaLost } else { EventCode::ReplicasLeft };
             step.event(code, &[&op.cs, &count, &self.tree.path_of(id), &op.why]);
         }
@@ -179,16 +185,27 @@ impl State {
 
     /// The members of a chunk with the absent one as a joiner; `None` if it cannot join now.
     fn may_join(&self, (id, index): Position, cs: CsId) -> Option<MemberSet> {
-        let entry = self.tree.file(id).ok()?.chunks.get(index)?;
+        let file = self.tree.file(id).ok()?;
+        let entry = file.chunks.get(index)?;
         let absent = entry.members().on(cs).is_some_and(|member| member.state == MemberState::Absent);
         // One that nobody can fill would keep the place from others.
         let may = absent
             && entry.is_usable()
             && self.may_fill(entry)
+            && self.has_room_to_return(file, cs)
             && entry.in_sync().any(|cs| self.is_alive(cs));
         let mut members = entry.members().clone();
         members.set_state(cs, MemberState::Joining);
         may.then_some(members)
+    }
+
+    /// Whether a replica of a file can return to a chunk server. On a full disk it would only make all who write wait (C13).
+    pub(super) fn has_room_to_return(&self, file: &File, cs: CsId) -> bool {
+        let margin = self.policy(file).fill_margin.min(RETURN_MARGIN);
+        self.servers.get(cs).is_some_and(|server| {
+            let stays_free = margin_bytes(server.total_bytes, margin);
+            server.free_bytes >= stays_free.saturating_add(file.attrs.chunk_size)
+        })
     }
 
     /// Replicas on a chunk server that could join now, at most `limit`.

@@ -65,7 +65,8 @@ impl State {
             || (is_gone(MemberState::Absent) && entry.in_sync().all(|cs| self.is_alive(cs)))
     }
 
-    /// What a chunk's replicas need now. `overdue` says for whom that is away nobody waits any longer who has to write.
+    /// What a chunk's replicas need now. `overdue` says for whom nobody waits any longer: who is away, by those who have to write;
+    /// who has no room, at all.
     fn need_of(&self, file: &File, entry: &ChunkEntry, overdue: impl Fn(CsId) -> bool) -> Option<Need> {
         let begun = self.changes.adding(entry.id()).next().is_some();
         if !entry.is_usable() || !(self.may_fill(entry) || begun) {
@@ -77,10 +78,14 @@ impl State {
         let away = replicas.iter().filter(|replica| replica.footing == Footing::Away);
         let hurry = alive < usize::from(wanted.minimum) && away.clone().all(|replica| overdue(replica.cs));
         for replica in &mut replicas {
-            let late = replica.state == MemberState::Creating
-                && replica.footing == Footing::Away
-                && overdue(replica.cs);
-            if late {
+            let in_vain = match (replica.state, replica.footing) {
+                (MemberState::Creating, Footing::Away) => overdue(replica.cs),
+                (MemberState::Absent, Footing::Firm) => {
+                    overdue(replica.cs) || !self.has_room_to_return(file, replica.cs)
+                }
+                _ => false,
+            };
+            if in_vain {
                 replica.footing = Footing::Gone;
             }
         }

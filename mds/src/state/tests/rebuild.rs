@@ -176,3 +176,19 @@ fn a_look_that_finds_more_than_fits_goes_on_there() {
     world.returns(3);
     assert_eq!(look(&world, begin, Steps::with_room(room)).next_look(), START);
 }
+
+#[test]
+fn c13_a_server_without_room_rests_longer_each_time() {
+    let mut world = one_lost();
+    let (rebuild, id) = (Rebuild::default(), world.cs(4).id);
+    let at = |seconds: u64| now() + Duration::from_secs(seconds);
+    assert!(rebuild.full(id, at(0)) && !rebuild.full(id, at(1)), "news once");
+    assert!(rebuild.is_full(id, at(9)) && !rebuild.is_full(id, at(10)));
+    let round = plan(&world, &rebuild, world.steps());
+    assert_eq!([1, 2, 4].map(|n| world.arrive_on(&round, n)), [ARRIVING_MAX, ARRIVING_MAX, 0]);
+    world.add(round);
+    assert!(!rebuild.full(id, at(10)) && rebuild.is_full(id, at(29)) && !rebuild.is_full(id, at(30)));
+    assert!(!rebuild.full(id, at(30)) && !rebuild.is_overdue(id, at(69)));
+    assert!(!rebuild.full(id, at(70)) && rebuild.is_overdue(id, at(70)), "what is there is made elsewhere");
+    assert!(rebuild.full(id, at(1000)) && !rebuild.is_overdue(id, at(1000)), "long ago is forgotten");
+}

@@ -303,10 +303,9 @@ fn c5_what_nobody_has_reconciled_is_made_anew_all_the_same() {
     let (added, _) = world.take_steps();
     assert!(added > 0);
     assert_eq!((world.make_all(), world.fill_all()), (added, added));
-    // The lost one has left with that; nobody goes before somebody has reconciled.
-    assert_eq!(world.take_steps(), (0, 0));
-    let absent = |member: &&chunk::Member| member.state == MemberState::Absent;
-    assert_eq!(world.chunk(file, 0).members.iter().filter(absent).count(), 1);
+    // The lost one has left with that, and is of no use any more; nobody else goes before somebody has reconciled.
+    assert_eq!((world.take_steps(), world.take_steps()), ((0, added), (0, 0)));
+    assert!(world.chunk(file, 0).members.iter().all(|member| member.state == MemberState::InSync));
     let attrs =
         AttrChange { replicas: Some(ReplicaChange { normal: 1, minimum: None }), ..Default::default() };
     world.ok(CommandOp::SetAttr(SetAttr { path: "/f".into(), change: Some(attrs), recursive: false }));
@@ -524,4 +523,42 @@ fn what_is_to_be_made_survives_that_its_server_registers_again() {
         world.confirm(n, fences);
     }
     assert_eq!((world.make_all(), world.fill_all()), (added, added));
+}
+
+#[test]
+fn c13_a_replica_does_not_return_to_a_full_disk() {
+    let (mut world, a, file) = world();
+    let full = world.holder(file, 0, 0);
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, full)));
+    let held = world.cs(full).replicas;
+    assert!(world.state.returning(world.cs(full).id, 10).len() as u64 == held && world.steps().is_empty());
+    let mut percent = [50; 4];
+    percent[usize::from(full) - 1] = 99;
+    fill_disks(&mut world, &percent);
+    assert_eq!(world.join(full), 0);
+    assert_eq!(world.take_steps(), (held, 0), "made elsewhere");
+    assert_eq!((world.make_all(), world.fill_all()), (held, held));
+    assert_eq!(world.take_steps(), (0, held), "what was left there is not needed any more");
+    assert_eq!(world.steps(), []);
+}
+
+#[test]
+fn c13_a_joiner_without_room_leaves_alone() {
+    let (mut world, a, file) = world();
+    let full = world.holder(file, 0, 0);
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, full)));
+    let held = world.cs(full).replicas;
+    assert_eq!(world.join(full), held);
+    let no_room = DropMember { lease: None, ..world.drop_op(a, file, full) };
+    let before = world.state.events().iter().count();
+    assert_eq!(world.count(CommandOp::DropMember(no_room)), 1);
+    assert_eq!(world.state.events().iter().count(), before, "one of many: its server tells once for all");
+    assert_eq!(world.state_on(file, 0, full), MemberState::Absent);
+    assert_eq!(world.state.joiners_on(world.cs(full).id, |_| false) as u64, held - 1);
+    // It is waited for, until it has been refused for long.
+    let here = |step: &ReplicaStep| step.index == 0;
+    assert!(!world.steps().iter().any(here));
+    let id = world.cs(full).id;
+    let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |cs| cs == id).0;
+    assert!(late.iter().any(|step| here(step) && matches!(step.step, PlannedStep::Add { count: 1, .. })));
 }
