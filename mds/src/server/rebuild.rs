@@ -493,7 +493,7 @@ impl Reign {
     }
 
     /// Makes an event of something that an operator should know of a chunk server.
-    async fn warn(self: Rc<Self>, cs: CsId, session: u64, code: &'static str, message: String) {
+    pub(super) async fn warn(self: Rc<Self>, cs: CsId, session: u64, code: &'static str, message: String) {
         let message = message[..message.floor_char_boundary(MESSAGE_MAX)].to_owned();
         let severity = ReportedSeverity::Warning.into();
         let event = ReportedEvent { severity, code: code.into(), message };
