@@ -318,7 +318,7 @@ impl Reign {
     }
 
     /// Joiners are whole: they become members (C7). Those that could not be filled are tried again.
-    pub(super) async fn caught_up(&self, call: CaughtUp, asked: &Asked) -> Result<Empty, Failure> {
+    pub(super) async fn caught_up(self: &Rc<Self>, call: CaughtUp, asked: &Asked) -> Result<Empty, Failure> {
         let cs = CsId(u32::try_from(call.cs_id).map_err(|_| Failure::not_registered())?);
         self.confirm(asked).await?;
         let mut chunks = Vec::new();
@@ -326,13 +326,14 @@ impl Reign {
             let status = Status::from_code(u16::try_from(item.status).unwrap_or(u16::MAX));
             let (chunk, version, copied_bytes) = (item.chunk_id, item.version, item.copied_bytes);
             if status.is_ok() {
+                self.rebuild.filled(cs, ChunkId::from_raw(chunk));
                 chunks.push(ChunkVersion { chunk, version, copied_bytes });
                 continue;
             }
             tracing::warn!("{cs} cannot fill its replica of chunk {chunk:#x}: {status}");
             let order = self.read(|state| state.joiner(cs, ChunkId::from_raw(chunk)));
             if let Some(order) = order.filter(|order| order.version.raw() == version) {
-                self.servers.borrow().order(cs, |link| link.catch_up_later(order));
+                self.fill_failed(cs, call.session, order, status);
             }
         }
         for some in chunks.chunks(MEMBERS_MAX) {

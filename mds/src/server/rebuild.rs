@@ -11,11 +11,15 @@ use std::time::Duration;
 
 use rt::sync::Notify;
 use rt::time::Instant;
+use wire::Status;
 
 use super::reign::Reign;
-use crate::state::command::{AddReplicas, CommandOp, CsState, DropCs, Leave, RemoveReplicas, ReplicaPlace};
+use crate::state::command::{
+    AddReplicas, CommandOp, CsReport, CsState, DropCs, DropMember, Leave, RemoveReplicas, ReplicaPlace,
+    ReportedEvent, ReportedSeverity,
+};
 use crate::state::replication::{PlannedStep, ReplicaStep, Urgency};
-use crate::state::{CsId, FileId, MEMBERS_MAX, Parameter, State};
+use crate::state::{ChunkId, CopyOrder, CsId, FileId, MEMBERS_MAX, Parameter, State, Version};
 
 /// Where all chunks begin.
 const START: (FileId, u32) = (FileId::from_raw(0), 0);
@@ -24,9 +28,7 @@ const LOOK_MAX: usize = 16_384;
 /// Steps that are kept, of each urgency.
 const STEPS_MAX: usize = 8192;
 /// Replicas that are on their way to a chunk server at once.
-const ARRIVING_MAX: usize = 8;
-/// After how many chunks in a row that nobody can take now the others are not tried.
-const IN_VAIN_MAX: usize = 64;
+pub(crate) const ARRIVING_MAX: usize = 8;
 /// The shortest time between two looks at all chunks.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// Replicas that are moved at once, in the whole cluster.
@@ -37,6 +39,38 @@ const PAUSE: Duration = Duration::from_secs(5);
 const BLOCKED_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a chunk server that refused to make a replica is not asked again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// How long nothing comes to a chunk server that had no room for a joiner, at first...
+const FULL_REST_MIN: Duration = Duration::from_secs(10);
+/// ...and at most.
+const FULL_REST_MAX: Duration = Duration::from_secs(320);
+/// From which rest on its replicas are not waited for, but made elsewhere.
+const FULL_REST_LONG: Duration = Duration::from_secs(80);
+/// Pause before a joiner is filled again that could not be filled, at first...
+const FILL_PAUSE_MIN: Duration = Duration::from_secs(2);
+/// ...and at most.
+const FILL_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// After how long an operator hears of a joiner that cannot be filled.
+const FAILING_LONG: Duration = Duration::from_secs(300);
+/// The longest text of an event, in bytes.
+const MESSAGE_MAX: usize = 1024;
+/// Joiners that could not be filled of which it is remembered.
+const FAILING_MAX: usize = 65_536;
+
+/// A joiner that could not be filled.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    version: Version,
+    since: Instant,
+    pause: Duration,
+    told: bool,
+}
+
+/// A chunk server that had no room for a joiner.
+#[derive(Clone, Copy, Debug)]
+struct Full {
+    until: Instant,
+    rest: Duration,
+}
 
 /// What is known of replication besides the state.
 #[derive(Debug, Default)]
@@ -48,6 +82,10 @@ pub(crate) struct Rebuild {
     away: RefCell<BTreeMap<CsId, Instant>>,
     /// Until when chunk servers are not asked.
     refused: RefCell<BTreeMap<CsId, Instant>>,
+    /// Joiners that could not be filled when it was tried last: they keep nobody else out.
+    failing: RefCell<BTreeMap<(CsId, ChunkId), Failing>>,
+    /// Chunk servers that had no room for joiners.
+    full: RefCell<BTreeMap<CsId, Full>>,
 }
 
 impl Rebuild {
@@ -67,6 +105,85 @@ impl Rebuild {
         self.refused.borrow().get(&cs).is_some_and(|until| *until > now)
     }
 
+    /// A chunk server has no room for a joiner. Whether that is news.
+    pub(crate) fn full(&self, cs: CsId, now: Instant) -> bool {
+        let mut full = self.full.borrow_mut();
+        match full.get_mut(&cs).filter(|known| known.until + FULL_REST_MAX > now) {
+            // All that joined at once are refused at once.
+            Some(known) if known.until > now => false,
+            Some(known) => {
+                known.rest = (known.rest * 2).min(FULL_REST_MAX);
+                known.until = now + known.rest;
+                false
+            }
+            None => {
+                full.insert(cs, Full { until: now + FULL_REST_MIN, rest: FULL_REST_MIN });
+                true
+            }
+        }
+    }
+
+    /// Whether a chunk server had no room for a joiner a moment ago: nothing comes to it now.
+    pub(crate) fn is_full(&self, cs: CsId, now: Instant) -> bool {
+        self.full.borrow().get(&cs).is_some_and(|full| full.until > now)
+    }
+
+    fn is_full_for_long(&self, cs: CsId, now: Instant) -> bool {
+        let full = self.full.borrow();
+        full.get(&cs).is_some_and(|full| full.rest >= FULL_REST_LONG && full.until + FULL_REST_MAX > now)
+    }
+
+    /// A joiner could not be filled. Gives the pause before it is tried again, and whether it is time to tell somebody.
+    pub(crate) fn not_filled(
+        &self,
+        cs: CsId,
+        chunk: ChunkId,
+        version: Version,
+        now: Instant,
+    ) -> (Duration, bool) {
+        let mut failing = self.failing.borrow_mut();
+        if failing.len() >= FAILING_MAX && !failing.contains_key(&(cs, chunk)) {
+            return (FILL_PAUSE_MAX, false);
+        }
+        let first = Failing { version, since: now, pause: FILL_PAUSE_MIN / 2, told: false };
+        let known = failing.entry((cs, chunk)).or_insert(first);
+        if known.version != version {
+            *known = first;
+        }
+        known.pause = (known.pause * 2).min(FILL_PAUSE_MAX);
+        let tell = !known.told && now.since(known.since) >= FAILING_LONG;
+        known.told |= tell;
+        (known.pause, tell)
+    }
+
+    /// A joiner is filled.
+    pub(super) fn filled(&self, cs: CsId, chunk: ChunkId) {
+        self.failing.borrow_mut().remove(&(cs, chunk));
+    }
+
+    /// Whether a joiner could not be filled when it was tried last.
+    pub(crate) fn is_failing(&self, cs: CsId, chunk: ChunkId) -> bool {
+        self.failing.borrow().contains_key(&(cs, chunk))
+    }
+
+    /// Forgets joiners that are none any more, or join anew.
+    fn forget_joiners(&self, state: &State) {
+        self.failing.borrow_mut().retain(|(cs, chunk), failing| {
+            state.joiner(*cs, *chunk).is_some_and(|order| order.version == failing.version)
+        });
+    }
+
+    /// How many more replicas chunk servers can take now; those that can take none are left out.
+    fn room(&self, state: &State, now: Instant) -> BTreeMap<CsId, usize> {
+        let usable = state.servers().filter(|server| server.is_usable()).map(|server| server.id);
+        let asked = usable.filter(|cs| !self.is_refusing(*cs, now) && !self.is_full(*cs, now));
+        let room = asked.map(|cs| {
+            let arriving = state.arriving_on(cs, |chunk| self.is_failing(cs, chunk));
+            (cs, ARRIVING_MAX.saturating_sub(arriving))
+        });
+        room.filter(|(_, room)| *room > 0).collect()
+    }
+
     fn note_away(&self, state: &State, now: Instant) {
         let away = state.servers().map(|server| server.id).filter(|cs| state.is_away(*cs));
         let away: BTreeSet<CsId> = away.collect();
@@ -77,8 +194,10 @@ impl Rebuild {
         });
     }
 
-    fn is_overdue(&self, cs: CsId, now: Instant) -> bool {
-        self.away.borrow().get(&cs).is_some_and(|since| now.since(*since) >= BLOCKED_PATIENCE)
+    /// Whether nobody waits for a chunk server any longer: it is away, or full.
+    pub(crate) fn is_overdue(&self, cs: CsId, now: Instant) -> bool {
+        let away = self.away.borrow().get(&cs).is_some_and(|since| now.since(*since) >= BLOCKED_PATIENCE);
+        away || self.is_full_for_long(cs, now)
     }
 
     fn is_somebody_away(&self) -> bool {
@@ -87,21 +206,45 @@ impl Rebuild {
 }
 
 /// Steps to take, by urgency.
-#[derive(Debug, Default)]
-struct Steps {
+#[derive(Debug)]
+pub(crate) struct Steps {
     queues: BTreeMap<Urgency, VecDeque<ReplicaStep>>,
-    /// There are more than could be kept.
-    more: bool,
+    /// How many are kept of each urgency.
+    max: usize,
+    /// Where the first ones are that could not be kept.
+    left_out: BTreeMap<Urgency, (FileId, u32)>,
+    /// There are chunks for which there is no place.
+    pub(crate) short: bool,
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self::with_room(STEPS_MAX)
+    }
 }
 
 impl Steps {
+    pub(crate) fn with_room(max: usize) -> Self {
+        Self { queues: BTreeMap::new(), max, left_out: BTreeMap::new(), short: false }
+    }
+
     fn add(&mut self, step: ReplicaStep) {
         let queue = self.queues.entry(step.urgency()).or_default();
-        if queue.len() < STEPS_MAX {
+        if queue.len() < self.max {
             queue.push_back(step);
         } else {
-            self.more = true;
+            self.left_out.entry(step.urgency()).or_insert((step.file, step.index));
         }
+    }
+
+    /// There are more than could be kept.
+    fn has_more(&self) -> bool {
+        !self.left_out.is_empty()
+    }
+
+    /// Where the next look begins: what had no room among the most urgent ones comes first then.
+    pub(crate) fn next_look(&self) -> (FileId, u32) {
+        self.left_out.values().next().copied().unwrap_or(START)
     }
 
     fn is_empty(&self) -> bool {
@@ -109,20 +252,111 @@ impl Steps {
     }
 
     /// Takes all, in the order of their urgency.
-    fn take(&mut self) -> Vec<ReplicaStep> {
+    pub(crate) fn take(&mut self) -> Vec<ReplicaStep> {
         std::mem::take(&mut self.queues).into_values().flatten().collect()
+    }
+}
+
+/// A look at all chunks, some at a time: once around, from anywhere on.
+#[derive(Debug)]
+pub(crate) struct Look {
+    begin: (FileId, u32),
+    at: Option<(FileId, u32)>,
+    /// It has been at the end, and looks at what is before its beginning.
+    is_back: bool,
+}
+
+impl Look {
+    pub(crate) fn new(begin: (FileId, u32)) -> Self {
+        Self { begin, at: Some(begin), is_back: false }
+    }
+
+    /// Looks at some more chunks, if there are more: what it finds is added.
+    pub(crate) fn advance(
+        &mut self,
+        state: &State,
+        rebuild: &Rebuild,
+        now: Instant,
+        steps: &mut Steps,
+    ) -> bool {
+        let Some(at) = self.at else { return false };
+        let (found, next) = state.plan_replicas(at, LOOK_MAX, |cs| rebuild.is_overdue(cs, now));
+        let end = self.is_back.then_some(self.begin);
+        let is_before_end = |position| end.is_none_or(|end| position < end);
+        for step in found.into_iter().filter(|step| is_before_end((step.file, step.index))) {
+            // What has no place takes none from what has one.
+            let is_add = matches!(step.step, PlannedStep::Add { .. });
+            if is_add && !state.is_place_among(&step, |_| true) {
+                steps.short = true;
+            } else {
+                steps.add(step);
+            }
+        }
+        self.at = next.filter(|next| is_before_end(*next));
+        if self.at.is_none() && !self.is_back && self.begin != START {
+            (self.at, self.is_back) = (Some(START), true);
+        }
+        true
     }
 }
 
 /// What a round of steps comes to.
 #[derive(Debug, Default)]
-struct Round {
-    add: Vec<ReplicaPlace>,
-    remove: Vec<ReplicaPlace>,
+pub(crate) struct Round {
+    pub(crate) add: Vec<ReplicaPlace>,
+    pub(crate) remove: Vec<ReplicaPlace>,
     /// What has to wait until others have arrived.
-    later: Vec<ReplicaStep>,
+    pub(crate) later: Vec<ReplicaStep>,
     /// Chunks for which there is no place.
-    short: usize,
+    pub(crate) short: usize,
+}
+
+/// Decides what of these steps can be taken now. Whoever is busy keeps nobody waiting but those who have no other place.
+pub(crate) fn plan_round(
+    state: &State,
+    rebuild: &Rebuild,
+    steps: Vec<ReplicaStep>,
+    now: Instant,
+    seed: impl Fn() -> u64,
+) -> Round {
+    let mut round = Round::default();
+    let mut room = rebuild.room(state, now);
+    let stopped = is_too_much(state);
+    for step in steps {
+        let Some(step) = state.replan(&step, |cs| rebuild.is_overdue(cs, now)) else { continue };
+        let place = |cs: CsId| ReplicaPlace {
+            file: step.file.raw(),
+            index: step.index,
+            version: step.version.raw(),
+            cs: cs.0,
+        };
+        match step.step {
+            PlannedStep::Remove { cs } => round.remove.push(place(cs)),
+            PlannedStep::Add { .. } if stopped => {}
+            PlannedStep::Add { count, .. } if state.is_place_among(&step, |cs| room.contains_key(&cs)) => {
+                let places = state.places_for(&step, count, seed(), |cs| !room.contains_key(&cs));
+                let places = places.unwrap_or_default();
+                if places.len() < usize::from(count) {
+                    round.later.push(step);
+                }
+                for cs in places {
+                    if let Some(left) = room.get_mut(&cs) {
+                        *left -= 1;
+                    }
+                    room.retain(|_, left| *left > 0);
+                    round.add.push(place(cs));
+                }
+            }
+            PlannedStep::Add { .. } if state.is_place_among(&step, |_| true) => round.later.push(step),
+            PlannedStep::Add { count, .. } => {
+                if let Err(short) = state.places_for(&step, count, 0, |_| false) {
+                    tracing::debug!("file {:#x}, chunk {}: {short}", step.file.raw(), step.index);
+                }
+                round.short += 1;
+            }
+        }
+    }
+    round
 }
 
 impl Reign {
@@ -131,6 +365,7 @@ impl Reign {
         let mut steps = Steps::default();
         let mut looked = None;
         let mut moved_from = START;
+        let mut begin = START;
         // Since the last look there are chunks for which there was no place.
         let mut short = false;
         // The first look is at everything.
@@ -139,20 +374,23 @@ impl Reign {
             let wanted = self.rebuild.wanted.notified();
             let now = rt::time::now();
             let rested = looked.is_none_or(|at| now.since(at) >= LOOK_PAUSE);
-            let due = self.rebuild.changed.get() || steps.more || self.rebuild.is_somebody_away();
+            let due = self.rebuild.changed.get() || steps.has_more() || self.rebuild.is_somebody_away();
             if rested && due {
                 looked = Some(now);
                 self.rebuild.changed.set(false);
-                let Some(found) = self.look_at_all().await else { return };
+                let Some(found) = self.look_at_all(begin).await else { return };
                 steps = found;
-                short = false;
+                begin = steps.next_look();
+                short = steps.short;
             }
             if !self.drop_empty().await {
                 return;
             }
-            let round = self.plan_round(steps.take());
+            let taken = steps.take();
+            let round =
+                self.read(|state| plan_round(state, &self.rebuild, taken, rt::time::now(), rt::random::u64));
             let waits = !round.later.is_empty() || short || round.short > 0;
-            let idle = !waits && round.add.is_empty() && round.remove.is_empty() && !steps.more;
+            let idle = !waits && round.add.is_empty() && round.remove.is_empty() && !steps.has_more();
             let moves = if idle { self.plan_moves(&mut moved_from) } else { Vec::new() };
             // Not at the end: the others are looked at next time.
             let waits = waits || !moves.is_empty() || moved_from != START;
@@ -172,7 +410,7 @@ impl Reign {
             if self.rebuild.changed.get() && steps.is_empty() {
                 // Looked at everything a moment ago: what has changed since is not urgent.
                 rt::time::sleep_until(looked.unwrap_or(now) + LOOK_PAUSE).await;
-            } else if waits || steps.more || self.rebuild.is_somebody_away() {
+            } else if waits || steps.has_more() || self.rebuild.is_somebody_away() {
                 let woken = rt::time::timeout(PAUSE, wanted).await.is_ok();
                 // There may be a place by now; nobody tells.
                 if short && !woken {
@@ -185,72 +423,85 @@ impl Reign {
     }
 
     /// Looks at all chunks, some at a time; `None` when the reign is over.
-    async fn look_at_all(&self) -> Option<Steps> {
+    async fn look_at_all(&self, begin: (FileId, u32)) -> Option<Steps> {
         let mut steps = Steps::default();
-        let mut from = Some(START);
-        while let Some(at) = from {
+        let mut look = Look::new(begin);
+        self.read(|state| self.rebuild.forget_joiners(state));
+        loop {
             if self.is_over() {
                 return None;
             }
             let now = rt::time::now();
-            let (found, next) = self.read(|state| {
+            let more = self.read(|state| {
                 self.rebuild.note_away(state, now);
-                state.plan_replicas(at, LOOK_MAX, |cs| self.rebuild.is_overdue(cs, now))
+                look.advance(state, &self.rebuild, now, &mut steps)
             });
-            found.into_iter().for_each(|step| steps.add(step));
-            from = next;
+            if !more {
+                return Some(steps);
+            }
             rt::yield_now().await;
         }
-        Some(steps)
     }
 
-    /// Decides what of these steps can be taken now.
-    fn plan_round(&self, steps: Vec<ReplicaStep>) -> Round {
-        let now = rt::time::now();
-        let mut round = Round::default();
-        let mut arriving: BTreeMap<CsId, usize> = BTreeMap::new();
-        let mut in_vain = 0;
-        self.read(|state| {
-            let stopped = is_too_much(state);
-            for step in steps {
-                let Some(step) = state.replan(&step, |cs| self.rebuild.is_overdue(cs, now)) else { continue };
-                let place = |cs: CsId| ReplicaPlace {
-                    file: step.file.raw(),
-                    index: step.index,
-                    version: step.version.raw(),
-                    cs: cs.0,
-                };
-                match step.step {
-                    PlannedStep::Remove { cs } => round.remove.push(place(cs)),
-                    PlannedStep::Add { .. } if stopped => {}
-                    // Wherever the next one could go, somebody is busy most likely.
-                    PlannedStep::Add { .. } if in_vain >= IN_VAIN_MAX => round.later.push(step),
-                    PlannedStep::Add { count, .. } => {
-                        let is_busy = |cs: CsId| {
-                            let more = arriving.get(&cs).copied().unwrap_or(0);
-                            state.arriving_on(cs) + more >= ARRIVING_MAX || self.rebuild.is_refusing(cs, now)
-                        };
-                        match state.places_for(&step, count, rt::random::u64(), is_busy) {
-                            Ok(places) => {
-                                in_vain = if places.is_empty() { in_vain + 1 } else { 0 };
-                                if places.len() < usize::from(count) {
-                                    round.later.push(step);
-                                }
-                                for cs in places {
-                                    *arriving.entry(cs).or_default() += 1;
-                                    round.add.push(place(cs));
-                                }
-                            }
-                            Err(short) => {
-                                tracing::debug!("file {:#x}, chunk {}: {short}", step.file.raw(), step.index);
-                                round.short += 1;
-                            }
-                        }
-                    }
-                }
-            }
-        });
-        round
+    /// A joiner could not be filled: it is tried again later, and an operator hears of it if that goes on for long.
+    pub(super) fn fill_failed(self: &Rc<Self>, cs: CsId, session: u64, order: CopyOrder, status: Status) {
+        if status == Status::NoSpace {
+            rt::spawn(Rc::clone(self).joiner_has_no_room(cs, session, order.chunk, order.version));
+            return;
+        }
+        let (pause, tell) = self.rebuild.not_filled(cs, order.chunk, order.version, rt::time::now());
+        self.servers.borrow().order(cs, |link| link.catch_up_later(order, pause));
+        if tell {
+            let path = self.read(|state| state.tree().path_of(order.file));
+            let message = format!(
+                "its replica of chunk {:#x} of {path} cannot be filled from the others for minutes ({status}): open the file, or \
+                 see to the chunk servers that hold it",
+                order.chunk.raw(),
+            );
+            rt::spawn(Rc::clone(self).warn(cs, session, "cs.replica_not_filled", message));
+        }
+    }
+
+    /// A joiner has no room. It leaves, so that nobody waits for it who writes (C13), and rests.
+    pub(super) async fn joiner_has_no_room(
+        self: Rc<Self>,
+        cs: CsId,
+        session: u64,
+        chunk: ChunkId,
+        version: Version,
+    ) {
+        if self.rebuild.full(cs, rt::time::now()) {
+            let message = "it has no room for replicas that were to return or come: they wait, or go elsewhere";
+            rt::spawn(Rc::clone(&self).warn(cs, session, "cs.no_room", message.into()));
+        }
+        let Some(order) = self.read(|state| state.joiner(cs, chunk)) else { return };
+        let op = DropMember {
+            lease: None,
+            file: order.file.raw(),
+            cs: cs.0,
+            chunk: chunk.raw(),
+            version: version.raw(),
+            lost: false,
+            why: "its chunk server has no room for it".into(),
+        };
+        if order.version == version
+            && self.read(|state| state.may_drop(&op))
+            && let Some(Err(refusal)) = self.insist(CommandOp::DropMember(op)).await
+        {
+            tracing::warn!("a joiner without room on {cs} stays: {refusal}");
+        }
+    }
+
+    /// Makes an event of something that an operator should know of a chunk server.
+    pub(super) async fn warn(self: Rc<Self>, cs: CsId, session: u64, code: &'static str, message: String) {
+        let message = message[..message.floor_char_boundary(MESSAGE_MAX)].to_owned();
+        let severity = ReportedSeverity::Warning.into();
+        let event = ReportedEvent { severity, code: code.into(), message };
+        let op =
+            CsReport { cs: cs.0, session, events_only: true, events: vec![event], ..CsReport::default() };
+        if let Some(Err(refusal)) = self.insist(CommandOp::CsReport(op)).await {
+            tracing::warn!("an event of {cs} was not taken: {refusal}");
+        }
     }
 
     /// Chunk servers that were to be emptied, and are, leave; false when the reign is over.
@@ -272,11 +523,12 @@ impl Reign {
     fn plan_moves(&self, from: &mut (FileId, u32)) -> Vec<ReplicaPlace> {
         let now = rt::time::now();
         self.read(|state| {
-            let arriving: usize = state.servers().map(|server| state.arriving_on(server.id)).sum();
+            let arriving_on = |cs: CsId| state.arriving_on(cs, |chunk| self.rebuild.is_failing(cs, chunk));
+            let arriving: usize = state.servers().map(|server| arriving_on(server.id)).sum();
             if is_too_much(state) || arriving >= MOVES_MAX {
                 return Vec::new();
             }
-            let is_busy = |cs: CsId| state.arriving_on(cs) > 0 || self.rebuild.is_refusing(cs, now);
+            let is_busy = |cs: CsId| arriving_on(cs) > 0 || self.rebuild.is_refusing(cs, now);
             let (moves, next) = state.plan_moves(*from, LOOK_MAX, MOVES_MAX - arriving, is_busy);
             *from = next.unwrap_or(START);
             moves

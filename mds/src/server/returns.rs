@@ -104,8 +104,12 @@ impl Reign {
         });
         for (cs, session) in servers {
             let now = rt::time::now();
+            if self.rebuild.is_full(cs, now) {
+                continue;
+            }
             let chunks: Vec<ChunkPosition> = self.read(|state| {
-                let room = JOINERS_MAX.saturating_sub(state.joiners_on(cs));
+                let joiners = state.joiners_on(cs, |chunk| self.rebuild.is_failing(cs, chunk));
+                let room = JOINERS_MAX.saturating_sub(joiners);
                 // Those that rest are passed over; more are asked for than there is room, so that they hide nobody for long.
                 let all = state.returning(cs, room + RESTS_MAX);
                 let fit = all.into_iter().filter(|(file, _)| !self.returns.rests(*file, cs, now));
