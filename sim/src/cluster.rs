@@ -19,6 +19,8 @@ use rt::sim::{DiskOptions, FaultRates, HostId, HostOptions, ProcessId};
 use rt::sync::Notify;
 use wire::hello::Role;
 
+use crate::coverage;
+use crate::plans::Plan;
 use crate::workload::{self, Job, Shared};
 
 /// Chunk servers: one more than replicas, so that what one held can be made anew elsewhere.
@@ -30,6 +32,8 @@ pub const REPLICAS_MIN: usize = 2;
 /// How long all replicas may take to be back when nothing disturbs them any more: a chunk server that a client could not reach several
 /// times is kept from it for up to a minute.
 const RETURN_MAX: Duration = Duration::from_secs(600);
+/// By how much a clock may be fast or slow, in parts per million.
+const DRIFT_PPM: u64 = 20_000;
 /// Clients, and volumes.
 pub const CLIENTS: usize = 2;
 /// Port of the metadata server among its kind; clients and chunk servers dial the next.
@@ -82,12 +86,16 @@ fn endpoint(credentials: &Credentials, role: Role, cs_id: u64) -> Endpoint {
 
 impl Cluster {
     /// Adds the hosts and makes the servers' directories.
-    pub async fn make(operations: u64) -> Self {
+    pub async fn make(operations: u64, plan: Plan) -> Self {
         let authority = ClusterAuthority::create("sim", ClusterId::random()).expect("the name is good");
         let parts: Vec<Part> = std::iter::once(Part::Mds)
             .chain((0..CHUNK_SERVERS).map(Part::Cs))
             .chain((0..CLIENTS).map(Part::Client))
             .collect();
+        let drifts = rt::random::below(2) == 0;
+        if drifts {
+            rt::sim::hit(coverage::CLOCKS_DRIFT);
+        }
         let mut hosts = Vec::new();
         let mut credentials = Vec::new();
         for part in parts {
@@ -102,7 +110,10 @@ impl Cluster {
             let rates = FaultRates { short_read: 10, short_write: 10, stall: 20, ..FaultRates::default() };
             let stall = Duration::from_millis(300);
             let disk = DiskOptions { capacity: 4 << 30, atomic_unit, rates, stall, ..DiskOptions::default() };
-            let host = control::add_host(HostOptions::new(&name).with_disk(disk));
+            // Leases must hold whatever the quartz of a host does (C1).
+            let fast_ppm =
+                if drifts { rt::random::below(2 * DRIFT_PPM + 1) as i32 - DRIFT_PPM as i32 } else { 0 };
+            let host = control::add_host(HostOptions::new(&name).with_disk(disk).with_clock(fast_ppm));
             let issued =
                 authority.issue(&name, "0123456789abcdef0123456789abcdef", Roles::ALL).expect("a good name");
             hosts.push((part, host));
@@ -125,6 +136,7 @@ impl Cluster {
                 depth,
                 flush_percent,
                 operations: operations / CLIENTS as u64,
+                scratch_one_in: plan.scratch_one_in(),
             })
             .collect();
         let cluster = Self {
@@ -445,23 +457,28 @@ async fn set_up(credentials: &Credentials, mds: ServerAddress) {
         master.ask(&request, patience()).await.unwrap_or_else(|error| panic!("setting {key}: {error}"));
     }
     for volume in 0..CLIENTS {
-        let request = wire::namespace::Create {
-            path: workload::path(volume),
-            kind: wire::namespace::FileKind::File.into(),
-            size: VOLUME_BYTES,
-            attrs: wire::namespace::Attrs {
-                replicas: Some(REPLICAS as u32),
-                replicas_min: Some(REPLICAS_MIN as u32),
-                failure_domain: Some(wire::namespace::FailureDomain::Disk.into()),
-                chunk_size: Some(CHUNK_BYTES),
-                ..wire::namespace::Attrs::default()
-            },
-            ..wire::namespace::Create::default()
-        };
+        let request = new_file(workload::path(volume), VOLUME_BYTES);
         master
             .ask(&request, patience())
             .await
             .unwrap_or_else(|error| panic!("creating volume {volume}: {error}"));
+    }
+}
+
+/// The request that makes a file of a size.
+pub fn new_file(path: String, size: u64) -> wire::namespace::Create {
+    wire::namespace::Create {
+        path,
+        kind: wire::namespace::FileKind::File.into(),
+        size,
+        attrs: wire::namespace::Attrs {
+            replicas: Some(REPLICAS as u32),
+            replicas_min: Some(REPLICAS_MIN as u32),
+            failure_domain: Some(wire::namespace::FailureDomain::Disk.into()),
+            chunk_size: Some(CHUNK_BYTES),
+            ..wire::namespace::Attrs::default()
+        },
+        ..wire::namespace::Create::default()
     }
 }
 
@@ -483,6 +500,7 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
         depth,
         flush_percent: 0,
         operations: 0,
+        scratch_one_in: u64::MAX,
     };
     for number in 0..CLIENTS {
         let volume = workload::open(shared, &session, servers, &job(number)).await;

@@ -24,11 +24,16 @@ const LEFT_OUT: &[(&str, &str)] = &[
 /// A flush that fails because all members have lost acknowledged writes (C4).
 pub const FLUSH_REFUSED: &str = "flush.refused";
 
+/// The clocks of hosts run at rates of their own.
+pub const CLOCKS_DRIFT: &str = "clocks.drift";
+
 /// What operators, lost disks and sleeping clients do.
 const BESIDES: &[&str] = &[
     "disk.lost",
     "operator.remove",
     "client.sleeps",
+    "client.deleted-while-open",
+    CLOCKS_DRIFT,
     "mds.replica-added",
     "mds.replica-removed",
     "mds.cs-dropped",

@@ -10,6 +10,7 @@ use wire::cluster::{RemoveAction, RemoveCs};
 use wire::namespace::{Attrs, SetAttr};
 
 use crate::cluster::{CHUNK_SERVERS, CLIENTS, CS_DIR, Cluster, Part, REPLICAS_MIN};
+use crate::plans::{self, Plan};
 use crate::workload::{self, Shared};
 
 /// A client is cut off for at least this long: longer than the lease that it has in these runs...
@@ -19,17 +20,15 @@ const ISOLATION_MAX: Duration = Duration::from_millis(14_500);
 /// The longest wait for a cluster to get on between two faults.
 const PROGRESS_MAX: Duration = Duration::from_secs(20);
 
-/// What the faults of a run are mostly about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plan {
-    /// The seed decides.
-    Drawn,
-    /// Who may write (C1, C2).
-    Succession,
-}
-
 /// Strikes until `count` faults have struck and the clients are done, or only until the count is reached.
 pub async fn strike(cluster: &Rc<Cluster>, count: usize, plan: Plan) {
+    if plan.is_special() {
+        for _ in 0..count {
+            progress(cluster, 20 + rt::random::below(60)).await;
+            plans::one(cluster, plan).await;
+        }
+        return;
+    }
     let cuts = Rc::new(RefCell::new(vec![None; CHUNK_SERVERS]));
     // Some runs are mostly about who may write (C1, C2).
     let succession = rt::random::below(4) == 0 || plan == Plan::Succession;
@@ -154,8 +153,17 @@ async fn one(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>) {
     }
 }
 
+/// A fault that takes nobody's lease: only processes of servers die, and start again.
+pub fn one_mild(cluster: &Rc<Cluster>) {
+    match rt::random::below(4) {
+        0 => kill(cluster, Part::Mds),
+        1 => kill(cluster, Part::Cs(some_cs())),
+        _ => {}
+    }
+}
+
 /// Does something later, from a task of the controller.
-fn after(cluster: &Rc<Cluster>, pause: Duration, action: impl FnOnce(&Rc<Cluster>) + 'static) {
+pub fn after(cluster: &Rc<Cluster>, pause: Duration, action: impl FnOnce(&Rc<Cluster>) + 'static) {
     let cluster = Rc::clone(cluster);
     rt::spawn(async move {
         rt::time::sleep(pause).await;

@@ -10,6 +10,8 @@ pub mod coverage;
 pub mod faults;
 pub mod log;
 pub mod oracle;
+pub mod plans;
 pub mod queues;
 pub mod run;
+pub mod scratch;
 pub mod workload;

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
 use clap::Parser;
-use sim::faults::Plan;
+use sim::plans::Plan;
 use sim::run::{RunOptions, run};
 
 /// Run whole clusters from seeds.
@@ -24,9 +24,12 @@ struct Cli {
     /// Print the trace.
     #[arg(long, requires = "seed")]
     trace: bool,
-    /// Carry this deliberate bug.
+    /// Carry this deliberate bug; may be given several times.
     #[arg(long)]
-    planted: Option<String>,
+    planted: Vec<String>,
+    /// What the faults are mostly about.
+    #[arg(long, value_enum, default_value_t)]
+    plan: Plan,
     /// Client operations per run.
     #[arg(long, default_value_t = 2000)]
     operations: u64,
@@ -53,7 +56,7 @@ fn main() -> ExitCode {
             faults: cli.faults,
             planted: cli.planted.clone(),
             trace: cli.trace,
-            plan: Plan::Drawn,
+            plan: cli.plan,
         };
         match std::panic::catch_unwind(AssertUnwindSafe(|| run(&options))) {
             Ok(report) => {

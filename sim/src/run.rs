@@ -7,7 +7,8 @@ use std::time::Duration;
 use rt::sim::{SimOptions, Simulation, TraceLines};
 
 use crate::cluster::{CLIENTS, Cluster};
-use crate::faults::{self, Plan};
+use crate::faults;
+use crate::plans::Plan;
 
 /// How a run is made.
 #[derive(Clone, Debug)]
@@ -18,8 +19,8 @@ pub struct RunOptions {
     pub operations: u64,
     /// Faults.
     pub faults: usize,
-    /// A deliberate bug to carry.
-    pub planted: Option<String>,
+    /// Deliberate bugs to carry.
+    pub planted: Vec<String>,
     /// What the faults are mostly about.
     pub plan: Plan,
     /// Print the trace.
@@ -30,7 +31,7 @@ impl RunOptions {
     /// An ordinary run.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, operations: 2000, faults: 12, planted: None, plan: Plan::Drawn, trace: false }
+        Self { seed, operations: 2000, faults: 12, planted: Vec::new(), plan: Plan::Drawn, trace: false }
     }
 }
 
@@ -60,7 +61,7 @@ const CONVERGENCE: Duration = Duration::from_secs(600);
 #[must_use]
 pub fn run(options: &RunOptions) -> Report {
     let sim = SimOptions {
-        planted: options.planted.iter().cloned().collect(),
+        planted: options.planted.clone(),
         trace: if options.trace { TraceLines::Print } else { TraceLines::Off },
         time_max: Duration::from_secs(3 * 3600),
         ..SimOptions::new(options.seed)
@@ -87,7 +88,7 @@ pub fn run(options: &RunOptions) -> Report {
 }
 
 async fn whole(operations: u64, count: usize, plan: Plan) -> (u64, Vec<String>) {
-    let cluster = Rc::new(Cluster::make(operations).await);
+    let cluster = Rc::new(Cluster::make(operations, plan).await);
     cluster.start_all().await;
     faults::strike(&cluster, count, plan).await;
     faults::calm(&cluster).await;

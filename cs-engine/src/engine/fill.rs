@@ -281,7 +281,12 @@ impl Engine {
         chunk.filling(version, |standing| {
             let filling = standing.filling.as_mut().expect("a joiner");
             if filling.held != version {
-                let changed = if known.complete { known.changed.clone() } else { Regions::all(blocks) };
+                let mut changed = if known.complete { known.changed.clone() } else { Regions::all(blocks) };
+                if known.complete && rt::sim::planted("difference-forgets-one") {
+                    let mut one = Regions::default();
+                    changed.iter().take(1).for_each(|first| one.add_blocks(&blocks_of(first, blocks)));
+                    changed.subtract(&one);
+                }
                 filling.missing.unite(&changed);
                 filling.missing.unite(&std::mem::take(&mut filling.copied));
                 filling.suspect = Regions::default();

@@ -136,7 +136,7 @@ fn file_records<'a>(files: impl Iterator<Item = &'a FileState>) -> Vec<Record> {
     let mut sessions = Packer::new(Record::new(RecordKind::Sessions));
     let mut others = Vec::new();
     for file in files {
-        if file.ordered_fence() > 0 {
+        if file.ordered_fence() > 0 && !rt::sim::planted("fence-in-memory") {
             let record = fences.room();
             record.push_u64(file.file);
             record.push_u64(file.ordered_fence());

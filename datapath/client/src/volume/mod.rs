@@ -385,7 +385,7 @@ impl Inner {
 
     /// The lease, once it may be used.
     async fn usable_lease(&self) -> Result<Rc<Lease>, VolumeError> {
-        if self.state.get() == VolumeState::Active && self.session.is_valid() {
+        if self.state.get() == VolumeState::Active && self.session.may_issue() {
             let lease = self.lease.borrow();
             if self.is_current(&lease) && !lease.is_broken() {
                 return Ok(Rc::clone(&lease));

@@ -241,6 +241,12 @@ impl Inner {
                         rt::time::sleep(BUSY_PAUSE).await;
                     }
                 }
+                Err(refused)
+                    if rt::sim::planted("acked-before-commit") && refused.status == Status::Timeout =>
+                {
+                    self.report_in_background(lease, chunk, server, refused.status);
+                    return Ok(false);
+                }
                 Err(refused) => Box::pin(self.overcome(lease, chunk, server, &refused)).await?,
             }
         }

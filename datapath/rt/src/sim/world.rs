@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::event::{Event, Events};
-use super::host::{Host, HostId, Process};
+use super::host::{Clock, Host, HostId, Process};
 use super::net::Net;
 use super::ops::{Handles, Operation};
 use super::slab::Slab;
@@ -54,7 +54,7 @@ impl World {
             coverage: RefCell::default(),
             gauges: RefCell::default(),
             hosts: RefCell::default(),
-            processes: RefCell::new(vec![Process::new("controller", None)]),
+            processes: RefCell::new(vec![Process::new("controller", None, Clock::default())]),
             runnable: RefCell::default(),
             ended: RefCell::default(),
             operations: RefCell::new(Slab::new()),
@@ -68,6 +68,20 @@ impl World {
 
     pub(crate) fn now_nanos(&self) -> u64 {
         self.now.get()
+    }
+
+    /// The clock of the host of a process.
+    pub(crate) fn local_nanos(&self, owner: Owner) -> u64 {
+        self.clock_of(owner).local(self.now.get())
+    }
+
+    /// When the clock of the host of a process will have reached `local`.
+    pub(crate) fn world_nanos(&self, owner: Owner, local: u64) -> u64 {
+        self.clock_of(owner).world(local)
+    }
+
+    fn clock_of(&self, owner: Owner) -> Clock {
+        self.processes.borrow()[owner as usize].clock
     }
 
     pub(super) fn elapsed(&self) -> Duration {
