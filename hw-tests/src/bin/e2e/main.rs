@@ -15,6 +15,7 @@ mod failover;
 mod full;
 mod guide;
 mod idle;
+mod journals;
 mod kill;
 mod mixed;
 mod mounts;
@@ -59,6 +60,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "killed_openers", run: dead_writers::killed_openers },
     Scenario { name: "mount_commands", run: mounts::mount_commands },
     Scenario { name: "failover", run: failover::failover },
+    Scenario { name: "journals", run: journals::journals },
     Scenario { name: "rebuild", run: rebuild::rebuild },
     Scenario { name: "rebuild_speed", run: rebuild::rebuild_speed },
     Scenario { name: "mixed_load", run: mixed::mixed_load },
