@@ -364,6 +364,7 @@ async fn make_cs(number: usize, cluster: [u8; 16], block_atomic: bool) {
         journal_bytes: cs_engine::format::journal::RING_MIN,
         journal_dir: None,
         listen: String::new(),
+        other_journal: cs_engine::format::superblock::OtherJournal::None,
     };
     let options = CreateOptions { dir: PathBuf::from(CS_DIR), superblock };
     engine::create(&options).await.unwrap_or_else(|error| panic!("making chunk server {number}: {error}"));

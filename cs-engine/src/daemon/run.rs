@@ -12,6 +12,7 @@ use link::cluster_dir::HostDirs;
 use rt::net::{Address, Listener};
 use rt::signal::StopSignals;
 
+use super::control::Control;
 use super::discovery::Servers;
 use super::{Failure, RunArgs, endpoint};
 use crate::engine::{self, Engine, EngineOptions, OpenError};
@@ -66,7 +67,20 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
             println!("ready: CS#{} at {reachable}", server.engine().superblock().cs_id);
         }
     });
+    let controlling = match Control::listen(&dir) {
+        Ok(control) => Some(rt::spawn(control.serve(Rc::clone(&engine)))),
+        Err(error) => {
+            // Clients do not need it.
+            tracing::error!(
+                "no commands can reach this chunk server: cannot make its control socket: {error}"
+            );
+            None
+        }
+    };
     let outcome = until_stopped(stop, &mut registering).await;
+    if let Some(controlling) = controlling {
+        controlling.abort();
+    }
     // First, so that a server that is leaving does not register again.
     following.abort();
     registering.abort();

@@ -95,7 +95,7 @@ impl Engine {
         rt::sim::hit("engine.joins");
         record.first |= INSTALL_JOINS;
         // Nothing of what is voided may be recorded behind this: both take their places here, without a wait between.
-        let submitted = self.journal.submit(Class::Checkpoint, record, None);
+        let submitted = self.journal().submit(Class::Checkpoint, record, None);
         let submitted = submitted.map_err(|error| self.append_failed(error))?;
         self.file_state(chunk.file).void_chunk(chunk.id);
         chunk.active.borrow_mut().clear();
@@ -154,7 +154,7 @@ impl Engine {
         loop {
             self.check_running()?;
             let done = self.checkpoint_done.notified();
-            if self.journal.has_room(Class::Urgent) {
+            if self.journal().has_room(Class::Urgent) {
                 return Ok(());
             }
             if self.stuck.get() {
@@ -172,13 +172,13 @@ impl Engine {
 
     /// Refuses a joiner while maps take much of the journal.
     pub(super) fn room_for_joiner(&self) -> Result<(), Refusal> {
-        if self.standing_bytes() < self.journal.ring_bytes() / 4 { Ok(()) } else { Err(Refusal::NoSpace) }
+        if self.standing_bytes() < self.journal().ring_bytes() / 4 { Ok(()) } else { Err(Refusal::NoSpace) }
     }
 
     /// Each checkpoint writes all maps: they must leave the journal usable (C13). Without a map of changes whoever returns
     /// copies everything; a joiner must wait.
     fn within_budget(&self, chunk: &Chunk, order: Install) -> Result<Install, Refusal> {
-        let (bytes, ring) = (self.standing_bytes(), self.journal.ring_bytes());
+        let (bytes, ring) = (self.standing_bytes(), self.journal().ring_bytes());
         if chunk.standing.borrow().is_some() || bytes < ring / 8 {
             return Ok(order);
         }

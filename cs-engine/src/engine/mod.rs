@@ -26,6 +26,8 @@ mod flush;
 pub(crate) mod history;
 mod install;
 mod join;
+mod journal_change;
+pub(crate) mod journal_place;
 mod manage;
 mod moves;
 mod open;
@@ -43,7 +45,7 @@ mod write;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rt::sync::{Notify, RangeLock, Semaphore};
@@ -59,6 +61,7 @@ pub use create::{CreateError, CreateOptions, create, remove_created};
 pub use damage::{Damage, DamageKind};
 pub use files::{FileState, Session, Unstable};
 pub use fill::{Fault, Known, Listed, NotRead, Progress, Reading, Source};
+pub use journal_change::{JournalChange, JournalError};
 pub use manage::NewChunk;
 pub use open::{JOURNAL, OpenError, SUPERBLOCK, lock_directory, read_superblock};
 pub use read::ReadReply;
@@ -227,7 +230,11 @@ pub struct Engine {
     pub(crate) superblock: RefCell<Superblock>,
     pub(crate) superblock_file: rt::fs::File,
     pub(crate) superblock_writing: Semaphore,
-    pub(crate) journal: Rc<Journal>,
+    pub(crate) journal: RefCell<Rc<Journal>>,
+    /// Somebody puts another journal in its place.
+    pub(crate) changing_journal: Cell<bool>,
+    /// Told when there is another one.
+    pub(crate) journal_change: Notify,
     pub(crate) tables: Tables,
     pub(crate) store: Store,
     pub(crate) options: EngineOptions,
@@ -273,7 +280,7 @@ pub struct Engine {
     pub(crate) stuck: Cell<bool>,
     pub(crate) counters: Cell<Counters>,
     /// The journal lies on a device of its own: a flush must reach the data device too.
-    pub(crate) separate_journal: bool,
+    pub(crate) separate_journal: Cell<bool>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -303,6 +310,27 @@ impl Engine {
         self.superblock.borrow().clone()
     }
 
+    /// The server's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Waits until the journal is another one than that of a generation.
+    pub(crate) async fn journal_changed(&self, generation: u64) {
+        loop {
+            let changed = self.journal_change.notified();
+            if self.superblock.borrow().journal_generation != generation {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub(crate) fn journal(&self) -> Rc<Journal> {
+        Rc::clone(&self.journal.borrow())
+    }
+
     /// Counters since the start.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -324,7 +352,7 @@ impl Engine {
     /// The journal's fill, in percent of its ring.
     #[must_use]
     pub fn journal_used_percent(&self) -> u64 {
-        self.journal.used_percent()
+        self.journal().used_percent()
     }
 
     /// Whether nothing waits in the journal to be moved (flag `c`).
@@ -347,7 +375,7 @@ impl Engine {
         }
         let dir = self.dir.display();
         tracing::error!(%dir, "{what} failed: {error}; this chunk server takes itself out of service");
-        self.journal.fail();
+        self.journal().fail();
         self.failure.notify_one();
         self.checkpoint_done.notify_all();
         self.checkpoint_wanted.notify_one();

@@ -94,7 +94,7 @@ impl Engine {
     /// The content of neighbouring blocks from where it lies in the journal.
     async fn read_places(&self, places: &[(u64, u32)], blocks: usize) -> Result<View, Refusal> {
         let read = async |at, blocks| {
-            let (result, part) = self.journal.read_payload(at, Buf::new(blocks * BLOCK)).await;
+            let (result, part) = self.journal().read_payload(at, Buf::new(blocks * BLOCK)).await;
             match result {
                 Ok(()) => Ok(part),
                 Err(error) => {

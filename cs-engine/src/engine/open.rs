@@ -11,6 +11,7 @@ use rt::fs::{self, File, OpenOptions};
 use rt::sync::{Notify, RangeLock, Semaphore};
 
 use super::chunk::Chunk;
+use super::journal_place;
 use super::{Counters, Engine, EngineOptions};
 use crate::format::record::{Record, RecordKind};
 use crate::format::superblock::{COPIES, Superblock};
@@ -142,8 +143,8 @@ pub(crate) async fn open_journal(
     superblock: &Superblock,
     write: bool,
 ) -> Result<(File, Scanned), OpenError> {
-    let path = meta_dir(dir, superblock).join(JOURNAL);
     let io = |error| OpenError::Io { dir: dir.to_owned(), error };
+    let path = journal_place::find(&meta_dir(dir, superblock), superblock, write).await.map_err(io)?;
     let file = match File::open(&path, OpenOptions { write, ..OpenOptions::direct() }).await {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(OpenError::JournalMissing(path)),
@@ -199,6 +200,7 @@ impl Engine {
         rt::spawn(Rc::clone(&engine).run_checkpoints());
         rt::spawn(Rc::clone(&engine).run_notes());
         rt::spawn(Rc::clone(&engine).run_failure());
+        engine.clear_other_journal().await;
         Ok(engine)
     }
 
@@ -213,11 +215,13 @@ impl Engine {
     ) -> Self {
         Self {
             dir: dir.to_owned(),
-            separate_journal: superblock.journal_dir.is_some(),
+            separate_journal: Cell::new(superblock.journal_dir.is_some()),
             superblock: RefCell::new(superblock),
             superblock_file,
             superblock_writing: Semaphore::new(1),
-            journal,
+            journal: RefCell::new(journal),
+            changing_journal: Cell::new(false),
+            journal_change: Notify::new(),
             tables,
             store: Store::new(dir, options.files_max),
             options,
@@ -352,7 +356,7 @@ impl Engine {
             return;
         }
         let record = Record::new(RecordKind::Stopped);
-        let stopped = match self.journal.append(Class::Checkpoint, record, None).await {
+        let stopped = match self.journal().append(Class::Checkpoint, record, None).await {
             Ok(_) => self.flush().await,
             Err(error) => Err(self.append_failed(error)),
         };
@@ -363,7 +367,7 @@ impl Engine {
 
     fn end(&self) {
         self.ended.set(true);
-        self.journal.close();
+        self.journal().close();
         self.checkpoint_wanted.notify_one();
         self.flushed.notify_one();
         self.failure.notify_one();

@@ -256,7 +256,7 @@ impl Engine {
                 zeroes.fill(0);
                 return Ok(Ok(zeroes));
             }
-            Place::Journal(at) => self.journal.read_payload(at, buf).await,
+            Place::Journal(at) => self.journal().read_payload(at, buf).await,
             Place::File => {
                 let file = self.chunk_file(chunk).await?;
                 file.file().read_exact_at(buf, u64::from(run.blocks.start) * BLOCK as u64).await

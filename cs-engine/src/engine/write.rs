@@ -178,13 +178,13 @@ impl Engine {
     }
 
     fn wants_flush(&self, file: &FileState) -> bool {
-        file.wants_flush() || (!file.is_stable() && self.unstable_bytes() > self.journal.ring_bytes() / 12)
+        file.wants_flush() || (!file.is_stable() && self.unstable_bytes() > self.journal().ring_bytes() / 12)
     }
 
     /// Whether what a checkpoint has to record leaves the journal usable; keeps room for it (C13).
     fn state_has_room(&self) -> bool {
-        self.journal.reserve_for_state(self.state_bytes());
-        self.unstable_bytes() <= self.journal.ring_bytes() / 8
+        self.journal().reserve_for_state(self.state_bytes());
+        self.unstable_bytes() <= self.journal().ring_bytes() / 8
     }
 
     /// Waits while the block maps are too large: a checkpoint is behind (C13).
@@ -343,7 +343,7 @@ impl Engine {
         record: Record,
         payload: Option<View>,
     ) -> Result<Appended, Refusal> {
-        self.journal.append(class, record, payload).await.map_err(|error| self.append_failed(error))
+        self.journal().append(class, record, payload).await.map_err(|error| self.append_failed(error))
     }
 
     pub(super) async fn append_data(&self, mut record: Record, payload: View) -> Result<Appended, Refusal> {
@@ -390,7 +390,7 @@ impl Engine {
         if !whole || journal_only || chunk.has_content_to_move(blocks) {
             return Ok(Way::Journal);
         }
-        let active = chunk.is_active(blocks, self.journal.durable());
+        let active = chunk.is_active(blocks, self.journal().durable());
         let large = blocks.len() * BLOCK >= JOURNAL_MAX as usize;
         if !active && !large {
             return Ok(Way::Journal);
@@ -478,7 +478,7 @@ impl Engine {
             // No room for the record of data that is there: a refused write may leave it so. It counts for nobody's
             // write, and after a crash the mark says that the block is in doubt. Holes have no mark: they stay holes,
             // whatever is under them.
-            let lsn = self.journal.written();
+            let lsn = self.journal().written();
             let states = Box::pin(self.states(chunk, blocks.clone())).await?;
             let was_data = states.iter().map(|(state, _)| *state != BlockState::Hole);
             let held = blocks.clone().zip(kept.chunks(BLOCK)).zip(was_data).filter(|(_, was_data)| *was_data);

@@ -177,6 +177,8 @@ pub struct Registrar {
     options: RegistrarOptions,
     /// The addresses of the metadata servers now; never empty.
     mds: RefCell<Vec<Address>>,
+    /// Generation of the journal that the last registration told of.
+    journal_told: Cell<u64>,
 }
 
 /// The outcome of a first registration.
@@ -192,7 +194,7 @@ impl Registrar {
     pub fn new(server: Rc<Server>, endpoint: Endpoint, options: RegistrarOptions) -> Self {
         let mds = RefCell::new(options.mds.clone());
         server.copier().connect_with(endpoint.clone());
-        Self { server, endpoint, options, mds }
+        Self { server, endpoint, options, mds, journal_told: Cell::new(0) }
     }
 
     /// The metadata servers have these addresses from now on. A registration that is there stays.
@@ -354,6 +356,7 @@ impl Registrar {
         }
         let superblock = engine.superblock();
         let space = rt::fs::space(&self.options.path).await?;
+        self.journal_told.set(superblock.journal_generation);
         Ok(RegisterCs {
             cs_id: superblock.cs_id,
             cs_uuid: superblock.cs_uuid.to_vec(),
@@ -393,9 +396,13 @@ impl Registrar {
         // The first at once: it tells the metadata server that the fences are in force.
         let mut pause = Duration::ZERO;
         self.server.scrub().forget_told();
+        let journal = self.journal_told.get();
         loop {
-            if let Err(why) = self.tell_outcomes_for(pause, connection, reply).await {
-                return why;
+            let told = self.tell_outcomes_for(pause, connection, reply);
+            match rt::first(told, self.engine().journal_changed(journal)).await {
+                rt::First::Left(Ok(())) => {}
+                rt::First::Left(Err(why)) => return why,
+                rt::First::Right(()) => return "the journal is another one now".into(),
             }
             if self.server.registration().has_lapsed() {
                 return "it was not renewed in time".into();

@@ -8,6 +8,7 @@ mod fill;
 mod fixtures;
 mod found;
 mod install;
+mod journals;
 mod leaving;
 mod model;
 mod registration;

@@ -16,6 +16,7 @@ mod fio;
 mod full;
 mod guide;
 mod idle;
+mod journals;
 mod kill;
 mod mixed;
 mod mounts;
@@ -60,6 +61,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "killed_openers", run: dead_writers::killed_openers },
     Scenario { name: "mount_commands", run: mounts::mount_commands },
     Scenario { name: "failover", run: failover::failover },
+    Scenario { name: "journals", run: journals::journals },
     Scenario { name: "rebuild", run: rebuild::rebuild },
     Scenario { name: "rebuild_speed", run: rebuild::rebuild_speed },
     Scenario { name: "mixed_load", run: mixed::mixed_load },
