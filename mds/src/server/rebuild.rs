@@ -96,7 +96,7 @@ impl Rebuild {
     }
 
     /// A chunk server refused to make a replica.
-    pub(super) fn refused(&self, cs: CsId, now: Instant) {
+    pub(crate) fn refused(&self, cs: CsId, now: Instant) {
         self.refused.borrow_mut().insert(cs, now + REFUSED_PAUSE);
         self.look();
     }
@@ -471,7 +471,8 @@ impl Reign {
         version: Version,
     ) {
         if self.rebuild.full(cs, rt::time::now()) {
-            let message = "it has no room for replicas that were to return or come: they wait, or go elsewhere";
+            let message =
+                "it has no room for replicas that were to return or come: they wait, or go elsewhere";
             rt::spawn(Rc::clone(&self).warn(cs, session, "cs.no_room", message.into()));
         }
         let Some(order) = self.read(|state| state.joiner(cs, chunk)) else { return };

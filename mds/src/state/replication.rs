@@ -114,9 +114,7 @@ pub(super) fn need(replicas: &[Replica], wanted: Replicas, hurry: bool) -> Optio
         found.map(|replica| Need::Less(replica.cs))
     };
     // What is only to be made can be made elsewhere as well.
-    if let Some(useless) =
-        first(&|state, footing| state == Creating && matches!(footing, Gone | Leaving))
-    {
+    if let Some(useless) = first(&|state, footing| state == Creating && matches!(footing, Gone | Leaving)) {
         return Some(useless);
     }
     let normal = usize::from(wanted.normal);

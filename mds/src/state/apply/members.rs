@@ -222,9 +222,8 @@ impl State {
     /// Joiners on a chunk server that somebody can fill, but for those of which is known that it fails.
     pub fn joiners_on(&self, cs: CsId, is_failing: impl Fn(ChunkId) -> bool) -> usize {
         let entries = self.changes.joining_at(cs).filter_map(|position| self.entry_at(position));
-        let may = |entry: &&ChunkEntry| {
-            entry.in_sync().any(|cs| self.is_alive(cs)) && !is_failing(entry.id())
-        };
+        let may =
+            |entry: &&ChunkEntry| entry.in_sync().any(|cs| self.is_alive(cs)) && !is_failing(entry.id());
         entries.filter(may).count()
     }
 

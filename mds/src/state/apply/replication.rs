@@ -5,9 +5,7 @@ use super::{Answer, Step, check_count};
 use crate::state::State;
 use crate::state::changes::{Addition, Position};
 use crate::state::chunk::{ChunkEntry, MemberState};
-use crate::state::command::{
-    AddReplicas, CsState, FailureDomain, Leave, RemoveReplicas, ReplicaPlace,
-};
+use crate::state::command::{AddReplicas, CsState, FailureDomain, Leave, RemoveReplicas, ReplicaPlace};
 use crate::state::effect::{Effect, NewReplica};
 use crate::state::ids::{ChunkId, CsId, FileId};
 use crate::state::inode::File;
@@ -279,7 +277,8 @@ impl State {
         let Some(entry) = file.chunks.get(step.index) else { return Ok(Vec::new()) };
         // Where a replica counts, or will, no host gets another one. Those that are lost keep nobody away but from their own place.
         let replicas = self.replicas_of(file, entry);
-        let stay: Vec<CsId> = replicas.iter().filter(|replica| replica.keeps_place()).map(|replica| replica.cs).collect();
+        let stay: Vec<CsId> =
+            replicas.iter().filter(|replica| replica.keeps_place()).map(|replica| replica.cs).collect();
         let taken: BTreeSet<CsId> = replicas.iter().map(|replica| replica.cs).collect();
         let mut candidates: Vec<Candidate<'_>> = self
             .candidates()

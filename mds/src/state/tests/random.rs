@@ -124,18 +124,19 @@ impl Model {
             let mut orders = 0;
             for (cs, session) in servers.clone() {
                 for effect in world.state.pending_for(CsId(cs)) {
-                    let versions = |of: &dyn Fn(&CopyOrder) -> bool| -> Vec<(ChunkId, Version)> { match &effect {
-                        Effect::InstallVersions { chunks, .. } => {
-                            chunks.iter().map(|order| (order.chunk, order.to)).collect()
+                    let versions = |of: &dyn Fn(&CopyOrder) -> bool| -> Vec<(ChunkId, Version)> {
+                        match &effect {
+                            Effect::InstallVersions { chunks, .. } => {
+                                chunks.iter().map(|order| (order.chunk, order.to)).collect()
+                            }
+                            Effect::CatchUp { chunks, .. } => {
+                                let filled = chunks.iter().filter(|order| of(order));
+                                filled.map(|order| (order.chunk, order.version)).collect()
+                            }
+                            _ => Vec::new(),
                         }
-                        Effect::CatchUp { chunks, .. } => {
-                            let filled = chunks.iter().filter(|order| of(order));
-                            filled.map(|order| (order.chunk, order.version)).collect()
-                        }
-                        _ => Vec::new(),
-                    } };
-                    let given =
-                        |order: &CopyOrder| !world.state.copy_sources(CsId(cs), order).is_empty();
+                    };
+                    let given = |order: &CopyOrder| !world.state.copy_sources(CsId(cs), order).is_empty();
                     let chunks: Vec<ChunkVersion> = versions(&given)
                         .into_iter()
                         .map(|(chunk, version)| ChunkVersion {

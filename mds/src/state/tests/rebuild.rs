@@ -131,13 +131,8 @@ fn what_has_no_place_hides_nothing_that_has_one() {
     let (mut world, a) = World::with_servers(3);
     world.written_file(a, "/apart", 10, 3);
     let beside = world.file("/beside", 3, 3);
-    let domain =
-        AttrChange { failure_domain: Some(FailureDomain::Disk as i32), ..Default::default() };
-    world.ok(CommandOp::SetAttr(SetAttr {
-        path: "/beside".into(),
-        change: Some(domain),
-        recursive: false,
-    }));
+    let domain = AttrChange { failure_domain: Some(FailureDomain::Disk as i32), ..Default::default() };
+    world.ok(CommandOp::SetAttr(SetAttr { path: "/beside".into(), change: Some(domain), recursive: false }));
     world.open(a, beside);
     world.allocate(a, beside, &[0, 1, 2]);
     world.create_all();

@@ -518,7 +518,8 @@ fn what_is_to_be_made_survives_that_its_server_registers_again() {
         assert_eq!(world.steps(), [], "it makes it in a moment");
         let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |_| true).0;
         let given_up = |step: &ReplicaStep| step.step == PlannedStep::Remove { cs: world.cs(n).id };
-        let its_own = |effect: &Effect| matches!(effect, Effect::MakeReplicas { cs, .. } if *cs == world.cs(n).id);
+        let its_own =
+            |effect: &Effect| matches!(effect, Effect::MakeReplicas { cs, .. } if *cs == world.cs(n).id);
         assert_eq!(late.iter().any(given_up), world.state.pending_work().iter().any(its_own));
         world.confirm(n, fences);
     }
