@@ -19,7 +19,7 @@ use crate::engine::{self, Engine, EngineOptions, OpenError};
 use crate::server::{Registrar, RegistrarOptions, Server};
 
 /// How long to wait for the lock of a daemon that was killed: its last operation may still be under way.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two attempts.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
