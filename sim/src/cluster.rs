@@ -31,7 +31,7 @@ pub const REPLICAS: usize = 3;
 pub const REPLICAS_MIN: usize = 2;
 /// How long all replicas may take to be back when nothing disturbs them any more: a chunk server that a client could not reach several
 /// times is kept from it for up to a minute.
-const RETURN_MAX: Duration = Duration::from_secs(600);
+const RETURN_MAX: Duration = Duration::from_secs(180);
 /// By how much a clock may be fast or slow, in parts per million.
 const DRIFT_PPM: u64 = 20_000;
 /// Clients, and volumes.
@@ -75,6 +75,8 @@ pub struct Cluster {
     depth: usize,
     /// The chunk server whose disk is lost for ever.
     dead: Cell<Option<usize>>,
+    /// The chunk server whose disk fails.
+    doomed: Cell<Option<usize>>,
 }
 
 fn endpoint(credentials: &Credentials, role: Role, cs_id: u64) -> Endpoint {
@@ -150,6 +152,7 @@ impl Cluster {
             finished: Rc::new(RefCell::new(vec![false; CLIENTS])),
             depth,
             dead: Cell::new(None),
+            doomed: Cell::new(None),
         };
         cluster.make_mds(&authority).await;
         cluster
@@ -177,6 +180,17 @@ impl Cluster {
     /// A chunk server is lost for ever.
     pub fn bury(&self, n: usize) {
         self.dead.set(Some(n));
+    }
+
+    /// The disk of a chunk server will fail.
+    pub fn doom(&self, n: usize) {
+        self.doomed.set(Some(n));
+    }
+
+    /// Whether the disk of a part has failed, or will.
+    #[must_use]
+    pub fn is_doomed(&self, part: Part) -> bool {
+        self.doomed.get().map(Part::Cs) == Some(part)
     }
 
     /// Whether a part is lost for ever.
@@ -239,9 +253,15 @@ impl Cluster {
                 let ip = control::host_ip(host);
                 let (stop, stopping) = (Rc::clone(&self.stop), Rc::clone(&self.stopping));
                 let shared = Rc::clone(&self.shared);
+                let doomed = self.is_doomed(part);
                 let process = control::start_process(host, "cs", async move {
                     match run_cs(credentials, mds, ip, stop, stopping).await {
                         Ok(()) => {}
+                        // It fails again at its start, or remembers that it has failed.
+                        Err(error) if doomed => {
+                            rt::sim::hit("disk.failed-server-refuses");
+                            rt::sim::trace(|| format!("a chunk server whose disk fails: {error}"));
+                        }
                         // A misdirected write may land in the journal: then nothing is served, as it must be.
                         Err(_) if n == 0 && shared.misdirected.get() => shared.refused.set(true),
                         Err(error) => panic!("opening a chunk server: {error}"),
@@ -292,7 +312,8 @@ impl Cluster {
         self.stopping.set(true);
         self.stop.notify_all();
         let mut findings = Vec::new();
-        for n in (0..CHUNK_SERVERS).filter(|n| !self.is_dead(Part::Cs(*n))) {
+        let lasts = |n: &usize| !self.is_dead(Part::Cs(*n)) && !self.is_doomed(Part::Cs(*n));
+        for n in (0..CHUNK_SERVERS).filter(lasts) {
             let deadline = rt::time::now() + Duration::from_secs(60);
             while self.is_running(Part::Cs(n)) {
                 if rt::time::now() > deadline {
@@ -518,11 +539,14 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
             shared.violation(format!("convergence: closing volume {number}: {error}"));
         }
     }
+    crate::scratch::clear(shared, master).await;
+    let began = rt::time::now();
     // What waits to be deleted may be damaged, and nobody would mend it. A disk that is lost is waited for in vain.
     if let Some(stat) = until_healthy(master, !shared.undamaged.get()).await {
         shared.violation(format!("convergence: not all replicas are back (C6): {:?}", stat.chunks));
         return;
     }
+    rt::sim::gauge("sim.healthy-after-s", began.elapsed().as_secs());
     for number in 0..CLIENTS {
         let volume = workload::open(shared, &session, servers, &job(number)).await;
         for index in 0..VOLUME_BYTES / CHUNK_BYTES {

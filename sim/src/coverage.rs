@@ -5,11 +5,6 @@ use cs_engine::engine::recovery::Row;
 /// Faults of the simulator that whole clusters are not exposed to, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
     (
-        "disk.write-error",
-        "the replicas of that disk are gone for good (C4), and nothing goes on without a member yet (C3)",
-    ),
-    ("disk.flush-error", "the same"),
-    (
         "kill.write-partial",
         "takes a kill in the middle of a large write; met by the chunk server's own simulation",
     ),
@@ -30,7 +25,10 @@ pub const CLOCKS_DRIFT: &str = "clocks.drift";
 /// What operators, lost disks and sleeping clients do.
 const BESIDES: &[&str] = &[
     "disk.lost",
+    "disk.damaged-regions",
+    "disk.full-while-away",
     "operator.remove",
+    "operator.revoke",
     "client.sleeps",
     "client.deleted-while-open",
     CLOCKS_DRIFT,

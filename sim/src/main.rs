@@ -49,6 +49,7 @@ fn main() -> ExitCode {
     }
     let mut failed = 0;
     let mut coverage: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let mut gauges: BTreeMap<&'static str, u64> = BTreeMap::new();
     for seed in first..first.saturating_add(count) {
         let options = RunOptions {
             seed,
@@ -62,6 +63,10 @@ fn main() -> ExitCode {
             Ok(report) => {
                 for (name, hits) in report.coverage {
                     *coverage.entry(name).or_insert(0) += hits;
+                }
+                for (name, most) in report.gauges {
+                    let longest = gauges.entry(name).or_insert(0);
+                    *longest = most.max(*longest);
                 }
                 match report.violations.first() {
                     None => println!(
@@ -98,6 +103,9 @@ fn main() -> ExitCode {
         }
         for (name, times) in coverage {
             println!("met {name} {times}");
+        }
+        for (name, most) in gauges {
+            println!("at most {name} {most}");
         }
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

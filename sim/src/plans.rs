@@ -10,7 +10,7 @@ use rt::sim::control;
 use wire::cluster::SetConfig;
 
 use crate::cluster::{CHUNK_SERVERS, CLIENTS, CS_DIR, Cluster, Part};
-use crate::faults::{self, after};
+use crate::faults::{self, Cuts, after};
 
 /// Blocks of a chunk file.
 const BLOCK: u64 = 4096;
@@ -27,6 +27,8 @@ pub enum Plan {
     Drawn,
     /// Who may write (C1, C2).
     Succession,
+    /// As drawn, and a disk fails a write or a flush at any moment. Some of these runs wait for ever.
+    Devices,
     /// What is left when clients die in the middle of writes (C5).
     Remains,
     /// Replicas that leave and return (C3, C6).
@@ -37,13 +39,15 @@ pub enum Plan {
     Deletion,
     /// A block is damaged on all members but one (C8).
     Damage,
+    /// Members lose their power as soon as they have a new version (C7).
+    Versions,
 }
 
 impl Plan {
     /// Whether its faults are not those of the drawn plan.
     #[must_use]
     pub fn is_special(self) -> bool {
-        !matches!(self, Self::Drawn | Self::Succession)
+        !matches!(self, Self::Drawn | Self::Succession | Self::Devices)
     }
 
     /// One round of a client in so many ends with a file of its own that is deleted while it is open.
@@ -51,21 +55,22 @@ impl Plan {
     pub fn scratch_one_in(self) -> u64 {
         match self {
             Self::Deletion => 1,
-            Self::Drawn | Self::Succession => 12,
-            Self::Remains | Self::Absence | Self::Fences | Self::Damage => u64::MAX,
+            Self::Drawn | Self::Succession | Self::Devices => 12,
+            Self::Remains | Self::Absence | Self::Fences | Self::Damage | Self::Versions => u64::MAX,
         }
     }
 }
 
 /// One fault of a special plan.
-pub async fn one(cluster: &Rc<Cluster>, plan: Plan) {
+pub async fn one(cluster: &Rc<Cluster>, cuts: &Cuts, plan: Plan) {
     match plan {
-        Plan::Drawn | Plan::Succession => {}
+        Plan::Drawn | Plan::Succession | Plan::Devices => {}
         Plan::Remains => remains(cluster).await,
         Plan::Absence => absence(cluster).await,
         Plan::Fences => fences(cluster).await,
         Plan::Deletion => faults::one_mild(cluster),
         Plan::Damage => damage(cluster).await,
+        Plan::Versions => versions(cluster, cuts).await,
     }
 }
 
@@ -164,6 +169,25 @@ async fn fences(cluster: &Rc<Cluster>) {
     control::resume(process);
     rt::time::sleep(Duration::from_secs(3)).await;
     control::heal(host, mds);
+}
+
+/// A chunk server dies, so that the others get versions without it, and one of them loses its power in that moment.
+async fn versions(cluster: &Rc<Cluster>, cuts: &Cuts) {
+    let (away, next) = (some_cs(), 1 + rt::random::below(CHUNK_SERVERS as u64 - 1) as usize);
+    let Some(process) = cluster.process(Part::Cs(away)) else { return };
+    let installs = || control::coverage().get("engine.installs").copied().unwrap_or(0);
+    let before = installs();
+    if !control::kill(process) {
+        return;
+    }
+    after(cluster, Duration::from_secs(2), move |cluster| faults::restart(cluster, Part::Cs(away)));
+    let end = rt::time::now() + Duration::from_secs(3);
+    while installs() == before && rt::time::now() < end {
+        rt::time::sleep(Duration::from_micros(100)).await;
+    }
+    rt::time::sleep(Duration::from_micros(rt::random::below(2_000))).await;
+    faults::power_cut(cluster, cuts, &[Part::Cs((away + next) % CHUNK_SERVERS)]);
+    rt::time::sleep(Duration::from_secs(12)).await;
 }
 
 /// A block is damaged on all members of its chunk but one; clients and the verifier meet it.

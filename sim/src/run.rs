@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rt::sim::control;
 use rt::sim::{SimOptions, Simulation, TraceLines};
 
 use crate::cluster::{CLIENTS, Cluster};
@@ -106,12 +107,17 @@ async fn whole(operations: u64, count: usize, plan: Plan) -> (u64, Vec<String>) 
         }
         rt::time::sleep(Duration::from_millis(500)).await;
     }
+    rt::sim::gauge("sim.finished-after-s", (rt::time::now() + CONVERGENCE).since(deadline).as_secs());
     if cluster.shared.refused.get() {
         rt::sim::hit(crate::coverage::JOURNAL_REFUSED);
         return (cluster.shared.operations.get(), cluster.shared.violations.take());
     }
     if cluster.shared.violations.borrow().is_empty() {
         cluster.verify().await;
+    }
+    // A misdirected write may have taken the newer copy of a header.
+    if !cluster.shared.misdirected.get() {
+        control::fallen().into_iter().for_each(|text| cluster.shared.violation(text));
     }
     if cluster.shared.violations.borrow().is_empty() {
         for finding in cluster.stop_and_check().await {

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use client::{OpenOptions, Servers, Session, Volume};
+use link::Master;
 use rt::buf::Buf;
 use wire::namespace::Remove;
 
@@ -56,6 +57,17 @@ pub async fn live_on(shared: &Rc<Shared>, session: &Rc<Session>, servers: &Rc<Se
     }
     if let Err(error) = volume.close().await {
         rt::sim::trace(|| format!("closing {path}: {error}"));
+    }
+}
+
+/// Deletes what clients that died have left: nobody opens it any more, so that nobody would settle it (C5).
+pub async fn clear(shared: &Shared, master: &Master) {
+    for number in 0..shared.scratches.get() {
+        let request = Remove { path: format!("/scratch{number}"), recursive: false };
+        // Most of them are gone.
+        if let Err(error) = master.ask(&request, rt::time::now() + Duration::from_secs(10)).await {
+            rt::sim::trace(|| format!("{}: {error}", request.path));
+        }
     }
 }
 

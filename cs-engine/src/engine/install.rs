@@ -18,6 +18,9 @@ const HEADERS_AT_ONCE: usize = 256;
 /// Bytes of the longest record of a standing.
 const RECORD_MAX: u64 = FIXED as u64 + 2 * 2 * 4 * MAP_WORDS as u64;
 
+/// What the simulator's checker calls the version of a replica.
+const VERSION: &str = "C7: the version of chunk";
+
 /// A replica that waits to have another version, or to go.
 #[derive(Debug)]
 pub(crate) struct Superseding<'a>(&'a Chunk);
@@ -86,8 +89,12 @@ impl Engine {
         };
         let mut record = standing.record_of(chunk.id, chunk.file, order.to);
         if !order.joiner {
+            rt::sim::hit("engine.installs");
             let appended = self.append(Class::Urgent, record, None).await?;
-            self.flush().await?;
+            if !rt::sim::planted("install-not-durable") {
+                self.flush().await?;
+            }
+            rt::sim::rises(VERSION, chunk.id, order.to);
             self.adopt_version(&chunk, order.to, standing);
             drop(appended);
             return Ok(());
@@ -103,6 +110,7 @@ impl Engine {
         self.adopt_version(&chunk, order.to, standing);
         let appended = submitted.written().await.map_err(|error| self.append_failed(error))?;
         self.flush().await?;
+        rt::sim::rises(VERSION, chunk.id, order.to);
         drop(appended);
         // It may have been the last one with marks from before.
         self.note_boot().await
@@ -257,6 +265,14 @@ impl Engine {
                 chunk.changed(&(first.min(chunk.blocks())..end.min(chunk.blocks())));
             }
         }
+    }
+
+    /// Tells the simulator's checker which versions a restart has found.
+    pub(super) fn tell_versions(&self) {
+        self.chunks
+            .borrow()
+            .values()
+            .for_each(|chunk| rt::sim::rises(VERSION, chunk.id, chunk.version.get()));
     }
 
     /// Voids what a record of joining voids, in the order of the journal.

@@ -197,6 +197,7 @@ impl Engine {
             engine.end();
             return Err(error);
         }
+        engine.tell_versions();
         rt::spawn(Rc::clone(&engine).run_checkpoints());
         rt::spawn(Rc::clone(&engine).run_notes());
         rt::spawn(Rc::clone(&engine).run_failure());

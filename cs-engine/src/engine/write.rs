@@ -164,6 +164,7 @@ impl Engine {
             drop(locked);
             Box::pin(self.fetch(&chunk, request.version, region)).await?;
         };
+        rt::sim::rises("C1: the epoch of writes to file", request.file, request.epoch);
         if rt::sim::planted("acked-before-journal") {
             let engine = Rc::clone(self);
             rt::spawn(async move {

@@ -117,6 +117,12 @@ fn a_repair_from_a_bad_copy_is_caught() {
 }
 
 #[test]
+fn a_version_that_a_power_cut_takes_back_is_caught() {
+    must_catch(&["install-not-durable"], Plan::Versions);
+    finds_nothing(&[], Plan::Versions);
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
     let options = RunOptions { operations: 400, faults: 4, ..RunOptions::new(7) };
     let (first, second) = (run(&options), run(&options));

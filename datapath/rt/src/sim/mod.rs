@@ -241,6 +241,12 @@ pub fn gauge(name: &'static str, length: u64) {
     try_world(|world, _| world.gauge(name, length));
 }
 
+/// Notes a number of the calling host that may only grow, by what it is and whose; nothing outside a simulation. A run tells what
+/// became less: see [`control::fallen`].
+pub fn rises(what: &'static str, key: u64, value: u64) {
+    try_world(|world, owner| world.rises(owner, what, key, value));
+}
+
 /// Whether this run carries the deliberate bug `name`: code under test plants it so, and a checker proves that it is
 /// caught. Always false outside a simulation.
 #[must_use]

@@ -1,6 +1,7 @@
 //! The world: everything a simulation consists of, and its clock.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,6 +19,9 @@ use crate::task::Owner;
 /// The wall clock when a world begins, in milliseconds since 1970: 2026-01-01.
 const WALL_CLOCK_START_MS: u64 = 1_767_225_600_000;
 
+/// What it is of which host, and whose.
+type Height = (&'static str, Option<HostId>, u64);
+
 pub(crate) struct World {
     pub(super) options: SimOptions,
     now: Cell<u64>,
@@ -29,6 +33,10 @@ pub(crate) struct World {
     coverage: RefCell<Coverage>,
     /// The most that was noted under each name.
     gauges: RefCell<Coverage>,
+    /// The highest that was noted of what may only grow.
+    heights: RefCell<BTreeMap<Height, u64>>,
+    /// What became less, in words.
+    fallen: RefCell<Vec<String>>,
     pub(super) hosts: RefCell<Vec<Host>>,
     /// By owner; the first is the controller.
     pub(super) processes: RefCell<Vec<Process>>,
@@ -53,6 +61,8 @@ impl World {
             trace: RefCell::new(Trace::new(options.trace)),
             coverage: RefCell::default(),
             gauges: RefCell::default(),
+            heights: RefCell::default(),
+            fallen: RefCell::default(),
             hosts: RefCell::default(),
             processes: RefCell::new(vec![Process::new("controller", None, Clock::default())]),
             runnable: RefCell::default(),
@@ -166,6 +176,23 @@ impl World {
         let mut gauges = self.gauges.borrow_mut();
         let most = gauges.entry(name).or_insert(0);
         *most = (*most).max(length);
+    }
+
+    pub(super) fn rises(&self, owner: Owner, what: &'static str, key: u64, value: u64) {
+        let host = self.processes.borrow()[owner as usize].host;
+        let mut heights = self.heights.borrow_mut();
+        let height = heights.entry((what, host, key)).or_insert(value);
+        if value < *height {
+            let name = self.of_host(owner, |host| host.name.clone()).unwrap_or_default();
+            let text = format!("{what} {key:#x} on {name} was {height:#x} and is {value:#x}");
+            self.line(owner, || text.clone());
+            self.fallen.borrow_mut().push(text);
+        }
+        *height = value.max(*height);
+    }
+
+    pub(super) fn fallen(&self) -> Vec<String> {
+        self.fallen.borrow().clone()
     }
 
     pub(super) fn gauges(&self) -> Coverage {

@@ -242,6 +242,12 @@ pub async fn advance(by: Duration) {
     crate::time::sleep(by).await;
 }
 
+/// What became less although it may only grow ([`super::rises`]), in words, in the order in which it was seen.
+#[must_use]
+pub fn fallen() -> Vec<String> {
+    calling().0.fallen()
+}
+
 /// How often each name was hit so far.
 #[must_use]
 pub fn coverage() -> Coverage {
