@@ -126,6 +126,11 @@ impl Engine {
                 self.damage.note(chunk, block, DamageKind::Unreadable);
                 return true;
             }
+            // Another disk has lost it.
+            Condition::Lost => {
+                self.damage.note(chunk, block, DamageKind::Mismatch);
+                return true;
+            }
             Condition::Unreadable | Condition::Unrecorded => DamageKind::Unreadable,
             Condition::Data(_) | Condition::Hole | Condition::Unchecked | Condition::Unsettled => {
                 self.damage.is_good(chunk, block);

@@ -69,6 +69,8 @@ pub(crate) enum Condition {
     Unreadable,
     /// The page with its checksum is damaged.
     Unrecorded,
+    /// No member had it when this replica was filled.
+    Lost,
 }
 
 impl Condition {
@@ -98,7 +100,7 @@ impl Engine {
                 conditions.push(match (state, content) {
                     (BlockState::Hole, _) => Condition::Hole,
                     (BlockState::Unknown, _) => Condition::Unsettled,
-                    (BlockState::Lost, _) => Condition::Mismatch,
+                    (BlockState::Lost, _) => Condition::Lost,
                     (_, None) => Condition::Unreadable,
                     (BlockState::Unchecked, _) => Condition::Unchecked,
                     (BlockState::Data(stored), Some(plain)) if stored.matches(plain, chunk.id, block) => {

@@ -153,7 +153,14 @@ impl Copier {
     /// Gives how many blocks are still damaged.
     async fn repair_one(&self, item: RepairItem) -> Result<u32, Refusal> {
         let RepairItem { file_id, chunk_id, version, ranges, sources } = item;
-        let members = self.members(CatchUpItem { file_id, chunk_id, version, sources, last_sources: false });
+        let members = self.members(CatchUpItem {
+            file_id,
+            chunk_id,
+            version,
+            sources,
+            last_sources: false,
+            unreconciled: false,
+        });
         let mut left = 0;
         for BlockRange { first, count } in ranges {
             let end =
@@ -276,7 +283,12 @@ impl Copier {
             let known = members.ask(progress.held, progress.blocks).await?;
             self.engine.take_difference(id, version, &known).await?;
             self.copy_all(members).await?;
-            if let Some(listed) = members.still_have_all(version, progress.blocks).await? {
+            if let Some(mut listed) = members.still_have_all(version, progress.blocks).await? {
+                if members.item.unreconciled {
+                    // What was copied may come from a member without these writes: it is in doubt as theirs is, but whoever has
+                    // them is believed first.
+                    listed.iter_mut().for_each(|write| write.seq = 0);
+                }
                 self.engine.inherit_list(id, version, &listed).await?;
                 return Ok(());
             }
@@ -524,6 +536,10 @@ impl Members {
         // Where it may have been left by a crash first.
         let (unsettled, corrupt): (Vec<_>, Vec<_>) =
             damage.iter().partition(|(_, status)| *status == Status::Unsettled);
+        // Where members agree a crash has left nothing that could be taken as it is.
+        if !unsettled.is_empty() && !self.item.unreconciled {
+            return Err(Fault::Partly);
+        }
         for &(id, _) in unsettled.into_iter().chain(corrupt) {
             match self.read_from(id, (offset, BLOCK as u32), true).await {
                 Ok(reply) => {

@@ -180,7 +180,14 @@ impl World {
 
     async fn catch_up_from(&self, version: u64, last_sources: bool) -> Status {
         let sources = vec![IDS[0]];
-        let item = CatchUpItem { file_id: FILE, chunk_id: CHUNK, version, sources, last_sources };
+        let item = CatchUpItem {
+            file_id: FILE,
+            chunk_id: CHUNK,
+            version,
+            sources,
+            last_sources,
+            unreconciled: false,
+        };
         let server =
             CsAddress { cs_id: IDS[0], addresses: vec![self.address(0).to_string()], ..CsAddress::default() };
         self.order(1, &CatchUp { items: vec![item], servers: vec![server] }).await
@@ -516,6 +523,7 @@ fn c6_a_member_that_the_joiner_cannot_reach_holds_up_no_write() {
             version: 2,
             sources: vec![IDS[1] + 1, IDS[0]],
             last_sources: false,
+            unreconciled: false,
         };
         let server = |cs_id, address: SocketAddr| CsAddress {
             cs_id,

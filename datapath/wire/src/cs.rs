@@ -413,6 +413,9 @@ pub struct CatchUpItem {
     /// crash may have left it so, and is lost otherwise.
     #[prost(bool, tag = "5")]
     pub last_sources: bool,
+    /// Whether nobody has reconciled the chunk: the sources may differ, and none of them has all that another one lists.
+    #[prost(bool, tag = "6")]
+    pub unreconciled: bool,
 }
 
 /// CATCH_UP request: answered when it is begun, or was before. The outcome comes by CAUGHT_UP.

@@ -539,6 +539,7 @@ impl CsLink {
                     chunk_id: chunk.raw(),
                     version: order.version.raw(),
                     last_sources: reign.read(|state| state.are_last_sources(self.cs, order, &sources)),
+                    unreconciled: reign.read(|state| state.is_unreconciled(order)),
                     sources: sources.iter().map(|cs| cs.0.into()).collect(),
                 });
                 true

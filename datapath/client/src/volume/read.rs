@@ -286,7 +286,7 @@ impl Inner {
                     continue;
                 }
                 // Each may have other blocks damaged.
-                if !damaged.is_empty() && u64::from(part.len) > BLOCK {
+                if !damaged.is_empty() && part.blocks().len() > 1 {
                     return Box::pin(self.read_by_block(lease, part)).await;
                 }
                 let block = damaged.first().copied().unwrap_or(part.offset / BLOCK as u32);

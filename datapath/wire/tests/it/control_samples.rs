@@ -479,7 +479,14 @@ fn versions() -> Vec<Sample> {
         role: cs::Role::Joiner.into(),
         keep: true,
     };
-    let catch_up = CatchUpItem { file_id, chunk_id, version, sources: vec![1025, 1026], last_sources: false };
+    let catch_up = CatchUpItem {
+        file_id,
+        chunk_id,
+        version,
+        sources: vec![1025, 1026],
+        last_sources: false,
+        unreconciled: false,
+    };
     let servers = vec![CsAddress { cs_id: 1025, addresses: vec![text("10.0.0.5:2600")], boot_id: id(2) }];
     let caught_up = CaughtUpItem { chunk_id, version, status: 0x0105, copied_bytes: 1 << 26 };
     let listed = ListedWrite { epoch: 6, seq: 99, first_block: 5, blocks: 3 };

@@ -357,6 +357,11 @@ impl State {
         present.filter(|_| joiner).map_or_else(Vec::new, |entry| self.sources_of(entry).collect())
     }
 
+    /// Whether nobody has reconciled the chunk of an order.
+    pub fn is_unreconciled(&self, order: &CopyOrder) -> bool {
+        self.entry_at((order.file, order.index)).is_some_and(ChunkEntry::is_unreconciled)
+    }
+
     /// Whether nobody else than these can have what a joiner lacks: all other members are gone for good. Of several joiners, which may
     /// have held the chunk before, one comes after the other.
     pub fn are_last_sources(&self, cs: CsId, order: &CopyOrder, sources: &[CsId]) -> bool {
