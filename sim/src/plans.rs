@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use rt::sim::HostId;
 use rt::sim::control;
+use rt::sim::{HostId, ProcessId};
 use wire::cluster::SetConfig;
 
 use crate::cluster::{CHUNK_SERVERS, CLIENTS, CS_DIR, Cluster, Part};
@@ -33,6 +33,8 @@ pub enum Plan {
     Remains,
     /// Replicas that leave and return (C3, C6).
     Absence,
+    /// Clients that sleep with answers on their way until others have their volumes (C1).
+    Sleep,
     /// Chunk servers that restart while a client goes on whose lease is over (C2).
     Fences,
     /// Files that are deleted while they are open (C9).
@@ -56,7 +58,9 @@ impl Plan {
         match self {
             Self::Deletion => 1,
             Self::Drawn | Self::Succession | Self::Devices => 12,
-            Self::Remains | Self::Absence | Self::Fences | Self::Damage | Self::Versions => u64::MAX,
+            Self::Remains | Self::Absence | Self::Sleep | Self::Fences | Self::Damage | Self::Versions => {
+                u64::MAX
+            }
         }
     }
 }
@@ -67,6 +71,7 @@ pub async fn one(cluster: &Rc<Cluster>, cuts: &Cuts, plan: Plan) {
         Plan::Drawn | Plan::Succession | Plan::Devices => {}
         Plan::Remains => remains(cluster).await,
         Plan::Absence => absence(cluster).await,
+        Plan::Sleep => sleep(cluster).await,
         Plan::Fences => fences(cluster).await,
         Plan::Deletion => faults::one_mild(cluster),
         Plan::Damage => damage(cluster).await,
@@ -136,39 +141,58 @@ async fn absence(cluster: &Rc<Cluster>) {
     rt::time::sleep(away + Duration::from_millis(rt::random::below(6_000))).await;
 }
 
+/// A client sleeps with answers on their way until another one has its volume.
+async fn sleep(cluster: &Rc<Cluster>) {
+    while cluster.shared.changing.get() == 0 && !(0..CLIENTS).all(|n| cluster.has_finished(n)) {
+        rt::time::sleep(Duration::from_micros(100)).await;
+    }
+    rt::time::sleep(Duration::from_micros(rt::random::below(600))).await;
+    let Some((client, process)) = asleep(cluster, some_client()).await else {
+        return rt::time::sleep(Duration::from_millis(200)).await;
+    };
+    rt::sim::trace(|| format!("client {client} wakes up"));
+    control::resume(process);
+    rt::time::sleep(Duration::from_secs(2)).await;
+}
+
 /// A client sleeps in the middle of its writes until another one has its volume; then all chunk servers restart at once, and it wakes
 /// up. It hears nothing of the metadata server for a while longer.
 async fn fences(cluster: &Rc<Cluster>) {
     let client = some_client();
-    let part = Part::Client(client);
-    let (Some(volume), Some(process)) = (cluster.shared.open.borrow()[client], cluster.process(part)) else {
-        return rt::time::sleep(Duration::from_millis(200)).await;
-    };
+    let (host, mds) = (cluster.host(Part::Client(client)), cluster.host(Part::Mds));
+    control::partition(host, mds);
+    if let Some((_, process)) = asleep(cluster, client).await {
+        for n in 0..CHUNK_SERVERS {
+            if let Some(process) = cluster.process(Part::Cs(n))
+                && control::kill(process)
+            {
+                faults::restart(cluster, Part::Cs(n));
+            }
+        }
+        control::resume(process);
+        rt::time::sleep(Duration::from_secs(3)).await;
+    }
+    control::heal(host, mds);
+}
+
+/// Stops a client until another one has its volume, or for a while; `None` if it does not run or has none.
+async fn asleep(cluster: &Rc<Cluster>, client: usize) -> Option<(usize, ProcessId)> {
+    let volume = cluster.shared.open.borrow()[client]?;
+    let process = cluster.process(Part::Client(client))?;
     for (other, wanted) in cluster.shared.wanted.borrow_mut().iter_mut().enumerate().take(CLIENTS) {
         if other != client {
             *wanted = Some(volume);
         }
     }
-    let (host, mds) = (cluster.host(part), cluster.host(Part::Mds));
     let before = cluster.shared.epochs.borrow()[volume];
     if !control::is_alive(process) || !control::pause(process) {
-        return;
+        return None;
     }
-    control::partition(host, mds);
     let end = rt::time::now() + SUCCESSION_MAX;
     while cluster.shared.epochs.borrow()[volume] == before && rt::time::now() < end {
         rt::time::sleep(Duration::from_micros(200)).await;
     }
-    for n in 0..CHUNK_SERVERS {
-        if let Some(process) = cluster.process(Part::Cs(n))
-            && control::kill(process)
-        {
-            faults::restart(cluster, Part::Cs(n));
-        }
-    }
-    control::resume(process);
-    rt::time::sleep(Duration::from_secs(3)).await;
-    control::heal(host, mds);
+    Some((client, process))
 }
 
 /// A chunk server dies, so that the others get versions without it, and one of them loses its power in that moment.
