@@ -371,6 +371,10 @@ impl Engine {
             fs::sync_dir(&plan.to).await
         };
         if let Err(error) = named.await {
+            if error.kind() == io::ErrorKind::NotFound {
+                tracing::error!(dir = %plan.to.display(), "somebody has removed the new journal; the old one stays: {error}");
+                return;
+            }
             tracing::warn!(dir = %plan.to.display(), "the new journal keeps its first name until the next start: {error}");
         }
         if plan.moves() {
@@ -385,7 +389,8 @@ impl Engine {
             return;
         }
         if plan.moves() {
-            self.remove_other(&plan.to).await;
+            // Another server may have begun in the same place at the same time: what it has made is not ours.
+            self.clear_other_journal().await;
         } else if let Err(error) = fs::remove_file(&plan.to.join(NEXT)).await
             && error.kind() != io::ErrorKind::NotFound
         {

@@ -60,6 +60,13 @@ pub(crate) async fn clear(dir: &Path, superblock: &Superblock) -> io::Result<boo
         match is_remnant(&path, superblock).await? {
             Remnant::Ours => ours = true,
             Remnant::Locked => return Ok(false),
+            Remnant::Newer => {
+                tracing::error!(
+                    "{} is newer than this chunk server: it stays; is this a copy?",
+                    path.display()
+                );
+                return Ok(false);
+            }
             Remnant::No => {}
         }
     }
@@ -93,6 +100,8 @@ enum Remnant {
     Ours,
     /// Somebody uses it: another server, or a killed one whose last operation has not ended.
     Locked,
+    /// The journal in use of another state of this server, of which this one is an older copy (C10).
+    Newer,
 }
 
 /// Whether a file is a journal of this server, or was to become one, and is not in use.
@@ -106,6 +115,13 @@ async fn is_remnant(path: &Path, superblock: &Superblock) -> io::Result<Remnant>
         return Ok(Remnant::Locked);
     }
     let ours = match scan::read_header(&file).await {
+        Ok((header, _)) if header.store_uuid == superblock.store_uuid && path.ends_with(JOURNAL) => {
+            // It has this name only once a superblock has named it.
+            if header.generation > superblock.journal_generation {
+                return Ok(Remnant::Newer);
+            }
+            true
+        }
         Ok((header, _)) => header.store_uuid == superblock.store_uuid,
         Err(ScanError::Io(error)) => return Err(error),
         // Its making was cut off before anything was in it.
@@ -117,7 +133,7 @@ async fn is_remnant(path: &Path, superblock: &Superblock) -> io::Result<Remnant>
 async fn remove_remnant(path: &Path, superblock: &Superblock) -> io::Result<()> {
     match is_remnant(path, superblock).await? {
         Remnant::Ours => remove(path).await,
-        Remnant::No | Remnant::Locked => Ok(()),
+        Remnant::No | Remnant::Locked | Remnant::Newer => Ok(()),
     }
 }
 

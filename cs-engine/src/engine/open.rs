@@ -174,6 +174,8 @@ impl Engine {
         if superblock.failed {
             return Err(OpenError::Failed(dir.to_owned()));
         }
+        // What follows goes by it for good, and what was read need not be durable: whoever wrote it may have been killed before.
+        superblock_file.sync_data().await.map_err(io)?;
         let (journal_file, scanned) = open_journal(dir, &superblock, true).await?;
         let meta_dir = meta_dir(dir, &superblock);
         let (tables, slots) = Tables::open(&meta_dir, superblock.store_uuid, options.pages_max, true)
