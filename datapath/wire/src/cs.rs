@@ -20,7 +20,7 @@ pub const FLAG_FAILED_CHECKSUM: u32 = 1 << 9;
 pub const FLAG_FAILED_JOURNAL: u32 = 1 << 10;
 /// Flag `R`, failed: the repository is not there.
 pub const FLAG_FAILED_REPOSITORY: u32 = 1 << 11;
-/// Flag `T`, failed: the disk does not answer in time.
+/// Flag `T`: the disk does not answer in time. The only one of these with which a CS goes on serving.
 pub const FLAG_FAILED_TIMEOUT: u32 = 1 << 12;
 /// All flags of a failed CS.
 pub const FLAGS_FAILED: u32 = FLAG_FAILED_IO
@@ -28,6 +28,9 @@ pub const FLAGS_FAILED: u32 = FLAG_FAILED_IO
     | FLAG_FAILED_JOURNAL
     | FLAG_FAILED_REPOSITORY
     | FLAG_FAILED_TIMEOUT;
+
+/// Flags of a CS that is out of service.
+pub const FLAGS_OUT_OF_SERVICE: u32 = FLAGS_FAILED & !FLAG_FAILED_TIMEOUT;
 
 /// Letters of CS flags in the order in which they are shown.
 const LETTERS: [(u32, char); 9] = [
@@ -266,6 +269,9 @@ pub struct HeartbeatReply {
     /// Chunks per minute that the CS is to verify (`mds.wd.verify_chunks`), 0 = none; absent = as it has it.
     #[prost(uint32, optional, tag = "2")]
     pub verify_chunks: Option<u32>,
+    /// Milliseconds from which on a request to its disk counts as slow (`mds.wd.io_tout`); absent = as it has it.
+    #[prost(uint32, optional, tag = "3")]
+    pub io_tout_ms: Option<u32>,
 }
 
 /// REPORT_CHUNKS request: a page of the inventory. The reply is empty.
