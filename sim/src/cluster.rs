@@ -382,6 +382,7 @@ async fn make_cs(number: usize, cluster: [u8; 16], block_atomic: bool) {
         ssd_journal: false,
         block_atomic,
         failed: false,
+        failed_journal: false,
         journal_bytes: cs_engine::format::journal::RING_MIN,
         journal_dir: None,
         listen: String::new(),

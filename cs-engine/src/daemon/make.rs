@@ -49,6 +49,7 @@ pub(super) async fn make(args: MakeArgs) -> Result<ExitCode, Failure> {
         ssd_journal: args.tune.is_some(),
         block_atomic: device::is_block_atomic(&dir),
         failed: false,
+        failed_journal: false,
         journal_bytes,
         journal_dir,
         listen: args.address.map(|address| address.to_string()).unwrap_or_default(),

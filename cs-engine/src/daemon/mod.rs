@@ -6,6 +6,7 @@ mod control;
 mod device;
 mod discovery;
 mod make;
+mod obituary;
 mod run;
 
 use std::path::PathBuf;

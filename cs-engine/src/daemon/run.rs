@@ -14,6 +14,7 @@ use rt::signal::StopSignals;
 
 use super::control::Control;
 use super::discovery::Servers;
+use super::obituary::Obituary;
 use super::{Failure, RunArgs, endpoint};
 use crate::engine::{self, Engine, EngineOptions, OpenError};
 use crate::server::{Registrar, RegistrarOptions, Server};
@@ -30,8 +31,15 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let dirs = HostDirs::from_environment();
     let host_id = dirs.host_id().await.map_err(Failure::io("cannot find out the host id"))?;
     let dir = std::path::absolute(&args.repository).map_err(Failure::io("bad path"))?;
-    let lock = lock(&dir).await?;
-    let superblock = engine::read_superblock(&dir, &lock).await?;
+    let obituary = Obituary { dirs: &dirs, cluster: &args.cluster, host_id: &host_id, dir: &dir };
+    let lock = match lock(&dir).await {
+        Err(Failure::Open(error)) => return Err(obituary.publish(None, error).await),
+        lock => lock?,
+    };
+    let superblock = match engine::read_superblock(&dir, &lock).await {
+        Ok(superblock) => superblock,
+        Err(error) => return Err(obituary.publish(None, error).await),
+    };
     let endpoint = endpoint(&dirs, &args.cluster, superblock.cs_id).await?;
     let servers = Servers::load(&dirs, &args.cluster).await?;
     let expected_id = endpoint.credentials().identity().cluster;
@@ -44,7 +52,10 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     };
     let options = EngineOptions { pages_max: args.cache << 8, ..EngineOptions::default() };
-    let engine = Engine::open(&dir, lock, options).await?;
+    let engine = match Engine::open(&dir, lock, options).await {
+        Ok(engine) => engine,
+        Err(error) => return Err(obituary.publish(Some(&superblock), error).await),
+    };
     let boot_id = rt::node::boot_id().map_err(Failure::io("cannot read the boot id"))?;
     let server = Server::new(Rc::clone(&engine), boot_id);
     let (listener, reachable) = listen(&superblock.listen, &mds)?;

@@ -99,7 +99,7 @@ impl Engine {
         self.note_boot().await?;
         let tail = self.drop_frozen().await;
         if let Err(error) = self.journal().trim(tail).await {
-            self.fail("a write of the journal's header", &error);
+            self.fail_journal("a write of the journal's header", &error);
             return Err(Refusal::DeviceFailed);
         }
         // Whatever recovery found lost lies before the tail now.

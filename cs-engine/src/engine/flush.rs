@@ -79,7 +79,10 @@ impl Engine {
         let data = async {
             if self.separate_journal.get() { self.superblock_file.sync_data().await } else { Ok(()) }
         };
+        let timed = self.latency.start();
         let (records, data) = both(journal.file().sync_data(), data).await;
+        drop(timed);
+        let journal_failed = records.is_err();
         let mut result = records.and(data);
         for commit in commits {
             result = result.and(commit.await.unwrap_or_else(|error| Err(std::io::Error::other(error))));
@@ -93,7 +96,11 @@ impl Engine {
                 Ok(())
             }
             Err(error) => {
-                self.fail("a flush", &error);
+                if journal_failed {
+                    self.fail_journal("a flush of the journal", &error);
+                } else {
+                    self.fail("a flush", &error);
+                }
                 Err(Refusal::DeviceFailed)
             }
         }
@@ -108,7 +115,7 @@ impl Engine {
             if let Err(error) = journal.note_durable().await
                 && Rc::ptr_eq(&journal, &self.journal())
             {
-                self.fail("a write of the journal's header", &error);
+                self.fail_journal("a write of the journal's header", &error);
             }
         }
     }

@@ -28,6 +28,7 @@ mod install;
 mod join;
 mod journal_change;
 pub(crate) mod journal_place;
+mod latency;
 mod manage;
 mod moves;
 mod open;
@@ -62,6 +63,7 @@ pub use damage::{Damage, DamageKind};
 pub use files::{FileState, Session, Unstable};
 pub use fill::{Fault, Known, Listed, NotRead, Progress, Reading, Source};
 pub use journal_change::{JournalChange, JournalError};
+pub use latency::Latency;
 pub use manage::NewChunk;
 pub use open::{JOURNAL, OpenError, SUPERBLOCK, lock_directory, read_superblock};
 pub use read::ReadReply;
@@ -271,6 +273,10 @@ pub struct Engine {
     /// The host's boot in which this run is.
     pub(crate) boot_id: [u8; 16],
     pub(crate) failed: Cell<bool>,
+    /// What failed, in words; and whether that is the device of a journal of its own.
+    pub(crate) failure_text: RefCell<String>,
+    pub(crate) journal_lost: Cell<bool>,
+    pub(crate) latency: Rc<Latency>,
     pub(crate) failure: Notify,
     /// No new requests.
     pub(crate) stopping: Cell<bool>,
@@ -367,6 +373,31 @@ impl Engine {
         self.chunks.borrow().len()
     }
 
+    /// Whether what has failed is the device of a journal of its own (flag `S`).
+    #[must_use]
+    pub fn has_lost_journal(&self) -> bool {
+        self.journal_lost.get()
+    }
+
+    /// What has failed, in words.
+    pub(crate) fn failure_text(&self) -> String {
+        self.failure_text.borrow().clone()
+    }
+
+    /// How long its devices take to answer.
+    #[must_use]
+    pub fn latency(&self) -> &Latency {
+        &self.latency
+    }
+
+    /// As [`Engine::fail`], for what lies in the journal's directory.
+    pub(crate) fn fail_journal(&self, what: &str, error: &dyn std::fmt::Display) {
+        if !self.failed.get() {
+            self.journal_lost.set(self.separate_journal.get());
+        }
+        self.fail(what, error);
+    }
+
     /// Fails every replica here for good (C4): from now on every request is refused. A task of the engine notes it in
     /// the superblock, so that a restart does not forget.
     pub(crate) fn fail(&self, what: &str, error: &dyn std::fmt::Display) {
@@ -374,6 +405,7 @@ impl Engine {
             return;
         }
         let dir = self.dir.display();
+        self.failure_text.replace(format!("{what} failed: {error}"));
         tracing::error!(%dir, "{what} failed: {error}; this chunk server takes itself out of service");
         self.journal().fail();
         self.failure.notify_one();
@@ -382,13 +414,13 @@ impl Engine {
     }
 
     pub(crate) fn table_failed(&self, error: &TableError) -> Refusal {
-        self.fail("access to a table", error);
+        self.fail_journal("access to a table", error);
         Refusal::DeviceFailed
     }
 
     pub(crate) fn append_failed(&self, error: AppendError) -> Refusal {
         if error == AppendError::Failed {
-            self.fail("a write to the journal", &error);
+            self.fail_journal("a write to the journal", &error);
         }
         error.into()
     }

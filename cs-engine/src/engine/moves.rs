@@ -81,7 +81,10 @@ impl Engine {
                 // After a restart the space may have to be found again.
                 self.allocate(file, run.blocks.clone()).await?;
                 let offset = u64::from(run.blocks.start) * BLOCK as u64;
-                if let Err(error) = file.file().write_all_at(data, offset).await {
+                let timed = self.latency.start();
+                let written = file.file().write_all_at(data, offset).await;
+                drop(timed);
+                if let Err(error) = written {
                     self.fail("a write to a chunk file", &error);
                     return Err(Refusal::DeviceFailed);
                 }
@@ -98,7 +101,7 @@ impl Engine {
             match result {
                 Ok(()) => Ok(part),
                 Err(error) => {
-                    self.fail("reading the journal", &error);
+                    self.fail_journal("reading the journal", &error);
                     Err(Refusal::DeviceFailed)
                 }
             }

@@ -12,7 +12,7 @@ use rt::sync::{Notify, RangeLock, Semaphore};
 
 use super::chunk::Chunk;
 use super::journal_place;
-use super::{Counters, Engine, EngineOptions};
+use super::{Counters, Engine, EngineOptions, Latency};
 use crate::format::record::{Record, RecordKind};
 use crate::format::superblock::{COPIES, Superblock};
 use crate::format::table::SlotState;
@@ -187,9 +187,14 @@ impl Engine {
         super::manage::write_superblock(&superblock_file, &superblock).await.map_err(io)?;
 
         let Scanned { header, copy, records, position, .. } = scanned;
-        let journal = Journal::start(Rc::new(journal_file), header, copy, superblock.incarnation, position);
+        let latency = Rc::new(Latency::default());
+        let incarnation = superblock.incarnation;
+        let journal =
+            Journal::start(Rc::new(journal_file), header, copy, incarnation, position, Rc::clone(&latency));
         let boot_id = rt::node::boot_id().map_err(io)?;
-        let engine = Rc::new(Self::new(dir, superblock, superblock_file, journal, tables, options, boot_id));
+        let mut engine = Self::new(dir, superblock, superblock_file, journal, tables, options, boot_id);
+        engine.latency = latency;
+        let engine = Rc::new(engine);
         engine.adopt_chunks(slots);
         let recovered = engine.recover(records, clean).await;
         if let Err(error) = recovered {
@@ -253,6 +258,9 @@ impl Engine {
             requests_left: Notify::new(),
             boot_id,
             failed: Cell::new(false),
+            failure_text: RefCell::default(),
+            journal_lost: Cell::new(false),
+            latency: Rc::default(),
             failure: Notify::new(),
             stopping: Cell::new(false),
             ended: Cell::new(false),
@@ -394,6 +402,7 @@ impl Engine {
         let _one_at_a_time = self.superblock_writing.acquire(1).await;
         let mut superblock = self.superblock();
         superblock.failed = true;
+        superblock.failed_journal = self.journal_lost.get();
         superblock.sequence += 1;
         if super::manage::write_superblock(&self.superblock_file, &superblock).await.is_ok() {
             *self.superblock.borrow_mut() = superblock;

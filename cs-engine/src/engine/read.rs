@@ -250,6 +250,7 @@ impl Engine {
         run: &Run,
     ) -> Result<std::io::Result<Buf>, Refusal> {
         let buf = Buf::new(run.blocks.len() * BLOCK);
+        let _timed = self.latency.start();
         let (result, buf) = match run.place {
             Place::Nowhere => {
                 let mut zeroes = buf;

@@ -393,7 +393,9 @@ impl Engine {
         }
         let active = chunk.is_active(blocks, self.journal().durable());
         let large = blocks.len() * BLOCK >= JOURNAL_MAX as usize;
-        if !active && !large {
+        // An SSD before a disk that seeks: what is small goes to the SSD, to be moved sorted and merged.
+        let seeks = self.separate_journal.get() && !self.superblock.borrow().ssd_journal;
+        if !large && (seeks || !active) {
             return Ok(Way::Journal);
         }
         let states = match self.states(chunk, blocks.clone()).await {
@@ -464,7 +466,10 @@ impl Engine {
         let payload = if payload.is_aligned() { payload } else { View::copy_of(&payload) };
         let offset = u64::from(blocks.start) * BLOCK as u64;
         let kept = payload.clone();
-        let mut data = std::pin::pin!(file.file().write_all_at(payload, offset));
+        let mut data = std::pin::pin!(async {
+            let _timed = self.latency.start();
+            file.file().write_all_at(payload, offset).await
+        });
         let mut append = std::pin::pin!(self.append(Class::Normal, record, None));
         let (written, appended) = both(data.as_mut(), append.as_mut()).await;
         // In any case: the data may lie in extents that were never written before.

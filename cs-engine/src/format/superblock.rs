@@ -73,6 +73,8 @@ pub struct Superblock {
     pub block_atomic: bool,
     /// Set for good after a failed device write or flush (C4).
     pub failed: bool,
+    /// It was the device of a journal of its own that failed.
+    pub failed_journal: bool,
     /// Bytes of the journal's ring.
     pub journal_bytes: u64,
     /// Directory of an external journal and the tables; `None` when they lie beside the chunks.
@@ -88,6 +90,7 @@ const FLAG_SSD_JOURNAL: u32 = 2;
 const FLAG_BLOCK_ATOMIC: u32 = 4;
 const FLAG_FAILED: u32 = 8;
 const FLAG_OTHER_JOURNAL: u32 = 16;
+const FLAG_FAILED_JOURNAL: u32 = 32;
 const LISTEN_MAX: usize = 128;
 const CLUSTER_NAME_MAX: usize = 64;
 
@@ -143,6 +146,7 @@ impl Superblock {
             | (u32::from(self.ssd_journal) * FLAG_SSD_JOURNAL)
             | (u32::from(self.block_atomic) * FLAG_BLOCK_ATOMIC)
             | (u32::from(self.failed) * FLAG_FAILED)
+            | (u32::from(self.failed_journal) * FLAG_FAILED_JOURNAL)
             | (u32::from(self.other_journal != OtherJournal::None) * FLAG_OTHER_JOURNAL);
         encoder.put(&MAGIC).u16(VERSION).u16(0).u32(0);
         encoder.u64(self.sequence).put(&self.cluster).put(&self.cs_uuid).u64(self.cs_id);
@@ -215,6 +219,7 @@ impl Superblock {
             ssd_journal: flags & FLAG_SSD_JOURNAL != 0,
             block_atomic: flags & FLAG_BLOCK_ATOMIC != 0,
             failed: flags & FLAG_FAILED != 0,
+            failed_journal: flags & FLAG_FAILED_JOURNAL != 0,
             journal_bytes,
             journal_dir: (!dir.is_empty()).then(|| PathBuf::from(dir)),
             listen,
@@ -262,6 +267,7 @@ pub(crate) mod tests {
             ssd_journal: true,
             block_atomic: true,
             failed: false,
+            failed_journal: false,
             journal_bytes: 256 << 20,
             journal_dir: Some(PathBuf::from("/ssd/stor1/cs1")),
             listen: "127.0.0.1:3000".into(),

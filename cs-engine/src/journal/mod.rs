@@ -20,6 +20,7 @@ use rt::buf::{Buf, View};
 use rt::fs::{Allocation, File, OpenOptions};
 use rt::sync::{Notify, OneReceiver, OneSender, Semaphore, oneshot};
 
+use crate::engine::Latency;
 use crate::format::BLOCK;
 use crate::format::journal::{GROUP_HEADER, GROUP_MAX, JournalHeader, RING_MIN, RING_START};
 use crate::format::record::Record;
@@ -139,6 +140,7 @@ pub struct Journal {
     floors: Rc<Floors>,
     /// Group starts since the tail, with the CRC of the group before each: the tail can only move to one of these.
     starts: RefCell<VecDeque<(u64, u32)>>,
+    latency: Rc<Latency>,
 }
 
 impl std::fmt::Debug for Journal {
@@ -196,6 +198,7 @@ impl Journal {
         copy: u8,
         incarnation: u64,
         at: Position,
+        latency: Rc<Latency>,
     ) -> Rc<Self> {
         let journal = Rc::new(Self {
             file,
@@ -218,6 +221,7 @@ impl Journal {
             pressure: Notify::new(),
             floors: Rc::default(),
             starts: RefCell::new(at.starts),
+            latency,
         });
         rt::spawn(Rc::clone(&journal).write_groups());
         journal
@@ -421,7 +425,7 @@ impl Journal {
         file.sync_data().await?;
         let starts = VecDeque::new();
         let position = Position { next, previous_crc: self.previous_crc.get(), durable: next, starts };
-        Ok(Self::start(Rc::new(file), header, 1, self.incarnation, position))
+        Ok(Self::start(Rc::new(file), header, 1, self.incarnation, position, Rc::clone(&self.latency)))
     }
 
     /// Takes over what waits to be appended to `old`, which is held and ends with that.

@@ -176,7 +176,9 @@ impl Journal {
         rt::sim::gauge("cs.journal-percent", self.used_percent());
         self.writing.set(Some(lsn));
         self.starts.borrow_mut().push_back((lsn, self.previous_crc.replace(crc)));
+        let timed = self.latency.start();
         self.file.write_all_at(buf.freeze(), header.offset(lsn)).await?;
+        drop(timed);
         self.writing.set(None);
         self.durable_told.set(self.durable_told.get().max(durable));
         Ok(())

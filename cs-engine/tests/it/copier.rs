@@ -66,7 +66,11 @@ impl Service for Mds {
                 self.corrupt
                     .borrow_mut()
                     .extend(heartbeat.differences.iter().map(|replica| replica.chunk_id));
-                wire::encode_body(&HeartbeatReply { term_ms: TERM_MS, verify_chunks: Some(4) })
+                wire::encode_body(&HeartbeatReply {
+                    term_ms: TERM_MS,
+                    verify_chunks: Some(4),
+                    ..HeartbeatReply::default()
+                })
             }
             Some(Op::CaughtUp) => {
                 let told: CaughtUp = wire::decode_body(&request.body).expect("outcomes");

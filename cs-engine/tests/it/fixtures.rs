@@ -59,6 +59,7 @@ fn superblocks() -> Vec<Sample> {
         ssd_journal: false,
         block_atomic: true,
         failed: false,
+        failed_journal: false,
         journal_bytes: 256 << 20,
         journal_dir: None,
         listen: String::new(),
@@ -81,12 +82,14 @@ fn superblocks() -> Vec<Sample> {
         })
     };
     let moving = Superblock { other_journal: OtherJournal::At("/ssd/stor1/cs2".into()), ..external.clone() };
+    let lost = Superblock { failed_journal: true, ..external.clone() };
     let destroyed = Superblock { other_journal: OtherJournal::Inside, ..external.clone() };
     vec![
         of("superblock", plain),
         of("superblock-external-journal", external),
         of("superblock-journal-moves", moving),
         of("superblock-journal-beside-left", destroyed),
+        of("superblock-journal-failed", lost),
     ]
 }
 

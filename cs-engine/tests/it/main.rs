@@ -4,6 +4,7 @@ mod basic;
 mod check;
 mod copier;
 mod damage;
+mod faults;
 mod fill;
 mod fixtures;
 mod found;

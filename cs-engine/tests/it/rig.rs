@@ -42,6 +42,7 @@ pub(crate) fn superblock() -> Superblock {
         ssd_journal: false,
         block_atomic: true,
         failed: false,
+        failed_journal: false,
         journal_bytes: RING_MIN,
         journal_dir: None,
         listen: String::new(),

@@ -20,12 +20,12 @@ pub const FLAG_FAILED_CHECKSUM: u32 = 1 << 9;
 pub const FLAG_FAILED_JOURNAL: u32 = 1 << 10;
 /// Flag `R`, failed: the repository is not there.
 pub const FLAG_FAILED_REPOSITORY: u32 = 1 << 11;
-/// Flag `T`, failed: the disk does not answer in time.
+/// Flag `T`: the disk does not answer in time. The only one of these with which a CS goes on serving.
 pub const FLAG_FAILED_TIMEOUT: u32 = 1 << 12;
 /// All flags of a failed CS.
-pub const FLAGS_FAILED: u32 = FLAGS_REFUSED | FLAG_FAILED_CHECKSUM | FLAG_FAILED_TIMEOUT;
+pub const FLAGS_FAILED: u32 = FLAGS_OUT_OF_SERVICE | FLAG_FAILED_CHECKSUM | FLAG_FAILED_TIMEOUT;
 /// Those with which a CS cannot serve. With the others it goes on: what is good on it may be the only copy.
-pub const FLAGS_REFUSED: u32 = FLAG_FAILED_IO | FLAG_FAILED_JOURNAL | FLAG_FAILED_REPOSITORY;
+pub const FLAGS_OUT_OF_SERVICE: u32 = FLAG_FAILED_IO | FLAG_FAILED_JOURNAL | FLAG_FAILED_REPOSITORY;
 
 /// Letters of CS flags in the order in which they are shown.
 const LETTERS: [(u32, char); 9] = [
@@ -264,6 +264,9 @@ pub struct HeartbeatReply {
     /// Chunks per minute that the CS is to verify (`mds.wd.verify_chunks`), 0 = none; absent = as it has it.
     #[prost(uint32, optional, tag = "2")]
     pub verify_chunks: Option<u32>,
+    /// Milliseconds from which on a request to its disk counts as slow (`mds.wd.io_tout`); absent = as it has it.
+    #[prost(uint32, optional, tag = "3")]
+    pub io_tout_ms: Option<u32>,
 }
 
 /// REPORT_CHUNKS request: a page of the inventory. The reply is empty.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use rt::time::Instant;
 use wire::cluster::{CopyRate, Event, Severity};
 use wire::cs::{
-    CaughtUp, FLAGS_REFUSED, FenceItem, Heartbeat, HeartbeatReply, RegisterCs, RegisterCsReply,
-    ReplicaReport, ReplicaState, ReportChunks, flag_letters,
+    CaughtUp, FLAG_FAILED_IO, FLAG_FAILED_JOURNAL, FLAG_FAILED_REPOSITORY, FLAGS_FAILED,
+    FLAGS_OUT_OF_SERVICE, FenceItem, Heartbeat, HeartbeatReply, RegisterCs, RegisterCsReply, ReplicaReport,
+    ReplicaState, ReportChunks, flag_letters,
 };
 use wire::hello::Empty;
 use wire::session::IoStats;
@@ -149,9 +150,9 @@ const _: () = assert!(crate::state::servers::FLAG_DAMAGED == wire::cs::FLAG_FAIL
 
 fn failed(flags: u32) -> Failure {
     let text = format!(
-        "the disk of this chunk server failed (flags {}): its registration is not renewed; replace the disk and make a new \
-         chunk server on it",
-        flag_letters(flags & FLAGS_REFUSED)
+        "this chunk server is out of service (flags {}): its registration is not renewed; look at its disks, or replace them and \
+         make a new chunk server",
+        flag_letters(flags & FLAGS_OUT_OF_SERVICE)
     );
     Failure::new(Status::DeviceFailed, text).after_ms(1000)
 }
@@ -173,7 +174,8 @@ impl Reign {
         call: RegisterCs,
         asked: &Asked,
     ) -> Result<RegisterCsReply, Failure> {
-        if call.flags & FLAGS_REFUSED != 0 {
+        if call.flags & FLAGS_OUT_OF_SERVICE != 0 {
+            self.note_failure(&call).await;
             return Err(failed(call.flags));
         }
         if self.read(|state| state.servers().any(|known| known.uuid.0[..] == call.cs_uuid && is_stale(known)))
@@ -210,6 +212,40 @@ impl Reign {
         self.returns.registered(cs, rt::time::now());
         let fences = self.connect(cs, asked, registered);
         Ok(RegisterCsReply { fences, ..reply })
+    }
+
+    /// A chunk server says that it cannot serve: the operator sees its flags from now on, until it registers.
+    async fn note_failure(&self, call: &RegisterCs) {
+        let nobody = call.cs_uuid.iter().all(|&byte| byte == 0);
+        let known = self.read(|state| {
+            // Without its directory it does not know who it is; where it is tells. If that is another host with a copied id, the
+            // next heartbeat of the one that serves puts it right.
+            let is_it = |server: &&ChunkServer| {
+                if nobody {
+                    server.host == call.host_id && server.path == call.path
+                } else {
+                    server.uuid.0[..] == call.cs_uuid
+                }
+            };
+            let server = state.servers().find(is_it)?;
+            // A heartbeat may have said it just now.
+            let reporting = self.servers.borrow().memory(server.id).is_some_and(|memory| memory.reporting);
+            let told = reporting || (server.flags ^ call.flags) & FLAGS_OUT_OF_SERVICE == 0;
+            (!told).then(|| CsReport {
+                cs: server.id.0,
+                session: server.session,
+                total_bytes: server.total_bytes,
+                free_bytes: server.free_bytes,
+                flags: (server.flags & !FLAGS_FAILED) | (call.flags & FLAGS_FAILED),
+                events: vec![failure(call.flags, &call.path)],
+                events_only: false,
+            })
+        });
+        if let Some(report) = known
+            && let Some(Err(refusal)) = self.insist(CommandOp::CsReport(report)).await
+        {
+            tracing::warn!("the failure of the chunk server in {} was not noted: {refusal}", call.path);
+        }
     }
 
     /// Takes the connection of a chunk server that registered into use; gives the fences to tell it at once.
@@ -254,7 +290,7 @@ impl Reign {
             return Err(stale());
         }
         let (now, term) = (rt::time::now(), self.cs_term());
-        if call.flags & FLAGS_REFUSED != 0 {
+        if call.flags & FLAGS_OUT_OF_SERVICE != 0 {
             // It can record no fence any more, so it must lapse for its files to be granted anew (C2).
             self.report(cs, &call, worth);
             return Err(failed(call.flags));
@@ -276,8 +312,12 @@ impl Reign {
             });
         }
         self.report(cs, &call, worth);
-        let verify_chunks = self.read(|state| state.config(Parameter::VerifyChunks));
-        Ok(HeartbeatReply { term_ms: millis(term), verify_chunks: u32::try_from(verify_chunks).ok() })
+        let config = |parameter| u32::try_from(self.read(|state| state.config(parameter))).ok();
+        Ok(HeartbeatReply {
+            term_ms: millis(term),
+            verify_chunks: config(Parameter::VerifyChunks),
+            io_tout_ms: config(Parameter::IoTout),
+        })
     }
 
     /// Logs what a heartbeat says, as far as it is worth an entry.
@@ -398,6 +438,21 @@ fn told(event: &Event) -> ReportedEvent {
         severity: severity.into(),
         code: shortened(event.code.clone()),
         message: shortened(event.message.clone()),
+    }
+}
+
+/// Why a chunk server does not serve.
+fn failure(flags: u32, path: &str) -> ReportedEvent {
+    let what = [
+        (FLAG_FAILED_REPOSITORY, "its directory is not there: see that its disk is mounted"),
+        (FLAG_FAILED_JOURNAL, "its journal cannot be used: look at the disk that it is on"),
+        (FLAG_FAILED_IO, "its disk has failed: look at it, or replace it"),
+    ];
+    let what = what.iter().find(|(flag, _)| flags & flag != 0).map_or("it does not serve", |(_, what)| what);
+    ReportedEvent {
+        severity: ReportedSeverity::Error.into(),
+        code: "cs.failed".into(),
+        message: shortened(format!("{what} ({path})")),
     }
 }
 

@@ -60,6 +60,8 @@ parameters! {
         "Whether a chunk is refused rather than placed on another tier when its own is full.";
     CsTerm = "mds.cs.term", 10, 2..=300, "seconds",
         "How long a chunk server's registration lasts without being renewed.";
+    IoTout = "mds.wd.io_tout", 3000, 10..=600000, "milliseconds",
+        "From how long on a request to a chunk server's disk counts as slow (flag T).";
     MaxOfflineCs = "mds.wd.max_offline_cs", 2, 0..=4096, "chunk servers",
         "With more chunk servers offline the cluster counts as failed and nothing is replicated anew; 0: never.";
     MaxOfflineCsHosts = "mds.wd.max_offline_cs_hosts", 1, 0..=4096, "hosts",

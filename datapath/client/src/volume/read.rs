@@ -15,6 +15,7 @@ use super::map::Need;
 use super::reports::{Remedy, remedy};
 use super::{ATTEMPT, BLOCK, BUSY_PAUSE, Halt, Inner, PART_MAX, Run, Stop, Volume};
 use crate::error::VolumeError;
+use crate::quickness;
 use crate::servers::Server;
 
 /// When the metadata server is asked whether others have a chunk whose members are all away, at first...
@@ -267,9 +268,11 @@ impl Inner {
             let first = chunk.preferred.get();
             for turn in 0..chunk.members.len() {
                 let member = (first + turn) % chunk.members.len();
+                let asked = rt::time::now();
                 match self.read_member(lease, &chunk, &chunk.members[member], part, &mut patience).await? {
                     Answer::Found(found) => {
-                        chunk.preferred.set(member);
+                        chunk.members[member].quickness().note(rt::time::now(), asked.elapsed());
+                        chunk.preferred.set(quickest(&chunk, member));
                         return Ok((found, damaged.into_iter().collect()));
                     }
                     Answer::Damaged(Some(block)) => damaged.extend(Some(block)),
@@ -492,6 +495,13 @@ impl Inner {
 fn bad_block(part: Part, refused: &Refused) -> Option<u32> {
     let block = u32::try_from(refused.detail).ok()?;
     part.blocks().contains(&block).then_some(block)
+}
+
+/// Which member to ask first next time, after this one has answered.
+fn quickest(chunk: &Chunk, member: usize) -> usize {
+    let now = rt::time::now();
+    let expected = |server: &Rc<Server>| server.is_connected().then(|| server.quickness().expected(now));
+    quickness::choose(member, &chunk.members.iter().map(expected).collect::<Vec<_>>())
 }
 
 /// The runs of a member's answer, which begin at `offset` and reach at most `len` far.

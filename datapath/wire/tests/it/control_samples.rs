@@ -448,12 +448,12 @@ fn chunk_servers() -> Vec<Sample> {
         ],
     };
     let mut samples = Vec::from(call(register(), registered));
-    samples.extend(call(heartbeat, HeartbeatReply { term_ms: 60_000, verify_chunks: None }));
-    for mut sample in call(scrubbed, HeartbeatReply { term_ms: 60_000, verify_chunks: Some(3) }) {
+    samples.extend(call(heartbeat, HeartbeatReply { term_ms: 60_000, verify_chunks: None, io_tout_ms: None }));
+    for mut sample in call(scrubbed, HeartbeatReply { term_ms: 60_000, verify_chunks: Some(3), io_tout_ms: None }) {
         sample.name = sample.name.replace("heartbeat", "heartbeat_scrub");
         samples.push(sample);
     }
-    let reply = HeartbeatReply { term_ms: 60_000, verify_chunks: None };
+    let reply = HeartbeatReply { term_ms: 60_000, verify_chunks: None, io_tout_ms: None };
     let [mut copying, _] = call(copying, reply);
     copying.name = text("heartbeat_copying.request");
     samples.push(copying);

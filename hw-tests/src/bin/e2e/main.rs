@@ -12,6 +12,7 @@ mod bad_files;
 mod bad_requests;
 mod dead_writers;
 mod failover;
+mod faults;
 mod fio;
 mod full;
 mod guide;
@@ -61,6 +62,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "killed_openers", run: dead_writers::killed_openers },
     Scenario { name: "mount_commands", run: mounts::mount_commands },
     Scenario { name: "failover", run: failover::failover },
+    Scenario { name: "faults", run: faults::faults },
     Scenario { name: "journals", run: journals::journals },
     Scenario { name: "rebuild", run: rebuild::rebuild },
     Scenario { name: "rebuild_speed", run: rebuild::rebuild_speed },
