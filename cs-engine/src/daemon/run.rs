@@ -30,7 +30,7 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let dirs = HostDirs::from_environment();
     let host_id = dirs.host_id().await.map_err(Failure::io("cannot find out the host id"))?;
     let dir = std::path::absolute(&args.repository).map_err(Failure::io("bad path"))?;
-    let lock = lock(&dir).await?;
+    let mut lock = locked(&dir).await?;
     let superblock = engine::read_superblock(&dir, &lock).await?;
     let endpoint = endpoint(&dirs, &args.cluster, superblock.cs_id).await?;
     let servers = Servers::load(&dirs, &args.cluster).await?;
@@ -44,7 +44,17 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     };
     let options = EngineOptions { pages_max: args.cache << 8, ..EngineOptions::default() };
-    let engine = Engine::open(&dir, lock, options).await?;
+    let deadline = rt::time::now() + LOCK_PATIENCE;
+    let engine = loop {
+        match Engine::open(&dir, lock, options.clone()).await {
+            // The lock of a journal may outlive that of the superblock.
+            Err(OpenError::InUse(_)) if rt::time::now() < deadline => {
+                rt::time::sleep(LOCK_PAUSE).await;
+                lock = locked(&dir).await?;
+            }
+            opened => break opened?,
+        }
+    };
     let boot_id = rt::node::boot_id().map_err(Failure::io("cannot read the boot id"))?;
     let server = Server::new(Rc::clone(&engine), boot_id);
     let (listener, reachable) = listen(&superblock.listen, &mds)?;
@@ -129,7 +139,7 @@ async fn unless_stopped<T>(
     .await
 }
 
-async fn lock(dir: &Path) -> Result<rt::fs::File, Failure> {
+async fn locked(dir: &Path) -> Result<rt::fs::File, Failure> {
     let deadline = rt::time::now() + LOCK_PATIENCE;
     loop {
         match engine::lock_directory(dir).await {
