@@ -32,9 +32,9 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let host_id = dirs.host_id().await.map_err(Failure::io("cannot find out the host id"))?;
     let dir = std::path::absolute(&args.repository).map_err(Failure::io("bad path"))?;
     let obituary = Obituary { dirs: &dirs, cluster: &args.cluster, host_id: &host_id, dir: &dir };
-    let lock = match lock(&dir).await {
-        Err(Failure::Open(error)) => return Err(obituary.publish(None, error).await),
-        lock => lock?,
+    let mut lock = match locked(&dir).await {
+        Ok(lock) => lock,
+        Err(error) => return Err(obituary.publish(None, error).await),
     };
     let superblock = match engine::read_superblock(&dir, &lock).await {
         Ok(superblock) => superblock,
@@ -52,7 +52,21 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     };
     let options = EngineOptions { pages_max: args.cache << 8, ..EngineOptions::default() };
-    let engine = match Engine::open(&dir, lock, options).await {
+    let deadline = rt::time::now() + LOCK_PATIENCE;
+    let opened = loop {
+        match Engine::open(&dir, lock, options.clone()).await {
+            // The lock of a journal may outlive that of the superblock.
+            Err(OpenError::InUse(_)) if rt::time::now() < deadline => {
+                rt::time::sleep(LOCK_PAUSE).await;
+                lock = match locked(&dir).await {
+                    Ok(lock) => lock,
+                    Err(error) => break Err(error),
+                };
+            }
+            opened => break opened,
+        }
+    };
+    let engine = match opened {
         Ok(engine) => engine,
         Err(error) => return Err(obituary.publish(Some(&superblock), error).await),
     };
@@ -140,12 +154,12 @@ async fn unless_stopped<T>(
     .await
 }
 
-async fn lock(dir: &Path) -> Result<rt::fs::File, Failure> {
+async fn locked(dir: &Path) -> Result<rt::fs::File, OpenError> {
     let deadline = rt::time::now() + LOCK_PATIENCE;
     loop {
         match engine::lock_directory(dir).await {
             Err(OpenError::InUse(_)) if rt::time::now() < deadline => rt::time::sleep(LOCK_PAUSE).await,
-            other => return Ok(other?),
+            other => return other,
         }
     }
 }

@@ -324,14 +324,8 @@ pub(crate) fn plan_round(
     let stopped = is_too_much(state);
     for step in steps {
         let Some(step) = state.replan(&step, |cs| rebuild.is_overdue(cs, now)) else { continue };
-        let place = |cs: CsId| ReplicaPlace {
-            file: step.file.raw(),
-            index: step.index,
-            version: step.version.raw(),
-            cs: cs.0,
-        };
         match step.step {
-            PlannedStep::Remove { cs } => round.remove.push(place(cs)),
+            PlannedStep::Remove { cs } => round.remove.push(step.place(cs)),
             PlannedStep::Add { .. } if stopped => {}
             PlannedStep::Add { count, .. } if state.is_place_among(&step, |cs| room.contains_key(&cs)) => {
                 let places = state.places_for(&step, count, seed(), |cs| !room.contains_key(&cs));
@@ -344,7 +338,7 @@ pub(crate) fn plan_round(
                         *left -= 1;
                     }
                     room.retain(|_, left| *left > 0);
-                    round.add.push(place(cs));
+                    round.add.push(step.place(cs));
                 }
             }
             PlannedStep::Add { .. } if state.is_place_among(&step, |_| true) => round.later.push(step),

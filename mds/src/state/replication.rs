@@ -4,6 +4,7 @@
 
 use super::attrs::Replicas;
 use super::chunk::MemberState;
+use super::command::ReplicaPlace;
 use super::ids::{CsId, FileId, Version};
 
 /// How a chunk server stands, as far as the place of replicas goes.
@@ -82,6 +83,11 @@ pub struct ReplicaStep {
 }
 
 impl ReplicaStep {
+    /// As a command names a replica of its chunk on a chunk server.
+    pub fn place(&self, cs: CsId) -> ReplicaPlace {
+        ReplicaPlace { file: self.file.raw(), index: self.index, version: self.version.raw(), cs: cs.0 }
+    }
+
     /// How much depends on it.
     pub fn urgency(&self) -> Urgency {
         match self.step {

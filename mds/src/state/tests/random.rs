@@ -409,19 +409,13 @@ impl Model {
             self.world.state.plan_replicas((FileId::from_raw(0), 0), 50, |_| b.is_multiple_of(2));
         let (mut add, mut remove) = (Vec::new(), Vec::new());
         for step in steps {
-            let place = |cs: CsId| ReplicaPlace {
-                file: step.file.raw(),
-                index: step.index,
-                version: step.version.raw(),
-                cs: cs.0,
-            };
             match step.step {
                 PlannedStep::Add { count, .. } => {
                     let is_busy = |cs: CsId| b.is_multiple_of(3) && cs.0.is_multiple_of(2);
                     let places = self.world.state.places_for(&step, count, u64::from(a), is_busy);
-                    add.extend(places.unwrap_or_default().into_iter().map(place));
+                    add.extend(places.unwrap_or_default().into_iter().map(|cs| step.place(cs)));
                 }
-                PlannedStep::Remove { cs } => remove.push(place(cs)),
+                PlannedStep::Remove { cs } => remove.push(step.place(cs)),
             }
         }
         if b.is_multiple_of(5) {

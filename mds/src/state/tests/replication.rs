@@ -36,18 +36,12 @@ impl World {
     pub(super) fn take_steps(&mut self) -> (u64, u64) {
         let (mut add, mut remove) = (Vec::new(), Vec::new());
         for step in self.steps() {
-            let place = |cs: CsId| ReplicaPlace {
-                file: step.file.raw(),
-                index: step.index,
-                version: step.version.raw(),
-                cs: cs.0,
-            };
             match step.step {
                 PlannedStep::Add { count, .. } => {
                     let places = self.state.places_for(&step, count, 1, NOBODY).unwrap_or_default();
-                    add.extend(places.into_iter().map(place));
+                    add.extend(places.into_iter().map(|cs| step.place(cs)));
                 }
-                PlannedStep::Remove { cs } => remove.push(place(cs)),
+                PlannedStep::Remove { cs } => remove.push(step.place(cs)),
             }
         }
         let added = self.count(CommandOp::AddReplicas(AddReplicas { places: add }));
