@@ -123,7 +123,7 @@ impl Command {
             Self::MakeMds(command) => return command.run(context),
             Self::MakeCs(command) => return command.run(context).await,
             Self::Export(command) => return command.run(context).await,
-            Self::ConfigureCs(command) => command.run(context).await,
+            Self::ConfigureCs(command) => return command.run(context).await,
             Self::ConfigureMds(command) => command.run(context).await,
             Self::RmCs(command) => command.run(context).await,
             Self::RmMds(command) => command.run(context).await,

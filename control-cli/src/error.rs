@@ -113,12 +113,6 @@ pub(crate) enum Error {
     /// An address to listen at is none of this host's.
     #[error(transparent)]
     NotOurs(#[from] NotOursError),
-    /// The journal of a chunk server stays as it was made.
-    #[error(
-        "{0:?}: the journal of a chunk server cannot be added, removed, moved or resized in this version; nothing was changed. To \
-         have another journal, make a new chunk server: vstorage make-cs -r DIR -j JOURNAL_DIR -s MB -T ssd"
-    )]
-    JournalStays(PathBuf),
     /// Somebody let the chunk server stay.
     #[error("CS#{0} is not being removed any more: somebody has cancelled it")]
     RemovalCancelled(u64),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use wire::cluster::{CsInfo, ServiceStatus};
-use wire::cs::FLAGS_FAILED;
+use wire::cs::FLAGS_OUT_OF_SERVICE;
 use wire::namespace::{Attrs, FailureDomain};
 
 /// Where a chunk server is that the cluster may not know yet.
@@ -41,7 +41,7 @@ pub(crate) fn gap(attrs: &Attrs, servers: &[CsInfo], new: &Place) -> Option<Gap>
                 | ServiceStatus::Releasing
                 | ServiceStatus::Dropped
         );
-        !going && server.flags & FLAGS_FAILED == 0
+        !going && server.flags & FLAGS_OUT_OF_SERVICE == 0
     };
     let place = |server: &CsInfo| (server.host_id.clone(), server.path.clone());
     let mut disks: BTreeSet<(String, String)> = servers.iter().filter(stays).map(place).collect();

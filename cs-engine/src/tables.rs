@@ -4,6 +4,8 @@
 //! journal. An update writes the copy of a page that is not the current one; a page that was never written gets its
 //! first copy, and after a flush the second one, so that from then on one damaged copy is never the only one.
 
+mod copy;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -88,11 +90,29 @@ struct CachedPage {
     used: Cell<bool>,
 }
 
+impl CachedPage {
+    /// Whoever asks for a chunk that has gone may have put its page here after the slot was given back.
+    fn is_of(&self, owner: Owner) -> bool {
+        let page = self.page.borrow();
+        (page.chunk, page.born) == (owner.chunk, owner.born)
+    }
+}
+
+/// The files of the tables.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub(crate) meta: File,
+    pub(crate) crc: File,
+}
+
 /// The tables of a running server.
 #[derive(Debug)]
 pub struct Tables {
-    meta: File,
-    crc: File,
+    files: RefCell<Rc<Files>>,
+    /// Shared by all that change the tables, exclusive for whoever puts others in their place.
+    changing: RangeLock,
+    /// Slots that were changed since they were copied, while the tables are being copied.
+    changed: RefCell<Option<BTreeSet<u32>>>,
     store_uuid: [u8; 16],
     pages_max: usize,
     pages: RefCell<FixedMap<(u32, u32), Rc<CachedPage>>>,
@@ -158,8 +178,9 @@ impl Tables {
         let len = meta.len().await.map_err(meta_io)?;
         let slots = u32::try_from(len.div_ceil(META_SLOT)).unwrap_or(u32::MAX);
         let tables = Self {
-            meta,
-            crc,
+            files: RefCell::new(Rc::new(Files { meta, crc })),
+            changing: RangeLock::new(),
+            changed: RefCell::default(),
             store_uuid,
             pages_max: pages_max.max(16),
             pages: RefCell::default(),
@@ -180,8 +201,8 @@ impl Tables {
     /// # Errors
     /// [`TableError::Io`].
     pub async fn commit_found(&self) -> Result<(), TableError> {
-        self.meta.sync_data().await.map_err(meta_io)?;
-        self.crc.sync_data().await.map_err(crc_io)
+        self.files().meta.sync_data().await.map_err(meta_io)?;
+        self.files().crc.sync_data().await.map_err(crc_io)
     }
 
     async fn read_headers(&self, slots: u32) -> Result<Vec<(u32, Found)>, TableError> {
@@ -190,7 +211,8 @@ impl Tables {
         for first in (0..slots).step_by(AT_ONCE as usize) {
             let count = AT_ONCE.min(slots - first);
             let len = count as usize * META_SLOT as usize;
-            let buf = read_or_zero(&self.meta, len, u64::from(first) * META_SLOT).await.map_err(meta_io)?;
+            let at = u64::from(first) * META_SLOT;
+            let buf = read_or_zero(&self.files().meta, len, at).await.map_err(meta_io)?;
             for (slot, pair) in (first..).zip(buf.chunks_exact(META_SLOT as usize)) {
                 let found = self.decode_header(slot, pair)?;
                 match &found {
@@ -255,18 +277,20 @@ impl Tables {
         checksums: bool,
         reused: bool,
     ) -> Result<(), TableError> {
+        let _changing = self.changing.shared(0..1).await;
         let meta = Place::Meta { slot, copy: 0 }.offset();
-        self.meta.allocate(Allocation::Extend, meta, META_SLOT).await.map_err(meta_io)?;
+        self.files().meta.allocate(Allocation::Extend, meta, META_SLOT).await.map_err(meta_io)?;
         if checksums {
             let bytes = u64::from(blocks.div_ceil(CRCS_PER_PAGE)) * 2 * BLOCK as u64;
             let from = Place::CrcPage { slot, page: 0, copy: 0 }.offset();
-            self.crc.allocate(Allocation::Extend, from, bytes).await.map_err(crc_io)?;
+            self.files().crc.allocate(Allocation::Extend, from, bytes).await.map_err(crc_io)?;
             if reused {
                 self.clear_damage(slot, blocks.div_ceil(CRCS_PER_PAGE)).await?;
             }
             // A power cut may take an allocation along that no flush has committed.
-            self.crc.sync_data().await.map_err(crc_io)?;
+            self.files().crc.sync_data().await.map_err(crc_io)?;
         }
+        self.note_changed(slot);
         Ok(())
     }
 
@@ -277,7 +301,7 @@ impl Tables {
             for (copy, found) in (0..).zip(self.copies(slot, page).await?) {
                 if damage(&found).is_some() {
                     let at = Place::CrcPage { slot, page, copy }.offset();
-                    self.crc.write_all_at(Buf::zeroed(BLOCK).freeze(), at).await.map_err(crc_io)?;
+                    self.files().crc.write_all_at(Buf::zeroed(BLOCK).freeze(), at).await.map_err(crc_io)?;
                 }
             }
         }
@@ -299,12 +323,14 @@ impl Tables {
     /// # Errors
     /// [`TableError::Io`].
     pub async fn write_header(&self, slot: u32, current: u8, header: &ChunkHeader) -> Result<(), TableError> {
+        let _changing = self.changing.shared(0..1).await;
         let bytes = View::copy_of(&header.encode(&self.store_uuid));
         for copy in [1 - current, current] {
             let at = Place::Meta { slot, copy }.offset();
-            self.meta.write_all_at(bytes.clone(), at).await.map_err(meta_io)?;
-            self.meta.sync_data().await.map_err(meta_io)?;
+            self.files().meta.write_all_at(bytes.clone(), at).await.map_err(meta_io)?;
+            self.files().meta.sync_data().await.map_err(meta_io)?;
         }
+        self.note_changed(slot);
         Ok(())
     }
 
@@ -316,15 +342,17 @@ impl Tables {
         if headers.is_empty() {
             return Ok(());
         }
+        let _changing = self.changing.shared(0..1).await;
         for current in [false, true] {
             for (slot, copy, header) in headers {
                 let copy = if current { *copy } else { 1 - copy };
                 let at = Place::Meta { slot: *slot, copy }.offset();
                 let bytes = View::copy_of(&header.encode(&self.store_uuid));
-                self.meta.write_all_at(bytes, at).await.map_err(meta_io)?;
+                self.files().meta.write_all_at(bytes, at).await.map_err(meta_io)?;
             }
-            self.meta.sync_data().await.map_err(meta_io)?;
+            self.files().meta.sync_data().await.map_err(meta_io)?;
         }
+        headers.iter().for_each(|(slot, ..)| self.note_changed(*slot));
         Ok(())
     }
 
@@ -334,19 +362,24 @@ impl Tables {
         self.unborn.borrow_mut().insert((slot, page));
     }
 
+    pub(crate) fn files(&self) -> Rc<Files> {
+        Rc::clone(&self.files.borrow())
+    }
+
     fn lock_key(slot: u32, page: u32) -> Range<u64> {
         let key = u64::from(slot) * u64::from(PAGES_PER_CHUNK) + u64::from(page);
         key..key + 1
     }
 
-    fn cached(&self, slot: u32, page: u32) -> Option<Rc<CachedPage>> {
-        let cached = self.pages.borrow().get(&(slot, page)).map(Rc::clone)?;
+    fn cached(&self, owner: Owner, page: u32) -> Option<Rc<CachedPage>> {
+        let pages = self.pages.borrow();
+        let cached = pages.get(&(owner.slot, page)).filter(|cached| cached.is_of(owner))?;
         cached.used.set(true);
-        Some(cached)
+        Some(Rc::clone(cached))
     }
 
     async fn page(&self, owner: Owner, page: u32) -> Result<Rc<CachedPage>, TableError> {
-        if let Some(cached) = self.cached(owner.slot, page) {
+        if let Some(cached) = self.cached(owner, page) {
             return Ok(cached);
         }
         let _locked = self.page_locks.exclusive(Self::lock_key(owner.slot, page)).await;
@@ -354,7 +387,7 @@ impl Tables {
     }
 
     async fn page_locked(&self, owner: Owner, page: u32) -> Result<Rc<CachedPage>, TableError> {
-        if let Some(cached) = self.cached(owner.slot, page) {
+        if let Some(cached) = self.cached(owner, page) {
             return Ok(cached);
         }
         let (found, copy, unwritten) = self.read_page(owner, page).await?;
@@ -396,9 +429,24 @@ impl Tables {
         page: u32,
     ) -> Result<[Result<CrcPage, FormatError>; 2], TableError> {
         let at = Place::CrcPage { slot, page, copy: 0 }.offset();
-        let buf = read_or_zero(&self.crc, 2 * BLOCK, at).await.map_err(crc_io)?;
-        let copies = buf.as_chunks::<BLOCK>().0;
-        Ok([CrcPage::decode(&copies[0], &self.store_uuid), CrcPage::decode(&copies[1], &self.store_uuid)])
+        let files = self.files();
+        if let Ok(buf) = read_or_zero(&files.crc, 2 * BLOCK, at).await {
+            let copies = buf.as_chunks::<BLOCK>().0;
+            return Ok([0, 1].map(|copy| CrcPage::decode(&copies[copy], &self.store_uuid)));
+        }
+        // One bad sector hides no good copy.
+        let mut copies = [(); 2].map(|()| Err(FormatError::Unreadable { structure: "checksum page" }));
+        let mut failed = None;
+        for (copy, found) in copies.iter_mut().enumerate() {
+            match read_or_zero(&files.crc, BLOCK, at + (copy * BLOCK) as u64).await {
+                Ok(buf) => *found = CrcPage::decode(buf.first_chunk().expect("a block"), &self.store_uuid),
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) if copies.iter().all(Result::is_err) => Err(crc_io(error)),
+            _ => Ok(copies),
+        }
     }
 
     /// The page, its current copy, and whether it is as good as never written.
@@ -472,12 +520,13 @@ impl Tables {
 
     /// As [`Tables::states`] if every page is cached, without waiting.
     #[must_use]
-    pub fn states_cached(&self, slot: u32, blocks: Range<u32>) -> Option<Vec<BlockState>> {
+    pub fn states_cached(&self, owner: Owner, blocks: Range<u32>) -> Option<Vec<BlockState>> {
         let pages = self.pages.borrow();
         let mut states = Vec::with_capacity(blocks.len());
         let mut block = blocks.start;
         while block < blocks.end {
-            let page = pages.get(&(slot, block / CRCS_PER_PAGE))?;
+            let key = (owner.slot, block / CRCS_PER_PAGE);
+            let page = pages.get(&key).filter(|cached| cached.is_of(owner))?;
             page.used.set(true);
             let end = blocks.end.min((block / CRCS_PER_PAGE + 1) * CRCS_PER_PAGE);
             let page = page.page.borrow();
@@ -507,6 +556,7 @@ impl Tables {
 
     async fn update_page(&self, owner: Owner, changes: &[(u32, BlockState)]) -> Result<(), TableError> {
         let index = changes[0].0 / CRCS_PER_PAGE;
+        let _changing = self.changing.shared(0..1).await;
         let _locked = self.page_locks.exclusive(Self::lock_key(owner.slot, index)).await;
         let cached = self.page_locked(owner, index).await?;
         let (bytes, copy) = {
@@ -518,8 +568,9 @@ impl Tables {
             (View::copy_of(&page.encode(&self.store_uuid)), 1 - cached.copy.get())
         };
         let at = Place::CrcPage { slot: owner.slot, page: index, copy }.offset();
-        self.crc.write_all_at(bytes, at).await.map_err(crc_io)?;
+        self.files().crc.write_all_at(bytes, at).await.map_err(crc_io)?;
         cached.copy.set(copy);
+        self.note_changed(owner.slot);
         let mut fresh = self.fresh.borrow_mut();
         if cached.unwritten.replace(false) || fresh.contains_key(&(owner.slot, index)) {
             fresh.insert((owner.slot, index), copy);
@@ -532,7 +583,8 @@ impl Tables {
     /// # Errors
     /// [`TableError::Io`].
     pub async fn sync(&self) -> Result<(), TableError> {
-        self.crc.sync_data().await.map_err(crc_io)?;
+        let _changing = self.changing.shared(0..1).await;
+        self.files().crc.sync_data().await.map_err(crc_io)?;
         // Whatever the journal knew at the start is in the tables now.
         self.unborn.borrow_mut().clear();
         let fresh = std::mem::take(&mut *self.fresh.borrow_mut());
@@ -543,11 +595,12 @@ impl Tables {
         for ((slot, page), copy) in fresh {
             let _locked = self.page_locks.exclusive(Self::lock_key(slot, page)).await;
             let place = |copy| Place::CrcPage { slot, page, copy }.offset();
-            let (result, buf) = self.crc.read_exact_at(Buf::new(BLOCK), place(copy)).await;
+            let (result, buf) = self.files().crc.read_exact_at(Buf::new(BLOCK), place(copy)).await;
             result.map_err(crc_io)?;
-            self.crc.write_all_at(buf.freeze(), place(1 - copy)).await.map_err(crc_io)?;
+            self.files().crc.write_all_at(buf.freeze(), place(1 - copy)).await.map_err(crc_io)?;
+            self.note_changed(slot);
         }
-        self.crc.sync_data().await.map_err(crc_io)
+        self.files().crc.sync_data().await.map_err(crc_io)
     }
 }
 
@@ -556,7 +609,9 @@ const _: () = assert!(PAGES_PER_CHUNK < 32 && CRC_SLOT.is_multiple_of(BLOCK as u
 /// Why a copy of a page is damaged, if it was ever written.
 fn damage(copy: &Result<CrcPage, FormatError>) -> Option<FormatError> {
     match copy {
-        Err(why @ (FormatError::Checksum { .. } | FormatError::Range { .. })) => Some(*why),
+        Err(
+            why @ (FormatError::Checksum { .. } | FormatError::Range { .. } | FormatError::Unreadable { .. }),
+        ) => Some(*why),
         _ => None,
     }
 }

@@ -342,6 +342,16 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Makes a new chunk server in the place of one whose directory is lost, and starts it.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub fn remake_server(&mut self, index: usize) -> Result<(), ClusterError> {
+        self.make_server(index)?;
+        self.servers[index].start()?;
+        self.servers[index].ready()
+    }
+
     fn make_server(&self, index: usize) -> Result<(), ClusterError> {
         let repository = self.options.servers[index].display().to_string();
         let mut args = vec!["make-cs", "-r", &repository];

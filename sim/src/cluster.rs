@@ -17,8 +17,11 @@ use rt::net::{Address, Listener};
 use rt::sim::control::{self, Exit, Process};
 use rt::sim::{DiskOptions, FaultRates, HostId, HostOptions, ProcessId};
 use rt::sync::Notify;
+use wire::cluster::{ClusterStatReply, ServiceStatus};
 use wire::hello::Role;
 
+use crate::coverage;
+use crate::plans::Plan;
 use crate::workload::{self, Job, Shared};
 
 /// Chunk servers: one more than replicas, so that what one held can be made anew elsewhere.
@@ -29,7 +32,9 @@ pub const REPLICAS: usize = 3;
 pub const REPLICAS_MIN: usize = 2;
 /// How long all replicas may take to be back when nothing disturbs them any more: a chunk server that a client could not reach several
 /// times is kept from it for up to a minute.
-const RETURN_MAX: Duration = Duration::from_secs(600);
+const RETURN_MAX: Duration = Duration::from_secs(180);
+/// By how much a clock may be fast or slow, in parts per million.
+const DRIFT_PPM: u64 = 20_000;
 /// Clients, and volumes.
 pub const CLIENTS: usize = 2;
 /// Port of the metadata server among its kind; clients and chunk servers dial the next.
@@ -71,6 +76,8 @@ pub struct Cluster {
     depth: usize,
     /// The chunk server whose disk is lost for ever.
     dead: Cell<Option<usize>>,
+    /// The chunk server whose disk fails.
+    doomed: Cell<Option<usize>>,
 }
 
 fn endpoint(credentials: &Credentials, role: Role, cs_id: u64) -> Endpoint {
@@ -82,12 +89,16 @@ fn endpoint(credentials: &Credentials, role: Role, cs_id: u64) -> Endpoint {
 
 impl Cluster {
     /// Adds the hosts and makes the servers' directories.
-    pub async fn make(operations: u64) -> Self {
+    pub async fn make(operations: u64, plan: Plan) -> Self {
         let authority = ClusterAuthority::create("sim", ClusterId::random()).expect("the name is good");
         let parts: Vec<Part> = std::iter::once(Part::Mds)
             .chain((0..CHUNK_SERVERS).map(Part::Cs))
             .chain((0..CLIENTS).map(Part::Client))
             .collect();
+        let drifts = rt::random::below(2) == 0;
+        if drifts {
+            rt::sim::hit(coverage::CLOCKS_DRIFT);
+        }
         let mut hosts = Vec::new();
         let mut credentials = Vec::new();
         for part in parts {
@@ -102,7 +113,10 @@ impl Cluster {
             let rates = FaultRates { short_read: 10, short_write: 10, stall: 20, ..FaultRates::default() };
             let stall = Duration::from_millis(300);
             let disk = DiskOptions { capacity: 4 << 30, atomic_unit, rates, stall, ..DiskOptions::default() };
-            let host = control::add_host(HostOptions::new(&name).with_disk(disk));
+            // Leases must hold whatever the quartz of a host does (C1).
+            let fast_ppm =
+                if drifts { rt::random::below(2 * DRIFT_PPM + 1) as i32 - DRIFT_PPM as i32 } else { 0 };
+            let host = control::add_host(HostOptions::new(&name).with_disk(disk).with_clock(fast_ppm));
             let issued =
                 authority.issue(&name, "0123456789abcdef0123456789abcdef", Roles::ALL).expect("a good name");
             hosts.push((part, host));
@@ -125,6 +139,7 @@ impl Cluster {
                 depth,
                 flush_percent,
                 operations: operations / CLIENTS as u64,
+                scratch_one_in: plan.scratch_one_in(),
             })
             .collect();
         let cluster = Self {
@@ -138,6 +153,7 @@ impl Cluster {
             finished: Rc::new(RefCell::new(vec![false; CLIENTS])),
             depth,
             dead: Cell::new(None),
+            doomed: Cell::new(None),
         };
         cluster.make_mds(&authority).await;
         cluster
@@ -165,6 +181,17 @@ impl Cluster {
     /// A chunk server is lost for ever.
     pub fn bury(&self, n: usize) {
         self.dead.set(Some(n));
+    }
+
+    /// The disk of a chunk server will fail.
+    pub fn doom(&self, n: usize) {
+        self.doomed.set(Some(n));
+    }
+
+    /// Whether the disk of a part has failed, or will.
+    #[must_use]
+    pub fn is_doomed(&self, part: Part) -> bool {
+        self.doomed.get().map(Part::Cs) == Some(part)
     }
 
     /// Whether a part is lost for ever.
@@ -227,9 +254,15 @@ impl Cluster {
                 let ip = control::host_ip(host);
                 let (stop, stopping) = (Rc::clone(&self.stop), Rc::clone(&self.stopping));
                 let shared = Rc::clone(&self.shared);
+                let doomed = self.is_doomed(part);
                 let process = control::start_process(host, "cs", async move {
                     match run_cs(credentials, mds, ip, stop, stopping).await {
                         Ok(()) => {}
+                        // It fails again at its start, or remembers that it has failed.
+                        Err(error) if doomed => {
+                            rt::sim::hit("disk.failed-server-refuses");
+                            rt::sim::trace(|| format!("a chunk server whose disk fails: {error}"));
+                        }
                         // A misdirected write may land in the journal: then nothing is served, as it must be.
                         Err(_) if n == 0 && shared.misdirected.get() => shared.refused.set(true),
                         Err(error) => panic!("opening a chunk server: {error}"),
@@ -280,7 +313,8 @@ impl Cluster {
         self.stopping.set(true);
         self.stop.notify_all();
         let mut findings = Vec::new();
-        for n in (0..CHUNK_SERVERS).filter(|n| !self.is_dead(Part::Cs(*n))) {
+        let lasts = |n: &usize| !self.is_dead(Part::Cs(*n)) && !self.is_doomed(Part::Cs(*n));
+        for n in (0..CHUNK_SERVERS).filter(lasts) {
             let deadline = rt::time::now() + Duration::from_secs(60);
             while self.is_running(Part::Cs(n)) {
                 if rt::time::now() > deadline {
@@ -296,12 +330,20 @@ impl Cluster {
                 Exit::Returned(Ok(report)) if report.is_clean() => {}
                 // It hit what nobody reads while the server runs.
                 Exit::Returned(Ok(_)) if n == 0 && self.shared.misdirected.get() => {}
+                // What it had was damaged before it was removed, and belongs to nobody.
+                Exit::Returned(Ok(_)) if self.is_removed(Part::Cs(n)) && !self.shared.undamaged.get() => {}
                 Exit::Returned(Ok(report)) => findings.push(format!("chunk server {n}: {report}")),
                 Exit::Returned(Err(error)) => findings.push(format!("chunk server {n}: {error}")),
                 Exit::Killed => findings.push(format!("the check of chunk server {n} was killed")),
             }
         }
         findings
+    }
+
+    /// Whether an operator has had this chunk server removed.
+    fn is_removed(&self, part: Part) -> bool {
+        let address = std::net::SocketAddr::new(control::host_ip(self.host(part)), CS_PORT);
+        self.shared.removed.borrow().contains(&address.to_string())
     }
 
     /// Opens every volume, reads every sector ever written, compares the members.
@@ -349,9 +391,11 @@ async fn make_cs(number: usize, cluster: [u8; 16], block_atomic: bool) {
         ssd_journal: false,
         block_atomic,
         failed: false,
+        failed_journal: false,
         journal_bytes: cs_engine::format::journal::RING_MIN,
         journal_dir: None,
         listen: String::new(),
+        other_journal: cs_engine::format::superblock::OtherJournal::None,
     };
     let options = CreateOptions { dir: PathBuf::from(CS_DIR), superblock };
     engine::create(&options).await.unwrap_or_else(|error| panic!("making chunk server {number}: {error}"));
@@ -445,23 +489,28 @@ async fn set_up(credentials: &Credentials, mds: ServerAddress) {
         master.ask(&request, patience()).await.unwrap_or_else(|error| panic!("setting {key}: {error}"));
     }
     for volume in 0..CLIENTS {
-        let request = wire::namespace::Create {
-            path: workload::path(volume),
-            kind: wire::namespace::FileKind::File.into(),
-            size: VOLUME_BYTES,
-            attrs: wire::namespace::Attrs {
-                replicas: Some(REPLICAS as u32),
-                replicas_min: Some(REPLICAS_MIN as u32),
-                failure_domain: Some(wire::namespace::FailureDomain::Disk.into()),
-                chunk_size: Some(CHUNK_BYTES),
-                ..wire::namespace::Attrs::default()
-            },
-            ..wire::namespace::Create::default()
-        };
+        let request = new_file(workload::path(volume), VOLUME_BYTES);
         master
             .ask(&request, patience())
             .await
             .unwrap_or_else(|error| panic!("creating volume {volume}: {error}"));
+    }
+}
+
+/// The request that makes a file of a size.
+pub fn new_file(path: String, size: u64) -> wire::namespace::Create {
+    wire::namespace::Create {
+        path,
+        kind: wire::namespace::FileKind::File.into(),
+        size,
+        attrs: wire::namespace::Attrs {
+            replicas: Some(REPLICAS as u32),
+            replicas_min: Some(REPLICAS_MIN as u32),
+            failure_domain: Some(wire::namespace::FailureDomain::Disk.into()),
+            chunk_size: Some(CHUNK_BYTES),
+            ..wire::namespace::Attrs::default()
+        },
+        ..wire::namespace::Create::default()
     }
 }
 
@@ -483,6 +532,7 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
         depth,
         flush_percent: 0,
         operations: 0,
+        scratch_one_in: u64::MAX,
     };
     for number in 0..CLIENTS {
         let volume = workload::open(shared, &session, servers, &job(number)).await;
@@ -499,11 +549,19 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
             shared.violation(format!("convergence: closing volume {number}: {error}"));
         }
     }
+    crate::scratch::clear(shared, master).await;
+    let began = rt::time::now();
     // What waits to be deleted may be damaged, and nobody would mend it. A disk that is lost is waited for in vain.
-    if let Some(stat) = until_healthy(master, !shared.undamaged.get()).await {
-        shared.violation(format!("convergence: not all replicas are back (C6): {:?}", stat.chunks));
-        return;
-    }
+    let stat = match until_healthy(master, !shared.undamaged.get()).await {
+        Ok(stat) => stat,
+        Err(stat) => {
+            shared.violation(format!("convergence: not all replicas are back (C6): {:?}", stat.chunks));
+            return;
+        }
+    };
+    let removed = stat.cs.iter().filter(|cs| cs.status() == ServiceStatus::Dropped);
+    shared.removed.borrow_mut().extend(removed.flat_map(|cs| cs.addresses.iter().cloned()));
+    rt::sim::gauge("sim.healthy-after-s", began.elapsed().as_secs());
     for number in 0..CLIENTS {
         let volume = workload::open(shared, &session, servers, &job(number)).await;
         for index in 0..VOLUME_BYTES / CHUNK_BYTES {
@@ -527,20 +585,20 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
     }
 }
 
-/// Waits until every chunk has all its replicas again; gives the state of the cluster if that takes too long.
-async fn until_healthy(master: &Rc<Master>, purged: bool) -> Option<wire::cluster::ClusterStatReply> {
+/// Waits until every chunk has all its replicas again; gives the state of the cluster, as an error if that takes too long.
+async fn until_healthy(master: &Rc<Master>, purged: bool) -> Result<ClusterStatReply, ClusterStatReply> {
     let deadline = rt::time::now() + RETURN_MAX;
-    let mut last = wire::cluster::ClusterStatReply::default();
+    let mut last = ClusterStatReply::default();
     while rt::time::now() < deadline {
         let patience = rt::time::now() + Duration::from_secs(10);
         match master.ask(&wire::cluster::ClusterStat {}, patience).await {
             Ok(stat) if stat.chunks.healthy == stat.fs_chunks && !(purged && stat.chunks.deleting > 0) => {
-                return None;
+                return Ok(stat);
             }
             Ok(stat) => last = stat,
             Err(error) => rt::sim::trace(|| format!("stat: {error}")),
         }
         rt::time::sleep(Duration::from_secs(1)).await;
     }
-    Some(last)
+    Err(last)
 }

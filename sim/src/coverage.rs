@@ -5,11 +5,6 @@ use cs_engine::engine::recovery::Row;
 /// Faults of the simulator that whole clusters are not exposed to, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
     (
-        "disk.write-error",
-        "the replicas of that disk are gone for good (C4), and nothing goes on without a member yet (C3)",
-    ),
-    ("disk.flush-error", "the same"),
-    (
         "kill.write-partial",
         "takes a kill in the middle of a large write; met by the chunk server's own simulation",
     ),
@@ -24,11 +19,19 @@ const LEFT_OUT: &[(&str, &str)] = &[
 /// A flush that fails because all members have lost acknowledged writes (C4).
 pub const FLUSH_REFUSED: &str = "flush.refused";
 
+/// The clocks of hosts run at rates of their own.
+pub const CLOCKS_DRIFT: &str = "clocks.drift";
+
 /// What operators, lost disks and sleeping clients do.
 const BESIDES: &[&str] = &[
     "disk.lost",
+    "disk.damaged-regions",
+    "disk.full-while-away",
     "operator.remove",
+    "operator.revoke",
     "client.sleeps",
+    "client.deleted-while-open",
+    CLOCKS_DRIFT,
     "mds.replica-added",
     "mds.replica-removed",
     "mds.cs-dropped",

@@ -7,45 +7,62 @@ use std::time::Duration;
 use rt::sim::control::{self, PeerView};
 use rt::sim::{DiskFault, DiskFaultKind, HostId};
 use wire::cluster::{RemoveAction, RemoveCs};
+use wire::lease::{Revoke, RevokeTarget};
 use wire::namespace::{Attrs, SetAttr};
 
 use crate::cluster::{CHUNK_SERVERS, CLIENTS, CS_DIR, Cluster, Part, REPLICAS_MIN};
+use crate::plans::{self, Plan};
 use crate::workload::{self, Shared};
 
 /// A client is cut off for at least this long: longer than the lease that it has in these runs...
 const ISOLATION_MIN: Duration = Duration::from_millis(9_000);
 /// ...and at most this long: shorter than its connections live.
 const ISOLATION_MAX: Duration = Duration::from_millis(14_500);
+/// How long it takes until others have the replicas of a chunk server whose disk has failed.
+const REBUILT: Duration = Duration::from_secs(27);
+/// Bytes that are damaged on one chunk server only.
+const REGION: u64 = 64 << 10;
 /// The longest wait for a cluster to get on between two faults.
 const PROGRESS_MAX: Duration = Duration::from_secs(20);
 
-/// What the faults of a run are mostly about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plan {
-    /// The seed decides.
-    Drawn,
-    /// Who may write (C1, C2).
-    Succession,
-}
+/// When each chunk server has lost its power last.
+pub type Cuts = Rc<RefCell<Vec<Option<u64>>>>;
 
 /// Strikes until `count` faults have struck and the clients are done, or only until the count is reached.
 pub async fn strike(cluster: &Rc<Cluster>, count: usize, plan: Plan) {
     let cuts = Rc::new(RefCell::new(vec![None; CHUNK_SERVERS]));
+    if plan.is_special() {
+        for _ in 0..count {
+            progress(cluster, 20 + rt::random::below(60)).await;
+            plans::one(cluster, &cuts, plan).await;
+        }
+        return;
+    }
     // Some runs are mostly about who may write (C1, C2).
     let succession = rt::random::below(4) == 0 || plan == Plan::Succession;
-    let mut loss = match rt::random::below(3) {
+    let mut loss = match rt::random::below(6) {
+        _ if plan == Plan::Devices => Loss::Device,
         0 => Loss::Disk,
-        1 => Loss::Operator,
+        1 => Loss::Device,
+        2 | 3 => Loss::Operator,
         _ => Loss::None,
     };
     // One copy is enough to lose: what is damaged must be whole elsewhere.
-    cluster.shared.undamaged.set(loss == Loss::Disk);
+    cluster.shared.undamaged.set(matches!(loss, Loss::Disk | Loss::Device));
+    let damage = if rt::random::below(2) == 0 { Damage::OneServer } else { Damage::Regions };
     let at = rt::random::below(count.max(1) as u64) as usize;
+    if loss == Loss::Device && plan != Plan::Devices {
+        loss = Loss::None;
+        progress(cluster, rt::random::below(150)).await;
+        fail_device(cluster, &cuts);
+        gently(cluster).await;
+    }
     for number in 0..count {
         if number == at {
             match std::mem::take(&mut loss) {
                 Loss::Disk => lose_disk(cluster, &cuts),
                 Loss::Operator => remove_server(cluster),
+                Loss::Device => fail_device(cluster, &cuts),
                 Loss::None => {}
             }
         }
@@ -67,10 +84,10 @@ pub async fn strike(cluster: &Rc<Cluster>, count: usize, plan: Plan) {
             rt::time::sleep(ISOLATION_MAX).await;
             continue;
         }
-        one(cluster, &cuts).await;
+        one(cluster, &cuts, damage).await;
         if rt::random::below(3) == 0 {
             // Sometimes two at once.
-            one(cluster, &cuts).await;
+            one(cluster, &cuts, damage).await;
         }
     }
 }
@@ -100,8 +117,8 @@ fn some_host(cluster: &Cluster) -> HostId {
     cluster.host(some_part())
 }
 
-async fn one(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>) {
-    match rt::random::below(24) {
+async fn one(cluster: &Rc<Cluster>, cuts: &Cuts, damaged: Damage) {
+    match rt::random::below(28) {
         0..5 => kill(cluster, some_part()),
         5..7 => pause(cluster, some_part()),
         7..10 => {
@@ -143,10 +160,13 @@ async fn one(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>) {
             let extra = Duration::from_millis(rt::random::below(500));
             control::delay(a, b, extra, Duration::from_secs(5));
         }
-        17 => damage(cluster),
-        18 => fill(cluster, some_cs()),
-        19..21 => isolate(cluster),
-        21..23 => change_replicas(cluster),
+        17..19 => damage(cluster, damaged),
+        19 => fill(cluster, some_cs()),
+        20..22 => isolate(cluster),
+        22..24 => change_replicas(cluster),
+        24 => revoke(cluster),
+        25 => overtake(cluster),
+        26 => fill_and_leave(cluster),
         _ => {
             let jump = rt::random::below(7_200_000) as i64 - 3_600_000;
             control::shift_wall_clock(some_host(cluster), jump);
@@ -154,8 +174,17 @@ async fn one(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>) {
     }
 }
 
+/// A fault that takes nobody's lease: only processes of servers die, and start again.
+pub fn one_mild(cluster: &Rc<Cluster>) {
+    match rt::random::below(4) {
+        0 => kill(cluster, Part::Mds),
+        1 => kill(cluster, Part::Cs(some_cs())),
+        _ => {}
+    }
+}
+
 /// Does something later, from a task of the controller.
-fn after(cluster: &Rc<Cluster>, pause: Duration, action: impl FnOnce(&Rc<Cluster>) + 'static) {
+pub fn after(cluster: &Rc<Cluster>, pause: Duration, action: impl FnOnce(&Rc<Cluster>) + 'static) {
     let cluster = Rc::clone(cluster);
     rt::spawn(async move {
         rt::time::sleep(pause).await;
@@ -198,7 +227,8 @@ fn pause(cluster: &Rc<Cluster>, part: Part) {
     }
 }
 
-fn power_cut(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>, parts: &[Part]) {
+/// Some hosts lose their power, and have it again after a while.
+pub fn power_cut(cluster: &Rc<Cluster>, cuts: &Cuts, parts: &[Part]) {
     let hosts: Vec<HostId> =
         parts.iter().map(|&part| cluster.host(part)).filter(|&host| control::is_powered(host)).collect();
     if hosts.is_empty() {
@@ -233,16 +263,77 @@ enum Loss {
     None,
     /// Its disk is lost.
     Disk,
+    /// Its disk fails a write or a flush.
+    Device,
     /// An operator removes it, and may think better of it.
     Operator,
 }
 
 /// A disk is lost with all that was on it: the others make its replicas anew.
-fn lose_disk(cluster: &Rc<Cluster>, cuts: &Rc<RefCell<Vec<Option<u64>>>>) {
+fn lose_disk(cluster: &Rc<Cluster>, cuts: &Cuts) {
     rt::sim::hit("disk.lost");
     let n = some_cs();
     cluster.bury(n);
     power_cut(cluster, cuts, &[Part::Cs(n)]);
+}
+
+/// A disk refuses a write or a flush: its chunk server takes itself out of service for good, whatever it is asked for afterwards
+/// (C4), and the others make its replicas anew.
+fn fail_device(cluster: &Rc<Cluster>, cuts: &Cuts) {
+    let n = some_cs();
+    cluster.doom(n);
+    // From now on nothing is certain that is only here.
+    cuts.borrow_mut()[n] = Some(u64::MAX);
+    weaken(&cluster.shared, &cuts.borrow());
+    let kind = if rt::random::below(2) == 0 { DiskFaultKind::WriteError } else { DiskFaultKind::FlushError };
+    let fault = DiskFault::new(kind).on(CS_DIR).after(rt::random::below(40));
+    control::disk_fault(cluster.host(Part::Cs(n)), CS_DIR, fault);
+}
+
+/// Faults for as long as others make the replicas of a disk anew. No other server may forget what it was about to do: a chunk at its
+/// minimum that nobody has reconciled waits for the one that is gone, for ever (C5; the plan `devices` meets that).
+async fn gently(cluster: &Rc<Cluster>) {
+    for _ in 0..3 {
+        match rt::random::below(4) {
+            0 => kill(cluster, Part::Client(rt::random::below(CLIENTS as u64) as usize)),
+            1 => isolate(cluster),
+            2 => revoke(cluster),
+            _ => {}
+        }
+        rt::time::sleep(REBUILT / 3).await;
+    }
+}
+
+/// An operator takes a lease away from whoever has it.
+fn revoke(cluster: &Rc<Cluster>) {
+    rt::sim::hit("operator.revoke");
+    let path = workload::path(rt::random::below(CLIENTS as u64) as usize);
+    cluster.operate(async move |master| {
+        let request = Revoke { target: Some(RevokeTarget::Path(path)) };
+        let _unanswered = master.ask(&request, rt::time::now() + Duration::from_secs(20)).await;
+    });
+}
+
+/// What a client sends for a moment is on its way for seconds: by then it has given that connection up for another one.
+fn overtake(cluster: &Rc<Cluster>) {
+    let client = cluster.host(Part::Client(rt::random::below(CLIENTS as u64) as usize));
+    let extra = Duration::from_millis(1_000 + rt::random::below(11_000));
+    control::delay(
+        client,
+        cluster.host(Part::Cs(some_cs())),
+        extra,
+        Duration::from_millis(rt::random::below(500)),
+    );
+}
+
+/// A disk is full while another chunk server is away: there is nobody to give way to.
+fn fill_and_leave(cluster: &Rc<Cluster>) {
+    rt::sim::hit("disk.full-while-away");
+    let (full, away) = (some_cs(), some_cs());
+    fill(cluster, full);
+    if full != away {
+        kill(cluster, Part::Cs(away));
+    }
 }
 
 fn remove_server(cluster: &Rc<Cluster>) {
@@ -287,32 +378,53 @@ fn weaken(shared: &Shared, cuts: &[Option<u64>]) {
     }
 }
 
-/// Damages data of one chunk server, always the same: another member must have it whole.
-fn damage(cluster: &Cluster) {
+/// Where the damage of a run may be: each block must be whole on another member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Damage {
+    /// Anywhere on the first chunk server.
+    OneServer,
+    /// On all of them, in regions of their own.
+    Regions,
+}
+
+/// Damages data of a chunk server.
+fn damage(cluster: &Cluster, damaged: Damage) {
     if cluster.shared.undamaged.get() {
         return;
     }
-    let host = cluster.host(Part::Cs(0));
+    let n = if damaged == Damage::OneServer { 0 } else { some_cs() };
+    let host = cluster.host(Part::Cs(n));
     let chunks = format!("{CS_DIR}/chunks");
     let files: Vec<_> = control::files_under(host, &chunks).into_iter().filter(|(_, len)| *len > 0).collect();
     if files.is_empty() {
         return;
     }
     let (path, len) = &files[rt::random::below(files.len() as u64) as usize];
-    let kind = match rt::random::below(6) {
-        0 => {
-            // A hole has no bits to flip.
-            let flips = |_: &u64| control::rot(host, path, rt::random::below(*len)).unwrap_or(false);
-            let _tried = (0..64).find(flips);
-            return;
+    let (first, within) = match damaged {
+        Damage::OneServer => (0, *len),
+        Damage::Regions => {
+            let stripe = rt::random::below((*len / REGION / CHUNK_SERVERS as u64).max(1));
+            ((stripe * CHUNK_SERVERS as u64 + n as u64) * REGION, REGION)
         }
-        1 => DiskFaultKind::CorruptRead,
-        2 => DiskFaultKind::ReadError,
-        3 => DiskFaultKind::LostWrite,
-        4 => DiskFaultKind::BitRot,
-        _ => {
+    };
+    let kind = match rt::random::below(6) {
+        1 if damaged == Damage::OneServer => DiskFaultKind::CorruptRead,
+        2 if damaged == Damage::OneServer => DiskFaultKind::ReadError,
+        3 if damaged == Damage::OneServer => DiskFaultKind::LostWrite,
+        4 if damaged == Damage::OneServer => DiskFaultKind::BitRot,
+        5 if damaged == Damage::OneServer => {
             cluster.shared.misdirected.set(true);
             DiskFaultKind::MisdirectedWrite
+        }
+        // What strikes an operation may strike beyond a region.
+        _ => {
+            // A hole has no bits to flip.
+            let flips =
+                |_: &u64| control::rot(host, path, first + rt::random::below(within)).unwrap_or(false);
+            if (0..64).find(flips).is_some() && damaged == Damage::Regions {
+                rt::sim::hit("disk.damaged-regions");
+            }
+            return;
         }
     };
     control::disk_fault(host, path, DiskFault::new(kind).on(path));
@@ -377,7 +489,9 @@ pub async fn calm(cluster: &Rc<Cluster>) {
     control::heal_all();
     for part in parts() {
         let host = cluster.host(part);
-        control::clear_disk_faults(host);
+        if !cluster.is_doomed(part) {
+            control::clear_disk_faults(host);
+        }
         if let Part::Cs(_) = part {
             control::occupy(host, CS_DIR, 0);
         }

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
 use clap::Parser;
-use sim::faults::Plan;
+use sim::plans::Plan;
 use sim::run::{RunOptions, run};
 
 /// Run whole clusters from seeds.
@@ -24,9 +24,12 @@ struct Cli {
     /// Print the trace.
     #[arg(long, requires = "seed")]
     trace: bool,
-    /// Carry this deliberate bug.
+    /// Carry this deliberate bug; may be given several times.
     #[arg(long)]
-    planted: Option<String>,
+    planted: Vec<String>,
+    /// What the faults are mostly about.
+    #[arg(long, value_enum, default_value_t)]
+    plan: Plan,
     /// Client operations per run.
     #[arg(long, default_value_t = 2000)]
     operations: u64,
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     }
     let mut failed = 0;
     let mut coverage: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let mut gauges: BTreeMap<&'static str, u64> = BTreeMap::new();
     for seed in first..first.saturating_add(count) {
         let options = RunOptions {
             seed,
@@ -53,12 +57,16 @@ fn main() -> ExitCode {
             faults: cli.faults,
             planted: cli.planted.clone(),
             trace: cli.trace,
-            plan: Plan::Drawn,
+            plan: cli.plan,
         };
         match std::panic::catch_unwind(AssertUnwindSafe(|| run(&options))) {
             Ok(report) => {
                 for (name, hits) in report.coverage {
                     *coverage.entry(name).or_insert(0) += hits;
+                }
+                for (name, most) in report.gauges {
+                    let longest = gauges.entry(name).or_insert(0);
+                    *longest = most.max(*longest);
                 }
                 match report.violations.first() {
                     None => println!(
@@ -95,6 +103,9 @@ fn main() -> ExitCode {
         }
         for (name, times) in coverage {
             println!("met {name} {times}");
+        }
+        for (name, most) in gauges {
+            println!("at most {name} {most}");
         }
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

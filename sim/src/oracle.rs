@@ -82,6 +82,16 @@ impl Oracle {
         id
     }
 
+    /// A write begins after the volume was granted to somebody else: it must never take effect (C2).
+    pub fn issue_late(&mut self, now: u64, sectors: std::ops::Range<u64>, zero: bool) -> WriteId {
+        let id = self.issue(now, sectors.clone(), zero);
+        for sector in sectors {
+            self.candidates.entry(sector).or_default().retain(|other| *other != id);
+        }
+        self.writes.entry(id).and_modify(|write| write.ended = Some(now));
+        id
+    }
+
     /// A write was acknowledged.
     ///
     /// # Errors
@@ -327,6 +337,15 @@ mod tests {
         oracle.acknowledge(12, a).unwrap();
         assert!(read(&mut oracle.clone(), 13, a));
         assert!(!read(&mut oracle, 13, 0), "C3");
+    }
+
+    #[test]
+    fn what_was_issued_too_late_never_shows() {
+        let mut oracle = Oracle::new();
+        oracle.fence(5);
+        let late = oracle.issue_late(10, 5..6, false);
+        assert!(read(&mut oracle.clone(), 11, 0) && !read(&mut oracle.clone(), 11, late), "C2");
+        assert!(oracle.acknowledge(12, late).is_err(), "C1");
     }
 
     #[test]

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rt::sim::control;
 use rt::sim::{SimOptions, Simulation, TraceLines};
 
 use crate::cluster::{CLIENTS, Cluster};
-use crate::faults::{self, Plan};
+use crate::faults;
+use crate::plans::Plan;
 
 /// How a run is made.
 #[derive(Clone, Debug)]
@@ -18,8 +20,8 @@ pub struct RunOptions {
     pub operations: u64,
     /// Faults.
     pub faults: usize,
-    /// A deliberate bug to carry.
-    pub planted: Option<String>,
+    /// Deliberate bugs to carry.
+    pub planted: Vec<String>,
     /// What the faults are mostly about.
     pub plan: Plan,
     /// Print the trace.
@@ -30,7 +32,7 @@ impl RunOptions {
     /// An ordinary run.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, operations: 2000, faults: 12, planted: None, plan: Plan::Drawn, trace: false }
+        Self { seed, operations: 2000, faults: 12, planted: Vec::new(), plan: Plan::Drawn, trace: false }
     }
 }
 
@@ -60,7 +62,7 @@ const CONVERGENCE: Duration = Duration::from_secs(600);
 #[must_use]
 pub fn run(options: &RunOptions) -> Report {
     let sim = SimOptions {
-        planted: options.planted.iter().cloned().collect(),
+        planted: options.planted.clone(),
         trace: if options.trace { TraceLines::Print } else { TraceLines::Off },
         time_max: Duration::from_secs(3 * 3600),
         ..SimOptions::new(options.seed)
@@ -87,7 +89,7 @@ pub fn run(options: &RunOptions) -> Report {
 }
 
 async fn whole(operations: u64, count: usize, plan: Plan) -> (u64, Vec<String>) {
-    let cluster = Rc::new(Cluster::make(operations).await);
+    let cluster = Rc::new(Cluster::make(operations, plan).await);
     cluster.start_all().await;
     faults::strike(&cluster, count, plan).await;
     faults::calm(&cluster).await;
@@ -105,12 +107,17 @@ async fn whole(operations: u64, count: usize, plan: Plan) -> (u64, Vec<String>) 
         }
         rt::time::sleep(Duration::from_millis(500)).await;
     }
+    rt::sim::gauge("sim.finished-after-s", (rt::time::now() + CONVERGENCE).since(deadline).as_secs());
     if cluster.shared.refused.get() {
         rt::sim::hit(crate::coverage::JOURNAL_REFUSED);
         return (cluster.shared.operations.get(), cluster.shared.violations.take());
     }
     if cluster.shared.violations.borrow().is_empty() {
         cluster.verify().await;
+    }
+    // A misdirected write may have taken the newer copy of a header.
+    if !cluster.shared.misdirected.get() {
+        control::fallen().into_iter().for_each(|text| cluster.shared.violation(text));
     }
     if cluster.shared.violations.borrow().is_empty() {
         for finding in cluster.stop_and_check().await {

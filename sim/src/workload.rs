@@ -10,7 +10,8 @@ use rt::buf::Buf;
 use wire::session::{ClientKind, SessionKey};
 
 use crate::coverage;
-use crate::oracle::{Oracle, SECTOR, Violation};
+use crate::oracle::{Oracle, SECTOR, Violation, WriteId};
+use crate::scratch;
 
 /// What is common to a whole run and lives outside every process.
 #[derive(Debug, Default)]
@@ -35,11 +36,15 @@ pub struct Shared {
     pub misdirected: Cell<bool>,
     /// Nothing is to be damaged in this run.
     pub undamaged: Cell<bool>,
+    /// Addresses of chunk servers that an operator has had removed.
+    pub removed: RefCell<Vec<String>>,
     /// The first chunk server has refused to serve what such a write left: as long as a member cannot be replaced, the
     /// run is over.
     pub refused: Cell<bool>,
     /// Changes under way: what a fault is most likely to hurt.
     pub changing: Cell<usize>,
+    /// Files made so far that live for a moment only.
+    pub scratches: Cell<u64>,
 }
 
 /// A change under way, counted until it is dropped.
@@ -102,6 +107,8 @@ pub struct Job {
     pub flush_percent: u64,
     /// Operations after which the client closes the volume and ends.
     pub operations: u64,
+    /// One round in so many ends with a file that is deleted while it is open.
+    pub scratch_one_in: u64,
 }
 
 /// Operations of a client on a volume before it lets another client have it.
@@ -115,8 +122,9 @@ pub fn path(volume: usize) -> String {
     format!("/volume{volume}")
 }
 
+/// The time of the world: hosts have clocks of their own.
 fn now() -> u64 {
-    rt::time::now().as_nanos()
+    u64::try_from(rt::sim::control::now().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Runs a client to the end of its job.
@@ -170,6 +178,9 @@ pub async fn run(shared: Rc<Shared>, master: Rc<Master>, servers: Rc<Servers>, j
             Err(error) => {
                 rt::sim::trace(|| format!("close: {error}"));
             }
+        }
+        if rt::random::below(job.scratch_one_in) == 0 {
+            scratch::live_on(&shared, &session, &servers, &job).await;
         }
     }
     if let Err(error) = session.close().await {
@@ -254,9 +265,21 @@ fn range(job: &Job) -> std::ops::Range<u64> {
     first.min(total - 1)..(first + count).min(total)
 }
 
+/// Tells the oracle of a write that begins.
+fn issue(shared: &Shared, volume: &Volume, job: &Job, sectors: &std::ops::Range<u64>, zero: bool) -> WriteId {
+    // Whoever writes after somebody else was granted, not knowing it, changes nothing (C2).
+    let is_late = volume.epoch() < shared.epochs.borrow()[job.volume];
+    let mut oracles = shared.oracles.borrow_mut();
+    if is_late {
+        rt::sim::hit("client.writes-late");
+        return oracles[job.volume].issue_late(now(), sectors.clone(), zero);
+    }
+    oracles[job.volume].issue(now(), sectors.clone(), zero)
+}
+
 async fn write(shared: &Shared, volume: &Volume, job: &Job) -> Result<(), VolumeError> {
     let sectors = range(job);
-    let id = shared.oracles.borrow_mut()[job.volume].issue(now(), sectors.clone(), false);
+    let id = issue(shared, volume, job, &sectors, false);
     let _changing = Changing::begin(shared);
     let mut data = Buf::new((sectors.end - sectors.start) as usize * SECTOR as usize);
     for (bytes, sector) in data.chunks_mut(SECTOR as usize).zip(sectors.clone()) {
@@ -270,7 +293,7 @@ async fn write(shared: &Shared, volume: &Volume, job: &Job) -> Result<(), Volume
 
 async fn zero(shared: &Shared, volume: &Volume, job: &Job) -> Result<(), VolumeError> {
     let sectors = range(job);
-    let id = shared.oracles.borrow_mut()[job.volume].issue(now(), sectors.clone(), true);
+    let id = issue(shared, volume, job, &sectors, true);
     let _changing = Changing::begin(shared);
     let punch = rt::random::below(2) == 0;
     volume.write_zeroes(sectors.start * SECTOR, (sectors.end - sectors.start) * SECTOR, punch).await?;

@@ -28,9 +28,6 @@ pub(crate) struct Args {
     /// Decides what happens, what is written and what a power cut takes.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Also damage sectors of chunk files.
-    #[arg(long)]
-    bit_rot: bool,
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<Outcome, Error> {
@@ -43,9 +40,6 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<Outcome, Error> 
     process::succeed(&mut build, Limits { total: BUILD_MAX, silence: None }, process::echo)?;
     let mut torture = Command::new(workspace.target_directory.join("ci/e2e"));
     torture.args(["--minutes", &args.minutes.to_string(), "--seed", &args.seed.to_string(), "torture"]);
-    if args.bit_rot {
-        torture.arg("--bit-rot");
-    }
     let limits = Limits { total: Duration::from_secs(args.minutes * 60) + BESIDES, silence: None };
     process::succeed(&mut torture, limits, process::echo)?;
     Ok(Outcome::Passed)

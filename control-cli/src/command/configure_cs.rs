@@ -1,14 +1,15 @@
 //! `vstorage configure-cs`: the journal of a chunk server of this host.
 
 use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 
 use clap::{ArgGroup, Args};
 use link::cluster_dir::ServiceKind;
 
 use super::make_cs::Tuning;
-use crate::cli::Context;
+use crate::cli::{Context, Next};
 use crate::error::Error;
-use crate::program::local_dir;
+use crate::program::{self, Daemon, local_dir};
 use crate::service::{ServiceError, select};
 
 const EXAMPLES: &str = "\
@@ -17,8 +18,9 @@ Examples:
   vstorage -c stor1 configure-cs -r /vstorage/stor1-cs1 -s 4096
   vstorage -c stor1 configure-cs -r /vstorage/stor1-cs1 -d
 
-This version checks what is asked for and then refuses: a chunk server keeps the journal it was made
-with.";
+The chunk server may be at work: clients notice nothing but a short pause in writing. With -a, one
+that has a journal elsewhere moves to the new one; with -d it keeps its journal beside its
+chunks.";
 
 /// Add, resize or remove the journal of a chunk server
 #[derive(Debug, Args)]
@@ -42,18 +44,39 @@ pub(crate) struct ConfigureCs {
 }
 
 impl ConfigureCs {
-    /// Finds the chunk server, and refuses.
+    /// Finds the chunk server, and leaves the rest to its program.
     ///
     /// # Errors
     /// [`Error`].
-    pub(crate) async fn run(self, context: &Context) -> Result<(), Error> {
+    pub(crate) async fn run(self, context: &Context) -> Result<Next, Error> {
         let dir = local_dir(&self.repository)?;
-        self.add.as_deref().map(local_dir).transpose()?;
+        let add = self.add.as_deref().map(local_dir).transpose()?;
         let cluster = context.cluster()?;
         let found = select(&cluster, &dir.display().to_string()).await?;
-        match found.iter().find(|service| service.kind == ServiceKind::Cs) {
-            Some(service) => Err(Error::JournalStays(service.dir.clone())),
-            None => Err(ServiceError::NotACs(dir).into()),
+        let Some(service) = found.iter().find(|service| service.kind == ServiceKind::Cs) else {
+            return Err(ServiceError::NotACs(dir).into());
+        };
+        let mut command = Command::new(Daemon::Cs.find()?);
+        command.args(["configure", "-r"]).arg(&service.dir);
+        if let Some(add) = add {
+            command.arg("-a").arg(add);
         }
+        if let Some(size) = self.size {
+            command.args(["-s", &size.to_string()]);
+        }
+        if self.tune == Some(Tuning::Ssd) {
+            command.args(["-T", "ssd"]);
+        }
+        if self.destroy {
+            command.arg("-d");
+        }
+        context.pass_quiet_logging(&mut command);
+        let status = program::run(command)?;
+        if status.success() {
+            return Ok(Next::Done);
+        }
+        // A signal has no code.
+        let code = status.code().and_then(|code| u8::try_from(code).ok());
+        Ok(Next::Exit(code.map_or(ExitCode::FAILURE, ExitCode::from)))
     }
 }

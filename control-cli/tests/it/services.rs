@@ -253,17 +253,19 @@ fn unknown_services_are_refused_with_those_there_are() {
 }
 
 #[test]
-fn journals_stay_as_they_were_made() {
-    let services = Services::new(GOOD, GOOD);
+fn journals_are_left_to_the_program_of_the_chunk_server() {
+    let services = Services::new(GOOD, "echo \"$*\" >> \"$VSTORAGE_ETC/calls\"\nexit 3");
     let run = |args: &[&str]| services.0.run_installed(&[&["configure-cs", "-r"], args].concat());
     for change in [&["-a", "/ssd/new", "-s", "2048", "-T", "ssd"][..], &["-s", "4096"], &["-d"]] {
-        let ended = run(&[&["/vstorage/cs1"], change].concat());
-        let text = ended.failed(1);
-        assert!(text.contains("\"/vstorage/cs1\": the journal of a chunk server cannot be"), "{text}");
-        assert!(text.contains("nothing was changed"), "{text}");
+        run(&[&["/vstorage/cs1"], change].concat()).failed(3);
+        let calls = services.0.read("etc/calls");
+        let expected = format!("configure -r /vstorage/cs1 {}", change.join(" "));
+        assert!(calls.lines().last().is_some_and(|line| line.contains(&expected)), "{calls}");
     }
+    let before = services.0.read("etc/calls");
     assert!(run(&["/vstorage/mds", "-d"]).failed(1).contains("of a metadata server, not of a chunk server"));
     let text = run(&["/vstorage/cs9", "-d"]).failed(1).to_owned();
     assert!(text.contains("/vstorage/cs1, /vstorage/mds, /vstorage/cs2"), "{text}");
-    assert_eq!(services.0.read("etc/calls"), "", "nothing was started");
+    assert!(run(&["/vstorage/cs1", "-a", "/ssd/../x", "-s", "1"]).failed(2).contains(".."));
+    assert_eq!(services.0.read("etc/calls"), before, "nothing was started");
 }

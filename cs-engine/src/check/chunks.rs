@@ -269,6 +269,7 @@ impl<'a> Walk<'a> {
                     *state = Some(BlockState::Unchecked);
                 }
                 Some((BlockState::Unknown, _)) => self.report.blocks_unsettled += 1,
+                Some((BlockState::Lost, _)) => *state = Some(BlockState::Lost),
                 Some((_, Place::Nowhere)) => {}
                 Some((_, Place::Journal(_))) => {
                     // Its checksum was compared when the journal was read.
@@ -297,6 +298,15 @@ impl<'a> Walk<'a> {
         let chunk = slot.header.chunk;
         let unknown = |state: &&Option<BlockState>| **state == Some(BlockState::Unknown);
         self.report.blocks_unsettled += states.iter().filter(unknown).count() as u64;
+        let blocks: Vec<u32> = (0..)
+            .zip(states)
+            .filter(|(_, state)| **state == Some(BlockState::Lost))
+            .map(|(b, _)| b)
+            .collect();
+        for run in blocks.chunk_by(|a, b| a + 1 == *b) {
+            let blocks = run[0]..run[run.len() - 1] + 1;
+            self.report.add(Finding::of_blocks(&opened.path, chunk, blocks, Problem::Lost));
+        }
         let mut reading = VecDeque::new();
         let mut runs = runs(states, opened.blocks, opened.occupied > 0).into_iter();
         loop {

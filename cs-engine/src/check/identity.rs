@@ -7,7 +7,7 @@ use rt::fs::File;
 
 use super::report::{Finding, Problem, Report};
 use super::{Context, disk};
-use crate::engine::{JOURNAL, OpenError, SUPERBLOCK};
+use crate::engine::{OpenError, SUPERBLOCK, journal_place};
 use crate::format::journal::{JournalHeader, RING_START};
 use crate::format::superblock::{COPIES, Superblock};
 use crate::format::{BLOCK, FormatError};
@@ -96,7 +96,8 @@ pub(super) async fn check_journal(
     context: &Context<'_>,
     report: &mut Report,
 ) -> Result<Option<(File, Scanned)>, OpenError> {
-    let path = context.meta_dir.join(JOURNAL);
+    let place = journal_place::find(&context.meta_dir, context.superblock, false).await;
+    let path = place.map_err(|error| context.io(error))?;
     let Some(file) = disk::open(&path).await.map_err(|error| context.io(error))? else {
         report.add(Finding::of_file(&path, Problem::Missing("journal")));
         return Ok(None);

@@ -180,6 +180,11 @@ pub enum Problem {
         "the content does not match its checksum; scrub the chunk, so that it is repaired from another replica"
     )]
     Content,
+    /// No replica had it whole when this one was made.
+    #[error(
+        "lost: when this replica was made, all others had it damaged; restore what the volume held there from a backup"
+    )]
+    Lost,
     /// The device gives no data.
     #[error("cannot be read: {0}; if it happens again, replace the disk")]
     Unreadable(io::Error),
@@ -212,6 +217,7 @@ impl Problem {
             Self::FileExtents { .. } => "file_extents",
             Self::Stray | Self::StrayName(_) => "stray",
             Self::Content => "content",
+            Self::Lost => "lost",
             Self::Unreadable(_) => "unreadable",
         }
     }

@@ -7,11 +7,11 @@ use link::cluster_dir::{HostDirs, ServiceKind, add_local_service};
 use super::discovery::Servers;
 use super::{Failure, MakeArgs, device, endpoint};
 use crate::engine::{self, CreateOptions, Engine, EngineOptions};
-use crate::format::superblock::Superblock;
+use crate::format::superblock::{OtherJournal, Superblock};
 use crate::server::{Registrar, RegistrarOptions, Server};
 
 /// Size of a journal beside the chunks, in bytes.
-const INTERNAL_JOURNAL: u64 = 256 << 20;
+pub(super) const INTERNAL_JOURNAL: u64 = 256 << 20;
 
 pub(super) async fn make(args: MakeArgs) -> Result<ExitCode, Failure> {
     let dirs = HostDirs::from_environment();
@@ -49,9 +49,11 @@ pub(super) async fn make(args: MakeArgs) -> Result<ExitCode, Failure> {
         ssd_journal: args.tune.is_some(),
         block_atomic: device::is_block_atomic(&dir),
         failed: false,
+        failed_journal: false,
         journal_bytes,
         journal_dir,
         listen: args.address.map(|address| address.to_string()).unwrap_or_default(),
+        other_journal: OtherJournal::None,
     };
     let options = CreateOptions { dir: dir.clone(), superblock };
     engine::create(&options).await?;

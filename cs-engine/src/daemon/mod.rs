@@ -1,9 +1,12 @@
 //! `vstorage-csd`: make a chunk server, run it, check it.
 
 mod check;
+mod configure;
+mod control;
 mod device;
 mod discovery;
 mod make;
+mod obituary;
 mod run;
 
 use std::path::PathBuf;
@@ -48,6 +51,13 @@ enum Command {
     /// Run a chunk server until SIGTERM.
     #[command(after_help = "Example:\n  vstorage-csd run -c stor1 -r /vstorage/stor1-cs")]
     Run(RunArgs),
+    /// Add, move, resize or destroy the journal of a chunk server, which may be at work.
+    #[command(
+        after_help = "Examples:\n  vstorage-csd configure -r /vstorage/stor1-cs -a /ssd/stor1/cs1 -s 2048 -T ssd\n  \
+                            vstorage-csd configure -r /vstorage/stor1-cs -s 4096\n  \
+                            vstorage-csd configure -r /vstorage/stor1-cs -d"
+    )]
+    Configure(ConfigureArgs),
     /// Report every inconsistency of a stopped chunk server; changes nothing.
     ///
     /// Exit code: 0 nothing found, 1 findings, 2 it could not be checked.
@@ -94,6 +104,26 @@ struct RunArgs {
     /// Memory for checksum pages, in MB.
     #[arg(long, default_value_t = 16)]
     cache: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("change").required(true).multiple(true).args(["add", "destroy", "journal_size"])))]
+struct ConfigureArgs {
+    /// Directory of the chunk server.
+    #[arg(short = 'r', long)]
+    repository: PathBuf,
+    /// Directory for a journal and the checksums, on an SSD; needs -s.
+    #[arg(short = 'a', long = "add-journal", id = "add", requires = "journal_size")]
+    add: Option<PathBuf>,
+    /// Destroy that journal: the chunk server keeps one beside its chunks then.
+    #[arg(short = 'd', long = "destroy-journal", conflicts_with_all = ["add", "journal_size"])]
+    destroy: bool,
+    /// Size of the journal in MB.
+    #[arg(short = 's', long)]
+    journal_size: Option<u64>,
+    /// Tune the journal; `ssd` is the only kind.
+    #[arg(short = 'T', long, value_parser = ["ssd"], requires = "add")]
+    tune: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -175,6 +205,18 @@ pub(crate) enum Failure {
         #[source]
         error: std::io::Error,
     },
+    /// A server at work cannot be asked.
+    #[error("cannot reach the chunk server at work in {}: {error}; run as root, or as the owner of the directory", .dir.display())]
+    Control {
+        /// Its directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
+    /// The journal stays as it is.
+    #[error("{0}")]
+    Configure(String),
     /// Anything else of the system.
     #[error("{what}: {error}")]
     Io {
@@ -231,6 +273,9 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Run(args) => {
             check_cluster_name(&args.cluster)?;
             Executor::start(&ExecutorOptions::default())?.run(run::run(args))
+        }
+        Command::Configure(args) => {
+            Executor::start(&ExecutorOptions::default())?.run(configure::configure(args))
         }
         Command::Check(args) => Executor::start(&ExecutorOptions::default())?.run(check::check(args)),
     }

@@ -12,13 +12,15 @@ use link::cluster_dir::HostDirs;
 use rt::net::{Address, Listener};
 use rt::signal::StopSignals;
 
+use super::control::Control;
 use super::discovery::Servers;
+use super::obituary::Obituary;
 use super::{Failure, RunArgs, endpoint};
 use crate::engine::{self, Engine, EngineOptions, OpenError};
 use crate::server::{Registrar, RegistrarOptions, Server};
 
 /// How long to wait for the lock of a daemon that was killed: its last operation may still be under way.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 /// Pause between two attempts.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
@@ -29,8 +31,15 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let dirs = HostDirs::from_environment();
     let host_id = dirs.host_id().await.map_err(Failure::io("cannot find out the host id"))?;
     let dir = std::path::absolute(&args.repository).map_err(Failure::io("bad path"))?;
-    let lock = lock(&dir).await?;
-    let superblock = engine::read_superblock(&dir, &lock).await?;
+    let obituary = Obituary { dirs: &dirs, cluster: &args.cluster, host_id: &host_id, dir: &dir };
+    let mut lock = match locked(&dir).await {
+        Ok(lock) => lock,
+        Err(error) => return Err(obituary.publish(None, error).await),
+    };
+    let superblock = match engine::read_superblock(&dir, &lock).await {
+        Ok(superblock) => superblock,
+        Err(error) => return Err(obituary.publish(None, error).await),
+    };
     let endpoint = endpoint(&dirs, &args.cluster, superblock.cs_id).await?;
     let servers = Servers::load(&dirs, &args.cluster).await?;
     let expected_id = endpoint.credentials().identity().cluster;
@@ -43,7 +52,24 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     };
     let options = EngineOptions { pages_max: args.cache << 8, ..EngineOptions::default() };
-    let engine = Engine::open(&dir, lock, options).await?;
+    let deadline = rt::time::now() + LOCK_PATIENCE;
+    let opened = loop {
+        match Engine::open(&dir, lock, options.clone()).await {
+            // The lock of a journal may outlive that of the superblock.
+            Err(OpenError::InUse(_)) if rt::time::now() < deadline => {
+                rt::time::sleep(LOCK_PAUSE).await;
+                lock = match locked(&dir).await {
+                    Ok(lock) => lock,
+                    Err(error) => break Err(error),
+                };
+            }
+            opened => break opened,
+        }
+    };
+    let engine = match opened {
+        Ok(engine) => engine,
+        Err(error) => return Err(obituary.publish(Some(&superblock), error).await),
+    };
     let boot_id = rt::node::boot_id().map_err(Failure::io("cannot read the boot id"))?;
     let server = Server::new(Rc::clone(&engine), boot_id);
     let (listener, reachable) = listen(&superblock.listen, &mds)?;
@@ -66,7 +92,20 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
             println!("ready: CS#{} at {reachable}", server.engine().superblock().cs_id);
         }
     });
+    let controlling = match Control::listen(&dir) {
+        Ok(control) => Some(rt::spawn(control.serve(Rc::clone(&engine)))),
+        Err(error) => {
+            // Clients do not need it.
+            tracing::error!(
+                "no commands can reach this chunk server: cannot make its control socket: {error}"
+            );
+            None
+        }
+    };
     let outcome = until_stopped(stop, &mut registering).await;
+    if let Some(controlling) = controlling {
+        controlling.abort();
+    }
     // First, so that a server that is leaving does not register again.
     following.abort();
     registering.abort();
@@ -115,12 +154,12 @@ async fn unless_stopped<T>(
     .await
 }
 
-async fn lock(dir: &Path) -> Result<rt::fs::File, Failure> {
+async fn locked(dir: &Path) -> Result<rt::fs::File, OpenError> {
     let deadline = rt::time::now() + LOCK_PATIENCE;
     loop {
         match engine::lock_directory(dir).await {
             Err(OpenError::InUse(_)) if rt::time::now() < deadline => rt::time::sleep(LOCK_PAUSE).await,
-            other => return Ok(other?),
+            other => return other,
         }
     }
 }

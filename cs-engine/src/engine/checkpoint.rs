@@ -51,7 +51,8 @@ impl Engine {
     async fn checkpoint_is_due(&self) {
         let interval = rt::time::sleep(self.options.checkpoint_interval);
         let mut interval = std::pin::pin!(interval);
-        let mut pressed = std::pin::pin!(self.journal.pressed());
+        let journal = self.journal();
+        let mut pressed = std::pin::pin!(journal.pressed());
         let mut wanted = std::pin::pin!(self.checkpoint_wanted.notified());
         std::future::poll_fn(|cx| {
             let pressed = pressed.as_mut().poll(cx).is_ready();
@@ -97,12 +98,12 @@ impl Engine {
         self.write_versions().await?;
         self.note_boot().await?;
         let tail = self.drop_frozen().await;
-        if let Err(error) = self.journal.trim(tail).await {
-            self.fail("a write of the journal's header", &error);
+        if let Err(error) = self.journal().trim(tail).await {
+            self.fail_journal("a write of the journal's header", &error);
             return Err(Refusal::DeviceFailed);
         }
         // Whatever recovery found lost lies before the tail now.
-        self.journal.hold_durable(false);
+        self.journal().hold_durable(false);
         self.count(|counters| counters.checkpoints += 1);
         Ok(())
     }
@@ -117,11 +118,11 @@ impl Engine {
             );
         }
         self.stuck.set(stuck);
-        self.journal.set_stuck(stuck);
+        self.journal().set_stuck(stuck);
     }
 
     /// Step 1, unless an attempt that ended early has left something to finish first.
-    fn freeze(&self) -> Vec<Rc<Chunk>> {
+    pub(super) fn freeze(&self) -> Vec<Rc<Chunk>> {
         let mut frozen = self.frozen.borrow_mut();
         if let Some(frozen) = &*frozen {
             return frozen.chunks.clone();
@@ -131,13 +132,13 @@ impl Engine {
             chunk.live.swap(&chunk.frozen);
         }
         self.records.set(0);
-        *frozen = Some(Frozen { tail: self.journal.complete(), chunks: chunks.clone() });
+        *frozen = Some(Frozen { tail: self.journal().complete(), chunks: chunks.clone() });
         chunks
     }
 
     /// Step 6 but for the header: nothing may read the journal's old payloads any more. Gives the new tail.
-    async fn drop_frozen(&self) -> u64 {
-        let Some(frozen) = self.frozen.take() else { return self.journal.tail() };
+    pub(super) async fn drop_frozen(&self) -> u64 {
+        let Some(frozen) = self.frozen.take() else { return self.journal().tail() };
         let dropped: usize = frozen.chunks.iter().map(|chunk| chunk.frozen.take().len()).sum();
         self.map_entries.set(self.map_entries.get() - dropped);
         let serial = self.checkpoint_serial.get() + 1;

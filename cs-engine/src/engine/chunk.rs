@@ -183,7 +183,7 @@ impl Engine {
         if self.superblock.borrow().no_checksums {
             return Ok(vec![BlockState::Unchecked; blocks.len()]);
         }
-        if let Some(states) = self.tables.states_cached(chunk.slot, blocks.clone()) {
+        if let Some(states) = self.tables.states_cached(chunk.owner(), blocks.clone()) {
             return Ok(states);
         }
         match Box::pin(self.tables.states(chunk.owner(), blocks.clone())).await {

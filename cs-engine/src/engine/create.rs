@@ -134,7 +134,7 @@ async fn make_files(options: &CreateOptions, meta_dir: &Path) -> io::Result<()> 
         tail_previous_crc: 0,
         durable: 0,
     };
-    Journal::create(&meta_dir.join(JOURNAL), header).await?;
+    drop(Journal::create(&meta_dir.join(JOURNAL), header).await?);
     Tables::create(meta_dir).await?;
     fs::create_dir_all(&options.dir.join(CHUNKS)).await?;
     fs::sync_dir(meta_dir).await?;
@@ -147,7 +147,7 @@ async fn make_files(options: &CreateOptions, meta_dir: &Path) -> io::Result<()> 
 }
 
 /// Makes a directory with those above it, durably.
-async fn make_dir(dir: &Path) -> io::Result<()> {
+pub(super) async fn make_dir(dir: &Path) -> io::Result<()> {
     let mut missing = Vec::new();
     for above in dir.ancestors().filter(|above| !above.as_os_str().is_empty()) {
         if fs::exists(above).await? {

@@ -11,6 +11,7 @@ use rt::sync::{Notified, Notify};
 
 use super::verify::Condition;
 use super::{Engine, Refusal};
+use crate::format::table::CRCS_PER_PAGE;
 
 /// Most blocks that are noted. A disk with more is found out by its count, and the next verification finds the rest.
 const NOTED_MAX: usize = 64 << 10;
@@ -120,7 +121,17 @@ impl Engine {
     pub(super) fn note_condition(&self, chunk: u64, block: u32, condition: Condition) -> bool {
         let kind = match condition {
             Condition::Mismatch => DamageKind::Mismatch,
-            Condition::Unreadable => DamageKind::Unreadable,
+            // One place on the disk, however many blocks it says something of.
+            Condition::Unrecorded if !block.is_multiple_of(CRCS_PER_PAGE) => {
+                self.damage.note(chunk, block, DamageKind::Unreadable);
+                return true;
+            }
+            // Another disk has lost it.
+            Condition::Lost => {
+                self.damage.note(chunk, block, DamageKind::Mismatch);
+                return true;
+            }
+            Condition::Unreadable | Condition::Unrecorded => DamageKind::Unreadable,
             Condition::Data(_) | Condition::Hole | Condition::Unchecked | Condition::Unsettled => {
                 self.damage.is_good(chunk, block);
                 return false;
@@ -156,6 +167,7 @@ impl Engine {
         }
         for block in self.damage.blocks(chunk).into_keys() {
             let _locked = found.ranges.shared(u64::from(block)..u64::from(block) + 1).await;
+            self.recheck_member(&found)?;
             for condition in self.examine(&found, block..block + 1).await? {
                 self.note_condition(chunk, block, condition);
             }

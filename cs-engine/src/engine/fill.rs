@@ -19,6 +19,7 @@ use super::read::ReadReply;
 use super::regions::{REGION_BLOCKS, Regions, blocks_of};
 use super::standing::{Changes, Filling, Standing};
 use super::state::unstable_records;
+use super::verify::Condition;
 use super::write::Way;
 use super::{Engine, Refusal};
 use crate::format::block::BlockState;
@@ -83,13 +84,18 @@ pub type Reading<'a> = Pin<Box<dyn Future<Output = Result<ReadReply, NotRead>> +
 pub struct NotRead;
 
 /// Why no member gave a range.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
     /// None of them could be asked, or they refused all of it.
     #[default]
     Away,
     /// One that was asked holds some of it damaged, or not settled: parts of it may be had.
     Partly,
+    /// No member has this block whole, and no other is waited for.
+    Lost {
+        /// The plain checksums that the members have on record for it; nothing of one that has lost that, too.
+        recorded: Vec<Option<u32>>,
+    },
 }
 
 /// Reads from a joiner's members.
@@ -101,6 +107,16 @@ pub trait Source: Debug {
     fn fault(&self, _offset: u32, _len: u32) -> Fault {
         Fault::Away
     }
+}
+
+/// See [`Engine::own_copy`].
+enum Own {
+    /// It is what the members have lost.
+    Right,
+    /// Nobody can tell.
+    Unclear,
+    /// It is older, or none.
+    Useless,
 }
 
 impl Chunk {
@@ -265,7 +281,12 @@ impl Engine {
         chunk.filling(version, |standing| {
             let filling = standing.filling.as_mut().expect("a joiner");
             if filling.held != version {
-                let changed = if known.complete { known.changed.clone() } else { Regions::all(blocks) };
+                let mut changed = if known.complete { known.changed.clone() } else { Regions::all(blocks) };
+                if known.complete && rt::sim::planted("difference-forgets-one") {
+                    let mut one = Regions::default();
+                    changed.iter().take(1).for_each(|first| one.add_blocks(&blocks_of(first, blocks)));
+                    changed.subtract(&one);
+                }
                 filling.missing.unite(&changed);
                 filling.missing.unite(&std::mem::take(&mut filling.copied));
                 filling.suspect = Regions::default();
@@ -374,7 +395,14 @@ impl Engine {
                     let parts = part.clone().step_by(step as usize);
                     wanted.extend(parts.rev().map(|first| first..part.end.min(first + step)));
                 }
-                Err(Fault::Partly) if newer.contains(&part.start) => {}
+                Err(Fault::Partly | Fault::Lost { .. }) if newer.contains(&part.start) => {}
+                Err(Fault::Lost { recorded }) if part.len() == 1 => {
+                    match self.own_copy(chunk, part.start, &recorded).await? {
+                        Own::Right => {}
+                        Own::Unclear => failed.add_blocks(&part),
+                        Own::Useless => self.write_lost(chunk, version, part).await?,
+                    }
+                }
                 Err(_) => failed.add_blocks(&part),
             }
         }
@@ -429,6 +457,46 @@ impl Engine {
         let appended = self.append(Class::Urgent, record, None).await?;
         self.mark(chunk, &blocks, appended.lsn);
         self.note_part(chunk, &blocks, &appended, COPIED, &[], None);
+        Ok(())
+    }
+
+    /// What a joiner's own content is worth of a block that no member has whole. It may be what they have lost, or older.
+    async fn own_copy(
+        self: &Rc<Self>,
+        chunk: &Rc<Chunk>,
+        block: u32,
+        recorded: &[Option<u32>],
+    ) -> Result<Own, Refusal> {
+        if self.superblock.borrow().no_checksums {
+            // Nothing here could tell that it is lost.
+            return Ok(Own::Unclear);
+        }
+        let own = match self.examine(chunk, block..block + 1).await?[..] {
+            [Condition::Data(plain)] => plain,
+            _ => return Ok(Own::Useless),
+        };
+        if recorded.contains(&Some(own)) {
+            rt::sim::hit("engine.own-copy-kept");
+            return Ok(Own::Right);
+        }
+        Ok(if recorded.contains(&None) { Own::Unclear } else { Own::Useless })
+    }
+
+    /// Notes that no member had a block whole: as damaged here as there, so that all else of the chunk has its replicas (C8).
+    async fn write_lost(
+        self: &Rc<Self>,
+        chunk: &Rc<Chunk>,
+        version: u64,
+        blocks: Range<u32>,
+    ) -> Result<(), Refusal> {
+        tracing::error!("chunk {:#x}, block {}: lost; no member has it whole", chunk.id, blocks.start);
+        rt::sim::hit("engine.block-lost");
+        let words = vec![BlockState::Lost.to_raw()];
+        let mut record = copied_record(chunk, version, &blocks);
+        (record.kind, record.words) = (RecordKind::InPlace, words.clone());
+        let appended = self.append(Class::Urgent, record, None).await?;
+        self.mark(chunk, &blocks, appended.lsn);
+        self.note_part(chunk, &blocks, &appended, COPIED, &words, Some(Way::InPlace));
         Ok(())
     }
 

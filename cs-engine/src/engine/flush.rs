@@ -1,5 +1,6 @@
 //! Flush: everything written so far becomes durable (C4).
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use rt::sync::{OneSender, oneshot};
@@ -25,7 +26,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Refusal::DeviceFailed`]: then every replica here has failed for good; a flush is never tried again (C4).
-    pub async fn flush(self: &std::rc::Rc<Self>) -> Result<(), Refusal> {
+    pub async fn flush(self: &Rc<Self>) -> Result<(), Refusal> {
         self.check_running()?;
         let (answer, receive) = oneshot();
         let start = {
@@ -34,12 +35,12 @@ impl Engine {
             !std::mem::replace(&mut flushing.running, true)
         };
         if start {
-            rt::spawn(std::rc::Rc::clone(self).flush_rounds());
+            rt::spawn(Rc::clone(self).flush_rounds());
         }
         receive.await.unwrap_or(Err(Refusal::Stopping))
     }
 
-    async fn flush_rounds(self: std::rc::Rc<Self>) {
+    async fn flush_rounds(self: Rc<Self>) {
         loop {
             let batch = {
                 let mut flushing = self.flushing.borrow_mut();
@@ -66,43 +67,55 @@ impl Engine {
             return Ok(());
         }
         let files = self.store.uncommitted();
-        if files.is_empty() && self.flushing.borrow().reached == Some(self.journal.written()) {
+        if files.is_empty() && self.flushing.borrow().reached == Some(self.journal().written()) {
             // Whatever has been answered has a record; there is no new one, and none was under way then.
             return Ok(());
         }
         // What is incomplete now may miss this flush: the durable mark stops before it.
-        let reach = self.journal.complete();
+        let journal = self.journal();
+        let reach = journal.complete();
         let commits: Vec<_> =
             files.into_iter().map(|file| rt::spawn(async move { file.commit().await })).collect();
-        let data =
-            async { if self.separate_journal { self.superblock_file.sync_data().await } else { Ok(()) } };
-        let (journal, data) = both(self.journal.file().sync_data(), data).await;
-        let mut result = journal.and(data);
+        let data = async {
+            if self.separate_journal.get() { self.superblock_file.sync_data().await } else { Ok(()) }
+        };
+        let timed = self.latency.start();
+        let (records, data) = both(journal.file().sync_data(), data).await;
+        drop(timed);
+        let journal_failed = records.is_err();
+        let mut result = records.and(data);
         for commit in commits {
             result = result.and(commit.await.unwrap_or_else(|error| Err(std::io::Error::other(error))));
         }
         match result {
             Ok(()) => {
-                self.journal.set_durable(reach);
+                journal.set_durable(reach);
                 self.flushing.borrow_mut().reached = Some(reach);
                 self.flushed.notify_one();
                 self.count(|counters| counters.flushes += 1);
                 Ok(())
             }
             Err(error) => {
-                self.fail("a flush", &error);
+                if journal_failed {
+                    self.fail_journal("a flush of the journal", &error);
+                } else {
+                    self.fail("a flush", &error);
+                }
                 Err(Refusal::DeviceFailed)
             }
         }
     }
 
     /// Writes down what is durable when the journal has been quiet for a while, until the server ends.
-    pub(super) async fn run_notes(self: std::rc::Rc<Self>) {
+    pub(super) async fn run_notes(self: Rc<Self>) {
         while self.check_running().is_ok() {
             self.flushed.notified().await;
             rt::time::sleep(NOTE_PAUSE).await;
-            if let Err(error) = self.journal.note_durable().await {
-                self.fail("a write of the journal's header", &error);
+            let journal = self.journal();
+            if let Err(error) = journal.note_durable().await
+                && Rc::ptr_eq(&journal, &self.journal())
+            {
+                self.fail_journal("a write of the journal's header", &error);
             }
         }
     }

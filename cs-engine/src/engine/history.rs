@@ -31,6 +31,7 @@ impl Said {
         match (self.in_place, self.entry.state) {
             (true, BlockState::Data(crc)) => Candidate::InPlace { lsn: self.entry.lsn, crc },
             (_, BlockState::Data(crc)) => Candidate::Redo { lsn: self.entry.lsn, crc: Some(crc) },
+            // A hole, or a block that is lost: the file's content counts for nothing.
             _ => Candidate::Redo { lsn: self.entry.lsn, crc: None },
         }
     }

@@ -18,6 +18,9 @@ const HEADERS_AT_ONCE: usize = 256;
 /// Bytes of the longest record of a standing.
 const RECORD_MAX: u64 = FIXED as u64 + 2 * 2 * 4 * MAP_WORDS as u64;
 
+/// What the simulator's checker calls the version of a replica.
+const VERSION: &str = "C7: the version of chunk";
+
 /// A replica that waits to have another version, or to go.
 #[derive(Debug)]
 pub(crate) struct Superseding<'a>(&'a Chunk);
@@ -86,8 +89,12 @@ impl Engine {
         };
         let mut record = standing.record_of(chunk.id, chunk.file, order.to);
         if !order.joiner {
+            rt::sim::hit("engine.installs");
             let appended = self.append(Class::Urgent, record, None).await?;
-            self.flush().await?;
+            if !rt::sim::planted("install-not-durable") {
+                self.flush().await?;
+            }
+            rt::sim::rises(VERSION, chunk.id, order.to);
             self.adopt_version(&chunk, order.to, standing);
             drop(appended);
             return Ok(());
@@ -95,7 +102,7 @@ impl Engine {
         rt::sim::hit("engine.joins");
         record.first |= INSTALL_JOINS;
         // Nothing of what is voided may be recorded behind this: both take their places here, without a wait between.
-        let submitted = self.journal.submit(Class::Checkpoint, record, None);
+        let submitted = self.journal().submit(Class::Checkpoint, record, None);
         let submitted = submitted.map_err(|error| self.append_failed(error))?;
         self.file_state(chunk.file).void_chunk(chunk.id);
         chunk.active.borrow_mut().clear();
@@ -103,6 +110,7 @@ impl Engine {
         self.adopt_version(&chunk, order.to, standing);
         let appended = submitted.written().await.map_err(|error| self.append_failed(error))?;
         self.flush().await?;
+        rt::sim::rises(VERSION, chunk.id, order.to);
         drop(appended);
         // It may have been the last one with marks from before.
         self.note_boot().await
@@ -154,7 +162,7 @@ impl Engine {
         loop {
             self.check_running()?;
             let done = self.checkpoint_done.notified();
-            if self.journal.has_room(Class::Urgent) {
+            if self.journal().has_room(Class::Urgent) {
                 return Ok(());
             }
             if self.stuck.get() {
@@ -172,13 +180,13 @@ impl Engine {
 
     /// Refuses a joiner while maps take much of the journal.
     pub(super) fn room_for_joiner(&self) -> Result<(), Refusal> {
-        if self.standing_bytes() < self.journal.ring_bytes() / 4 { Ok(()) } else { Err(Refusal::NoSpace) }
+        if self.standing_bytes() < self.journal().ring_bytes() / 4 { Ok(()) } else { Err(Refusal::NoSpace) }
     }
 
     /// Each checkpoint writes all maps: they must leave the journal usable (C13). Without a map of changes whoever returns
     /// copies everything; a joiner must wait.
     fn within_budget(&self, chunk: &Chunk, order: Install) -> Result<Install, Refusal> {
-        let (bytes, ring) = (self.standing_bytes(), self.journal.ring_bytes());
+        let (bytes, ring) = (self.standing_bytes(), self.journal().ring_bytes());
         if chunk.standing.borrow().is_some() || bytes < ring / 8 {
             return Ok(order);
         }
@@ -257,6 +265,14 @@ impl Engine {
                 chunk.changed(&(first.min(chunk.blocks())..end.min(chunk.blocks())));
             }
         }
+    }
+
+    /// Tells the simulator's checker which versions a restart has found.
+    pub(super) fn tell_versions(&self) {
+        self.chunks
+            .borrow()
+            .values()
+            .for_each(|chunk| rt::sim::rises(VERSION, chunk.id, chunk.version.get()));
     }
 
     /// Voids what a record of joining voids, in the order of the journal.

@@ -82,7 +82,7 @@ impl Engine {
         let (slot, sequence) = self.tables.reserve_slot();
         // No record of this life lies before, and none ever will: what is written by now is durable before the header
         // is, so that no crash takes the journal back behind it.
-        let born = self.journal.written();
+        let born = self.journal().written();
         self.flush().await?;
         self.store.create(new.chunk, new.size).await.map_err(|error| {
             if error.kind() == std::io::ErrorKind::StorageFull {
@@ -228,6 +228,10 @@ impl Engine {
         }
         state.raise_fence(epoch);
         state.drained_below(epoch).await;
+        if rt::sim::planted("fence-in-memory") {
+            state.complete_fence(epoch);
+            return Ok(());
+        }
         let mut record = Record::new(RecordKind::Fence);
         record.push_u64(file);
         record.push_u64(epoch);

@@ -26,6 +26,9 @@ mod flush;
 pub(crate) mod history;
 mod install;
 mod join;
+mod journal_change;
+pub(crate) mod journal_place;
+mod latency;
 mod manage;
 mod moves;
 mod open;
@@ -43,7 +46,7 @@ mod write;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rt::sync::{Notify, RangeLock, Semaphore};
@@ -59,6 +62,8 @@ pub use create::{CreateError, CreateOptions, create, remove_created};
 pub use damage::{Damage, DamageKind};
 pub use files::{FileState, Session, Unstable};
 pub use fill::{Fault, Known, Listed, NotRead, Progress, Reading, Source};
+pub use journal_change::{JournalChange, JournalError};
+pub use latency::Latency;
 pub use manage::NewChunk;
 pub use open::{JOURNAL, OpenError, SUPERBLOCK, lock_directory, read_superblock};
 pub use query::Held;
@@ -231,7 +236,11 @@ pub struct Engine {
     pub(crate) superblock: RefCell<Superblock>,
     pub(crate) superblock_file: rt::fs::File,
     pub(crate) superblock_writing: Semaphore,
-    pub(crate) journal: Rc<Journal>,
+    pub(crate) journal: RefCell<Rc<Journal>>,
+    /// Somebody puts another journal in its place.
+    pub(crate) changing_journal: Cell<bool>,
+    /// Told when there is another one.
+    pub(crate) journal_change: Notify,
     pub(crate) tables: Tables,
     pub(crate) store: Store,
     pub(crate) options: EngineOptions,
@@ -270,6 +279,10 @@ pub struct Engine {
     /// The host's boot in which this run is.
     pub(crate) boot_id: [u8; 16],
     pub(crate) failed: Cell<bool>,
+    /// What failed, in words; and whether that is the device of a journal of its own.
+    pub(crate) failure_text: RefCell<String>,
+    pub(crate) journal_lost: Cell<bool>,
+    pub(crate) latency: Rc<Latency>,
     pub(crate) failure: Notify,
     /// No new requests.
     pub(crate) stopping: Cell<bool>,
@@ -279,7 +292,7 @@ pub struct Engine {
     pub(crate) stuck: Cell<bool>,
     pub(crate) counters: Cell<Counters>,
     /// The journal lies on a device of its own: a flush must reach the data device too.
-    pub(crate) separate_journal: bool,
+    pub(crate) separate_journal: Cell<bool>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -309,6 +322,27 @@ impl Engine {
         self.superblock.borrow().clone()
     }
 
+    /// The server's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Waits until the journal is another one than that of a generation.
+    pub(crate) async fn journal_changed(&self, generation: u64) {
+        loop {
+            let changed = self.journal_change.notified();
+            if self.superblock.borrow().journal_generation != generation {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub(crate) fn journal(&self) -> Rc<Journal> {
+        Rc::clone(&self.journal.borrow())
+    }
+
     /// Counters since the start.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -330,7 +364,7 @@ impl Engine {
     /// The journal's fill, in percent of its ring.
     #[must_use]
     pub fn journal_used_percent(&self) -> u64 {
-        self.journal.used_percent()
+        self.journal().used_percent()
     }
 
     /// Whether nothing waits in the journal to be moved (flag `c`).
@@ -345,6 +379,31 @@ impl Engine {
         self.chunks.borrow().len()
     }
 
+    /// Whether what has failed is the device of a journal of its own (flag `S`).
+    #[must_use]
+    pub fn has_lost_journal(&self) -> bool {
+        self.journal_lost.get()
+    }
+
+    /// What has failed, in words.
+    pub(crate) fn failure_text(&self) -> String {
+        self.failure_text.borrow().clone()
+    }
+
+    /// How long its devices take to answer.
+    #[must_use]
+    pub fn latency(&self) -> &Latency {
+        &self.latency
+    }
+
+    /// As [`Engine::fail`], for what lies in the journal's directory.
+    pub(crate) fn fail_journal(&self, what: &str, error: &dyn std::fmt::Display) {
+        if !self.failed.get() {
+            self.journal_lost.set(self.separate_journal.get());
+        }
+        self.fail(what, error);
+    }
+
     /// Fails every replica here for good (C4): from now on every request is refused. A task of the engine notes it in
     /// the superblock, so that a restart does not forget.
     pub(crate) fn fail(&self, what: &str, error: &dyn std::fmt::Display) {
@@ -352,21 +411,22 @@ impl Engine {
             return;
         }
         let dir = self.dir.display();
+        self.failure_text.replace(format!("{what} failed: {error}"));
         tracing::error!(%dir, "{what} failed: {error}; this chunk server takes itself out of service");
-        self.journal.fail();
+        self.journal().fail();
         self.failure.notify_one();
         self.checkpoint_done.notify_all();
         self.checkpoint_wanted.notify_one();
     }
 
     pub(crate) fn table_failed(&self, error: &TableError) -> Refusal {
-        self.fail("access to a table", error);
+        self.fail_journal("access to a table", error);
         Refusal::DeviceFailed
     }
 
     pub(crate) fn append_failed(&self, error: AppendError) -> Refusal {
         if error == AppendError::Failed {
-            self.fail("a write to the journal", &error);
+            self.fail_journal("a write to the journal", &error);
         }
         error.into()
     }

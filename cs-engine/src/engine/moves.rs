@@ -81,7 +81,10 @@ impl Engine {
                 // After a restart the space may have to be found again.
                 self.allocate(file, run.blocks.clone()).await?;
                 let offset = u64::from(run.blocks.start) * BLOCK as u64;
-                if let Err(error) = file.file().write_all_at(data, offset).await {
+                let timed = self.latency.start();
+                let written = file.file().write_all_at(data, offset).await;
+                drop(timed);
+                if let Err(error) = written {
                     self.fail("a write to a chunk file", &error);
                     return Err(Refusal::DeviceFailed);
                 }
@@ -94,11 +97,11 @@ impl Engine {
     /// The content of neighbouring blocks from where it lies in the journal.
     async fn read_places(&self, places: &[(u64, u32)], blocks: usize) -> Result<View, Refusal> {
         let read = async |at, blocks| {
-            let (result, part) = self.journal.read_payload(at, Buf::new(blocks * BLOCK)).await;
+            let (result, part) = self.journal().read_payload(at, Buf::new(blocks * BLOCK)).await;
             match result {
                 Ok(()) => Ok(part),
                 Err(error) => {
-                    self.fail("reading the journal", &error);
+                    self.fail_journal("reading the journal", &error);
                     Err(Refusal::DeviceFailed)
                 }
             }

@@ -11,7 +11,8 @@ use rt::fs::{self, File, OpenOptions};
 use rt::sync::{Notify, RangeLock, Semaphore};
 
 use super::chunk::Chunk;
-use super::{Counters, Engine, EngineOptions};
+use super::journal_place;
+use super::{Counters, Engine, EngineOptions, Latency};
 use crate::format::record::{Record, RecordKind};
 use crate::format::superblock::{COPIES, Superblock};
 use crate::format::table::SlotState;
@@ -142,8 +143,8 @@ pub(crate) async fn open_journal(
     superblock: &Superblock,
     write: bool,
 ) -> Result<(File, Scanned), OpenError> {
-    let path = meta_dir(dir, superblock).join(JOURNAL);
     let io = |error| OpenError::Io { dir: dir.to_owned(), error };
+    let path = journal_place::find(&meta_dir(dir, superblock), superblock, write).await.map_err(io)?;
     let file = match File::open(&path, OpenOptions { write, ..OpenOptions::direct() }).await {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(OpenError::JournalMissing(path)),
@@ -173,6 +174,8 @@ impl Engine {
         if superblock.failed {
             return Err(OpenError::Failed(dir.to_owned()));
         }
+        // What follows goes by it for good, and what was read need not be durable: whoever wrote it may have been killed before.
+        superblock_file.sync_data().await.map_err(io)?;
         let (journal_file, scanned) = open_journal(dir, &superblock, true).await?;
         let meta_dir = meta_dir(dir, &superblock);
         let (tables, slots) = Tables::open(&meta_dir, superblock.store_uuid, options.pages_max, true)
@@ -184,9 +187,14 @@ impl Engine {
         super::manage::write_superblock(&superblock_file, &superblock).await.map_err(io)?;
 
         let Scanned { header, copy, records, position, .. } = scanned;
-        let journal = Journal::start(Rc::new(journal_file), header, copy, superblock.incarnation, position);
+        let latency = Rc::new(Latency::default());
+        let incarnation = superblock.incarnation;
+        let journal =
+            Journal::start(Rc::new(journal_file), header, copy, incarnation, position, Rc::clone(&latency));
         let boot_id = rt::node::boot_id().map_err(io)?;
-        let engine = Rc::new(Self::new(dir, superblock, superblock_file, journal, tables, options, boot_id));
+        let mut engine = Self::new(dir, superblock, superblock_file, journal, tables, options, boot_id);
+        engine.latency = latency;
+        let engine = Rc::new(engine);
         engine.adopt_chunks(slots);
         let recovered = engine.recover(records, clean).await;
         if let Err(error) = recovered {
@@ -196,9 +204,11 @@ impl Engine {
             engine.end();
             return Err(error);
         }
+        engine.tell_versions();
         rt::spawn(Rc::clone(&engine).run_checkpoints());
         rt::spawn(Rc::clone(&engine).run_notes());
         rt::spawn(Rc::clone(&engine).run_failure());
+        engine.clear_other_journal().await;
         Ok(engine)
     }
 
@@ -213,11 +223,13 @@ impl Engine {
     ) -> Self {
         Self {
             dir: dir.to_owned(),
-            separate_journal: superblock.journal_dir.is_some(),
+            separate_journal: Cell::new(superblock.journal_dir.is_some()),
             superblock: RefCell::new(superblock),
             superblock_file,
             superblock_writing: Semaphore::new(1),
-            journal,
+            journal: RefCell::new(journal),
+            changing_journal: Cell::new(false),
+            journal_change: Notify::new(),
             tables,
             store: Store::new(dir, options.files_max),
             options,
@@ -247,6 +259,9 @@ impl Engine {
             requests_left: Notify::new(),
             boot_id,
             failed: Cell::new(false),
+            failure_text: RefCell::default(),
+            journal_lost: Cell::new(false),
+            latency: Rc::default(),
             failure: Notify::new(),
             stopping: Cell::new(false),
             ended: Cell::new(false),
@@ -363,7 +378,7 @@ impl Engine {
             return;
         }
         let record = Record::new(RecordKind::Stopped);
-        let stopped = match self.journal.append(Class::Checkpoint, record, None).await {
+        let stopped = match self.journal().append(Class::Checkpoint, record, None).await {
             Ok(_) => self.flush().await,
             Err(error) => Err(self.append_failed(error)),
         };
@@ -374,7 +389,7 @@ impl Engine {
 
     fn end(&self) {
         self.ended.set(true);
-        self.journal.close();
+        self.journal().close();
         self.checkpoint_wanted.notify_one();
         self.flushed.notify_one();
         self.failure.notify_one();
@@ -398,6 +413,7 @@ impl Engine {
         let _one_at_a_time = self.superblock_writing.acquire(1).await;
         let mut superblock = self.superblock();
         superblock.failed = true;
+        superblock.failed_journal = self.journal_lost.get();
         superblock.sequence += 1;
         if super::manage::write_superblock(&self.superblock_file, &superblock).await.is_ok() {
             *self.superblock.borrow_mut() = superblock;

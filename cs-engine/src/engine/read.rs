@@ -120,6 +120,52 @@ impl Engine {
         self.read_locked(&chunk, blocks, offset, len).await
     }
 
+    /// A block for a joiner when no member can tell what it is, as it lies in the file (C5).
+    ///
+    /// # Errors
+    /// [`Refusal::Corrupt`] where no crash may have left it so, or when the device cannot read it.
+    pub async fn accept_for_joiner(
+        self: &Rc<Self>,
+        file: u64,
+        chunk: u64,
+        version: u64,
+        block: u32,
+    ) -> Result<Buf, Refusal> {
+        let _request = self.begin()?;
+        let chunk = self.member_for(file, chunk, version)?;
+        if block >= chunk.blocks() {
+            return Err(Refusal::Invalid("the range is not inside the chunk"));
+        }
+        let _locked = chunk.ranges.shared(u64::from(block)..u64::from(block) + 1).await;
+        self.recheck(&chunk, u64::MAX, version)?;
+        self.accept_locked(&chunk, block).await
+    }
+
+    /// The plain checksum that is on record for a block of a member, whatever it holds.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn recorded_for_joiner(
+        self: &Rc<Self>,
+        file: u64,
+        chunk: u64,
+        version: u64,
+        block: u32,
+    ) -> Result<Option<u32>, Refusal> {
+        let _request = self.begin()?;
+        let chunk = self.member_for(file, chunk, version)?;
+        let _locked = chunk.ranges.shared(u64::from(block)..u64::from(block) + 1).await;
+        self.recheck(&chunk, u64::MAX, version)?;
+        match self.states(&chunk, block..block + 1).await {
+            Ok(states) => Ok(match states[0].0 {
+                BlockState::Data(stored) => Some(stored.plain(chunk.id, block)),
+                _ => None,
+            }),
+            Err(Refusal::Corrupt { .. }) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
     async fn read_locked(
         self: &Rc<Self>,
         chunk: &Rc<Chunk>,
@@ -156,6 +202,9 @@ impl Engine {
     ) -> Result<(Buf, Vec<u32>), Refusal> {
         if let Some(index) = states.iter().position(|(state, _)| *state == BlockState::Unknown) {
             return Err(Refusal::Unsettled { block: blocks.start + index as u32 });
+        }
+        if let Some(index) = states.iter().position(|(state, _)| *state == BlockState::Lost) {
+            return Err(Refusal::Corrupt { block: blocks.start + index as u32 });
         }
         let runs = runs(blocks.clone(), states);
         let data = match runs.as_slice() {
@@ -201,13 +250,14 @@ impl Engine {
         run: &Run,
     ) -> Result<std::io::Result<Buf>, Refusal> {
         let buf = Buf::new(run.blocks.len() * BLOCK);
+        let _timed = self.latency.start();
         let (result, buf) = match run.place {
             Place::Nowhere => {
                 let mut zeroes = buf;
                 zeroes.fill(0);
                 return Ok(Ok(zeroes));
             }
-            Place::Journal(at) => self.journal.read_payload(at, buf).await,
+            Place::Journal(at) => self.journal().read_payload(at, buf).await,
             Place::File => {
                 let file = self.chunk_file(chunk).await?;
                 file.file().read_exact_at(buf, u64::from(run.blocks.start) * BLOCK as u64).await

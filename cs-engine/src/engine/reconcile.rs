@@ -117,7 +117,7 @@ impl Engine {
         };
         match states[0].0 {
             BlockState::Hole => Ok(Surveyed::Hole),
-            BlockState::Unknown => Ok(Surveyed::Unknown),
+            BlockState::Unknown | BlockState::Lost => Ok(Surveyed::Unknown),
             BlockState::Data(_) | BlockState::Unchecked => {
                 match self.read_states(chunk, blocks, &states).await {
                     Ok((_, crcs)) => Ok(Surveyed::Data(crcs[0])),
@@ -150,14 +150,25 @@ impl Engine {
         let _in_flight = state.enter(epoch);
         let _locked = chunk.ranges.shared(u64::from(block)..u64::from(block) + 1).await;
         self.recheck(&chunk, epoch, version)?;
-        match self.read_blocks(&chunk, block..block + 1).await {
-            Err(Refusal::Corrupt { .. } | Refusal::Unsettled { .. })
+        self.accept_locked(&chunk, block).await
+    }
+
+    /// As [`Self::accept_block`] of a block whose range is locked.
+    pub(super) async fn accept_locked(
+        self: &Rc<Self>,
+        chunk: &Rc<Chunk>,
+        block: u32,
+    ) -> Result<rt::buf::Buf, Refusal> {
+        match self.read_blocks(chunk, block..block + 1).await {
+            Err(Refusal::Unsettled { .. })
                 if chunk.active.borrow().contains_key(&(block / ACTIVE_BLOCKS))
                     // What the file holds is older than what was lost in the journal.
                     && !chunk.entry(block).is_some_and(|entry| matches!(entry.place, Place::Journal(_))) => {}
+            // Nothing that a crash left: what lies there was not acknowledged in this place.
+            Err(Refusal::Unsettled { block }) => return Err(Refusal::Corrupt { block }),
             verified => return verified,
         }
-        let open = self.chunk_file(&chunk).await?;
+        let open = self.chunk_file(chunk).await?;
         let (result, buf) =
             open.file().read_exact_at(rt::buf::Buf::new(BLOCK), u64::from(block) * BLOCK as u64).await;
         result.map_err(|_| Refusal::Corrupt { block })?;

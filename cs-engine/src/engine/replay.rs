@@ -57,7 +57,7 @@ impl Engine {
         self.files.borrow_mut().retain(|_, file| file.chunks.get() > 0);
         self.records.set(records.len());
         if lost {
-            self.journal.hold_durable(true);
+            self.journal().hold_durable(true);
             self.checkpoint_wanted.notify_one();
         }
     }
@@ -127,7 +127,7 @@ impl Engine {
                 let base = base.as_ref().map_or(BlockState::Unknown, |base| base[(block - first) as usize]);
                 let content = contents.get(&block).copied().unwrap_or(Content::Unreadable);
                 let said = &history.blocks[&block];
-                let resolved = resolve(chunk.id, block, said, base, content, self.journal.durable());
+                let resolved = resolve(chunk.id, block, said, base, content, self.journal().durable());
                 note_row(chunk, block, resolved.row);
                 lost |= !matches!(resolved.row, Row::InPlaceNewest | Row::Redo);
                 fate.note(chunk.id, block, said, resolved.survived);

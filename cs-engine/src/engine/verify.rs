@@ -15,7 +15,7 @@ use super::chunk::Chunk;
 use super::read::{Reader, Run, runs};
 use super::{Engine, Refusal};
 use crate::format::block::BlockState;
-use crate::format::table::ChunkHeader;
+use crate::format::table::{CRCS_PER_PAGE, ChunkHeader};
 use crate::format::{BLOCK, crc32c};
 
 /// Blocks that are verified together: 1 MiB.
@@ -65,8 +65,12 @@ pub(crate) enum Condition {
     Unsettled,
     /// It is something else than what is recorded.
     Mismatch,
-    /// The device, or the page with its checksum, cannot be read.
+    /// The device cannot read it.
     Unreadable,
+    /// The page with its checksum is damaged.
+    Unrecorded,
+    /// No member had it when this replica was filled.
+    Lost,
 }
 
 impl Condition {
@@ -85,7 +89,7 @@ impl Engine {
     ) -> Result<Vec<Condition>, Refusal> {
         let _reader = Reader::enter(self);
         let states = match self.states(chunk, blocks.clone()).await {
-            Err(Refusal::Corrupt { .. }) => return Ok(vec![Condition::Unreadable; blocks.len()]),
+            Err(Refusal::Corrupt { .. }) => return Box::pin(self.examine_by_page(chunk, blocks)).await,
             states => states?,
         };
         let mut conditions = Vec::with_capacity(states.len());
@@ -96,6 +100,7 @@ impl Engine {
                 conditions.push(match (state, content) {
                     (BlockState::Hole, _) => Condition::Hole,
                     (BlockState::Unknown, _) => Condition::Unsettled,
+                    (BlockState::Lost, _) => Condition::Lost,
                     (_, None) => Condition::Unreadable,
                     (BlockState::Unchecked, _) => Condition::Unchecked,
                     (BlockState::Data(stored), Some(plain)) if stored.matches(plain, chunk.id, block) => {
@@ -105,6 +110,25 @@ impl Engine {
                     _ => Condition::Mismatch,
                 });
             }
+        }
+        Ok(conditions)
+    }
+
+    /// As [`Self::examine`], of blocks of which a page with checksums is damaged: it hides none but its own.
+    async fn examine_by_page(
+        self: &Rc<Self>,
+        chunk: &Rc<Chunk>,
+        blocks: Range<u32>,
+    ) -> Result<Vec<Condition>, Refusal> {
+        let mut conditions = Vec::with_capacity(blocks.len());
+        let mut from = blocks.start;
+        while from < blocks.end {
+            let end = blocks.end.min((from / CRCS_PER_PAGE + 1) * CRCS_PER_PAGE);
+            if end - from == blocks.len() as u32 {
+                return Ok(vec![Condition::Unrecorded; blocks.len()]);
+            }
+            conditions.extend(self.examine(chunk, from..end).await?);
+            from = end;
         }
         Ok(conditions)
     }
@@ -134,6 +158,18 @@ impl Engine {
             }
         }
         self.calm.waiting.set(self.calm.waiting.get() - 1);
+    }
+
+    /// Whether a replica that was found before a wait is still one that is examined.
+    pub(super) fn recheck_member(&self, chunk: &Chunk) -> Result<(), Refusal> {
+        self.check_running()?;
+        if chunk.deleted.get() {
+            return Err(Refusal::UnknownChunk(chunk.id));
+        }
+        if chunk.is_joiner() {
+            return Err(Refusal::Joining(chunk.id));
+        }
+        Ok(())
     }
 
     /// Verifies the chunk that has not been verified for the longest time; nothing when there is none but joiners. A
@@ -166,13 +202,7 @@ impl Engine {
             let _request = self.begin()?;
             let blocks = start..chunk.blocks().min(start + PIECE_BLOCKS);
             let _locked = chunk.ranges.shared(u64::from(blocks.start)..u64::from(blocks.end)).await;
-            self.check_running()?;
-            if chunk.deleted.get() {
-                return Err(Refusal::UnknownChunk(chunk.id));
-            }
-            if chunk.is_joiner() {
-                return Err(Refusal::Joining(chunk.id));
-            }
+            self.recheck_member(chunk)?;
             for (block, condition) in blocks.clone().zip(self.examine(chunk, blocks).await?) {
                 verified.blocks += u32::from(condition != Condition::Hole);
                 if self.note_condition(chunk.id, block, condition) {

@@ -164,6 +164,7 @@ impl Engine {
             drop(locked);
             Box::pin(self.fetch(&chunk, request.version, region)).await?;
         };
+        rt::sim::rises("C1: the epoch of writes to file", request.file, request.epoch);
         if rt::sim::planted("acked-before-journal") {
             let engine = Rc::clone(self);
             rt::spawn(async move {
@@ -178,13 +179,13 @@ impl Engine {
     }
 
     fn wants_flush(&self, file: &FileState) -> bool {
-        file.wants_flush() || (!file.is_stable() && self.unstable_bytes() > self.journal.ring_bytes() / 12)
+        file.wants_flush() || (!file.is_stable() && self.unstable_bytes() > self.journal().ring_bytes() / 12)
     }
 
     /// Whether what a checkpoint has to record leaves the journal usable; keeps room for it (C13).
     fn state_has_room(&self) -> bool {
-        self.journal.reserve_for_state(self.state_bytes());
-        self.unstable_bytes() <= self.journal.ring_bytes() / 8
+        self.journal().reserve_for_state(self.state_bytes());
+        self.unstable_bytes() <= self.journal().ring_bytes() / 8
     }
 
     /// Waits while the block maps are too large: a checkpoint is behind (C13).
@@ -343,7 +344,7 @@ impl Engine {
         record: Record,
         payload: Option<View>,
     ) -> Result<Appended, Refusal> {
-        self.journal.append(class, record, payload).await.map_err(|error| self.append_failed(error))
+        self.journal().append(class, record, payload).await.map_err(|error| self.append_failed(error))
     }
 
     pub(super) async fn append_data(&self, mut record: Record, payload: View) -> Result<Appended, Refusal> {
@@ -390,9 +391,11 @@ impl Engine {
         if !whole || journal_only || chunk.has_content_to_move(blocks) {
             return Ok(Way::Journal);
         }
-        let active = chunk.is_active(blocks, self.journal.durable());
+        let active = chunk.is_active(blocks, self.journal().durable());
         let large = blocks.len() * BLOCK >= JOURNAL_MAX as usize;
-        if !active && !large {
+        // An SSD before a disk that seeks: what is small goes to the SSD, to be moved sorted and merged.
+        let seeks = self.separate_journal.get() && !self.superblock.borrow().ssd_journal;
+        if !large && (seeks || !active) {
             return Ok(Way::Journal);
         }
         let states = match self.states(chunk, blocks.clone()).await {
@@ -463,7 +466,10 @@ impl Engine {
         let payload = if payload.is_aligned() { payload } else { View::copy_of(&payload) };
         let offset = u64::from(blocks.start) * BLOCK as u64;
         let kept = payload.clone();
-        let mut data = std::pin::pin!(file.file().write_all_at(payload, offset));
+        let mut data = std::pin::pin!(async {
+            let _timed = self.latency.start();
+            file.file().write_all_at(payload, offset).await
+        });
         let mut append = std::pin::pin!(self.append(Class::Normal, record, None));
         let (written, appended) = both(data.as_mut(), append.as_mut()).await;
         // In any case: the data may lie in extents that were never written before.
@@ -478,7 +484,7 @@ impl Engine {
             // No room for the record of data that is there: a refused write may leave it so. It counts for nobody's
             // write, and after a crash the mark says that the block is in doubt. Holes have no mark: they stay holes,
             // whatever is under them.
-            let lsn = self.journal.written();
+            let lsn = self.journal().written();
             let states = Box::pin(self.states(chunk, blocks.clone())).await?;
             let was_data = states.iter().map(|(state, _)| *state != BlockState::Hole);
             let held = blocks.clone().zip(kept.chunks(BLOCK)).zip(was_data).filter(|(_, was_data)| *was_data);
@@ -495,7 +501,7 @@ impl Engine {
     /// Whether all of `blocks` are known to hold data in their file already, so that writing to them changes no
     /// extent. Nothing is read to find out.
     fn is_written(&self, chunk: &Chunk, blocks: &Range<u32>) -> bool {
-        let Some(base) = self.tables.states_cached(chunk.slot, blocks.clone()) else { return false };
+        let Some(base) = self.tables.states_cached(chunk.owner(), blocks.clone()) else { return false };
         let base = base.into_iter().map(|state| matches!(state, BlockState::Data(_))).collect();
         chunk.newest(blocks, base, |entry| entry.place == Place::File).into_iter().all(|written| written)
     }

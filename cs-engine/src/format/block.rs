@@ -2,8 +2,8 @@
 //!
 //! On the wire a block's CRC32C is plain; stored it is combined with the chunk's id and the block's index by
 //! exclusive or, so that data read from the wrong place does not match, and so that a clone can be given new
-//! checksums without reading its data (C8). Three values are reserved: a hole, a block
-//! whose content nobody knows, and a block whose checksum is not kept.
+//! checksums without reading its data (C8). Four values are reserved: a hole, a block whose content nobody knows, a block whose
+//! checksum is not kept, and a block that was damaged on every member that a replica was filled from.
 
 use super::CHUNK_BLOCKS_MAX;
 
@@ -20,6 +20,8 @@ pub enum BlockState {
     Unknown,
     /// Holds data whose checksum is not kept (`make-cs -S`).
     Unchecked,
+    /// No replica had it whole when this one was filled: damaged until it is written or discarded (C8).
+    Lost,
     /// Holds data with this checksum.
     Data(StoredCrc),
 }
@@ -27,7 +29,8 @@ pub enum BlockState {
 const HOLE: u32 = 0;
 const UNKNOWN: u32 = 1;
 const UNCHECKED: u32 = 2;
-const RESERVED: u32 = 3;
+const LOST: u32 = 3;
+const RESERVED: u32 = 4;
 
 fn key(chunk: u64, block: u32) -> u32 {
     debug_assert!(block < CHUNK_BLOCKS_MAX);
@@ -43,8 +46,14 @@ impl StoredCrc {
     #[must_use]
     pub fn of_plain(plain: u32, chunk: u64, block: u32) -> Self {
         let combined = plain ^ key(chunk, block);
-        // Six plain values in 2^32 share three stored ones; a mismatch still shows with all others.
+        // Eight plain values in 2^32 share four stored ones; a mismatch still shows with all others.
         Self(if combined < RESERVED { combined + RESERVED } else { combined })
+    }
+
+    /// The plain CRC32C that it was made from.
+    #[must_use]
+    pub fn plain(self, chunk: u64, block: u32) -> u32 {
+        self.0 ^ key(chunk, block)
     }
 
     /// Whether a block with this plain CRC32C is the one that was stored.
@@ -68,6 +77,7 @@ impl BlockState {
             HOLE => Self::Hole,
             UNKNOWN => Self::Unknown,
             UNCHECKED => Self::Unchecked,
+            LOST => Self::Lost,
             raw => Self::Data(StoredCrc(raw)),
         }
     }
@@ -79,6 +89,7 @@ impl BlockState {
             Self::Hole => HOLE,
             Self::Unknown => UNKNOWN,
             Self::Unchecked => UNCHECKED,
+            Self::Lost => LOST,
             Self::Data(StoredCrc(raw)) => raw,
         }
     }
@@ -95,17 +106,18 @@ mod tests {
         assert!(!stored.matches(0x1234_5678, 7, 10));
         assert!(!stored.matches(0x1234_5678, 8, 9));
         assert!(!stored.matches(0x1234_5679, 7, 9));
+        assert_eq!(stored.plain(7, 9), 0x1234_5678);
     }
 
     #[test]
     fn reserved_values_are_never_data() {
-        for combined in 0..6 {
+        for combined in 0..8 {
             let plain = combined ^ key(3, 4);
             let raw = BlockState::of_plain(plain, 3, 4).to_raw();
             assert!(raw >= RESERVED);
             assert!(StoredCrc(raw).matches(plain, 3, 4));
         }
-        for raw in [0, 1, 2, 3, u32::MAX] {
+        for raw in [0, 1, 2, 3, 4, u32::MAX] {
             assert_eq!(BlockState::from_raw(raw).to_raw(), raw);
         }
     }

@@ -57,6 +57,12 @@ pub enum FormatError {
         /// What it is.
         structure: &'static str,
     },
+    /// The device does not give it.
+    #[error("{structure} cannot be read: look at the system log for errors of the disk")]
+    Unreadable {
+        /// What it is.
+        structure: &'static str,
+    },
     /// A field contradicts another although the checksum matches.
     #[error("{structure} is damaged ({field} is out of range)")]
     Range {

@@ -22,6 +22,19 @@ const NAME: &str = "superblock";
 /// Feature bits a reader must know.
 const FEATURES_KNOWN: u32 = 0;
 
+/// A directory that may hold another journal of the server than the one in use: one that is being made, or what is left of
+/// the last one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OtherJournal {
+    /// There is none.
+    #[default]
+    None,
+    /// Beside the chunks.
+    Inside,
+    /// In a directory of its own.
+    At(PathBuf),
+}
+
 /// A nonce of a registration (C10).
 pub type Nonce = [u8; 16];
 
@@ -60,18 +73,24 @@ pub struct Superblock {
     pub block_atomic: bool,
     /// Set for good after a failed device write or flush (C4).
     pub failed: bool,
+    /// It was the device of a journal of its own that failed.
+    pub failed_journal: bool,
     /// Bytes of the journal's ring.
     pub journal_bytes: u64,
     /// Directory of an external journal and the tables; `None` when they lie beside the chunks.
     pub journal_dir: Option<PathBuf>,
     /// Address to listen at, as given with `-a`; empty for any free port.
     pub listen: String,
+    /// Where another journal and tables may lie that count for nothing and are to be removed.
+    pub other_journal: OtherJournal,
 }
 
 const FLAG_NO_CHECKSUMS: u32 = 1;
 const FLAG_SSD_JOURNAL: u32 = 2;
 const FLAG_BLOCK_ATOMIC: u32 = 4;
 const FLAG_FAILED: u32 = 8;
+const FLAG_OTHER_JOURNAL: u32 = 16;
+const FLAG_FAILED_JOURNAL: u32 = 32;
 const LISTEN_MAX: usize = 128;
 const CLUSTER_NAME_MAX: usize = 64;
 
@@ -89,14 +108,22 @@ fn take_text<const N: usize>(decoder: &mut Decoder<'_>, field: &'static str) -> 
 }
 
 impl Superblock {
+    fn other_journal_dir(&self) -> Option<&Path> {
+        match &self.other_journal {
+            OtherJournal::At(dir) => Some(dir),
+            OtherJournal::None | OtherJournal::Inside => None,
+        }
+    }
+
     /// Why the settings cannot be stored, if so.
     ///
     /// # Errors
     /// The name of the field that is too long.
     pub fn validate(&self) -> Result<(), &'static str> {
-        let dir = self.journal_dir.as_deref().unwrap_or(Path::new(""));
-        if dir.as_os_str().len() > JOURNAL_PATH_MAX || dir.to_str().is_none() {
-            return Err("journal directory");
+        for dir in [self.journal_dir.as_deref(), self.other_journal_dir()].into_iter().flatten() {
+            if dir.as_os_str().len() > JOURNAL_PATH_MAX || dir.to_str().is_none() {
+                return Err("journal directory");
+            }
         }
         if self.listen.len() > LISTEN_MAX {
             return Err("listen address");
@@ -118,7 +145,9 @@ impl Superblock {
         let flags = (u32::from(self.no_checksums) * FLAG_NO_CHECKSUMS)
             | (u32::from(self.ssd_journal) * FLAG_SSD_JOURNAL)
             | (u32::from(self.block_atomic) * FLAG_BLOCK_ATOMIC)
-            | (u32::from(self.failed) * FLAG_FAILED);
+            | (u32::from(self.failed) * FLAG_FAILED)
+            | (u32::from(self.failed_journal) * FLAG_FAILED_JOURNAL)
+            | (u32::from(self.other_journal != OtherJournal::None) * FLAG_OTHER_JOURNAL);
         encoder.put(&MAGIC).u16(VERSION).u16(0).u32(0);
         encoder.u64(self.sequence).put(&self.cluster).put(&self.cs_uuid).u64(self.cs_id);
         encoder.put(&self.store_uuid).u64(self.journal_generation).put(&self.nonce).put(&self.nonce_offered);
@@ -128,6 +157,8 @@ impl Superblock {
         put_text::<JOURNAL_PATH_MAX>(&mut encoder, dir.as_bytes());
         put_text::<LISTEN_MAX>(&mut encoder, self.listen.as_bytes());
         put_text::<CLUSTER_NAME_MAX>(&mut encoder, self.cluster_name.as_bytes());
+        let other = self.other_journal_dir().and_then(Path::to_str).unwrap_or("");
+        put_text::<JOURNAL_PATH_MAX>(&mut encoder, other.as_bytes());
         encoder.seal(CRC_AT);
         block
     }
@@ -165,6 +196,12 @@ impl Superblock {
         let dir = take_text::<JOURNAL_PATH_MAX>(&mut decoder, "journal directory")?;
         let listen = take_text::<LISTEN_MAX>(&mut decoder, "listen address")?;
         let cluster_name = take_text::<CLUSTER_NAME_MAX>(&mut decoder, "cluster name")?;
+        let other = take_text::<JOURNAL_PATH_MAX>(&mut decoder, "directory of another journal")?;
+        let other_journal = match (flags & FLAG_OTHER_JOURNAL != 0, other.is_empty()) {
+            (false, _) => OtherJournal::None,
+            (true, true) => OtherJournal::Inside,
+            (true, false) => OtherJournal::At(PathBuf::from(other)),
+        };
         Ok(Self {
             sequence,
             cluster,
@@ -182,9 +219,11 @@ impl Superblock {
             ssd_journal: flags & FLAG_SSD_JOURNAL != 0,
             block_atomic: flags & FLAG_BLOCK_ATOMIC != 0,
             failed: flags & FLAG_FAILED != 0,
+            failed_journal: flags & FLAG_FAILED_JOURNAL != 0,
             journal_bytes,
             journal_dir: (!dir.is_empty()).then(|| PathBuf::from(dir)),
             listen,
+            other_journal,
         })
     }
 
@@ -228,16 +267,22 @@ pub(crate) mod tests {
             ssd_journal: true,
             block_atomic: true,
             failed: false,
+            failed_journal: false,
             journal_bytes: 256 << 20,
             journal_dir: Some(PathBuf::from("/ssd/stor1/cs1")),
             listen: "127.0.0.1:3000".into(),
+            other_journal: OtherJournal::None,
         }
     }
 
     #[test]
     fn survives_a_round_trip() {
-        let superblock = sample();
-        assert_eq!(Superblock::decode(&superblock.encode()), Ok(superblock));
+        for other_journal in
+            [OtherJournal::None, OtherJournal::Inside, OtherJournal::At("/ssd/stor1/cs2".into())]
+        {
+            let superblock = Superblock { other_journal, ..sample() };
+            assert_eq!(Superblock::decode(&superblock.encode()), Ok(superblock));
+        }
     }
 
     #[test]

@@ -20,11 +20,18 @@ pub(super) struct Floors {
     pub(super) starving: Cell<bool>,
     /// Wakes the journal's writer.
     pub(super) work: Notify,
+    /// Told when all that was appended may be taken into account.
+    pub(super) quiet: Notify,
 }
 
 impl Floors {
     pub(super) fn lowest(&self) -> Option<u64> {
         self.counts.borrow().first_key_value().map(|(&lsn, _)| lsn)
+    }
+
+    /// Wakes whoever waits for the end of all that is under way; it looks for itself.
+    pub(super) fn tell_quiet(&self) {
+        self.quiet.notify_all();
     }
 
     pub(super) fn hold(self: &Rc<Self>, lsn: u64) -> Floor {
@@ -50,7 +57,11 @@ impl Drop for Floor {
         }
         counts.remove(&self.lsn);
         let was_lowest = counts.first_key_value().is_none_or(|(&lowest, _)| lowest > self.lsn);
+        let was_last = counts.is_empty();
         drop(counts);
+        if was_last {
+            self.floors.tell_quiet();
+        }
         if was_lowest && self.floors.starving.get() {
             self.floors.work.notify_one();
         }

@@ -20,6 +20,7 @@ use rt::buf::{Buf, View};
 use rt::fs::{Allocation, File, OpenOptions};
 use rt::sync::{Notify, OneReceiver, OneSender, Semaphore, oneshot};
 
+use crate::engine::Latency;
 use crate::format::BLOCK;
 use crate::format::journal::{GROUP_HEADER, GROUP_MAX, JournalHeader, RING_MIN, RING_START};
 use crate::format::record::Record;
@@ -74,6 +75,17 @@ impl Class {
     const ALL: [Self; 3] = [Self::Checkpoint, Self::Urgent, Self::Normal];
 }
 
+/// Which appends wait until the journal goes on, or another one takes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// None of them.
+    Nothing,
+    /// All but those of [`Class::Checkpoint`].
+    Requests,
+    /// All of them.
+    Everything,
+}
+
 /// A record that waits to be written.
 #[derive(Debug)]
 pub struct Submitted(OneReceiver<Result<Appended, AppendError>>);
@@ -122,11 +134,13 @@ pub struct Journal {
     closed: Cell<bool>,
     failed: Cell<bool>,
     stuck: Cell<bool>,
+    held: Cell<Hold>,
     /// Told when a checkpoint could free a good part of the ring.
     pressure: Notify,
     floors: Rc<Floors>,
     /// Group starts since the tail, with the CRC of the group before each: the tail can only move to one of these.
     starts: RefCell<VecDeque<(u64, u32)>>,
+    latency: Rc<Latency>,
 }
 
 impl std::fmt::Debug for Journal {
@@ -156,19 +170,25 @@ impl Journal {
     ///
     /// # Errors
     /// Those of the file system.
-    pub async fn create(path: &Path, header: JournalHeader) -> io::Result<()> {
+    pub async fn create(path: &Path, header: JournalHeader) -> io::Result<File> {
         let file = File::open(path, OpenOptions::direct().create_new()).await?;
+        // From here on nobody who clears up takes it for a remnant.
+        if !file.try_lock().await? {
+            return Err(io::Error::other("another process has locked the new journal"));
+        }
+        // First of all: whoever finds it is to know whose it is.
+        file.write_all_at(View::copy_of(&header.encode()), 0).await?;
         let bytes = RING_START + header.ring_bytes;
         file.allocate(Allocation::Extend, 0, bytes).await?;
         let zeroes = Buf::zeroed(1 << 20).freeze();
-        let mut at = 0;
+        let mut at = BLOCK as u64;
         while at < bytes {
             let len = (bytes - at).min(zeroes.len() as u64);
             file.write_all_at(zeroes.slice(..len as usize), at).await?;
             at += len;
         }
-        file.write_all_at(View::copy_of(&header.encode()), 0).await?;
-        file.sync_all().await
+        file.sync_all().await?;
+        Ok(file)
     }
 
     /// Takes over a scanned journal.
@@ -178,6 +198,7 @@ impl Journal {
         copy: u8,
         incarnation: u64,
         at: Position,
+        latency: Rc<Latency>,
     ) -> Rc<Self> {
         let journal = Rc::new(Self {
             file,
@@ -196,9 +217,11 @@ impl Journal {
             closed: Cell::new(false),
             failed: Cell::new(false),
             stuck: Cell::new(false),
+            held: Cell::new(Hold::Nothing),
             pressure: Notify::new(),
             floors: Rc::default(),
             starts: RefCell::new(at.starts),
+            latency,
         });
         rt::spawn(Rc::clone(&journal).write_groups());
         journal
@@ -358,6 +381,60 @@ impl Journal {
     pub fn fail(&self) {
         self.failed.set(true);
         self.close();
+    }
+
+    /// Holds appends until [`Journal::let_go`], and waits until all that was appended is written and taken into account.
+    /// What is asked for meanwhile waits.
+    ///
+    /// # Errors
+    /// [`AppendError::Failed`], [`AppendError::Closed`].
+    pub async fn hold(&self, what: Hold) -> Result<(), AppendError> {
+        self.held.set(what);
+        loop {
+            let quiet = self.floors.quiet.notified();
+            self.check_open()?;
+            if self.writing.get().is_none() && self.floors.lowest().is_none() {
+                return Ok(());
+            }
+            quiet.await;
+        }
+    }
+
+    /// Ends [`Journal::hold`].
+    pub fn let_go(&self) {
+        self.held.set(Hold::Nothing);
+        self.floors.work.notify_one();
+    }
+
+    /// A journal that goes on where this one ends: same LSNs, same chain of groups, another file and another generation.
+    /// This one is to be held as long as both are there.
+    ///
+    /// # Errors
+    /// Those of the new device.
+    pub async fn continue_in(&self, file: File, made: &JournalHeader) -> io::Result<Rc<Self>> {
+        let next = self.next.get();
+        let header = JournalHeader {
+            sequence: made.sequence + 1,
+            tail: next,
+            tail_previous_crc: self.previous_crc.get(),
+            durable: next,
+            ..*made
+        };
+        // The header that it was made with is copy 0.
+        file.write_all_at(View::copy_of(&header.encode()), BLOCK as u64).await?;
+        file.sync_data().await?;
+        let starts = VecDeque::new();
+        let position = Position { next, previous_crc: self.previous_crc.get(), durable: next, starts };
+        Ok(Self::start(Rc::new(file), header, 1, self.incarnation, position, Rc::clone(&self.latency)))
+    }
+
+    /// Takes over what waits to be appended to `old`, which is held and ends with that.
+    pub fn succeed(&self, old: &Self) {
+        for (mine, theirs) in self.queues.iter().zip(&old.queues) {
+            mine.borrow_mut().append(&mut theirs.borrow_mut());
+        }
+        old.close();
+        self.floors.work.notify_one();
     }
 
     /// Reads blocks of payload that lie in the ring.

@@ -5,9 +5,20 @@ use std::rc::Rc;
 
 use rt::buf::{Buf, View};
 
-use super::{AppendError, Appended, Class, Journal, PRESSURE, Pending};
+use super::{AppendError, Appended, Class, Hold, Journal, PRESSURE, Pending};
 use crate::format::journal::{GROUP_HEADER, GROUP_MAX, GroupHeader, JournalHeader};
 use crate::format::{BLOCK, crc32c};
+
+impl Hold {
+    /// The classes that it lets pass.
+    fn passing(self) -> &'static [Class] {
+        match self {
+            Self::Nothing => &Class::ALL,
+            Self::Requests => &[Class::Checkpoint],
+            Self::Everything => &[],
+        }
+    }
+}
 
 impl Journal {
     pub(super) async fn write_groups(self: Rc<Self>) {
@@ -21,9 +32,10 @@ impl Journal {
                 Some(batch) => {
                     drop(wake);
                     self.write_group(batch).await;
+                    self.floors.tell_quiet();
                 }
                 None => {
-                    if self.stuck.get() {
+                    if self.stuck.get() && self.held.get() == Hold::Nothing {
                         self.refuse(&[Class::Urgent, Class::Normal], &AppendError::Full);
                     }
                     self.floors.starving.set(self.queues.iter().any(|queue| !queue.borrow().is_empty()));
@@ -33,6 +45,7 @@ impl Journal {
         }
         let error = self.check_open().err().unwrap_or(AppendError::Closed);
         self.refuse(&Class::ALL, &error);
+        self.floors.tell_quiet();
     }
 
     fn refuse(&self, classes: &[Class], error: &AppendError) {
@@ -59,9 +72,9 @@ impl Journal {
         let free = self.ring_bytes() - (self.next.get() - self.tail());
         let mut batch = Vec::new();
         let (mut records, mut payload) = (GROUP_HEADER, 0);
-        for class in Class::ALL {
-            let keep = self.kept_from(class);
-            let mut queue = self.queues[class as usize].borrow_mut();
+        for class in self.held.get().passing() {
+            let keep = self.kept_from(*class);
+            let mut queue = self.queues[*class as usize].borrow_mut();
             let mut count = 0;
             for pending in queue.iter() {
                 let more_records = records + pending.record.encoded_len();
@@ -163,7 +176,9 @@ impl Journal {
         rt::sim::gauge("cs.journal-percent", self.used_percent());
         self.writing.set(Some(lsn));
         self.starts.borrow_mut().push_back((lsn, self.previous_crc.replace(crc)));
+        let timed = self.latency.start();
         self.file.write_all_at(buf.freeze(), header.offset(lsn)).await?;
+        drop(timed);
         self.writing.set(None);
         self.durable_told.set(self.durable_told.get().max(durable));
         Ok(())

@@ -14,14 +14,15 @@ use link::{AskError, Call, Connection, Endpoint, Expect};
 use rt::net::Address;
 use rt::sync::{Notify, Semaphore};
 use rt::time::Instant;
-use wire::copy::{ChangedRegions, ChangedRegionsReply, CopyFlush};
+use wire::copy::{ChangedRegions, ChangedRegionsReply, CopyFlush, RECORDED};
 use wire::cs::{BlockRange, CatchUp, CatchUpItem, CaughtUpItem, ItemResult, RepairBlocks, RepairItem};
 use wire::data::{Read, ReadReply, Target};
 use wire::lease::CsAddress;
 use wire::{Action, Op, Status};
 
+use super::Failure;
+use super::courtesy::{Courtesy, Side};
 use super::pace::Pace;
-use super::{Courtesy, Failure};
 use crate::engine::{
     self, Engine, Fault, Known, Listed, NotRead, REGION_BLOCKS, Reading, Refusal, Regions, Source,
 };
@@ -169,7 +170,8 @@ impl Copier {
     /// Gives how many blocks are still damaged.
     async fn repair_one(&self, item: RepairItem) -> Result<u32, Refusal> {
         let RepairItem { file_id, chunk_id, version, ranges, sources } = item;
-        let members = self.members(CatchUpItem { file_id, chunk_id, version, sources, spare: false });
+        let item = CatchUpItem { file_id, chunk_id, version, sources, ..CatchUpItem::default() };
+        let members = self.members(item);
         let mut left = 0;
         for BlockRange { first, count } in ranges {
             let end =
@@ -188,6 +190,7 @@ impl Copier {
             last: Cell::new(Status::Timeout),
             faults: RefCell::default(),
             gave: Cell::default(),
+            waited: Cell::default(),
         })
     }
 
@@ -309,7 +312,12 @@ impl Copier {
             let known = members.ask(progress.held, progress.blocks).await?;
             self.engine.take_difference(id, version, &known).await?;
             self.copy_all(members).await?;
-            if let Some(listed) = members.still_have_all(version, progress.blocks).await? {
+            if let Some(mut listed) = members.still_have_all(version, progress.blocks).await? {
+                if members.item.unreconciled {
+                    // What was copied may come from a member without these writes: it is in doubt as theirs is, but whoever has
+                    // them is believed first.
+                    listed.iter_mut().for_each(|write| write.seq = 0);
+                }
                 self.engine.inherit_list(id, version, &listed).await?;
                 return Ok(());
             }
@@ -367,11 +375,13 @@ impl Copier {
                 // Before the range is locked: a client's write waits for nobody's turn.
                 let pace = if members.item.spare { &self.spare_pace } else { &self.pace };
                 pace.take(regions.len() as u64 * u64::from(REGION_BLOCKS) * BLOCK as u64).await;
-                let turn = self.courtesy.turn().await;
+                let mut turn = self.courtesy.turn(Side::Filling).await;
                 let (engine, members) = (Rc::clone(&self.engine), Rc::clone(members));
                 // A task of its own: what has begun runs to its end.
                 copies.push(rt::spawn(async move {
+                    let before = members.waited.get();
                     let copied = engine.copy_regions(id, version, regions, &*members).await;
+                    turn.waited(members.waited.get() - before);
                     drop((permit, turn));
                     copied
                 }));
@@ -452,6 +462,8 @@ struct Members {
     faults: RefCell<BTreeMap<(u32, u32), Fault>>,
     /// Who gave something last is asked first.
     gave: Cell<u64>,
+    /// For how long members were waited for that read, or had no turn yet.
+    waited: Cell<Duration>,
 }
 
 impl Members {
@@ -538,33 +550,82 @@ impl Members {
         Ok(Some(listed))
     }
 
-    async fn read_from(&self, id: u64, offset: u32, len: u32) -> Result<engine::ReadReply, Status> {
+    /// A member's content; of a block that nobody can tell, with `unsettled`, as it lies there.
+    async fn read_from(
+        &self,
+        id: u64,
+        (offset, len): (u32, u32),
+        unsettled: bool,
+    ) -> Result<engine::ReadReply, (Status, u64)> {
         let deadline = rt::time::now() + PATIENCE;
-        let connection = self.connected(id, deadline).await?;
+        let connection = self.connected(id, deadline).await.map_err(plainly)?;
         let CatchUpItem { file_id: file, chunk_id: chunk, version, .. } = self.item;
         let target = Target { file, epoch: 0, chunk, version };
         let mut body = Vec::new();
-        Read { target, offset, len, unsettled: false }.encode(&mut body);
+        Read { target, offset, len, unsettled }.encode(&mut body);
         let call = Call::new(Op::CopyRead, body, deadline).expecting(len as usize);
-        let reply = connection.call(call).await.map_err(|_| Status::Timeout)?;
+        let begun = rt::time::now();
+        let reply = connection.call(call).await;
+        self.waited.set(self.waited.get() + begun.elapsed());
+        let reply = reply.map_err(|_| plainly(Status::Timeout))?;
         if reply.status != Status::Ok {
-            return Err(reply.status);
+            return Err((reply.status, reply.error().detail));
         }
-        let (head, crcs) =
-            ReadReply::decode(&reply.body, reply.payload.len() as u32).map_err(|error| error.status())?;
+        let (head, crcs) = ReadReply::decode(&reply.body, reply.payload.len() as u32)
+            .map_err(|error| plainly(error.status()))?;
         if (head.offset, head.len) != (offset, len) {
-            return Err(Status::Invalid);
+            return Err(plainly(Status::Invalid));
         }
         if head.zeroes {
             return Ok(engine::ReadReply { payload: None, crcs: Vec::new() });
         }
         if wire::crc::verify_blocks(offset.into(), &reply.payload, crcs.iter()).is_err() {
-            return Err(Status::ChecksumMismatch);
+            return Err(plainly(Status::ChecksumMismatch));
         }
         if let Some(copier) = self.copier.upgrade() {
             copier.taken.set(copier.taken.get().saturating_add(reply.payload.len() as u64));
         }
         Ok(engine::ReadReply { payload: Some(reply.payload), crcs: crcs.iter().collect() })
+    }
+}
+
+impl Members {
+    /// A block that no member can tell, as it lies on one where a crash may have left it so; else what is on record for it.
+    async fn read_unsettled(
+        &self,
+        damage: &[(u64, Status)],
+        offset: u32,
+    ) -> Result<engine::ReadReply, Fault> {
+        let mut recorded = Vec::new();
+        // Where it may have been left by a crash first.
+        let (unsettled, corrupt): (Vec<_>, Vec<_>) =
+            damage.iter().partition(|(_, status)| *status == Status::Unsettled);
+        // Where members agree a crash has left nothing that could be taken as it is.
+        if !unsettled.is_empty() && !self.item.unreconciled {
+            return Err(Fault::Partly);
+        }
+        for &(id, _) in unsettled.into_iter().chain(corrupt) {
+            match self.read_from(id, (offset, BLOCK as u32), true).await {
+                Ok(reply) => {
+                    let block = offset / BLOCK as u32;
+                    let chunk = self.item.chunk_id;
+                    tracing::warn!(
+                        "chunk {chunk:#x}, block {block}: no replica matches a record; one copy is taken"
+                    );
+                    rt::sim::hit("cs.unsettled-taken");
+                    return Ok(reply);
+                }
+                Err((Status::Corrupt, detail)) => {
+                    self.failed(id, Status::Corrupt);
+                    recorded.push((detail & RECORDED != 0).then_some(detail as u32));
+                }
+                Err((status, _)) => {
+                    self.failed(id, status);
+                    return Err(Fault::Partly);
+                }
+            }
+        }
+        Err(Fault::Lost { recorded })
     }
 }
 
@@ -574,25 +635,36 @@ impl Source for Members {
             let first = offset / BLOCK as u32;
             self.read.borrow_mut().add_blocks(&(first..first + len / BLOCK as u32));
             for round in 1..=ASKED_MAX {
-                let mut damage = None;
+                let mut damage = Vec::new();
                 let mut sources = self.item.sources.clone();
                 sources.sort_by_key(|id| *id != self.gave.get());
                 for id in sources {
-                    match self.read_from(id, offset, len).await {
+                    match self.read_from(id, (offset, len), false).await {
                         Ok(reply) => {
                             self.gave.set(id);
                             return Ok(reply);
                         }
-                        Err(status) => {
-                            damage = damage.or(Some(status).filter(|status| is_damage(*status)));
+                        Err((status, _)) => {
+                            damage.extend(Some((id, status)).filter(|_| is_damage(status)));
                             self.failed(id, status);
                         }
                     }
                 }
-                if let Some(status) = damage {
+                if let Some((_, status)) = damage.first() {
                     // They would say so again.
-                    self.faults.borrow_mut().insert((offset, len), Fault::Partly);
-                    self.last.set(status);
+                    let nobody_can_tell = self.item.last_sources
+                        && damage.len() == self.item.sources.len()
+                        && len == BLOCK as u32;
+                    let fault = if nobody_can_tell {
+                        match self.read_unsettled(&damage, offset).await {
+                            Ok(reply) => return Ok(reply),
+                            Err(fault) => fault,
+                        }
+                    } else {
+                        Fault::Partly
+                    };
+                    self.faults.borrow_mut().insert((offset, len), fault);
+                    self.last.set(*status);
                     break;
                 }
                 if !self.wait_for(round).await {
@@ -606,6 +678,11 @@ impl Source for Members {
     fn fault(&self, offset: u32, len: u32) -> Fault {
         self.faults.borrow_mut().remove(&(offset, len)).unwrap_or_default()
     }
+}
+
+/// A status that comes with no detail.
+fn plainly(status: Status) -> (Status, u64) {
+    (status, 0)
 }
 
 /// Whether a member says with this that some of what it was asked for is no good, and the rest may be.

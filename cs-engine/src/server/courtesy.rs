@@ -1,7 +1,7 @@
 //! Who comes first: clients, then the replicas that chunks lack, then what only lies better elsewhere, and verifying.
 //!
 //! While clients have requests here, or had until a moment ago, copying takes turns: one small piece at a time, and a rest after it
-//! that is some times as long as the piece took. So copying never takes more than its share of the disk and of this thread,
+//! that is some times as long as the piece took here. So copying never takes more than its share of the disk and of this thread,
 //! whatever they are worth, and it never stops. When no client is there it has everything.
 
 use std::cell::Cell;
@@ -25,9 +25,32 @@ pub(crate) struct Courtesy {
     under_way: Cell<usize>,
     /// When the last one ended.
     last: Cell<Option<Instant>>,
-    turns: Semaphore,
+    filling: Turns,
+    giving: Turns,
+}
+
+/// Which side of a copy takes a turn. Each has turns of its own: whoever fills keeps its turn while another chunk server reads for
+/// it, and two that fill from each other must not wait for one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// A joiner here is filled.
+    Filling,
+    /// A joiner elsewhere is given what is here.
+    Giving,
+}
+
+/// The turns of one side.
+#[derive(Debug)]
+struct Turns {
+    one: Semaphore,
     /// Until when nobody takes a turn.
     rest: Cell<Instant>,
+}
+
+impl Turns {
+    fn new() -> Self {
+        Self { one: Semaphore::new(1), rest: Cell::new(rt::time::now()) }
+    }
 }
 
 /// A client's request under way.
@@ -45,7 +68,10 @@ impl Drop for ClientRequest<'_> {
 #[derive(Debug)]
 pub(crate) struct Turn {
     courtesy: Rc<Courtesy>,
+    side: Side,
     begun: Instant,
+    /// How much of it others worked.
+    elsewhere: Duration,
     permit: Option<Permit>,
 }
 
@@ -53,8 +79,17 @@ impl Drop for Turn {
     fn drop(&mut self) {
         if self.permit.is_some() {
             let now = rt::time::now();
-            self.courtesy.rest.set(now + (now.since(self.begun) * REST).min(REST_MAX));
+            let here = now.since(self.begun).saturating_sub(self.elsewhere);
+            let rest = (here * REST).min(REST_MAX);
+            self.courtesy.turns_of(self.side).rest.set(now + rest);
         }
+    }
+}
+
+impl Turn {
+    /// So much of the time since the turn began nothing was done here: another chunk server was waited for, which takes its own rests.
+    pub(crate) fn waited(&mut self, elsewhere: Duration) {
+        self.elsewhere += elsewhere;
     }
 }
 
@@ -63,8 +98,8 @@ impl Courtesy {
         Rc::new(Self {
             under_way: Cell::new(0),
             last: Cell::new(None),
-            turns: Semaphore::new(1),
-            rest: Cell::new(rt::time::now()),
+            filling: Turns::new(),
+            giving: Turns::new(),
         })
     }
 
@@ -79,19 +114,27 @@ impl Courtesy {
         self.under_way.get() > 0 || self.last.get().is_some_and(|last| last.elapsed() < LULL)
     }
 
+    fn turns_of(&self, side: Side) -> &Turns {
+        match side {
+            Side::Filling => &self.filling,
+            Side::Giving => &self.giving,
+        }
+    }
+
     /// Waits for a turn; without clients it comes at once, beside all others.
-    pub(crate) async fn turn(self: &Rc<Self>) -> Turn {
+    pub(crate) async fn turn(self: &Rc<Self>, side: Side) -> Turn {
+        let turns = self.turns_of(side);
         let mut permit = None;
         if self.is_busy() {
-            permit = Some(self.turns.acquire(1).await);
+            permit = Some(turns.one.acquire(1).await);
             // Whoever had the turn before sets the rest while it gives the permit back.
             if self.is_busy() {
-                rt::time::sleep_until(self.rest.get()).await;
+                rt::time::sleep_until(turns.rest.get()).await;
             } else {
                 permit = None;
             }
         }
-        Turn { courtesy: Rc::clone(self), begun: rt::time::now(), permit }
+        Turn { courtesy: Rc::clone(self), side, begun: rt::time::now(), elsewhere: Duration::ZERO, permit }
     }
 }
 
@@ -109,7 +152,7 @@ mod tests {
             let courtesy = Rc::clone(courtesy);
             rt::spawn(async move {
                 for _ in 0..2 {
-                    let turn = courtesy.turn().await;
+                    let turn = courtesy.turn(Side::Filling).await;
                     rt::time::sleep(PIECE).await;
                     drop(turn);
                 }
@@ -138,5 +181,36 @@ mod tests {
         let millis = [alone, after, beside].map(|took| took.as_millis());
         let rests = PIECE * 4 + PIECE * REST * 3;
         assert_eq!(millis, [20, 20, rests.as_millis()], "two at a time; one after the other, with rests");
+    }
+
+    #[test]
+    fn who_fills_keeps_nobody_from_giving() {
+        let took = Simulation::new(SimOptions::new(1)).run(async {
+            let courtesy = Courtesy::new();
+            let _request = courtesy.client();
+            let begun = rt::time::now();
+            let _filling = courtesy.turn(Side::Filling).await;
+            let _giving = courtesy.turn(Side::Giving).await;
+            begun.elapsed()
+        });
+        let took = took.unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(took < PIECE, "it waited for {took:?}");
+    }
+
+    #[test]
+    fn who_waits_for_another_chunk_server_needs_no_rest() {
+        let took = Simulation::new(SimOptions::new(1)).run(async {
+            let courtesy = Courtesy::new();
+            let _request = courtesy.client();
+            let mut turn = courtesy.turn(Side::Filling).await;
+            rt::time::sleep(PIECE * 2).await;
+            turn.waited(PIECE);
+            drop(turn);
+            let begun = rt::time::now();
+            let _next = courtesy.turn(Side::Filling).await;
+            begun.elapsed()
+        });
+        let took = took.unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(took.as_millis(), (PIECE * REST).as_millis());
     }
 }

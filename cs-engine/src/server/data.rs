@@ -12,12 +12,29 @@ use wire::data::{
 use wire::limits::MAX_SURVEY_ENTRIES;
 use wire::{Op, Status};
 
+use super::courtesy::Side;
 use super::{Failure, Server};
 use crate::engine::{self, ACTIVE_BLOCKS, REGION_BLOCKS, Surveyed, WriteRequest};
 use crate::format::BLOCK;
 
 /// How long the read of a joiner elsewhere waits for its turn beside clients.
 const TURN_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The one block that is to be read as it lies there.
+fn single_block(read: &Read) -> Result<u32, Failure> {
+    const BLOCK: u32 = crate::format::BLOCK as u32;
+    if read.len != BLOCK || !read.offset.is_multiple_of(BLOCK) {
+        return Err(Failure::status(Status::Invalid));
+    }
+    Ok(read.offset / BLOCK)
+}
+
+fn block_reply(read: &Read, data: rt::buf::Buf) -> Response {
+    let crcs = [crate::format::crc32c(&data)];
+    let mut body = Vec::new();
+    ReadReply { offset: read.offset, len: read.len, zeroes: false }.encode(&crcs, &mut body);
+    Response::ok(body).with_payload(data.freeze())
+}
 
 /// What was read, as the answer to a read.
 fn read_reply(read: &Read, found: engine::ReadReply) -> Response {
@@ -116,11 +133,25 @@ impl Server {
         let read = Read::decode(&request.body)?;
         let target = read.target;
         if read.unsettled {
-            return Err(Failure::status(Status::Invalid));
+            let block = single_block(&read)?;
+            let (file, chunk, version) = (target.file, target.chunk, target.version);
+            return match self.engine.accept_for_joiner(file, chunk, version, block).await {
+                Ok(data) => {
+                    self.copier.note_given(data.len());
+                    Ok(block_reply(&read, data))
+                }
+                // The joiner may have what is lost here: it is told what that was.
+                Err(refusal @ crate::engine::Refusal::Corrupt { .. }) => {
+                    let recorded = self.engine.recorded_for_joiner(file, chunk, version, block).await?;
+                    let detail = recorded.map_or(0, |plain| wire::copy::RECORDED | u64::from(plain));
+                    Err(Failure { detail, ..Failure::from(refusal) })
+                }
+                Err(refusal) => Err(refusal.into()),
+            };
         }
         // A joiner elsewhere does not wait for ever; and what it needs for a client's write is a region, which has no turn to wait for.
         let turn = match read.len > REGION_BLOCKS * BLOCK as u32 {
-            true => rt::time::timeout(TURN_PATIENCE, self.courtesy.turn()).await.ok(),
+            true => rt::time::timeout(TURN_PATIENCE, self.courtesy.turn(Side::Giving)).await.ok(),
             false => None,
         };
         let found = self
@@ -160,18 +191,11 @@ impl Server {
 
     /// A block as it lies on the disk, for a reconciler that has nothing better (C5).
     async fn read_unsettled(&self, read: &Read) -> Result<Response, Failure> {
-        const BLOCK: u32 = crate::format::BLOCK as u32;
-        if read.len != BLOCK || !read.offset.is_multiple_of(BLOCK) {
-            return Err(Failure::status(Status::Invalid));
-        }
         let target = read.target;
-        let block = read.offset / BLOCK;
+        let block = single_block(read)?;
         let data =
             self.engine.accept_block(target.file, target.epoch, target.chunk, target.version, block).await?;
-        let crcs = [crate::format::crc32c(&data)];
-        let mut body = Vec::new();
-        ReadReply { offset: read.offset, len: read.len, zeroes: false }.encode(&crcs, &mut body);
-        Ok(Response::ok(body).with_payload(data.freeze()))
+        Ok(block_reply(read, data))
     }
 
     async fn flush(&self, request: &Request) -> Result<Response, Failure> {

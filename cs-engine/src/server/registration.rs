@@ -12,6 +12,7 @@ use std::time::Duration;
 use link::{AskError, Connection, Endpoint, Expect};
 use rt::net::Address;
 use rt::time::Instant;
+use wire::cluster::{Event, Severity};
 use wire::cs::{
     self, CaughtUp, DamageItem, Heartbeat, JournalInfo, RegisterCs, RegisterCsReply, ReplicaReport,
     ReplicaState, ReportChunks, ReportDamage,
@@ -179,6 +180,10 @@ pub struct Registrar {
     options: RegistrarOptions,
     /// The addresses of the metadata servers now; never empty.
     mds: RefCell<Vec<Address>>,
+    /// What the cluster's log has of the server's disks.
+    told: Cell<Told>,
+    /// Generation of the journal that the last registration told of.
+    journal_told: Cell<u64>,
 }
 
 /// The outcome of a first registration.
@@ -194,7 +199,7 @@ impl Registrar {
     pub fn new(server: Rc<Server>, endpoint: Endpoint, options: RegistrarOptions) -> Self {
         let mds = RefCell::new(options.mds.clone());
         server.copier().connect_with(endpoint.clone());
-        Self { server, endpoint, options, mds }
+        Self { server, endpoint, options, mds, told: Cell::default(), journal_told: Cell::new(0) }
     }
 
     /// The metadata servers have these addresses from now on. A registration that is there stays.
@@ -358,6 +363,7 @@ impl Registrar {
         }
         let superblock = engine.superblock();
         let space = rt::fs::space(&self.options.path).await?;
+        self.journal_told.set(superblock.journal_generation);
         Ok(RegisterCs {
             cs_id: superblock.cs_id,
             cs_uuid: superblock.cs_uuid.to_vec(),
@@ -399,15 +405,20 @@ impl Registrar {
         // From which chunk on the metadata server wants to hear what is here.
         let mut inventory = reply.report_all.then_some(0);
         self.server.scrub().forget_told();
+        let journal = self.journal_told.get();
         loop {
-            if let Err(why) = self.tell_outcomes_for(pause, connection, reply).await {
-                return why;
+            let told = self.tell_outcomes_for(pause, connection, reply);
+            match rt::first(told, self.engine().journal_changed(journal)).await {
+                rt::First::Left(Ok(())) => {}
+                rt::First::Left(Err(why)) => return why,
+                rt::First::Right(()) => return "the journal is another one now".into(),
             }
             if self.server.registration().has_lapsed() {
                 return "it was not renewed in time".into();
             }
             let (items, new) = self.server.scrub().take_news();
-            let heartbeat = match self.heartbeat(reply, new).await {
+            let telling = Told::of(self.engine());
+            let heartbeat = match self.heartbeat(reply, new, telling).await {
                 Ok(heartbeat) => heartbeat,
                 Err(error) => return error.to_string(),
             };
@@ -417,6 +428,10 @@ impl Registrar {
                     term = Duration::from_millis(u64::from(answer.term_ms));
                     pause = term / 6;
                     self.server.registration().renewed(sent, term);
+                    if let Some(limit) = answer.io_tout_ms.filter(|limit| *limit > 0) {
+                        self.engine().latency().set_limit(Duration::from_millis(limit.into()));
+                    }
+                    self.told.set(telling);
                     if let Some(per_minute) = answer.verify_chunks {
                         self.server.scrub().set_rate(per_minute);
                     }
@@ -433,6 +448,10 @@ impl Registrar {
                 Err(error) => {
                     if matches!(error, AskError::Status { status: Status::Forbidden, .. }) {
                         self.server.registration().withdraw();
+                    }
+                    // It is refused, and heard all the same.
+                    if matches!(error, AskError::Status { status: Status::DeviceFailed, .. }) {
+                        self.told.set(telling);
                     }
                     return error.to_string();
                 }
@@ -548,6 +567,7 @@ impl Registrar {
         &self,
         reply: &RegisterCsReply,
         differences: Vec<ReplicaReport>,
+        telling: Told,
     ) -> Result<Heartbeat, std::io::Error> {
         let engine = self.engine();
         let space = rt::fs::space(&self.options.path).await?;
@@ -566,7 +586,7 @@ impl Registrar {
                 flushes: counters.flushes,
                 ..IoStats::default()
             },
-            events: Vec::new(),
+            events: telling.news(self.told.get(), engine),
             differences,
             total_bytes: space.total,
             flags: flags(&self.server),
@@ -575,6 +595,48 @@ impl Registrar {
             copied_out_bytes,
             copied_in_bytes,
         })
+    }
+}
+
+/// What is wrong with a server's disks, as far as its events tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Told {
+    failed: bool,
+    slow: bool,
+}
+
+impl Told {
+    fn of(engine: &Engine) -> Self {
+        Self { failed: engine.has_failed(), slow: engine.latency().is_slow() }
+    }
+
+    /// Events about what has changed since `before`: one for each occurrence.
+    fn news(self, before: Self, engine: &Engine) -> Vec<Event> {
+        let limit = engine.latency().limit().as_millis();
+        let path = engine.dir().display();
+        let event = |severity: Severity, code: &str, message: String| Event {
+            severity: severity.into(),
+            code: code.to_owned(),
+            message,
+            ..Event::default()
+        };
+        let mut events = Vec::new();
+        if self.failed && !before.failed {
+            let text = format!("hard error on {path}: {}", engine.failure_text());
+            events.push(event(Severity::Error, "cs.hard_error", text));
+        }
+        match (before.slow, self.slow) {
+            (false, true) => {
+                let text = format!("requests to the disk of {path} take longer than {limit} ms");
+                events.push(event(Severity::Warning, "cs.slow_disk", text));
+            }
+            (true, false) => {
+                let text = format!("the disk of {path} answers in time again");
+                events.push(event(Severity::Info, "cs.disk_in_time", text));
+            }
+            _ => {}
+        }
+        events
     }
 }
 
@@ -640,7 +702,10 @@ fn flags(server: &Server) -> u32 {
         flags |= cs::FLAG_CHECKSUMS;
     }
     if engine.has_failed() {
-        flags |= cs::FLAG_FAILED_IO;
+        flags |= if engine.has_lost_journal() { cs::FLAG_FAILED_JOURNAL } else { cs::FLAG_FAILED_IO };
+    }
+    if engine.latency().is_slow() {
+        flags |= cs::FLAG_FAILED_TIMEOUT;
     }
     if server.scrub().is_hopeless() {
         flags |= cs::FLAG_FAILED_CHECKSUM;

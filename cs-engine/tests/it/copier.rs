@@ -17,12 +17,13 @@ use rt::buf::View;
 use rt::net::{Address, Listener};
 use rt::sim::control::{self, PeerView};
 use rt::sim::{HostId, HostOptions, SimOptions, Simulation};
+use rt::sync::Notify;
 use wire::cs::{
     BlockRange, CatchUp, CatchUpItem, CaughtUp, CaughtUpItem, CreateChunks, CreateItem, DamageItem,
     Heartbeat, HeartbeatReply, InstallItem, InstallVersions, RegisterCs, RegisterCsReply, RepairBlocks,
     RepairItem, ReportDamage, ResultsReply, Role as ReplicaRole,
 };
-use wire::data::{Read, Target, Write, WriteKind};
+use wire::data::{Read, SurveyBlocks, SurveyBlocksReply, Target, Write, WriteKind};
 use wire::hello::Role;
 use wire::lease::CsAddress;
 use wire::{Op, Status};
@@ -94,6 +95,8 @@ struct World {
     mds_address: SocketAddr,
     hosts: Vec<HostId>,
     client: RefCell<Option<HostId>>,
+    /// Chunk servers make one when it is told.
+    checkpoint: Rc<Notify>,
 }
 
 impl World {
@@ -108,7 +111,8 @@ impl World {
             endpoint(credentials, Role::Mds, [9; 16]).serve(listener, service).await;
         });
         let hosts = IDS.map(|id| control::add_host(HostOptions::new(&format!("cs{id}")))).to_vec();
-        let world = Self { authority, mds, mds_address, hosts, client: RefCell::default() };
+        let (client, checkpoint) = (RefCell::default(), Rc::default());
+        let world = Self { authority, mds, mds_address, hosts, client, checkpoint };
         for index in 0..2 {
             let create = CreateOptions { dir: dir(index).into(), superblock: superblock() };
             let host = world.hosts[index];
@@ -128,6 +132,7 @@ impl World {
     async fn run(&self, index: usize, copying: Option<u64>) {
         self.mds.connections.borrow_mut().remove(&IDS[index]);
         let (credentials, at, mds) = (member(&self.authority), self.address(index), self.mds_address);
+        let checkpoint = Rc::clone(&self.checkpoint);
         let _process = control::start_process(self.hosts[index], "cs", async move {
             let dir = dir(index);
             let engine = loop {
@@ -138,6 +143,13 @@ impl World {
                 }
             };
             let boot_id = rt::node::boot_id().expect("a boot id");
+            let theirs = Rc::clone(&engine);
+            let _checkpoints = rt::spawn(async move {
+                loop {
+                    checkpoint.notified().await;
+                    theirs.checkpoint().await.expect("a checkpoint");
+                }
+            });
             let (server, endpoint) = (Server::new(engine, boot_id), endpoint(credentials, Role::Cs, boot_id));
             server.limit_copying(copying);
             let options = RegistrarOptions {
@@ -179,8 +191,11 @@ impl World {
 
     /// Orders the second server to be filled from the first one.
     async fn catch_up(&self, version: u64) -> Status {
-        let item =
-            CatchUpItem { file_id: FILE, chunk_id: CHUNK, version, sources: vec![IDS[0]], spare: false };
+        self.catch_up_by(CatchUpItem { version, ..CatchUpItem::default() }).await
+    }
+
+    async fn catch_up_by(&self, item: CatchUpItem) -> Status {
+        let item = CatchUpItem { file_id: FILE, chunk_id: CHUNK, sources: vec![IDS[0]], ..item };
         let server =
             CsAddress { cs_id: IDS[0], addresses: vec![self.address(0).to_string()], ..CsAddress::default() };
         self.order(1, &CatchUp { items: vec![item], servers: vec![server] }).await
@@ -198,6 +213,18 @@ impl World {
 
     /// What a client gets.
     async fn call(&self, index: usize, op: Op, body: Vec<u8>, payload: Option<Vec<u8>>) -> (Status, Vec<u8>) {
+        let (status, _, payload) = self.call_whole(index, op, body, payload).await;
+        (status, payload)
+    }
+
+    /// The same with the answer's body before its payload.
+    async fn call_whole(
+        &self,
+        index: usize,
+        op: Op,
+        body: Vec<u8>,
+        payload: Option<Vec<u8>>,
+    ) -> (Status, Vec<u8>, Vec<u8>) {
         let host =
             *self.client.borrow_mut().get_or_insert_with(|| control::add_host(HostOptions::new("client")));
         let (credentials, address) = (member(&self.authority), Address::Tcp(self.address(index)));
@@ -209,7 +236,7 @@ impl World {
                 call = call.with_payload(View::copy_of(&payload));
             }
             let reply = connection.call(call).await.expect("an answer");
-            (reply.status, reply.payload.to_vec())
+            (reply.status, reply.body.to_vec(), reply.payload.to_vec())
         });
         asked.wait().await.returned()
     }
@@ -479,6 +506,57 @@ fn c8_a_bad_block_of_the_only_member_keeps_nothing_else_out() {
     });
 }
 
+/// No other member is waited for: the block is as bad in the new replica, and all else has one more.
+#[test]
+fn c8_a_bad_block_of_the_last_member_does_not_keep_the_joiner_out() {
+    const BAD: u32 = 5 * 4096;
+    let coverage = simulate(async {
+        let (world, mut content) = with_joiner(None).await;
+        let file = format!("{}/chunks/{:02x}/{CHUNK:016x}", dir(0), CHUNK & 0xff);
+        assert!(control::rot(world.hosts[0], file, u64::from(BAD) + 7).expect("written in place"));
+        assert_eq!(
+            world.catch_up_by(CatchUpItem { version: 2, last_sources: true, ..CatchUpItem::default() }).await,
+            Status::Ok
+        );
+        assert_eq!(world.outcome().await.status, 0);
+        assert_eq!(world.install(0, 3, ReplicaRole::Member, false).await, Status::Ok);
+        assert_eq!(world.install(1, 3, ReplicaRole::Member, false).await, Status::Ok);
+        for index in [0, 1] {
+            assert_eq!(world.read(index, Op::Read, 3, BAD, 4096).await.0, Status::Corrupt);
+        }
+        let bytes = pattern(99, 4096);
+        world.write(&[0, 1], 3, 4, BAD, &bytes).await;
+        content[BAD as usize..][..4096].copy_from_slice(&bytes);
+        check(&world, 3, &content).await;
+    });
+    assert!(coverage.contains_key("engine.block-lost"), "{coverage:?}");
+}
+
+/// Members that nobody has reconciled may differ. A joiner is in doubt about what one of them lists, but whoever has it is believed
+/// first: it may have copied from another one (C4, seed 142 of whole clusters).
+#[test]
+fn c4_a_joiner_claims_no_write_that_its_source_may_not_have() {
+    for unreconciled in [false, true] {
+        simulate(async move {
+            let (world, _) = with_joiner(None).await;
+            let item = CatchUpItem { version: 2, unreconciled, ..CatchUpItem::default() };
+            assert_eq!(world.catch_up_by(item).await, Status::Ok);
+            assert_eq!(world.outcome().await.status, 0);
+            assert_eq!(world.install(1, 3, ReplicaRole::Member, false).await, Status::Ok);
+            // What was copied is in the table only.
+            world.checkpoint.notify_all();
+            control::advance(SECOND).await;
+            let target = Target { file: FILE, epoch: 1, chunk: CHUNK, version: 3 };
+            let mut body = Vec::new();
+            SurveyBlocks { target, first_block: 0, count: 1 }.encode(&mut body);
+            let (status, body, _) = world.call_whole(1, Op::SurveyBlocks, body, None).await;
+            assert_eq!(status, Status::Ok);
+            let found = SurveyBlocksReply::decode(&body).expect("a survey").blocks[0];
+            assert_eq!((found.epoch, found.seq), (1, u64::from(!unreconciled)));
+        });
+    }
+}
+
 /// The joiner cannot reach the member that it would ask first: writes do not wait for that time and again.
 #[test]
 fn c6_a_member_that_the_joiner_cannot_reach_holds_up_no_write() {
@@ -492,7 +570,7 @@ fn c6_a_member_that_the_joiner_cannot_reach_holds_up_no_write() {
             chunk_id: CHUNK,
             version: 2,
             sources: vec![IDS[1] + 1, IDS[0]],
-            spare: false,
+            ..CatchUpItem::default()
         };
         let server = |cs_id, address: SocketAddr| CsAddress {
             cs_id,

@@ -12,7 +12,7 @@ use cs_engine::format::block::BlockState;
 use cs_engine::format::fuzz::{TARGETS, Target};
 use cs_engine::format::journal::{GROUP_HEADER, GroupHeader, JournalHeader, RING_START};
 use cs_engine::format::record::{Record, RecordKind};
-use cs_engine::format::superblock::Superblock;
+use cs_engine::format::superblock::{OtherJournal, Superblock};
 use cs_engine::format::table::{CRCS_PER_PAGE, ChunkHeader, CrcPage, SlotState};
 use cs_engine::format::{BLOCK, crc32c};
 use rt::random::Rng;
@@ -59,9 +59,11 @@ fn superblocks() -> Vec<Sample> {
         ssd_journal: false,
         block_atomic: true,
         failed: false,
+        failed_journal: false,
         journal_bytes: 256 << 20,
         journal_dir: None,
         listen: String::new(),
+        other_journal: OtherJournal::None,
     };
     let external = Superblock {
         tier: 3,
@@ -79,7 +81,16 @@ fn superblocks() -> Vec<Sample> {
             assert_eq!(Superblock::decode(block(bytes)), Ok(value.clone()))
         })
     };
-    vec![of("superblock", plain), of("superblock-external-journal", external)]
+    let moving = Superblock { other_journal: OtherJournal::At("/ssd/stor1/cs2".into()), ..external.clone() };
+    let lost = Superblock { failed_journal: true, ..external.clone() };
+    let destroyed = Superblock { other_journal: OtherJournal::Inside, ..external.clone() };
+    vec![
+        of("superblock", plain),
+        of("superblock-external-journal", external),
+        of("superblock-journal-moves", moving),
+        of("superblock-journal-beside-left", destroyed),
+        of("superblock-journal-failed", lost),
+    ]
 }
 
 fn journal() -> JournalHeader {

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use cs_engine::engine::{
     self, CreateOptions, Engine, EngineOptions, Fault, Known, Listed, NewChunk, NotRead, ReadReply, Reading,
-    Refusal, Source, WriteKind,
+    Refusal, Regions, Source, WriteKind,
 };
-use cs_engine::format::BLOCK;
+use cs_engine::format::{BLOCK, crc32c};
 use rt::buf::View;
 use rt::sim::control::{self, PeerView};
 use rt::sim::{DiskFault, DiskFaultKind, HostOptions, SimOptions, Simulation};
 
+use crate::check::checked;
 use crate::fill::Zeroes;
 use crate::install::{joiner, member};
 use crate::rig::{CHUNK, Client, FILE, MIB, Rig, crcs, new_chunk, no_interval, open, pattern, superblock};
@@ -267,6 +268,134 @@ fn c8_what_no_member_gives_stays_missing_and_all_else_is_copied() {
     });
 }
 
+/// Members that have a block damaged, all of them.
+#[derive(Debug)]
+struct AllDamaged(Damaged, Vec<Option<u32>>);
+
+impl Source for AllDamaged {
+    fn read(&self, offset: u32, len: u32) -> Reading<'_> {
+        self.0.read(offset, len)
+    }
+
+    fn fault(&self, offset: u32, len: u32) -> Fault {
+        match self.0.fault(offset, len) {
+            Fault::Partly if len == BLOCK as u32 => Fault::Lost { recorded: self.1.clone() },
+            fault => fault,
+        }
+    }
+}
+
+#[test]
+fn c8_a_block_that_no_member_has_whole_is_as_bad_in_the_new_replica() {
+    const BAD: [u32; 3] = [5, 6, 300];
+    let at = |block: u32| block as usize * BLOCK..(block as usize + 1) * BLOCK;
+    let rig = Rig::new();
+    let content = pattern(77, SIZE as usize);
+    let whole = content.clone();
+    rig.life(async move |engine| {
+        let new = NewChunk { version: 2, joining: true, ..new_chunk(CHUNK, SIZE) };
+        engine.create_chunk(new).await.unwrap();
+        let members = Damaged { content: whole, bad: BAD.to_vec(), unsettled: RefCell::default() };
+        let source = AllDamaged(members, vec![Some(7)]);
+        engine.take_difference(CHUNK, 2, &Known::default()).await.unwrap();
+        for first in (0..128).step_by(16) {
+            engine.copy_regions(CHUNK, 2, first..first + 16, &source).await.unwrap();
+        }
+        engine.commit_copied(CHUNK, 2).await.unwrap();
+        engine.install(CHUNK, member(2, 3, false)).await.unwrap();
+    });
+    // Replayed from the journal, then from the table.
+    for life in 0..2 {
+        let content = content.clone();
+        rig.life(async move |engine| {
+            let client = Client::new(&engine, 1);
+            client.version.set(3);
+            for block in 0..(SIZE / BLOCK as u64) as u32 {
+                let read = client.try_read(CHUNK, block * BLOCK as u32, BLOCK as u32).await;
+                let bad = BAD.contains(&block);
+                let right =
+                    if bad { Err(Refusal::Corrupt { block }) } else { Ok(content[at(block)].to_vec()) };
+                assert!(read == right, "life {life}, block {block}");
+            }
+            for block in BAD {
+                // What lies in the file was never this block.
+                let accepted = engine.accept_block(FILE, 1, CHUNK, 3, block).await.map(|_| ());
+                assert_eq!(accepted, Err(Refusal::Corrupt { block }));
+            }
+            assert_eq!(engine.verify_next().await.unwrap().expect("a chunk").damaged, 3);
+            engine.checkpoint().await.unwrap();
+        });
+    }
+    let found = checked(&rig.path);
+    let lost = found.findings.iter().filter(|finding| finding.problem.kind() == "lost");
+    let lost: Vec<_> = lost.map(|finding| finding.blocks.clone().expect("blocks")).collect();
+    assert_eq!(lost, [5..7, 300..301]);
+    rig.life(async move |engine| {
+        let client = Client::new(&engine, 1);
+        client.version.set(3);
+        let block = |block| block * BLOCK as u32;
+        client.write(block(BAD[0]), &content[at(BAD[0])]).await;
+        client.zero(block(BAD[1]), BLOCK as u32).await;
+        // Nothing is known that a repair could be compared with.
+        let members = Damaged { content: content.clone(), bad: Vec::new(), unsettled: RefCell::default() };
+        assert_eq!(engine.repair_blocks(FILE, CHUNK, 3, BAD[2]..BAD[2] + 1, &members).await, Ok(1));
+        client.write(block(BAD[2]), &content[at(BAD[2])]).await;
+        assert_eq!(client.read(block(BAD[0]), BLOCK as u32).await, content[at(BAD[0])]);
+        assert_eq!(client.read(block(BAD[1]), BLOCK as u32).await, [0; BLOCK]);
+        assert_eq!(client.read(block(BAD[2]), BLOCK as u32).await, content[at(BAD[2])]);
+        assert_eq!(engine.verify_next().await.unwrap().expect("a chunk").damaged, 0);
+    });
+}
+
+/// One rotten sector and one restart: the joiner has had the block all the time, and keeps it if it is what its members have on record.
+#[test]
+fn c8_a_joiner_keeps_the_last_good_copy_of_a_block() {
+    const BAD: u32 = 5;
+    for checksums in [true, false] {
+        let rig = Rig::with(|superblock, _| superblock.no_checksums = !checksums);
+        let old = pattern(1, 32 * BLOCK);
+        let own = crc32c(&old[BAD as usize * BLOCK..][..BLOCK]);
+        // What the members say, and what becomes of the block.
+        let cases =
+            [(Some(own), Ok(true)), (None, Err(Refusal::NoSource(CHUNK))), (Some(own ^ 1), Ok(false))];
+        for (recorded, kept) in cases {
+            let (old, kept) = (old.clone(), if checksums { kept } else { Err(Refusal::NoSource(CHUNK)) });
+            rig.life(async move |engine| {
+                let client = Client::with_chunk(&engine, 1, SIZE).await;
+                client.write(0, &old).await;
+                client.flush().await;
+                engine.install(CHUNK, joiner(1, 2, false)).await.unwrap();
+                // Somebody has written the block before.
+                let mut changed = Regions::default();
+                changed.add_blocks(&(BAD - 1..BAD));
+                let known = Known {
+                    blocks: (SIZE / BLOCK as u64) as u32,
+                    complete: true,
+                    since: 1,
+                    changed,
+                    ..Known::default()
+                };
+                engine.take_difference(CHUNK, 2, &known).await.unwrap();
+                let content = pattern(2, SIZE as usize);
+                let members = Damaged { content, bad: vec![BAD], unsettled: RefCell::default() };
+                let source = AllDamaged(members, vec![Some(own ^ 2), recorded]);
+                let copied = engine.copy_regions(CHUNK, 2, 0..2, &source).await;
+                assert_eq!(copied.map(|_| ()), kept.clone().map(|_| ()), "{recorded:?}");
+                engine.commit_copied(CHUNK, 2).await.unwrap();
+                if let Ok(kept) = kept {
+                    engine.install(CHUNK, member(2, 3, false)).await.unwrap();
+                    client.version.set(3);
+                    let read = client.try_read(CHUNK, BAD * BLOCK as u32, BLOCK as u32).await;
+                    let block = old[BAD as usize * BLOCK..][..BLOCK].to_vec();
+                    assert_eq!(read, if kept { Ok(block) } else { Err(Refusal::Corrupt { block: BAD }) });
+                }
+                let version = if kept.is_ok() { 3 } else { 2 };
+                engine.delete_chunk(CHUNK, version).await.unwrap();
+            });
+        }
+    }
+}
+
 /// Plain versions wait for headers, in a server that is idle until its next checkpoint: they are no maps.
 #[test]
 fn c6_versions_that_wait_for_headers_leave_the_journal_to_maps() {
@@ -290,6 +419,9 @@ fn c6_versions_that_wait_for_headers_leave_the_journal_to_maps() {
             engine.install(1000, member(2, 3, true)).await.expect("installed");
             let known = engine.changed_regions(FILE, 1000, 3, 2).expect("a member");
             assert!(known.complete, "{known:?}");
+            // The last of the checkpoints that so many installs have called for may be under way.
+            rt::time::sleep(Duration::from_secs(1)).await;
+            engine.install(1001, member(2, 3, false)).await.expect("installed");
             let before = engine.counters().checkpoints;
             rt::time::sleep(Duration::from_secs(90)).await;
             let after = engine.counters().checkpoints;

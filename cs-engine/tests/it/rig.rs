@@ -10,7 +10,7 @@ use cs_engine::engine::{
     WriteReply, WriteRequest,
 };
 use cs_engine::format::journal::RING_MIN;
-use cs_engine::format::superblock::Superblock;
+use cs_engine::format::superblock::{OtherJournal, Superblock};
 use cs_engine::format::{BLOCK, crc32c};
 use rt::buf::View;
 
@@ -42,9 +42,11 @@ pub(crate) fn superblock() -> Superblock {
         ssd_journal: false,
         block_atomic: true,
         failed: false,
+        failed_journal: false,
         journal_bytes: RING_MIN,
         journal_dir: None,
         listen: String::new(),
+        other_journal: OtherJournal::None,
     }
 }
 

@@ -99,6 +99,35 @@ fn c8_the_verifier_finds_what_nobody_reads() {
     });
 }
 
+/// A look at what is noted of a chunk that is deleted meanwhile leaves nothing behind for the next one in its place.
+#[test]
+fn c8_what_is_looked_at_while_it_is_deleted_says_nothing_of_the_next_chunk() {
+    let (rig, _) = rotten(&[7, 8]);
+    let content = pattern(3, SIZE as usize);
+    let expected = content.clone();
+    rig.life(async move |engine| {
+        let client = Client::new(&engine, 2);
+        for block in [7, 8] {
+            assert!(client.try_read(CHUNK, block * B, B).await.is_err());
+        }
+        // The look, the deletion and the next chunk queue up behind one another.
+        let (first, second) = (Rc::clone(&engine), Rc::clone(&engine));
+        let looking = rt::spawn(async move { first.damage_now(CHUNK).await });
+        rt::yield_now().await;
+        let deleting = rt::spawn(async move { second.delete_chunk(CHUNK, 1).await });
+        assert_eq!(looking.await.unwrap(), Err(Refusal::UnknownChunk(CHUNK)));
+        deleting.await.unwrap().unwrap();
+        engine.create_chunk(new_chunk(CHUNK + 1, SIZE)).await.unwrap();
+        let write = client.data(CHUNK + 1, 0, &content);
+        engine.write(write).await.unwrap();
+        engine.checkpoint().await.unwrap();
+    });
+    rig.life(async move |engine| {
+        let client = Client::new(&engine, 3);
+        assert!(client.try_read(CHUNK + 1, 0, SIZE as u32).await.as_ref() == Ok(&expected));
+    });
+}
+
 #[test]
 fn c8_the_cycle_goes_on_after_a_restart() {
     let rig = Rig::new();

@@ -1,13 +1,17 @@
 //! The model on simulated disks, with kills and power cuts at random moments.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use cs_engine::engine::recovery::Row;
-use cs_engine::engine::{self, CreateOptions, EngineOptions, OpenError};
+use cs_engine::engine::{
+    self, CreateOptions, Engine, EngineOptions, JournalChange, JournalError, OpenError, Refusal,
+};
+use cs_engine::format::journal::RING_MIN;
 use cs_engine::format::superblock::Superblock;
 use rt::random::Rng;
 use rt::sim::control::{self, PeerView};
@@ -32,13 +36,15 @@ struct Plan {
     /// Longest life, in milliseconds of virtual time.
     life_ms: u64,
     planted: Vec<String>,
+    /// The journal goes to other places and gets other sizes, again and again.
+    moves: bool,
 }
 
 impl Plan {
     fn new(seed: u64) -> Self {
         // Of the large writes of these seeds nothing stays unflushed for long: there have to be many ends.
         let (lives, life_ms) = if seed % 4 == 1 { (12, 25) } else { (5, 60) };
-        Self { seed, lives, life_ms, planted: Vec::new() }
+        Self { seed, lives, life_ms, planted: Vec::new(), moves: false }
     }
 
     fn settings(&self) -> Superblock {
@@ -104,10 +110,51 @@ async fn live(plan: Plan, model: Rc<Model>) {
         let last = life + 1 == plan.lives;
         let end = live_once(&plan, host, &model, &mut rng, last).await;
         model.ended(end);
+        if plan.moves {
+            check(host, &model).await;
+        }
         if model.violation().is_some() {
             return;
         }
     }
+}
+
+/// Gives the server one journal after the other.
+async fn move_journal(engine: Rc<Engine>, model: Rc<Model>, mut rng: Rng) {
+    loop {
+        rt::time::sleep(Duration::from_micros(rng.below(3000))).await;
+        let dir = match rng.below(3) {
+            0 => None,
+            1 => Some(PathBuf::from(JOURNAL_DIR)),
+            _ => Some(PathBuf::from("/ssd/other")),
+        };
+        let bytes = RING_MIN + rng.below(3) * (1 << 20);
+        match engine.change_journal(JournalChange { dir, bytes, ssd: rng.one_in(2) }).await {
+            Ok(_) => {}
+            Err(JournalError::NoSpace { .. } | JournalError::TooSmallNow { .. }) => {}
+            // What a full disk keeps from being moved.
+            Err(JournalError::Engine(Refusal::NoSpace)) => {}
+            Err(JournalError::Io { error, .. }) if error.kind() == ErrorKind::StorageFull => {}
+            Err(JournalError::Engine(Refusal::Stopping)) => return,
+            Err(error) => return model.fail(format!("changing the journal: {error}")),
+        }
+    }
+}
+
+/// What a check of the stopped server finds.
+async fn check(host: HostId, model: &Rc<Model>) {
+    let theirs = Rc::clone(model);
+    let process = control::start_process(host, "check", async move {
+        loop {
+            match cs_engine::check::run(Path::new(DIR), &mut |_| {}).await {
+                Ok(report) if report.is_clean() => return,
+                Ok(report) => return theirs.fail(format!("a check finds: {report}")),
+                Err(OpenError::InUse(_)) => rt::time::sleep(Duration::from_millis(1)).await,
+                Err(error) => return theirs.fail(format!("a check fails: {error}")),
+            }
+        }
+    });
+    process.wait().await;
 }
 
 /// Starts the server and ends it in some way.
@@ -121,6 +168,7 @@ async fn live_once(plan: &Plan, host: HostId, model: &Rc<Model>, rng: &mut Rng, 
     let workers = 1 + rng.below(8) as usize;
     let steps = if next == End::Stopped { 60 } else { u64::MAX / 2 };
     let theirs = Rc::clone(model);
+    let mover = plan.moves.then(|| Rng::from_seed(rng.next_u64()));
     let process = control::start_process(host, "csd", async move {
         let options = EngineOptions { pages_max: 16, ..no_interval() };
         let engine = loop {
@@ -132,6 +180,9 @@ async fn live_once(plan: &Plan, host: HostId, model: &Rc<Model>, rng: &mut Rng, 
             }
         };
         theirs.resume(&engine).await;
+        if let Some(rng) = mover {
+            rt::spawn(move_journal(Rc::clone(&engine), Rc::clone(&theirs), rng));
+        }
         theirs.work(&engine, workers, steps).await;
         if next == End::Stopped && theirs.violation().is_none() {
             engine.stop().await;
@@ -227,6 +278,28 @@ fn seeds_of_the_past_stay_good() {
     for seed in [467, 817, 215, 752] {
         assert_eq!(simulate(&Plan::new(seed)).violation, None, "seed {seed}");
     }
+}
+
+#[test]
+fn journals_move_and_lose_nothing() {
+    let (seeds, least) = match seeds_asked_for() {
+        Some(seeds) => (seeds, 0),
+        None => {
+            if quick() {
+                (0..30, 30)
+            } else {
+                (0..60, 60)
+            }
+        }
+    };
+    let mut changed = 0;
+    for seed in seeds {
+        let outcome = simulate(&Plan { moves: true, ..Plan::new(seed) });
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        changed += outcome.coverage.get("engine.journal-changed").copied().unwrap_or(0);
+    }
+    println!("{changed} changes of journals");
+    assert!(changed >= least, "only {changed} journals were changed");
 }
 
 /// Those that this model can see; a skipped reconciliation and a nonce that is not checked it cannot.

@@ -8,6 +8,7 @@ mod detector;
 mod error;
 mod host;
 mod membership;
+mod quickness;
 mod release;
 mod servers;
 mod session;

@@ -14,6 +14,7 @@ use wire::hello::Ping;
 use wire::lease::CsAddress;
 
 use crate::detector::{Detector, FailureLimits, Traffic};
+use crate::quickness::Quickness;
 
 /// First pause after a failed attempt.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -41,6 +42,8 @@ pub struct Server {
     live: RefCell<Option<Live>>,
     limits: FailureLimits,
     detector: Detector,
+    /// How quickly it answers reads.
+    quickness: Quickness,
     /// Somebody asks whether it is there at all.
     probing: Cell<bool>,
     /// The connection has come or gone.
@@ -156,6 +159,11 @@ impl Server {
             !matches!(answer, Err(AskError::Call(CallError::Timeout)))
         };
         is_there || live.traffic.answers() != answers
+    }
+
+    /// How quickly it answers reads.
+    pub(crate) fn quickness(&self) -> &Quickness {
+        &self.quickness
     }
 
     fn is_current(&self, serial: u64) -> bool {
@@ -326,6 +334,7 @@ impl Servers {
                 live: RefCell::default(),
                 limits: self.limits,
                 detector: Detector::new(&self.limits),
+                quickness: Quickness::default(),
                 probing: Cell::new(false),
                 changed: Notify::new(),
                 connecting: Cell::new(false),

@@ -226,6 +226,11 @@ impl Session {
         matches!(self.life.get(), Life::Until(until) if rt::time::now() < until)
     }
 
+    /// Whether requests may be issued. A client that slept may believe so for too long: the fence holds all the same (C2).
+    pub(crate) fn may_issue(&self) -> bool {
+        self.is_valid() || rt::sim::planted("lease-not-watched")
+    }
+
     /// Waits until requests may be issued and answered.
     ///
     /// # Errors

@@ -29,7 +29,15 @@ impl Core {
     pub(crate) fn now_nanos(&self) -> u64 {
         match &self.driver {
             Driver::Uring(ring) => ring.now_nanos(),
-            Driver::Sim(world) => world.now_nanos(),
+            Driver::Sim(world) => world.local_nanos(self.tasks.owner.get()),
+        }
+    }
+
+    /// What timers are ordered by, for a point on the clock of whoever runs.
+    pub(crate) fn timer_at(&self, nanos: u64) -> u64 {
+        match &self.driver {
+            Driver::Uring(_) => nanos,
+            Driver::Sim(world) => world.world_nanos(self.tasks.owner.get(), nanos),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::context;
 use crate::timers::TimerId;
 
 /// A point on the boot-time clock (`CLOCK_BOOTTIME`), which never goes back and runs during suspend; leases
-/// are measured on it (C1). In the simulator: virtual nanoseconds since the world began.
+/// are measured on it (C1). In the simulator: virtual nanoseconds since the world began, as the host counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
@@ -108,7 +108,7 @@ impl Future for Sleep {
             let mut timers = core.timers.borrow_mut();
             match self.timer {
                 Some(timer) => timers.set_waker(timer, cx.waker()),
-                None => self.timer = Some(timers.insert(self.deadline.0, cx.waker().clone())),
+                None => self.timer = Some(timers.insert(core.timer_at(self.deadline.0), cx.waker().clone())),
             }
             Poll::Pending
         })

@@ -1,5 +1,9 @@
 //! Between chunk servers: how a joiner is filled (C6, C7). Reading is COPY_READ, whose body is that of READ with epoch 0.
 
+/// COPY_READ of one block with `unsettled`, refused as CORRUPT: in the error's detail, with the plain CRC32C below it that is on
+/// record for that block. The joiner may have what was lost.
+pub const RECORDED: u64 = 1 << 32;
+
 /// Bytes of one region of the map of changes.
 pub const REGION: u32 = 64 << 10;
 

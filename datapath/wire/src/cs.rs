@@ -20,14 +20,12 @@ pub const FLAG_FAILED_CHECKSUM: u32 = 1 << 9;
 pub const FLAG_FAILED_JOURNAL: u32 = 1 << 10;
 /// Flag `R`, failed: the repository is not there.
 pub const FLAG_FAILED_REPOSITORY: u32 = 1 << 11;
-/// Flag `T`, failed: the disk does not answer in time.
+/// Flag `T`: the disk does not answer in time. The only one of these with which a CS goes on serving.
 pub const FLAG_FAILED_TIMEOUT: u32 = 1 << 12;
 /// All flags of a failed CS.
-pub const FLAGS_FAILED: u32 = FLAG_FAILED_IO
-    | FLAG_FAILED_CHECKSUM
-    | FLAG_FAILED_JOURNAL
-    | FLAG_FAILED_REPOSITORY
-    | FLAG_FAILED_TIMEOUT;
+pub const FLAGS_FAILED: u32 = FLAGS_OUT_OF_SERVICE | FLAG_FAILED_CHECKSUM | FLAG_FAILED_TIMEOUT;
+/// Those with which a CS cannot serve. With the others it goes on: what is good on it may be the only copy.
+pub const FLAGS_OUT_OF_SERVICE: u32 = FLAG_FAILED_IO | FLAG_FAILED_JOURNAL | FLAG_FAILED_REPOSITORY;
 
 /// Letters of CS flags in the order in which they are shown.
 const LETTERS: [(u32, char); 9] = [
@@ -266,15 +264,18 @@ pub struct HeartbeatReply {
     /// Chunks per minute that the CS is to verify (`mds.wd.verify_chunks`), 0 = none; absent = as it has it.
     #[prost(uint32, optional, tag = "2")]
     pub verify_chunks: Option<u32>,
+    /// Milliseconds from which on a request to its disk counts as slow (`mds.wd.io_tout`); absent = as it has it.
+    #[prost(uint32, optional, tag = "3")]
+    pub io_tout_ms: Option<u32>,
     /// The MDS wants the whole inventory by REPORT_CHUNKS, from the first id on.
-    #[prost(bool, tag = "3")]
+    #[prost(bool, tag = "4")]
     pub report_all: bool,
     /// Most bytes per second that the CS copies to joiners that their chunks need (`mds.wd.copy_limit`), 0 = as many as it can;
     /// absent = as it has it.
-    #[prost(uint64, optional, tag = "4")]
+    #[prost(uint64, optional, tag = "5")]
     pub copy_bytes_per_second: Option<u64>,
     /// The same of joiners that only lie better on it (`mds.wd.move_limit`).
-    #[prost(uint64, optional, tag = "5")]
+    #[prost(uint64, optional, tag = "6")]
     pub move_bytes_per_second: Option<u64>,
 }
 
@@ -421,8 +422,15 @@ pub struct CatchUpItem {
     /// Members that have installed it, the best first.
     #[prost(uint64, repeated, tag = "4")]
     pub sources: Vec<u64>,
-    /// Its chunk has as many members as it wants: it only lies better here, and comes after those that are needed.
+    /// Whether no other member is waited for: a block that none of the sources can tell is taken as it lies on one of them if a
+    /// crash may have left it so, and is lost otherwise.
     #[prost(bool, tag = "5")]
+    pub last_sources: bool,
+    /// Whether nobody has reconciled the chunk: the sources may differ, and none of them has all that another one lists.
+    #[prost(bool, tag = "6")]
+    pub unreconciled: bool,
+    /// Its chunk has as many members as it wants: it only lies better here, and comes after those that are needed.
+    #[prost(bool, tag = "7")]
     pub spare: bool,
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use rt::time::Instant;
 use wire::cluster::{CopyRate, Event, Severity};
 use wire::cs::{
-    CaughtUp, FLAGS_FAILED, FenceItem, Heartbeat, HeartbeatReply, RegisterCs, RegisterCsReply, ReplicaReport,
+    CaughtUp, FLAG_FAILED_IO, FLAG_FAILED_JOURNAL, FLAG_FAILED_REPOSITORY, FLAGS_FAILED,
+    FLAGS_OUT_OF_SERVICE, FenceItem, Heartbeat, HeartbeatReply, RegisterCs, RegisterCsReply, ReplicaReport,
     ReplicaState, flag_letters,
 };
 use wire::hello::Empty;
@@ -165,11 +166,13 @@ fn nonce(field: &'static str, bytes: &[u8]) -> Result<Secret, BodyError> {
     Secret::from_bytes(bytes).ok_or(BodyError::Id { field, found: bytes.len() })
 }
 
+const _: () = assert!(crate::state::servers::FLAG_DAMAGED == wire::cs::FLAG_FAILED_CHECKSUM);
+
 fn failed(flags: u32) -> Failure {
     let text = format!(
-        "the disk of this chunk server failed (flags {}): its registration is not renewed; replace the disk and make a new \
-         chunk server on it",
-        flag_letters(flags & FLAGS_FAILED)
+        "this chunk server is out of service (flags {}): its registration is not renewed; look at its disks, or replace them and \
+         make a new chunk server",
+        flag_letters(flags & FLAGS_OUT_OF_SERVICE)
     );
     Failure::new(Status::DeviceFailed, text).after_ms(1000)
 }
@@ -191,7 +194,8 @@ impl Reign {
         call: RegisterCs,
         asked: &Asked,
     ) -> Result<RegisterCsReply, Failure> {
-        if call.flags & FLAGS_FAILED != 0 {
+        if call.flags & FLAGS_OUT_OF_SERVICE != 0 {
+            self.note_failure(&call).await;
             return Err(failed(call.flags));
         }
         if self.read(|state| state.servers().any(|known| known.uuid.0[..] == call.cs_uuid && is_stale(known)))
@@ -225,9 +229,44 @@ impl Reign {
         if registered.stale {
             return Ok(reply);
         }
+        self.returns.registered(cs, rt::time::now());
         rt::spawn(Rc::clone(self).look_for_copied_host(cs));
         let fences = self.connect(cs, asked, registered);
         Ok(RegisterCsReply { fences, ..reply })
+    }
+
+    /// A chunk server says that it cannot serve: the operator sees its flags from now on, until it registers.
+    async fn note_failure(&self, call: &RegisterCs) {
+        let nobody = call.cs_uuid.iter().all(|&byte| byte == 0);
+        let known = self.read(|state| {
+            // Without its directory it does not know who it is; where it is tells. If that is another host with a copied id, the
+            // next heartbeat of the one that serves puts it right.
+            let is_it = |server: &&ChunkServer| {
+                if nobody {
+                    server.host == call.host_id && server.path == call.path
+                } else {
+                    server.uuid.0[..] == call.cs_uuid
+                }
+            };
+            let server = state.servers().find(is_it)?;
+            // A heartbeat may have said it just now.
+            let reporting = self.servers.borrow().memory(server.id).is_some_and(|memory| memory.reporting);
+            let told = reporting || (server.flags ^ call.flags) & FLAGS_OUT_OF_SERVICE == 0;
+            (!told).then(|| CsReport {
+                cs: server.id.0,
+                session: server.session,
+                total_bytes: server.total_bytes,
+                free_bytes: server.free_bytes,
+                flags: (server.flags & !FLAGS_FAILED) | (call.flags & FLAGS_FAILED),
+                events: vec![failure(call.flags, &call.path)],
+                events_only: false,
+            })
+        });
+        if let Some(report) = known
+            && let Some(Err(refusal)) = self.insist(CommandOp::CsReport(report)).await
+        {
+            tracing::warn!("the failure of the chunk server in {} was not noted: {refusal}", call.path);
+        }
     }
 
     /// Takes the connection of a chunk server that registered into use; gives the fences to tell it at once.
@@ -297,7 +336,7 @@ impl Reign {
             return Err(stale());
         }
         let (now, term) = (rt::time::now(), self.cs_term());
-        if call.flags & FLAGS_FAILED != 0 {
+        if call.flags & FLAGS_OUT_OF_SERVICE != 0 {
             // It can record no fence any more, so it must lapse for its files to be granted anew (C2).
             self.report(cs, &call, worth);
             return Err(failed(call.flags));
@@ -322,10 +361,12 @@ impl Reign {
         self.report(cs, &call, worth);
         let report_all = self.wants_inventory(cs, call.session, now);
         let of = |parameter| self.read(|state| state.config(parameter));
+        let small = |parameter| u32::try_from(of(parameter)).ok();
         let bytes = |parameter| Some(of(parameter) * 1_000_000);
         Ok(HeartbeatReply {
             term_ms: millis(term),
-            verify_chunks: u32::try_from(of(Parameter::VerifyChunks)).ok(),
+            verify_chunks: small(Parameter::VerifyChunks),
+            io_tout_ms: small(Parameter::IoTout),
             report_all,
             copy_bytes_per_second: bytes(Parameter::CopyLimit),
             move_bytes_per_second: bytes(Parameter::MoveLimit),
@@ -370,7 +411,7 @@ impl Reign {
     }
 
     /// Joiners are whole: they become members (C7). Those that could not be filled are tried again.
-    pub(super) async fn caught_up(&self, call: CaughtUp, asked: &Asked) -> Result<Empty, Failure> {
+    pub(super) async fn caught_up(self: &Rc<Self>, call: CaughtUp, asked: &Asked) -> Result<Empty, Failure> {
         let cs = CsId(u32::try_from(call.cs_id).map_err(|_| Failure::not_registered())?);
         self.confirm(asked).await?;
         let mut chunks = Vec::new();
@@ -378,13 +419,14 @@ impl Reign {
             let status = Status::from_code(u16::try_from(item.status).unwrap_or(u16::MAX));
             let (chunk, version, copied_bytes) = (item.chunk_id, item.version, item.copied_bytes);
             if status.is_ok() {
+                self.rebuild.filled(cs, ChunkId::from_raw(chunk));
                 chunks.push(ChunkVersion { chunk, version, copied_bytes });
                 continue;
             }
             tracing::warn!("{cs} cannot fill its replica of chunk {chunk:#x}: {status}");
             let order = self.read(|state| state.joiner(cs, ChunkId::from_raw(chunk)));
             if let Some(order) = order.filter(|order| order.version.raw() == version) {
-                self.servers.borrow().order(cs, |link| link.catch_up_later(order));
+                self.fill_failed(cs, call.session, order, status);
             }
         }
         for some in chunks.chunks(MEMBERS_MAX) {
@@ -453,6 +495,21 @@ fn told(event: &Event) -> ReportedEvent {
         severity: severity.into(),
         code: shortened(event.code.clone()),
         message: shortened(event.message.clone()),
+    }
+}
+
+/// Why a chunk server does not serve.
+fn failure(flags: u32, path: &str) -> ReportedEvent {
+    let what = [
+        (FLAG_FAILED_REPOSITORY, "its directory is not there: see that its disk is mounted"),
+        (FLAG_FAILED_JOURNAL, "its journal cannot be used: look at the disk that it is on"),
+        (FLAG_FAILED_IO, "its disk has failed: look at it, or replace it"),
+    ];
+    let what = what.iter().find(|(flag, _)| flags & flag != 0).map_or("it does not serve", |(_, what)| what);
+    ReportedEvent {
+        severity: ReportedSeverity::Error.into(),
+        code: "cs.failed".into(),
+        message: shortened(format!("{what} ({path})")),
     }
 }
 

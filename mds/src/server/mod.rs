@@ -36,7 +36,7 @@ mod names;
 mod nodes;
 mod orders;
 mod rates;
-mod rebuild;
+pub(crate) mod rebuild;
 mod reign;
 mod removal;
 mod repairs;

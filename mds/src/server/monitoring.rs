@@ -9,7 +9,7 @@ use wire::cluster::{
     GetConfigReply, GetEvents, GetEventsReply, ListServices, ListServicesReply, MdsInfo, ServiceStatus,
     SetConfig, Severity, Space,
 };
-use wire::cs::FLAGS_FAILED;
+use wire::cs::FLAGS_OUT_OF_SERVICE;
 use wire::hello::Empty;
 use wire::limits::MAX_LISTED;
 
@@ -283,7 +283,9 @@ fn chunk_counts(summary: &Summary) -> ChunkCounts {
 
 pub(super) fn status(server: &ChunkServer) -> ServiceStatus {
     match server.state {
-        _ if server.flags & FLAGS_FAILED != 0 || server.standing == Standing::Stale => ServiceStatus::Failed,
+        _ if server.flags & FLAGS_OUT_OF_SERVICE != 0 || server.standing == Standing::Stale => {
+            ServiceStatus::Failed
+        }
         CsState::Active if server.leave != Leave::Stay => ServiceStatus::Releasing,
         CsState::Active => ServiceStatus::Active,
         CsState::Inactive => ServiceStatus::Inactive,

@@ -205,8 +205,8 @@ impl CsLink {
     }
 
     /// A joiner could not be filled: it is tried again later, perhaps from others.
-    pub(super) fn catch_up_later(&self, order: CopyOrder) {
-        self.copies.add(order.chunk, order, rt::time::now() + PAUSE);
+    pub(super) fn catch_up_later(&self, order: CopyOrder, pause: Duration) {
+        self.copies.add(order.chunk, order, rt::time::now() + pause);
     }
 
     /// Takes up what the state says is to be done on this chunk server, but for fences it has been told with its
@@ -489,6 +489,11 @@ impl CsLink {
                 self.installs.put_off(*chunk, rt::time::now() + PAUSE);
                 if status == Status::UnknownChunk {
                     rt::spawn(Rc::clone(&reign).replica_is_lost(self.cs, *chunk, *order));
+                } else if order.joins && status == Status::NoSpace {
+                    let reign = Rc::clone(&reign);
+                    rt::spawn(reign.joiner_has_no_room(self.cs, self.session, *chunk, order.to));
+                } else if order.joins {
+                    reign.rebuild.not_filled(self.cs, *chunk, order.to, rt::time::now());
                 }
             }
             // Not before the registration itself is known to be on its disk.
@@ -533,6 +538,8 @@ impl CsLink {
                     file_id: order.file.raw(),
                     chunk_id: chunk.raw(),
                     version: order.version.raw(),
+                    last_sources: reign.read(|state| state.are_last_sources(self.cs, order, &sources)),
+                    unreconciled: reign.read(|state| state.is_unreconciled(order)),
                     sources: sources.iter().map(|cs| cs.0.into()).collect(),
                     spare: reign.read(|state| state.is_spare(order)),
                 });

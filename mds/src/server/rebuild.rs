@@ -11,11 +11,15 @@ use std::time::Duration;
 
 use rt::sync::Notify;
 use rt::time::Instant;
+use wire::Status;
 
 use super::reign::Reign;
-use crate::state::command::{AddReplicas, CommandOp, CsState, DropCs, Leave, RemoveReplicas, ReplicaPlace};
+use crate::state::command::{
+    AddReplicas, CommandOp, CsReport, CsState, DropCs, DropMember, Leave, RemoveReplicas, ReplicaPlace,
+    ReportedEvent, ReportedSeverity,
+};
 use crate::state::replication::{PlannedStep, ReplicaStep, Urgency};
-use crate::state::{CsId, EventCode, FileId, MEMBERS_MAX, Parameter, State};
+use crate::state::{ChunkId, CopyOrder, CsId, EventCode, FileId, MEMBERS_MAX, Parameter, State, Version};
 
 /// Where all chunks begin.
 const START: (FileId, u32) = (FileId::from_raw(0), 0);
@@ -24,9 +28,7 @@ const LOOK_MAX: usize = 16_384;
 /// Steps that are kept, of each urgency.
 const STEPS_MAX: usize = 8192;
 /// Replicas that are on their way to a chunk server at once.
-const ARRIVING_MAX: usize = 8;
-/// After how many chunks in a row that nobody can take now the others are not tried.
-const IN_VAIN_MAX: usize = 64;
+pub(crate) const ARRIVING_MAX: usize = 8;
 /// The shortest time between two looks at all chunks.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// Replicas that are moved at once, in the whole cluster.
@@ -37,6 +39,38 @@ const PAUSE: Duration = Duration::from_secs(5);
 const BLOCKED_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a chunk server that refused to make a replica is not asked again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+/// How long nothing comes to a chunk server that had no room for a joiner, at first...
+const FULL_REST_MIN: Duration = Duration::from_secs(10);
+/// ...and at most.
+const FULL_REST_MAX: Duration = Duration::from_secs(320);
+/// From which rest on its replicas are not waited for, but made elsewhere.
+const FULL_REST_LONG: Duration = Duration::from_secs(80);
+/// Pause before a joiner is filled again that could not be filled, at first...
+const FILL_PAUSE_MIN: Duration = Duration::from_secs(2);
+/// ...and at most.
+const FILL_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// After how long an operator hears of a joiner that cannot be filled.
+const FAILING_LONG: Duration = Duration::from_secs(300);
+/// The longest text of an event, in bytes.
+const MESSAGE_MAX: usize = 1024;
+/// Joiners that could not be filled of which it is remembered.
+const FAILING_MAX: usize = 65_536;
+
+/// A joiner that could not be filled.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    version: Version,
+    since: Instant,
+    pause: Duration,
+    told: bool,
+}
+
+/// A chunk server that had no room for a joiner.
+#[derive(Clone, Copy, Debug)]
+struct Full {
+    until: Instant,
+    rest: Duration,
+}
 
 /// What is known of replication besides the state.
 #[derive(Debug, Default)]
@@ -48,6 +82,10 @@ pub(crate) struct Rebuild {
     away: RefCell<BTreeMap<CsId, Instant>>,
     /// Until when chunk servers are not asked.
     refused: RefCell<BTreeMap<CsId, Instant>>,
+    /// Joiners that could not be filled when it was tried last: they keep nobody else out.
+    failing: RefCell<BTreeMap<(CsId, ChunkId), Failing>>,
+    /// Chunk servers that had no room for joiners.
+    full: RefCell<BTreeMap<CsId, Full>>,
     told: Told,
 }
 
@@ -70,13 +108,92 @@ impl Rebuild {
     }
 
     /// A chunk server refused to make a replica.
-    pub(super) fn refused(&self, cs: CsId, now: Instant) {
+    pub(crate) fn refused(&self, cs: CsId, now: Instant) {
         self.refused.borrow_mut().insert(cs, now + REFUSED_PAUSE);
         self.look();
     }
 
     fn is_refusing(&self, cs: CsId, now: Instant) -> bool {
         self.refused.borrow().get(&cs).is_some_and(|until| *until > now)
+    }
+
+    /// A chunk server has no room for a joiner. Whether that is news.
+    pub(crate) fn full(&self, cs: CsId, now: Instant) -> bool {
+        let mut full = self.full.borrow_mut();
+        match full.get_mut(&cs).filter(|known| known.until + FULL_REST_MAX > now) {
+            // All that joined at once are refused at once.
+            Some(known) if known.until > now => false,
+            Some(known) => {
+                known.rest = (known.rest * 2).min(FULL_REST_MAX);
+                known.until = now + known.rest;
+                false
+            }
+            None => {
+                full.insert(cs, Full { until: now + FULL_REST_MIN, rest: FULL_REST_MIN });
+                true
+            }
+        }
+    }
+
+    /// Whether a chunk server had no room for a joiner a moment ago: nothing comes to it now.
+    pub(crate) fn is_full(&self, cs: CsId, now: Instant) -> bool {
+        self.full.borrow().get(&cs).is_some_and(|full| full.until > now)
+    }
+
+    fn is_full_for_long(&self, cs: CsId, now: Instant) -> bool {
+        let full = self.full.borrow();
+        full.get(&cs).is_some_and(|full| full.rest >= FULL_REST_LONG && full.until + FULL_REST_MAX > now)
+    }
+
+    /// A joiner could not be filled. Gives the pause before it is tried again, and whether it is time to tell somebody.
+    pub(crate) fn not_filled(
+        &self,
+        cs: CsId,
+        chunk: ChunkId,
+        version: Version,
+        now: Instant,
+    ) -> (Duration, bool) {
+        let mut failing = self.failing.borrow_mut();
+        if failing.len() >= FAILING_MAX && !failing.contains_key(&(cs, chunk)) {
+            return (FILL_PAUSE_MAX, false);
+        }
+        let first = Failing { version, since: now, pause: FILL_PAUSE_MIN / 2, told: false };
+        let known = failing.entry((cs, chunk)).or_insert(first);
+        if known.version != version {
+            *known = first;
+        }
+        known.pause = (known.pause * 2).min(FILL_PAUSE_MAX);
+        let tell = !known.told && now.since(known.since) >= FAILING_LONG;
+        known.told |= tell;
+        (known.pause, tell)
+    }
+
+    /// A joiner is filled.
+    pub(super) fn filled(&self, cs: CsId, chunk: ChunkId) {
+        self.failing.borrow_mut().remove(&(cs, chunk));
+    }
+
+    /// Whether a joiner could not be filled when it was tried last.
+    pub(crate) fn is_failing(&self, cs: CsId, chunk: ChunkId) -> bool {
+        self.failing.borrow().contains_key(&(cs, chunk))
+    }
+
+    /// Forgets joiners that are none any more, or join anew.
+    fn forget_joiners(&self, state: &State) {
+        self.failing.borrow_mut().retain(|(cs, chunk), failing| {
+            state.joiner(*cs, *chunk).is_some_and(|order| order.version == failing.version)
+        });
+    }
+
+    /// How many more replicas chunk servers can take now; those that can take none are left out.
+    fn room(&self, state: &State, now: Instant) -> BTreeMap<CsId, usize> {
+        let usable = state.servers().filter(|server| server.is_usable()).map(|server| server.id);
+        let asked = usable.filter(|cs| !self.is_refusing(*cs, now) && !self.is_full(*cs, now));
+        let room = asked.map(|cs| {
+            let arriving = state.arriving_on(cs, |chunk| self.is_failing(cs, chunk));
+            (cs, ARRIVING_MAX.saturating_sub(arriving))
+        });
+        room.filter(|(_, room)| *room > 0).collect()
     }
 
     fn note_away(&self, state: &State, now: Instant) {
@@ -89,8 +206,10 @@ impl Rebuild {
         });
     }
 
-    fn is_overdue(&self, cs: CsId, now: Instant) -> bool {
-        self.away.borrow().get(&cs).is_some_and(|since| now.since(*since) >= BLOCKED_PATIENCE)
+    /// Whether nobody waits for a chunk server any longer: it is away, or full.
+    pub(crate) fn is_overdue(&self, cs: CsId, now: Instant) -> bool {
+        let away = self.away.borrow().get(&cs).is_some_and(|since| now.since(*since) >= BLOCKED_PATIENCE);
+        away || self.is_full_for_long(cs, now)
     }
 
     fn is_somebody_away(&self) -> bool {
@@ -99,21 +218,45 @@ impl Rebuild {
 }
 
 /// Steps to take, by urgency.
-#[derive(Debug, Default)]
-struct Steps {
+#[derive(Debug)]
+pub(crate) struct Steps {
     queues: BTreeMap<Urgency, VecDeque<ReplicaStep>>,
-    /// There are more than could be kept.
-    more: bool,
+    /// How many are kept of each urgency.
+    max: usize,
+    /// Where the first ones are that could not be kept.
+    left_out: BTreeMap<Urgency, (FileId, u32)>,
+    /// Chunks for which there is no place.
+    pub(crate) short: Short,
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self::with_room(STEPS_MAX)
+    }
 }
 
 impl Steps {
+    pub(crate) fn with_room(max: usize) -> Self {
+        Self { queues: BTreeMap::new(), max, left_out: BTreeMap::new(), short: Short::default() }
+    }
+
     fn add(&mut self, step: ReplicaStep) {
         let queue = self.queues.entry(step.urgency()).or_default();
-        if queue.len() < STEPS_MAX {
+        if queue.len() < self.max {
             queue.push_back(step);
         } else {
-            self.more = true;
+            self.left_out.entry(step.urgency()).or_insert((step.file, step.index));
         }
+    }
+
+    /// There are more than could be kept.
+    fn has_more(&self) -> bool {
+        !self.left_out.is_empty()
+    }
+
+    /// Where the next look begins: what had no room among the most urgent ones comes first then.
+    pub(crate) fn next_look(&self) -> (FileId, u32) {
+        self.left_out.values().next().copied().unwrap_or(START)
     }
 
     fn is_empty(&self) -> bool {
@@ -121,22 +264,90 @@ impl Steps {
     }
 
     /// Takes all, in the order of their urgency.
-    fn take(&mut self) -> Vec<ReplicaStep> {
+    pub(crate) fn take(&mut self) -> Vec<ReplicaStep> {
         std::mem::take(&mut self.queues).into_values().flatten().collect()
+    }
+}
+
+/// A look at all chunks, some at a time: once around, from anywhere on.
+#[derive(Debug)]
+pub(crate) struct Look {
+    begin: (FileId, u32),
+    at: Option<(FileId, u32)>,
+    /// It has been at the end, and looks at what is before its beginning.
+    is_back: bool,
+}
+
+impl Look {
+    pub(crate) fn new(begin: (FileId, u32)) -> Self {
+        Self { begin, at: Some(begin), is_back: false }
+    }
+
+    /// Looks at some more chunks, if there are more: what it finds is added.
+    pub(crate) fn advance(
+        &mut self,
+        state: &State,
+        rebuild: &Rebuild,
+        now: Instant,
+        steps: &mut Steps,
+    ) -> bool {
+        let Some(at) = self.at else { return false };
+        let (found, next) = state.plan_replicas(at, LOOK_MAX, |cs| rebuild.is_overdue(cs, now));
+        let end = self.is_back.then_some(self.begin);
+        let is_before_end = |position| end.is_none_or(|end| position < end);
+        for step in found.into_iter().filter(|step| is_before_end((step.file, step.index))) {
+            // What has no place takes none from what has one.
+            let is_add = matches!(step.step, PlannedStep::Add { .. });
+            if is_add && !state.is_place_among(&step, |_| true) {
+                steps.short.note(state, &step);
+            } else {
+                steps.add(step);
+            }
+        }
+        self.at = next.filter(|next| is_before_end(*next));
+        if self.at.is_none() && !self.is_back && self.begin != START {
+            (self.at, self.is_back) = (Some(START), true);
+        }
+        true
+    }
+}
+
+/// Chunks for which there is no place.
+#[derive(Debug, Default)]
+pub(crate) struct Short {
+    pub(crate) chunks: usize,
+    /// The first of them, as the operator is told of it.
+    first: Option<[String; 4]>,
+}
+
+impl Short {
+    fn note(&mut self, state: &State, step: &ReplicaStep) {
+        self.chunks += 1;
+        if let PlannedStep::Add { count, .. } = step.step
+            && self.first.is_none()
+            && let Err(short) = state.places_for(step, count, 0, |_| false)
+        {
+            tracing::debug!("file {:#x}, chunk {}: {short}", step.file.raw(), step.index);
+            let (needed, found) = (count.to_string(), short.found.to_string());
+            self.first = Some([state.tree().path_of(step.file), needed, found, short.why.to_string()]);
+        }
+    }
+
+    fn add(&mut self, more: Self) {
+        self.chunks += more.chunks;
+        self.first = self.first.take().or(more.first);
     }
 }
 
 /// What a round of steps comes to.
 #[derive(Debug, Default)]
-struct Round {
-    add: Vec<ReplicaPlace>,
-    remove: Vec<ReplicaPlace>,
+pub(crate) struct Round {
+    pub(crate) add: Vec<ReplicaPlace>,
+    pub(crate) remove: Vec<ReplicaPlace>,
     /// What has to wait until others have arrived.
-    later: Vec<ReplicaStep>,
+    pub(crate) later: Vec<ReplicaStep>,
     /// Chunks for which there is no place.
-    short: usize,
-    /// The first of them, as the operator is told of it.
-    first_short: Option<[String; 4]>,
+    pub(crate) short: Short,
     /// Chunks that get replicas, now or later.
     queued: usize,
     /// Replicas are missing, and not made because of this.
@@ -152,40 +363,85 @@ enum Disaster {
     Hosts { dark: usize, limit: u64 },
 }
 
+/// Decides what of these steps can be taken now. Whoever is busy keeps nobody waiting but those who have no other place.
+pub(crate) fn plan_round(
+    state: &State,
+    rebuild: &Rebuild,
+    steps: Vec<ReplicaStep>,
+    now: Instant,
+    seed: impl Fn() -> u64,
+) -> Round {
+    let mut round = Round::default();
+    let mut room = rebuild.room(state, now);
+    let stopped = disaster(state);
+    for step in steps {
+        let Some(step) = state.replan(&step, |cs| rebuild.is_overdue(cs, now)) else { continue };
+        match step.step {
+            PlannedStep::Remove { cs } => round.remove.push(step.place(cs)),
+            PlannedStep::Add { .. } if stopped.is_some() => round.held = stopped,
+            PlannedStep::Add { count, .. } if state.is_place_among(&step, |cs| room.contains_key(&cs)) => {
+                let places = state.places_for(&step, count, seed(), |cs| !room.contains_key(&cs));
+                let places = places.unwrap_or_default();
+                round.queued += 1;
+                if places.len() < usize::from(count) {
+                    round.later.push(step);
+                }
+                for cs in places {
+                    if let Some(left) = room.get_mut(&cs) {
+                        *left -= 1;
+                    }
+                    room.retain(|_, left| *left > 0);
+                    round.add.push(step.place(cs));
+                }
+            }
+            PlannedStep::Add { .. } if state.is_place_among(&step, |_| true) => {
+                round.queued += 1;
+                round.later.push(step);
+            }
+            PlannedStep::Add { .. } => round.short.note(state, &step),
+        }
+    }
+    round
+}
+
 impl Reign {
     /// Runs for as long as the reign.
     pub(super) async fn replicate(self: Rc<Self>) {
         let mut steps = Steps::default();
         let mut looked = None;
         let mut moved_from = START;
+        let mut begin = START;
         // Since the last look there are chunks for which there was no place.
-        let mut short = false;
+        let mut short = Short::default();
         // The first look is at everything.
         self.rebuild.changed.set(true);
         loop {
             let wanted = self.rebuild.wanted.notified();
             let now = rt::time::now();
             let rested = looked.is_none_or(|at| now.since(at) >= LOOK_PAUSE);
-            let due = self.rebuild.changed.get() || steps.more || self.rebuild.is_somebody_away();
+            let due = self.rebuild.changed.get() || steps.has_more() || self.rebuild.is_somebody_away();
             let is_fresh = rested && due;
             if is_fresh {
                 looked = Some(now);
                 self.rebuild.changed.set(false);
-                let Some(found) = self.look_at_all().await else { return };
+                let Some(found) = self.look_at_all(begin).await else { return };
                 steps = found;
-                short = false;
+                begin = steps.next_look();
+                short = std::mem::take(&mut steps.short);
             }
             if !self.drop_empty().await {
                 return;
             }
-            let round = self.plan_round(steps.take());
-            let waits = !round.later.is_empty() || short || round.short > 0;
-            let idle = !waits && round.add.is_empty() && round.remove.is_empty() && !steps.more;
+            let taken = steps.take();
+            let mut round =
+                self.read(|state| plan_round(state, &self.rebuild, taken, rt::time::now(), rt::random::u64));
+            short.add(std::mem::take(&mut round.short));
+            let waits = !round.later.is_empty() || short.chunks > 0;
+            let idle = !waits && round.add.is_empty() && round.remove.is_empty() && !steps.has_more();
             let moves = if idle { self.plan_moves(&mut moved_from) } else { Vec::new() };
             // Not at the end: the others are looked at next time.
             let waits = waits || !moves.is_empty() || moved_from != START;
-            short |= round.short > 0;
-            self.tell_of(&round, is_fresh && !steps.more).await;
+            self.tell_of(&round, &short, is_fresh && !steps.has_more()).await;
             (0..moves.len()).for_each(|_| rt::sim::hit("mds.replica-moved"));
             round.later.iter().for_each(|step| steps.add(*step));
             (0..round.add.len()).for_each(|_| rt::sim::hit("mds.replica-added"));
@@ -201,10 +457,10 @@ impl Reign {
             if self.rebuild.changed.get() && steps.is_empty() {
                 // Looked at everything a moment ago: what has changed since is not urgent.
                 rt::time::sleep_until(looked.unwrap_or(now) + LOOK_PAUSE).await;
-            } else if waits || steps.more || self.rebuild.is_somebody_away() {
+            } else if waits || steps.has_more() || self.rebuild.is_somebody_away() {
                 let woken = rt::time::timeout(PAUSE, wanted).await.is_ok();
                 // There may be a place by now; nobody tells.
-                if short && !woken {
+                if short.chunks > 0 && !woken {
                     self.rebuild.changed.set(true);
                 }
             } else {
@@ -214,90 +470,35 @@ impl Reign {
     }
 
     /// Looks at all chunks, some at a time; `None` when the reign is over.
-    async fn look_at_all(&self) -> Option<Steps> {
+    async fn look_at_all(&self, begin: (FileId, u32)) -> Option<Steps> {
         let mut steps = Steps::default();
-        let mut from = Some(START);
-        while let Some(at) = from {
+        let mut look = Look::new(begin);
+        self.read(|state| self.rebuild.forget_joiners(state));
+        loop {
             if self.is_over() {
                 return None;
             }
             let now = rt::time::now();
-            let (found, next) = self.read(|state| {
+            let more = self.read(|state| {
                 self.rebuild.note_away(state, now);
-                state.plan_replicas(at, LOOK_MAX, |cs| self.rebuild.is_overdue(cs, now))
+                look.advance(state, &self.rebuild, now, &mut steps)
             });
-            found.into_iter().for_each(|step| steps.add(step));
-            from = next;
+            if !more {
+                return Some(steps);
+            }
             rt::yield_now().await;
         }
-        Some(steps)
-    }
-
-    /// Decides what of these steps can be taken now.
-    fn plan_round(&self, steps: Vec<ReplicaStep>) -> Round {
-        let now = rt::time::now();
-        let mut round = Round::default();
-        let mut arriving: BTreeMap<CsId, usize> = BTreeMap::new();
-        let mut in_vain = 0;
-        self.read(|state| {
-            let stopped = disaster(state);
-            for step in steps {
-                let Some(step) = state.replan(&step, |cs| self.rebuild.is_overdue(cs, now)) else { continue };
-                let place = |cs: CsId| ReplicaPlace {
-                    file: step.file.raw(),
-                    index: step.index,
-                    version: step.version.raw(),
-                    cs: cs.0,
-                };
-                match step.step {
-                    PlannedStep::Remove { cs } => round.remove.push(place(cs)),
-                    PlannedStep::Add { .. } if stopped.is_some() => round.held = stopped,
-                    // Wherever the next one could go, somebody is busy most likely.
-                    PlannedStep::Add { .. } if in_vain >= IN_VAIN_MAX => {
-                        round.queued += 1;
-                        round.later.push(step);
-                    }
-                    PlannedStep::Add { count, .. } => {
-                        let is_busy = |cs: CsId| {
-                            let more = arriving.get(&cs).copied().unwrap_or(0);
-                            state.arriving_on(cs) + more >= ARRIVING_MAX || self.rebuild.is_refusing(cs, now)
-                        };
-                        match state.places_for(&step, count, rt::random::u64(), is_busy) {
-                            Ok(places) => {
-                                round.queued += 1;
-                                in_vain = if places.is_empty() { in_vain + 1 } else { 0 };
-                                if places.len() < usize::from(count) {
-                                    round.later.push(step);
-                                }
-                                for cs in places {
-                                    *arriving.entry(cs).or_default() += 1;
-                                    round.add.push(place(cs));
-                                }
-                            }
-                            Err(short) => {
-                                tracing::debug!("file {:#x}, chunk {}: {short}", step.file.raw(), step.index);
-                                round.short += 1;
-                                round.first_short.get_or_insert_with(|| {
-                                    let path = state.tree().path_of(step.file);
-                                    let (needed, found) = (count.to_string(), short.found.to_string());
-                                    [path, needed, found, short.why.to_string()]
-                                });
-                            }
-                        }
-                    }
-                }
-            }
-        });
-        round
     }
 
     /// Tells the operator what begins with this round and what is over, each once. `is_whole`: it comes from a look at everything.
-    async fn tell_of(&self, round: &Round, is_whole: bool) {
+    async fn tell_of(&self, round: &Round, short: &Short, is_whole: bool) {
         let told = &self.rebuild.told;
         if round.queued > 0 && !told.running.replace(true) {
             self.note_event(EventCode::ReplicationStarted, vec![round.queued.to_string()]).await;
         }
-        match round.held {
+        // With too many gone there is no place for much, and that is not what the operator is to see to.
+        let held = round.held.or_else(|| self.read(disaster).filter(|_| short.chunks > 0));
+        match held {
             Some(Disaster::Hosts { dark, limit }) => {
                 told.running.set(false);
                 if !told.held.replace(true) {
@@ -308,23 +509,90 @@ impl Reign {
             Some(Disaster::Servers) => told.running.set(false),
             None => {}
         }
-        if let Some(first) = &round.first_short
+        if held.is_some() {
+            return;
+        }
+        if let Some(first) = &short.first
             && !told.short.replace(true)
         {
-            let args = std::iter::once(round.short.to_string()).chain(first.iter().cloned()).collect();
+            let args = std::iter::once(short.chunks.to_string()).chain(first.iter().cloned()).collect();
             self.note_event(EventCode::NoPlaceForReplicas, args).await;
         }
-        if !is_whole || round.held.is_some() {
+        if !is_whole {
             return;
         }
         told.held.set(false);
-        if round.short == 0 && round.later.is_empty() && told.short.replace(false) {
+        if short.chunks == 0 && round.later.is_empty() && told.short.replace(false) {
             self.note_event(EventCode::PlacesFound, Vec::new()).await;
         }
+        // Those that cannot be filled now are on their way all the same.
+        let arriving_on = |state: &State, cs: CsId| state.arriving_on(cs, |_| false);
         let arriving: usize =
-            self.read(|state| state.servers().map(|server| state.arriving_on(server.id)).sum());
+            self.read(|state| state.servers().map(|server| arriving_on(state, server.id)).sum());
         if round.queued == 0 && arriving == 0 && told.running.replace(false) {
             self.note_event(EventCode::ReplicationCompleted, Vec::new()).await;
+        }
+    }
+
+    /// A joiner could not be filled: it is tried again later, and an operator hears of it if that goes on for long.
+    pub(super) fn fill_failed(self: &Rc<Self>, cs: CsId, session: u64, order: CopyOrder, status: Status) {
+        if status == Status::NoSpace {
+            rt::spawn(Rc::clone(self).joiner_has_no_room(cs, session, order.chunk, order.version));
+            return;
+        }
+        let (pause, tell) = self.rebuild.not_filled(cs, order.chunk, order.version, rt::time::now());
+        self.servers.borrow().order(cs, |link| link.catch_up_later(order, pause));
+        if tell {
+            let path = self.read(|state| state.tree().path_of(order.file));
+            let message = format!(
+                "its replica of chunk {:#x} of {path} cannot be filled from the others for minutes ({status}): open the file, or \
+                 see to the chunk servers that hold it",
+                order.chunk.raw(),
+            );
+            rt::spawn(Rc::clone(self).warn(cs, session, "cs.replica_not_filled", message));
+        }
+    }
+
+    /// A joiner has no room. It leaves, so that nobody waits for it who writes (C13), and rests.
+    pub(super) async fn joiner_has_no_room(
+        self: Rc<Self>,
+        cs: CsId,
+        session: u64,
+        chunk: ChunkId,
+        version: Version,
+    ) {
+        if self.rebuild.full(cs, rt::time::now()) {
+            let message =
+                "it has no room for replicas that were to return or come: they wait, or go elsewhere";
+            rt::spawn(Rc::clone(&self).warn(cs, session, "cs.no_room", message.into()));
+        }
+        let Some(order) = self.read(|state| state.joiner(cs, chunk)) else { return };
+        let op = DropMember {
+            lease: None,
+            file: order.file.raw(),
+            cs: cs.0,
+            chunk: chunk.raw(),
+            version: version.raw(),
+            lost: false,
+            why: "its chunk server has no room for it".into(),
+        };
+        if order.version == version
+            && self.read(|state| state.may_drop(&op))
+            && let Some(Err(refusal)) = self.insist(CommandOp::DropMember(op)).await
+        {
+            tracing::warn!("a joiner without room on {cs} stays: {refusal}");
+        }
+    }
+
+    /// Makes an event of something that an operator should know of a chunk server.
+    pub(super) async fn warn(self: Rc<Self>, cs: CsId, session: u64, code: &'static str, message: String) {
+        let message = message[..message.floor_char_boundary(MESSAGE_MAX)].to_owned();
+        let severity = ReportedSeverity::Warning.into();
+        let event = ReportedEvent { severity, code: code.into(), message };
+        let op =
+            CsReport { cs: cs.0, session, events_only: true, events: vec![event], ..CsReport::default() };
+        if let Some(Err(refusal)) = self.insist(CommandOp::CsReport(op)).await {
+            tracing::warn!("an event of {cs} was not taken: {refusal}");
         }
     }
 
@@ -347,11 +615,12 @@ impl Reign {
     fn plan_moves(&self, from: &mut (FileId, u32)) -> Vec<ReplicaPlace> {
         let now = rt::time::now();
         self.read(|state| {
-            let arriving: usize = state.servers().map(|server| state.arriving_on(server.id)).sum();
+            let arriving_on = |cs: CsId| state.arriving_on(cs, |chunk| self.rebuild.is_failing(cs, chunk));
+            let arriving: usize = state.servers().map(|server| arriving_on(server.id)).sum();
             if disaster(state).is_some() || arriving >= MOVES_MAX {
                 return Vec::new();
             }
-            let is_busy = |cs: CsId| state.arriving_on(cs) > 0 || self.rebuild.is_refusing(cs, now);
+            let is_busy = |cs: CsId| arriving_on(cs) > 0 || self.rebuild.is_refusing(cs, now);
             let (moves, next) = state.plan_moves(*from, LOOK_MAX, MOVES_MAX - arriving, is_busy);
             *from = next.unwrap_or(START);
             moves

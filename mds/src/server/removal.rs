@@ -1,5 +1,7 @@
 //! Chunk servers that operators take out of the cluster.
 
+use std::rc::Rc;
+
 use wire::Status;
 use wire::cluster::{RemoveAction, RemoveCs, RemoveCsReply};
 
@@ -11,7 +13,11 @@ use crate::state::command::{CommandOp, Leave, ReleaseCs};
 use crate::state::{CsId, Refusal, State};
 
 impl Reign {
-    pub(super) async fn remove_cs(&self, call: RemoveCs, asked: &Asked) -> Result<RemoveCsReply, Failure> {
+    pub(super) async fn remove_cs(
+        self: &Rc<Self>,
+        call: RemoveCs,
+        asked: &Asked,
+    ) -> Result<RemoveCsReply, Failure> {
         let id = u32::try_from(call.cs_id).map_err(|_| Refusal::UnknownCs(u32::MAX))?;
         self.confirm(asked).await?;
         let action = RemoveAction::try_from(call.action).map_err(|_| {
@@ -27,8 +33,26 @@ impl Reign {
             let origin = asked.connection.peer().identity.node.clone();
             let op = ReleaseCs { cs: id, how: how.into(), origin };
             self.change(asked, None, CommandOp::ReleaseCs(op)).await??;
+            if how == Leave::Leave {
+                self.tell_what_waits(CsId(id));
+            }
         }
         Ok(self.read(|state| progress(state, CsId(id)))?)
+    }
+}
+
+impl Reign {
+    /// Says why a removal will not come to its end by itself.
+    fn tell_what_waits(self: &Rc<Self>, cs: CsId) {
+        let (session, (chunks, files)) =
+            self.read(|state| (state.server(cs).map(|server| server.session), state.waiting_on(cs)));
+        let Some(session) = session.filter(|_| chunks > 0) else { return };
+        let message = format!(
+            "{chunks} chunks on it cannot go elsewhere before their files (such as {}) are opened for writing once: the client that \
+             wrote to them last did not end in order",
+            files.join(", "),
+        );
+        rt::spawn(Rc::clone(self).warn(cs, session, "cs.removal_waits", message));
     }
 }
 

@@ -52,11 +52,28 @@ impl Returns {
         if rests.len() >= RESTS_MAX {
             rests.pop_first();
         }
-        let rest = rests.entry((file, cs)).or_insert(Rest { until: now, length: REST_MIN / 2 });
+        let Some(rest) = rests.get_mut(&(file, cs)) else {
+            rests.insert((file, cs), Rest { until: now + REST_MIN, length: REST_MIN });
+            return;
+        };
+        if rest.until > now {
+            // It has not been given back since: the same failure, met in another chunk.
+            return;
+        }
         // Long ago is forgotten.
         let lately = rest.until + REST_MAX > now;
         let length = if lately { (rest.length * 2).min(REST_MAX) } else { REST_MIN };
         *rest = Rest { until: now + length, length };
+    }
+
+    /// A chunk server has registered anew: what it failed of the first time is over.
+    pub(super) fn registered(&self, cs: CsId, now: Instant) {
+        for ((_, of), rest) in self.rests.borrow_mut().iter_mut() {
+            if *of == cs && rest.length == REST_MIN {
+                rest.until = rest.until.min(now);
+            }
+        }
+        self.look();
     }
 
     fn rests(&self, file: FileId, cs: CsId, now: Instant) -> bool {
@@ -87,8 +104,12 @@ impl Reign {
         });
         for (cs, session) in servers {
             let now = rt::time::now();
+            if self.rebuild.is_full(cs, now) {
+                continue;
+            }
             let chunks: Vec<ChunkPosition> = self.read(|state| {
-                let room = JOINERS_MAX.saturating_sub(state.joiners_on(cs));
+                let joiners = state.joiners_on(cs, |chunk| self.rebuild.is_failing(cs, chunk));
+                let room = JOINERS_MAX.saturating_sub(joiners);
                 // Those that rest are passed over; more are asked for than there is room, so that they hide nobody for long.
                 let all = state.returning(cs, room + RESTS_MAX);
                 let fit = all.into_iter().filter(|(file, _)| !self.returns.rests(*file, cs, now));
@@ -123,12 +144,28 @@ mod tests {
         assert!(!returns.rests(FileId::from_raw(8), cs, at(1004)));
         returns.failed(file, cs, at(1006));
         assert!(returns.rests(file, cs, at(1015)) && !returns.rests(file, cs, at(1016)));
+        returns.failed(file, cs, at(1007));
+        assert!(!returns.rests(file, cs, at(1016)), "one failure, met twice");
         for _ in 0..20 {
-            returns.failed(file, cs, at(1020));
+            let until = returns.rests.borrow()[&(file, cs)].until;
+            returns.failed(file, cs, until);
         }
-        assert!(returns.rests(file, cs, at(1079)) && !returns.rests(file, cs, at(1080)));
+        let until = returns.rests.borrow()[&(file, cs)].until;
+        let length = |until: Instant| returns.rests.borrow()[&(file, cs)].until.since(until);
+        returns.failed(file, cs, until);
+        assert_eq!(length(until), REST_MAX);
+        returns.registered(cs, until);
+        assert_eq!(length(until), REST_MAX, "it failed again and again");
         returns.failed(file, cs, at(5000));
-        assert!(!returns.rests(file, cs, at(5005)), "long ago is forgotten");
+        assert!(
+            returns.rests(file, cs, at(5004)) && !returns.rests(file, cs, at(5005)),
+            "long ago is forgotten"
+        );
+        returns.failed(file, cs, at(9000));
+        returns.registered(CsId(1026), at(9001));
+        assert!(returns.rests(file, cs, at(9001)));
+        returns.registered(cs, at(9001));
+        assert!(!returns.rests(file, cs, at(9001)), "it was started again");
         for number in 0..2 * RESTS_MAX as u64 {
             returns.failed(FileId::from_raw(number), cs, at(5000));
         }

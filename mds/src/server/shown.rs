@@ -132,6 +132,7 @@ pub(crate) fn usable(state: &State, id: FileId, indices: &[u32]) -> Result<Optio
 }
 
 fn chunk(state: &State, entry: &ChunkEntry, minimum: usize) -> ChunkMap {
+    rt::sim::rises("C7: the version in maps of chunk", entry.id().raw(), entry.version().raw());
     let heard_of = |cs: &CsId| state.server(*cs).is_some_and(|server| !server.is_lapsed());
     let member = |member: crate::state::chunk::Member| Member {
         cs_id: member.cs.0.into(),

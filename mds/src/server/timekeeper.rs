@@ -208,7 +208,8 @@ impl Quarantines {
         });
         let seen = seen.collect();
         self.seen = seen;
-        let over = self.seen.iter().filter(|(_, (_, since))| now.since(*since) >= term);
+        let is_over = |since| now.since(since) >= term || rt::sim::planted("quarantine-skipped");
+        let over = self.seen.iter().filter(|(_, (_, since))| is_over(*since));
         over.map(|(chunk, _)| *chunk).collect()
     }
 }

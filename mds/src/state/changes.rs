@@ -143,9 +143,9 @@ impl Changes {
         self.joining.get(&cs)?.get(&chunk).copied()
     }
 
-    /// Joiners on a chunk server.
-    pub(super) fn joining_on(&self, cs: CsId) -> usize {
-        self.joining.get(&cs).map_or(0, BTreeMap::len)
+    /// Replicas that are on their way to a chunk server: to be made, or to be filled.
+    pub(super) fn arriving_on(&self, cs: CsId) -> usize {
+        self.additions_on(cs) + self.joining.get(&cs).map_or(0, BTreeMap::len)
     }
 
     /// Where the joiners on a chunk server are.

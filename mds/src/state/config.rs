@@ -66,6 +66,8 @@ parameters! {
         "Whether chunks are deleted that were made before the metadata was restored from a backup and that it does not know.";
     InventoryInterval = "mds.wd.inventory_interval", 21600, 10..=2592000, "seconds",
         "How often each chunk server is asked for all it has, which is compared with the maps; with each registration as well.";
+    IoTout = "mds.wd.io_tout", 3000, 10..=600000, "milliseconds",
+        "From how long on a request to a chunk server's disk counts as slow (flag T).";
     MaxOfflineCs = "mds.wd.max_offline_cs", 2, 0..=4096, "chunk servers",
         "With more chunk servers offline the cluster counts as failed and nothing is replicated anew; 0: never.";
     MaxOfflineCsHosts = "mds.wd.max_offline_cs_hosts", 1, 0..=4096, "hosts",

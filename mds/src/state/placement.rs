@@ -133,7 +133,8 @@ pub(super) fn margin_bytes(total: u64, percent: u64) -> u64 {
     (u128::from(total) * u128::from(percent) / 100) as u64
 }
 
-fn has_room(candidate: &Candidate<'_>, policy: &Policy) -> bool {
+/// Whether a replica has room on a chunk server.
+pub(super) fn has_room(candidate: &Candidate<'_>, policy: &Policy) -> bool {
     room(candidate, policy.fill_margin) >= policy.chunk_size.max(1)
 }
 

@@ -4,6 +4,7 @@
 
 use super::attrs::Replicas;
 use super::chunk::MemberState;
+use super::command::ReplicaPlace;
 use super::ids::{CsId, FileId, Version};
 
 /// How a chunk server stands, as far as the place of replicas goes.
@@ -30,6 +31,14 @@ pub(super) struct Replica {
     pub(super) footing: Footing,
     /// How much better it would be elsewhere, if one has to go.
     pub(super) burden: u64,
+}
+
+impl Replica {
+    /// Whether it counts or will, so that no other one comes to its host.
+    pub(super) fn keeps_place(&self) -> bool {
+        !matches!(self.state, MemberState::Stale | MemberState::Failed)
+            && !matches!(self.footing, Footing::Gone | Footing::Leaving)
+    }
 }
 
 /// How much depends on a step.
@@ -74,6 +83,11 @@ pub struct ReplicaStep {
 }
 
 impl ReplicaStep {
+    /// As a command names a replica of its chunk on a chunk server.
+    pub fn place(&self, cs: CsId) -> ReplicaPlace {
+        ReplicaPlace { file: self.file.raw(), index: self.index, version: self.version.raw(), cs: cs.0 }
+    }
+
     /// How much depends on it.
     pub fn urgency(&self) -> Urgency {
         match self.step {
@@ -106,11 +120,17 @@ pub(super) fn need(replicas: &[Replica], wanted: Replicas, hurry: bool) -> Optio
         found.map(|replica| Need::Less(replica.cs))
     };
     // What is only to be made can be made elsewhere as well.
-    if let Some(useless) = first(&|state, footing| state == Creating && footing != Firm) {
+    if let Some(useless) = first(&|state, footing| state == Creating && matches!(footing, Gone | Leaving)) {
         return Some(useless);
     }
     let normal = usize::from(wanted.normal);
     let sources = count(&|state, footing| state == InSync && matches!(footing, Firm | Leaving));
+    // It has nothing, and keeps the place from one that would have.
+    if sources > 0
+        && let Some(lost) = first(&|state, footing| state == Failed && footing == Firm)
+    {
+        return Some(lost);
+    }
     let firm = count(&|state, footing| state == InSync && footing == Firm);
     let coming = |footing| footing == Firm || (footing == Away && !hurry);
     let expected = count(&|state, footing| match state {
@@ -199,7 +219,11 @@ mod tests {
             ("y+ y+ a-",       3, 2, Some(More(1, Degraded)),     Some(More(1, Degraded))),
             ("y+ y-",          2, 1, Some(More(1, Endangered)),   Some(More(1, Endangered))),
             ("y+ y- y-",       3, 2, Some(More(2, Endangered)),   Some(More(2, Endangered))),
-            ("y+ s+ f+",       3, 2, Some(More(2, Endangered)),   Some(More(2, Endangered))),
+            ("y+ s+ s+",       3, 2, Some(More(2, Endangered)),   Some(More(2, Endangered))),
+            // What has nothing makes place first.
+            ("y+ s+ f+",       3, 2, Some(Less(CsId(2))),         Some(Less(CsId(2)))),
+            ("y+ y+ f+",       3, 2, Some(Less(CsId(2))),         Some(Less(CsId(2)))),
+            ("y+ y+ f~",       3, 2, Some(More(1, Degraded)),     Some(More(1, Degraded))),
             // Nobody to copy from.
             ("y- y-",          2, 1, None,                        None),
             ("y~ y-",          2, 1, None,                        None),
@@ -207,7 +231,9 @@ mod tests {
             // Under way.
             ("y+ y- c+",       2, 1, None,                        None),
             ("y+ y- j+",       2, 1, None,                        None),
-            ("y+ y- c~",       2, 1, Some(Less(CsId(2))),         Some(Less(CsId(2)))),
+            // Whoever has just registered again makes it in a moment.
+            ("y+ y- c~",       2, 1, None,                        Some(More(1, Endangered))),
+            ("y+ y- c>",       2, 1, Some(Less(CsId(2))),         Some(Less(CsId(2)))),
             ("y+ y- c-",       2, 1, Some(Less(CsId(2))),         Some(Less(CsId(2)))),
             ("y+ y- j~",       2, 1, None,                        Some(More(1, Endangered))),
             ("y+ y- j-",       2, 1, Some(More(1, Endangered)),   Some(More(1, Endangered))),
@@ -266,8 +292,9 @@ mod tests {
                     replica.cs != gone
                         && (replica.state, replica.footing) == (MemberState::InSync, Footing::Firm)
                 });
-                let is_made = all.iter().any(|r| r.cs == gone && r.state != MemberState::Creating);
-                assert!(!is_made || stay.count() >= usize::from(normal), "{text} of {normal}: {gone}");
+                let has_nothing = [MemberState::Creating, MemberState::Failed];
+                let is_held = all.iter().any(|r| r.cs == gone && !has_nothing.contains(&r.state));
+                assert!(!is_held || stay.count() >= usize::from(normal), "{text} of {normal}: {gone}");
             }
         }
     }

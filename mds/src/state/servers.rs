@@ -10,6 +10,9 @@ use super::ids::{CsId, Epoch, FIRST_CS_ID, FileId, Secret, Uuid};
 use super::refusal::{CsIdMismatch, Refusal};
 use std::collections::BTreeMap;
 
+/// Flag `h`: stored data does not match its checksum.
+pub const FLAG_DAMAGED: u32 = 1 << 9;
+
 /// How far a registration has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -158,6 +161,11 @@ impl ChunkServer {
     /// Whether new chunks may be placed on it.
     pub fn is_usable(&self) -> bool {
         self.serves() && self.leave == Leave::Stay
+    }
+
+    /// Whether so much on it was damaged that its replicas are made anew elsewhere.
+    pub fn shows_damage(&self) -> bool {
+        self.flags & FLAG_DAMAGED != 0
     }
 
     /// Whether what is on it can be used.

@@ -35,6 +35,7 @@ complete -c vstorage-csd -n "__fish_vstorage_csd_needs_command" -s h -l help -d 
 complete -c vstorage-csd -n "__fish_vstorage_csd_needs_command" -s V -l version -d 'Print version'
 complete -c vstorage-csd -n "__fish_vstorage_csd_needs_command" -f -a "make" -d 'Make a chunk server and join it to the cluster'
 complete -c vstorage-csd -n "__fish_vstorage_csd_needs_command" -f -a "run" -d 'Run a chunk server until SIGTERM'
+complete -c vstorage-csd -n "__fish_vstorage_csd_needs_command" -f -a "configure" -d 'Add, move, resize or destroy the journal of a chunk server, which may be at work'
 complete -c vstorage-csd -n "__fish_vstorage_csd_needs_command" -f -a "check" -d 'Report every inconsistency of a stopped chunk server; changes nothing'
 complete -c vstorage-csd -n "__fish_vstorage_csd_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand make" -s c -l cluster -d 'The cluster' -r
@@ -64,6 +65,19 @@ debug\t''
 trace\t''"
 complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand run" -l log-file -d 'Log to this file instead of standard error' -r -F
 complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand run" -s h -l help -d 'Print help'
+complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand configure" -s r -l repository -d 'Directory of the chunk server' -r -F
+complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand configure" -s a -l add-journal -d 'Directory for a journal and the checksums, on an SSD; needs -s' -r -F
+complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand configure" -s s -l journal-size -d 'Size of the journal in MB' -r
+complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand configure" -s T -l tune -d 'Tune the journal; `ssd` is the only kind' -r -f -a "ssd\t''"
+complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand configure" -l log-level -d 'How much to log: error, warn, info, debug or trace' -r -f -a "off\t''
+error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand configure" -l log-file -d 'Log to this file instead of standard error' -r -F
+complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand configure" -s d -l destroy-journal -d 'Destroy that journal: the chunk server keeps one beside its chunks then'
+complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand configure" -s h -l help -d 'Print help'
 complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand check" -l log-level -d 'How much to log: error, warn, info, debug or trace' -r -f -a "off\t''
 error\t''
 warn\t''
@@ -73,7 +87,8 @@ trace\t''"
 complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand check" -l log-file -d 'Log to this file instead of standard error' -r -F
 complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand check" -l json -d 'Print the report as JSON'
 complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand help; and not __fish_seen_subcommand_from make run check help" -f -a "make" -d 'Make a chunk server and join it to the cluster'
-complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand help; and not __fish_seen_subcommand_from make run check help" -f -a "run" -d 'Run a chunk server until SIGTERM'
-complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand help; and not __fish_seen_subcommand_from make run check help" -f -a "check" -d 'Report every inconsistency of a stopped chunk server; changes nothing'
-complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand help; and not __fish_seen_subcommand_from make run check help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand help; and not __fish_seen_subcommand_from make run configure check help" -f -a "make" -d 'Make a chunk server and join it to the cluster'
+complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand help; and not __fish_seen_subcommand_from make run configure check help" -f -a "run" -d 'Run a chunk server until SIGTERM'
+complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand help; and not __fish_seen_subcommand_from make run configure check help" -f -a "configure" -d 'Add, move, resize or destroy the journal of a chunk server, which may be at work'
+complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand help; and not __fish_seen_subcommand_from make run configure check help" -f -a "check" -d 'Report every inconsistency of a stopped chunk server; changes nothing'
+complete -c vstorage-csd -n "__fish_vstorage_csd_using_subcommand help; and not __fish_seen_subcommand_from make run configure check help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -16,7 +16,7 @@ fn ten(planted: Option<&str>) -> usize {
         let options = RunOptions {
             operations: 200,
             faults: 6,
-            planted: planted.map(str::to_owned),
+            planted: planted.map(str::to_owned).into_iter().collect(),
             ..RunOptions::new(seed)
         };
         std::panic::catch_unwind(AssertUnwindSafe(|| run(&options))).is_err()

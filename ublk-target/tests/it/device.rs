@@ -168,6 +168,17 @@ impl Control {
         }
     }
 
+    /// Waits until a request of this kind has ended.
+    pub(crate) async fn ended(&self, ask: Ask) {
+        loop {
+            let changed = self.changed.notified();
+            if self.diary.borrow().iter().any(|entry| entry.ended && entry.ask == ask) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// What was asked, in order of beginning, without questions about allocation.
     pub(crate) fn begun(&self) -> Vec<Ask> {
         let diary = self.diary.borrow();

@@ -103,8 +103,10 @@ fn a_client_that_vanishes_leaves_whole_writes_behind() {
         drop(client);
         rt::time::sleep(Duration::from_millis(20)).await;
         server.control.open();
+        let ended = rt::time::timeout(Duration::from_secs(30), server.control.ended(Ask::Write)).await;
+        ended.expect("what had been accepted is carried out");
         let mut other = server.client().await;
-        assert_eq!(other.read(0, 4096).await, [5; 4096], "what had been accepted was carried out");
+        assert_eq!(other.read(0, 4096).await, [5; 4096]);
         server.stop().await;
     });
 }

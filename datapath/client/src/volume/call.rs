@@ -187,7 +187,7 @@ impl Inner {
             lease.break_off();
             return Err(Stop::Broken);
         }
-        if !self.session.is_valid() && self.session.valid().await.is_err() {
+        if !self.session.may_issue() && self.session.valid().await.is_err() {
             return Err(Stop::Fatal(VolumeError::LeaseLost("the session has ended".into())));
         }
         let mut answer = std::pin::pin!(server.call(live, message.call(patience), message.bytes()));

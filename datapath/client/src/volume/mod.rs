@@ -156,6 +156,8 @@ struct Inner {
     open: RefCell<Option<OpenFile>>,
     ranges: RangeLock,
     budget: Semaphore,
+    /// That of reads: writes that wait hold up none.
+    read_budget: Semaphore,
 }
 
 impl std::fmt::Debug for Inner {
@@ -259,6 +261,7 @@ impl Volume {
             open: RefCell::new(Some(open)),
             ranges: RangeLock::new(),
             budget: Semaphore::new(BUDGET_BYTES),
+            read_budget: Semaphore::new(BUDGET_BYTES),
         });
         rt::spawn(keep_lease(Rc::downgrade(&inner)));
         inner.settle_in_background(&Rc::clone(&inner.lease.borrow()));
@@ -382,7 +385,7 @@ impl Inner {
 
     /// The lease, once it may be used.
     async fn usable_lease(&self) -> Result<Rc<Lease>, VolumeError> {
-        if self.state.get() == VolumeState::Active && self.session.is_valid() {
+        if self.state.get() == VolumeState::Active && self.session.may_issue() {
             let lease = self.lease.borrow();
             if self.is_current(&lease) && !lease.is_broken() {
                 return Ok(Rc::clone(&lease));
@@ -444,6 +447,10 @@ impl Inner {
     async fn reopen(&self, old: &Rc<Lease>) {
         self.set_state(VolumeState::Reopening);
         loop {
+            if self.state.get() == VolumeState::Closed {
+                // What it held was given back; whoever has the file open now has it by himself.
+                return;
+            }
             if self.session.valid().await.is_err() {
                 return self.lose(VolumeError::LeaseLost("the session has ended".into()));
             }

@@ -15,6 +15,7 @@ use super::map::Need;
 use super::reports::{Remedy, remedy};
 use super::{ATTEMPT, BLOCK, BUSY_PAUSE, Halt, Inner, PART_MAX, Run, Stop, Volume};
 use crate::error::VolumeError;
+use crate::quickness;
 use crate::servers::Server;
 
 /// When the metadata server is asked whether others have a chunk whose members are all away, at first...
@@ -51,8 +52,8 @@ enum Found {
 /// What a member answered.
 enum Answer {
     Found(Found),
-    /// Its replica is damaged here.
-    Damaged,
+    /// Its replica is damaged here. The block that it says is damaged; nothing if it does not say.
+    Damaged(Option<u32>),
     /// It will not give it, now or later.
     Refused(VolumeError),
     /// It is away, busy, silent, or knows another version: it may be asked again after this pause.
@@ -70,7 +71,7 @@ impl Volume {
         if len == 0 {
             return Ok(Vec::new());
         }
-        let _budget = inner.budget.acquire(len).await;
+        let _budget = inner.read_budget.acquire(len).await;
         let range = offset / BLOCK * BLOCK..(offset + len).next_multiple_of(BLOCK);
         let range = inner.ranges.shared(range).await;
         let parts = split(offset, len, inner.chunk_size);
@@ -206,6 +207,10 @@ impl Volume {
         loop {
             let lease = inner.usable_lease().await?;
             let outcome = async {
+                // Cut off meanwhile: writing would make the file long again.
+                if inner.chunk(&lease, index, Need::Read).await?.is_none() {
+                    return Ok(());
+                }
                 let content = match inner.read_part(&lease, part).await?.0 {
                     Found::Data(data) => Buf::copy_of(&data),
                     Found::Zeroes => Buf::zeroed(BLOCK as usize),
@@ -263,12 +268,15 @@ impl Inner {
             let first = chunk.preferred.get();
             for turn in 0..chunk.members.len() {
                 let member = (first + turn) % chunk.members.len();
+                let asked = rt::time::now();
                 match self.read_member(lease, &chunk, &chunk.members[member], part, &mut patience).await? {
                     Answer::Found(found) => {
-                        chunk.preferred.set(member);
+                        chunk.members[member].quickness().note(rt::time::now(), asked.elapsed());
+                        chunk.preferred.set(quickest(&chunk, member));
                         return Ok((found, damaged.into_iter().collect()));
                     }
-                    Answer::Damaged => damaged.extend(part.blocks()),
+                    Answer::Damaged(Some(block)) => damaged.extend(Some(block)),
+                    Answer::Damaged(None) => damaged.extend(part.blocks()),
                     Answer::Refused(error) => refusal = Some(error),
                     Answer::Later(after) => pause = Some(pause.map_or(after, |pause| pause.min(after))),
                 }
@@ -279,6 +287,10 @@ impl Inner {
                     refused_at = Some(chunk.version);
                     self.look_for_others(lease, &chunk).await?;
                     continue;
+                }
+                // Each may have other blocks damaged.
+                if !damaged.is_empty() && part.blocks().len() > 1 {
+                    return Box::pin(self.read_by_block(lease, part)).await;
                 }
                 let block = damaged.first().copied().unwrap_or(part.offset / BLOCK as u32);
                 return Err(refusal.unwrap_or(VolumeError::Corrupt { index: part.index, block }).into());
@@ -306,6 +318,24 @@ impl Inner {
                 look_at = None;
             }
         }
+    }
+
+    /// Reads a part of which no member has everything, block by block.
+    async fn read_by_block(&self, lease: &Rc<Lease>, part: Part) -> Result<(Found, Vec<u32>), Stop> {
+        let (mut data, mut damaged) = (Buf::zeroed(part.len as usize), Vec::new());
+        let end = part.offset + part.len;
+        let mut offset = part.offset;
+        while offset < end {
+            let next = end.min((offset / BLOCK as u32 + 1) * BLOCK as u32);
+            let (found, bad) = self.read_part(lease, Part { offset, len: next - offset, ..part }).await?;
+            if let Found::Data(found) = found {
+                let at = (offset - part.offset) as usize;
+                data[at..at + found.len()].copy_from_slice(&found);
+            }
+            damaged.extend(bad);
+            offset = next;
+        }
+        Ok((Found::Data(data.freeze()), damaged))
     }
 
     /// Asks whether others have a chunk whose members cannot be read.
@@ -343,7 +373,7 @@ impl Inner {
         for _ in 0..2 {
             let reply = match self.ask_member(lease, chunk, server, &message).await? {
                 Attempt::Done(reply) => reply,
-                Attempt::Refused(refused) => return self.read_refused(lease, chunk, server, &refused),
+                Attempt::Refused(refused) => return self.read_refused(lease, chunk, server, part, &refused),
                 Attempt::Busy(busy) => {
                     patience.note(server, &busy);
                     return Ok(Answer::Later(busy.pause));
@@ -362,7 +392,7 @@ impl Inner {
                 return Ok(Answer::Found(Found::Data(reply.payload)));
             }
         }
-        Ok(Answer::Damaged)
+        Ok(Answer::Damaged(None))
     }
 
     /// One attempt at one member, with less patience while another one is there.
@@ -388,6 +418,7 @@ impl Inner {
         lease: &Rc<Lease>,
         chunk: &Rc<Chunk>,
         server: &Rc<Server>,
+        part: Part,
         refused: &Refused,
     ) -> Result<Answer, Stop> {
         if remedy(refused, chunk.version) == Remedy::AskAgain {
@@ -396,7 +427,7 @@ impl Inner {
         }
         tracing::warn!("reading from chunk server {}: {}: {}", server.id(), refused.status, refused.text);
         match refused.status.action() {
-            Action::ReadElsewhere => Ok(Answer::Damaged),
+            Action::ReadElsewhere => Ok(Answer::Damaged(bad_block(part, refused))),
             Action::RefreshMap => {
                 self.forget_chunk(lease, chunk);
                 Ok(Answer::Later(BUSY_PAUSE))
@@ -407,7 +438,7 @@ impl Inner {
                 lease.break_off();
                 Err(Stop::Broken)
             }
-            Action::Settle => Ok(Answer::Damaged),
+            Action::Settle => Ok(Answer::Damaged(bad_block(part, refused))),
             // Nothing that writing the block again would mend.
             action => {
                 if action == Action::ReportMember {
@@ -458,6 +489,19 @@ impl Inner {
         // Not knowing is answered by the safe side: there may be data.
         Ok(vec![Run { len: u64::from(len), data: true }])
     }
+}
+
+/// The block that a member says is damaged, if it lies in what was asked for.
+fn bad_block(part: Part, refused: &Refused) -> Option<u32> {
+    let block = u32::try_from(refused.detail).ok()?;
+    part.blocks().contains(&block).then_some(block)
+}
+
+/// Which member to ask first next time, after this one has answered.
+fn quickest(chunk: &Chunk, member: usize) -> usize {
+    let now = rt::time::now();
+    let expected = |server: &Rc<Server>| server.is_connected().then(|| server.quickness().expected(now));
+    quickness::choose(member, &chunk.members.iter().map(expected).collect::<Vec<_>>())
 }
 
 /// The runs of a member's answer, which begin at `offset` and reach at most `len` far.

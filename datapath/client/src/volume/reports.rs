@@ -17,6 +17,7 @@ use wire::{Action, Status};
 use super::call::{Refused, until_broken, until_replaced};
 use super::lease::{Chunk, Lease};
 use super::{ASK, Halt, Inner, Stop};
+use crate::error::VolumeError;
 use crate::servers::Server;
 
 /// Pause after the first report that changed nothing...
@@ -96,6 +97,11 @@ pub(crate) fn remedy(refused: &Refused, version: u64) -> Remedy {
     }
 }
 
+/// Whether a member refuses because of one block, of which a part was to be written.
+fn is_bad_block(refused: &Refused) -> bool {
+    matches!(refused.status, Status::Corrupt | Status::Unsettled)
+}
+
 impl Inner {
     /// Does what can be done about a server that has refused a request which it has to carry out, or is lost. Comes back when it
     /// shall be asked again.
@@ -118,6 +124,11 @@ impl Inner {
                 Err(Halt::Replaced)
             }
             Remedy::Report => self.report_and_wait(lease, chunk, server, refused.status).await,
+            // Settling could not mend it: no member has the block whole.
+            Remedy::ReportOrSettle | Remedy::Settle if chunk.settled_here.get() && is_bad_block(refused) => {
+                let block = u32::try_from(refused.detail).unwrap_or(u32::MAX);
+                Err(VolumeError::Corrupt { index: chunk.index, block }.into())
+            }
             Remedy::ReportOrSettle => {
                 self.report_and_wait(lease, chunk, server, refused.status).await?;
                 Err(self.member_refused(lease, chunk, server, refused).into())

@@ -444,13 +444,15 @@ impl Inner {
         for (member, server) in chunk.members.iter().enumerate() {
             match self.read_block(lease, chunk, server, block, true).await? {
                 Ok(content) => return Ok(Some((member, content))),
-                Err(refused) if refused.status == Status::Corrupt => tracing::warn!(
-                    "block {block} of chunk {} of file {} on chunk server {}: {}",
-                    chunk.index,
-                    self.file_id,
-                    server.id(),
-                    refused.text
-                ),
+                Err(refused) if matches!(refused.status, Status::Corrupt | Status::Unsettled) => {
+                    tracing::warn!(
+                        "block {block} of chunk {} of file {} on chunk server {}: {}",
+                        chunk.index,
+                        self.file_id,
+                        server.id(),
+                        refused.text
+                    )
+                }
                 Err(refused) => return Err(self.member_refused(lease, chunk, server, &refused).into()),
             }
         }

@@ -91,6 +91,7 @@ impl Volume {
         // Data is summed up once; zeroes may span more chunks than there is memory for.
         let parts = if is_data { split(offset, len, inner.chunk_size, &change) } else { Vec::new() };
         let mut zeroed = offset;
+        let mut was_corrupt = false;
         loop {
             let lease = inner.usable_lease().await?;
             let outcome = async {
@@ -105,6 +106,11 @@ impl Volume {
             match outcome.await {
                 Ok(()) => break,
                 Err(Stop::Broken) => {}
+                // A member's block may have rotted since it was settled: the next epoch mends it from another one that has it.
+                Err(Stop::Fatal(VolumeError::Corrupt { .. })) if !was_corrupt => {
+                    was_corrupt = true;
+                    lease.break_off();
+                }
                 // No chunk could be had; where a member had no room the epoch is broken off already.
                 Err(Stop::Fatal(VolumeError::NoSpace)) => return Err(VolumeError::NoSpace),
                 Err(Stop::Fatal(error)) => {
@@ -234,6 +240,12 @@ impl Inner {
                         // Another write, which waits for space perhaps, keeps it from moving.
                         rt::time::sleep(BUSY_PAUSE).await;
                     }
+                }
+                Err(refused)
+                    if rt::sim::planted("acked-before-commit") && refused.status == Status::Timeout =>
+                {
+                    self.report_in_background(lease, chunk, server, refused.status);
+                    return Ok(false);
                 }
                 Err(refused) => Box::pin(self.overcome(lease, chunk, server, &refused)).await?,
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rt::buf::View;
 use rt::sync::Notify;
 use rt::time::Instant;
-use wire::data::Flush;
+use wire::data::{Flush, Write};
 use wire::lease::{MemberState, ReportMember};
 use wire::{ErrorBody, Op, Status};
 
@@ -541,7 +541,7 @@ fn a_member_that_has_lost_the_chunk_is_passed_over_and_reported() {
 
 #[test]
 fn a_write_that_a_member_refuses_for_good_goes_on_without_it() {
-    for status in [Status::UnknownChunk, Status::DeviceFailed, Status::RegistrationLapsed, Status::Corrupt] {
+    for status in [Status::UnknownChunk, Status::DeviceFailed, Status::RegistrationLapsed] {
         run(CHUNK, async move |world| {
             world.mds.allocate(0);
             world.mds.drops.set(true);
@@ -554,6 +554,58 @@ fn a_write_that_a_member_refuses_for_good_goes_on_without_it() {
             assert_eq!(volume.epoch(), 1);
         });
     }
+}
+
+/// Only the write to that block fails, and what waits is not held up for ever (C8).
+#[test]
+fn c8_a_part_of_a_block_that_is_damaged_everywhere_is_an_error() {
+    for status in [Status::Corrupt, Status::Unsettled] {
+        run(CHUNK, async move |world| {
+            world.mds.allocate(0);
+            let volume = world.open().await;
+            // What an epoch leaves behind is to be settled by the next.
+            world.mds.needs_reconcile.set(true);
+            world.mds.unreconciled.set(true);
+            for cs in &world.cs[..2] {
+                cs.desk.script(move |op, body| match op {
+                    Op::Write
+                        if Write::decode(body, data().len() as u32)
+                            .is_ok_and(|(write, _)| write.offset / 4096 == 3) =>
+                    {
+                        Turn::Refuse(status, ErrorBody { detail: 3, ..ErrorBody::default() })
+                    }
+                    _ => Turn::Usual,
+                });
+            }
+            let writer = volume.clone();
+            let bad = rt::spawn(async move { writer.write(3 * 4096 + 512, data()).await });
+            let ended = rt::time::timeout(30 * SECOND, bad).await.expect("it ends").expect("no panic");
+            assert!(matches!(ended, Err(VolumeError::Corrupt { index: 0, block: 3 })), "{ended:?}");
+            done(write(&volume, 0)).await;
+            volume.flush().await.expect("flushed");
+        });
+    }
+}
+
+#[test]
+fn c3_writes_that_wait_hold_up_no_reads() {
+    run(64 * CHUNK, async |world| {
+        (0..64).for_each(|index| world.mds.allocate(index));
+        let volume = world.open().await;
+        volume.write(0, data()).await.expect("written");
+        world.cs[1].desk.script(|op, _| if op == Op::Write { Turn::Silence } else { Turn::Usual });
+        for index in 1..64 {
+            let writer = volume.clone();
+            rt::spawn(async move { writer.write(index * CHUNK, View::copy_of(&[1; CHUNK as usize])).await });
+        }
+        for _ in 0..2 {
+            let writer = volume.clone();
+            rt::spawn(async move { writer.write(CHUNK / 2, View::copy_of(&[1; CHUNK as usize / 2])).await });
+        }
+        rt::time::sleep(SECOND).await;
+        let read = rt::time::timeout(SECOND, volume.read(0, 4096)).await;
+        read.expect("no write is waited for").expect("read");
+    });
 }
 
 #[test]

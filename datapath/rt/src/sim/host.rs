@@ -22,13 +22,26 @@ pub struct HostOptions {
     pub name: String,
     /// Its disks, each with one file system, and where they are mounted. One of them must be at `/`.
     pub disks: Vec<(PathBuf, DiskOptions)>,
+    /// By how much its boot-time clock is fast, in parts per million; slow if negative. More than -1 000 000.
+    pub clock_fast_ppm: i32,
 }
 
 impl HostOptions {
     /// A host with one disk.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), disks: vec![(PathBuf::from("/"), DiskOptions::default())] }
+        Self {
+            name: name.to_owned(),
+            disks: vec![(PathBuf::from("/"), DiskOptions::default())],
+            clock_fast_ppm: 0,
+        }
+    }
+
+    /// The same with a clock that runs at another rate than the world's.
+    #[must_use]
+    pub fn with_clock(mut self, fast_ppm: i32) -> Self {
+        self.clock_fast_ppm = fast_ppm;
+        self
     }
 
     /// The same with other properties of its first disk.
@@ -36,6 +49,34 @@ impl HostOptions {
     pub fn with_disk(mut self, options: DiskOptions) -> Self {
         self.disks[0].1 = options;
         self
+    }
+}
+
+/// The rate of a boot-time clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Clock {
+    fast_ppm: i32,
+}
+
+/// Parts of which a clock's rate counts some.
+const MILLION: i128 = 1_000_000;
+
+impl Clock {
+    fn new(fast_ppm: i32) -> Self {
+        assert!(i128::from(fast_ppm) > -MILLION, "a clock does not stand still or run backwards");
+        Self { fast_ppm }
+    }
+
+    /// What it shows when so many nanoseconds of the world have passed.
+    pub(super) fn local(self, world: u64) -> u64 {
+        let rate = MILLION + i128::from(self.fast_ppm);
+        u64::try_from(i128::from(world) * rate / MILLION).unwrap_or(u64::MAX)
+    }
+
+    /// The first moment of the world at which it shows `local`.
+    pub(super) fn world(self, local: u64) -> u64 {
+        let rate = MILLION + i128::from(self.fast_ppm);
+        u64::try_from((i128::from(local) * MILLION + rate - 1) / rate).unwrap_or(u64::MAX)
     }
 }
 
@@ -49,6 +90,7 @@ pub(super) struct Host {
     pub(super) ip: IpAddr,
     pub(super) boot_id: [u8; 16],
     pub(super) powered: bool,
+    pub(super) clock: Clock,
     /// What its wall clock is ahead of the world's, in milliseconds.
     pub(super) wall_offset_ms: i64,
     /// Longest path first.
@@ -71,6 +113,7 @@ impl Host {
             ip: IpAddr::V4(Ipv4Addr::new(10, 0, high, low)),
             boot_id: [0; 16],
             powered: true,
+            clock: Clock::new(options.clock_fast_ppm),
             wall_offset_ms: 0,
             mounts,
             rng,
@@ -128,6 +171,7 @@ pub(super) enum Life {
 pub(super) struct Process {
     pub(super) name: String,
     pub(super) host: Option<HostId>,
+    pub(super) clock: Clock,
     pub(super) life: Life,
     /// Ready tasks of this round; the order in which they run is drawn.
     pub(super) round: Vec<TaskId>,
@@ -140,10 +184,11 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(name: &str, host: Option<HostId>) -> Self {
+    pub(super) fn new(name: &str, host: Option<HostId>, clock: Clock) -> Self {
         Self {
             name: name.to_owned(),
             host,
+            clock,
             life: Life::Running,
             round: Vec::new(),
             next: Vec::new(),
@@ -160,6 +205,19 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_shows_what_was_asked_for_at_the_first_such_moment() {
+        for fast_ppm in [-900_000, -20_000, -1, 0, 1, 20_000, 3_000_000] {
+            let clock = Clock::new(fast_ppm);
+            for local in [0, 1, 7, 999_999, 1_000_000, 123_456_789_012_345] {
+                let world = clock.world(local);
+                assert!(clock.local(world) >= local, "{fast_ppm} {local}");
+                assert!(world == 0 || clock.local(world - 1) < local, "{fast_ppm} {local}");
+            }
+        }
+        assert_eq!(Clock::new(20_000).local(1_000_000_000), 1_020_000_000);
+    }
 
     #[test]
     fn paths_are_found_on_the_mount_with_the_longest_prefix() {

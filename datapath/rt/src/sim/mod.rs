@@ -12,8 +12,8 @@
 //!   next; of its tasks, a random one of those that were ready when its current round began, so every ready task
 //!   runs once before one runs twice. There is no other order between tasks.
 //! * The clock stands still while a task runs and moves by up to [`SimOptions::poll_cost`] afterwards; when nothing
-//!   can run it jumps to the next timer or event. `rt::time::now` is the same on all hosts (no drift); the wall
-//!   clock of a host can be moved apart ([`control::shift_wall_clock`]).
+//!   can run it jumps to the next timer or event. The boot-time clock of a host (`rt::time::now`, timers) may run at a rate
+//!   of its own ([`HostOptions::clock_fast_ppm`]); its wall clock can be moved apart ([`control::shift_wall_clock`]).
 //! * `rt::blocking::run` runs inline and takes no time.
 //! * **Not modelled:** several threads in one process, preemption, processor time of what a task computes.
 //!
@@ -239,6 +239,12 @@ pub fn hit(name: &'static str) {
 /// see [`Simulation::gauges`].
 pub fn gauge(name: &'static str, length: u64) {
     try_world(|world, _| world.gauge(name, length));
+}
+
+/// Notes a number of the calling host that may only grow, by what it is and whose; nothing outside a simulation. A run tells what
+/// became less: see [`control::fallen`].
+pub fn rises(what: &'static str, key: u64, value: u64) {
+    try_world(|world, owner| world.rises(owner, what, key, value));
 }
 
 /// Whether this run carries the deliberate bug `name`: code under test plants it so, and a checker proves that it is

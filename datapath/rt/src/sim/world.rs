@@ -1,12 +1,13 @@
 //! The world: everything a simulation consists of, and its clock.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::event::{Event, Events};
-use super::host::{Host, HostId, Process};
+use super::host::{Clock, Host, HostId, Process};
 use super::net::Net;
 use super::ops::{Handles, Operation};
 use super::slab::Slab;
@@ -17,6 +18,9 @@ use crate::task::Owner;
 
 /// The wall clock when a world begins, in milliseconds since 1970: 2026-01-01.
 const WALL_CLOCK_START_MS: u64 = 1_767_225_600_000;
+
+/// What it is of which host, and whose.
+type Height = (&'static str, Option<HostId>, u64);
 
 pub(crate) struct World {
     pub(super) options: SimOptions,
@@ -29,6 +33,10 @@ pub(crate) struct World {
     coverage: RefCell<Coverage>,
     /// The most that was noted under each name.
     gauges: RefCell<Coverage>,
+    /// The highest that was noted of what may only grow.
+    heights: RefCell<BTreeMap<Height, u64>>,
+    /// What became less, in words.
+    fallen: RefCell<Vec<String>>,
     pub(super) hosts: RefCell<Vec<Host>>,
     /// By owner; the first is the controller.
     pub(super) processes: RefCell<Vec<Process>>,
@@ -53,8 +61,10 @@ impl World {
             trace: RefCell::new(Trace::new(options.trace)),
             coverage: RefCell::default(),
             gauges: RefCell::default(),
+            heights: RefCell::default(),
+            fallen: RefCell::default(),
             hosts: RefCell::default(),
-            processes: RefCell::new(vec![Process::new("controller", None)]),
+            processes: RefCell::new(vec![Process::new("controller", None, Clock::default())]),
             runnable: RefCell::default(),
             ended: RefCell::default(),
             operations: RefCell::new(Slab::new()),
@@ -68,6 +78,20 @@ impl World {
 
     pub(crate) fn now_nanos(&self) -> u64 {
         self.now.get()
+    }
+
+    /// The clock of the host of a process.
+    pub(crate) fn local_nanos(&self, owner: Owner) -> u64 {
+        self.clock_of(owner).local(self.now.get())
+    }
+
+    /// When the clock of the host of a process will have reached `local`.
+    pub(crate) fn world_nanos(&self, owner: Owner, local: u64) -> u64 {
+        self.clock_of(owner).world(local)
+    }
+
+    fn clock_of(&self, owner: Owner) -> Clock {
+        self.processes.borrow()[owner as usize].clock
     }
 
     pub(super) fn elapsed(&self) -> Duration {
@@ -152,6 +176,23 @@ impl World {
         let mut gauges = self.gauges.borrow_mut();
         let most = gauges.entry(name).or_insert(0);
         *most = (*most).max(length);
+    }
+
+    pub(super) fn rises(&self, owner: Owner, what: &'static str, key: u64, value: u64) {
+        let host = self.processes.borrow()[owner as usize].host;
+        let mut heights = self.heights.borrow_mut();
+        let height = heights.entry((what, host, key)).or_insert(value);
+        if value < *height {
+            let name = self.of_host(owner, |host| host.name.clone()).unwrap_or_default();
+            let text = format!("{what} {key:#x} on {name} was {height:#x} and is {value:#x}");
+            self.line(owner, || text.clone());
+            self.fallen.borrow_mut().push(text);
+        }
+        *height = value.max(*height);
+    }
+
+    pub(super) fn fallen(&self) -> Vec<String> {
+        self.fallen.borrow().clone()
     }
 
     pub(super) fn gauges(&self) -> Coverage {

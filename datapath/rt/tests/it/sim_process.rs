@@ -266,6 +266,39 @@ fn lines_hits_and_planted_bugs_are_seen() {
 }
 
 #[test]
+fn what_may_only_grow_is_told_when_it_becomes_less() {
+    let fallen = world(1, async {
+        let (a, b) = (host(), host());
+        for (host, key, value) in [(a, 1, 7), (a, 1, 7), (a, 2, 3), (b, 1, 5), (a, 1, 8)] {
+            on(host, async move { rt::sim::rises("version", key, value) }).await;
+        }
+        assert_eq!(control::fallen(), Vec::<String>::new());
+        on(a, async { rt::sim::rises("version", 1, 6) }).await;
+        control::fallen()
+    });
+    assert!(fallen.len() == 1 && fallen[0].ends_with("was 0x8 and is 0x6"), "{fallen:?}");
+}
+
+#[test]
+fn a_fast_clock_reaches_its_timers_early_and_a_slow_one_late() {
+    world(1, async {
+        for fast_ppm in [-20_000_i32, 0, 20_000] {
+            let host = control::add_host(HostOptions::new("a").with_clock(fast_ppm));
+            let began = control::now();
+            let counted = on(host, async {
+                let began = rt::time::now();
+                rt::time::sleep(100 * SECOND).await;
+                began.elapsed()
+            })
+            .await;
+            let took = (control::now() - began).as_secs_f64() * (1.0 + f64::from(fast_ppm) / 1e6);
+            assert!(counted >= 100 * SECOND && counted < 101 * SECOND, "{fast_ppm}: {counted:?}");
+            assert!((99.9..100.1).contains(&took), "{fast_ppm}: {took} s by its own clock");
+        }
+    });
+}
+
+#[test]
 fn outside_a_simulation_nothing_is_counted_or_planted() {
     rt::sim::hit("row-7");
     rt::sim::trace(|| panic!("no line is made"));

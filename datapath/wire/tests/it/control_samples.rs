@@ -457,6 +457,7 @@ fn chunk_servers() -> Vec<Sample> {
     let reply = HeartbeatReply {
         term_ms: 60_000,
         verify_chunks: Some(3),
+        io_tout_ms: None,
         report_all: true,
         copy_bytes_per_second: Some(64 << 20),
         move_bytes_per_second: Some(0),
@@ -487,7 +488,15 @@ fn versions() -> Vec<Sample> {
         role: cs::Role::Joiner.into(),
         keep: true,
     };
-    let catch_up = CatchUpItem { file_id, chunk_id, version, sources: vec![1025, 1026], spare: false };
+    let catch_up = CatchUpItem {
+        file_id,
+        chunk_id,
+        version,
+        sources: vec![1025, 1026],
+        last_sources: false,
+        unreconciled: false,
+        spare: false,
+    };
     let servers = vec![CsAddress { cs_id: 1025, addresses: vec![text("10.0.0.5:2600")], boot_id: id(2) }];
     let caught_up = CaughtUpItem { chunk_id, version, status: 0x0105, copied_bytes: 1 << 26 };
     let listed = ListedWrite { epoch: 6, seq: 99, first_block: 5, blocks: 3 };

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use hw_tests::cluster::{Ended, environment, free_ports, run_to_end};
-use hw_tests::deadline::Stopwatch;
+use hw_tests::deadline::{Stopwatch, poll_until};
 use hw_tests::mount::{self, umount};
 
 use crate::scene::Scene;
@@ -427,26 +427,34 @@ fn follow(one: &Host) {
     assert!(event["id"].as_u64() > Some(last) && event["message"].as_str().is_some(), "{event}");
 }
 
-/// Chapter 7.6.3: nothing is changed in silence.
+/// Chapter 7.6.3: journals of a chunk server at work.
 fn journals(two: &Host) {
     let (cs, journal) = (two.path("stor1-cs2"), two.path("ssd/stor1/cs2"));
-    let files = || {
-        let mut names: Vec<_> = std::fs::read_dir(&journal)
-            .expect("a directory")
-            .map(|entry| entry.expect("an entry"))
-            .map(|entry| (entry.file_name(), entry.metadata().expect("it is there").len()))
-            .collect();
-        names.sort();
-        names
-    };
-    let before = files();
     let add = two.path("ssd/new");
-    for change in [&["-a", &add, "-s", "2048", "-T", "ssd"][..], &["-s", "4096"], &["-d"]] {
-        let words = [&["-c", CLUSTER, "configure-cs", "-r", &cs], change].concat();
-        two.refused(&words, "nothing was changed");
-    }
-    two.refused(&["configure-cs", "-r", &journal, "-d"], "no service of cluster 'stor1'");
-    assert!(files() == before && !Path::new(&add).exists());
+    let change =
+        |words: &[&str]| two.done(&[&["-c", CLUSTER, "configure-cs", "-r", &cs], words].concat()).stdout;
+    let told = |path: &str| {
+        poll_until(Duration::from_secs(30), || {
+            let services = two.json(&["list-services", "-C"]);
+            let rows = services["cs"].as_array().cloned().unwrap_or_default();
+            rows.iter().any(|row| row["path"] == cs.as_str() && row["journal_path"] == path).then_some(())
+        })
+        .unwrap_or_else(|| panic!("no list of services shows the journal {path:?}"));
+    };
+    told(&journal);
+    let text = change(&["-s", "96"]);
+    assert!(text.contains("now has a journal of 96 MB"), "{text}");
+    let text = change(&["-d"]);
+    assert!(text.contains("now has a journal of 256 MB beside its chunks"), "{text}");
+    told("");
+    let text = change(&["-a", &add, "-s", "128", "-T", "ssd"]);
+    assert!(text.contains(&format!("now has a journal of 128 MB in {add}, tuned for SSDs")), "{text}");
+    told(&add);
+    let words = |more: &[&'static str]| [&["configure-cs", "-r"], more].concat();
+    two.refused(&[&words(&[])[..], &[&cs, "-s", "1"]].concat(), "too small");
+    two.refused(&[&words(&[])[..], &[&journal, "-d"]].concat(), "no service of cluster 'stor1'");
+    let left: Vec<_> = std::fs::read_dir(&journal).expect("a directory").collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 /// A file that is open, and how it is taken away from whoever has it.

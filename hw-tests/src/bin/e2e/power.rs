@@ -135,6 +135,17 @@ impl Disks {
         sum
     }
 
+    /// Puts an empty disk in the place of one that is lost with all that was on it.
+    pub(crate) fn replace(&mut self, cluster: &mut Cluster, index: usize) {
+        node(cluster, index).kill().works("kill");
+        let (disk, point) = &mut self.disks[index];
+        // Also where other namespaces have it mounted.
+        disk.detach().expect("nobody uses it");
+        disk.attach().expect("a loop device");
+        disk.mkfs().expect("formats");
+        disk.mount(point).expect("mounts");
+    }
+
     /// The file systems must be clean.
     pub(crate) fn check(&mut self) {
         for (disk, _) in &mut self.disks {

@@ -37,8 +37,6 @@ pub(crate) struct Settings {
     pub(crate) soak_seconds: u64,
     /// It was said how long.
     pub(crate) is_long: bool,
-    /// Sectors of chunk files may be damaged.
-    pub(crate) bit_rot: bool,
     /// Directories on their way out.
     pub(crate) removals: RefCell<Vec<Child>>,
 }

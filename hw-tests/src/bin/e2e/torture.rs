@@ -16,6 +16,7 @@ use hw_tests::load::LoadError;
 use hw_tests::network::Network;
 use hw_tests::seeded::Seeded;
 
+use crate::fio::Fio;
 use crate::power::{self, Disks};
 use crate::scene::{Loads, Scene, VOLUME, Watch, Works};
 use faults::{Fault, World};
@@ -29,10 +30,19 @@ const ANSWERS: u64 = 150;
 const WHOLE: Duration = Duration::from_secs(420);
 /// How long that is waited for before the metadata server is started anew, which remembers no such failures.
 const PATIENT: Duration = Duration::from_secs(12);
+/// How long repairs may take, and the pause for them between two checks.
+const SOUND: Duration = Duration::from_secs(300);
+const VERIFIED: Duration = Duration::from_secs(5);
 /// Between two looks at that.
 const LOOK: Duration = Duration::from_millis(300);
 /// Journals in MB: small ones are full now and then.
 const JOURNAL_MB: u32 = 64;
+/// Leases that end in a pause, and so many chunks verified that what rots is found.
+const SETTINGS: &[&str] = &["gen.lease_term=8", "mds.wd.verify_chunks=200"];
+/// fio is ended with its round.
+const FIO_SECONDS: u64 = 24 * 60 * 60;
+/// Its part of the volume, before those of the loads.
+const FIO: &[&str] = &["--size=48M", "--rate_iops=300,300"];
 /// The client sees this when disks are full.
 const ENOSPC: u32 = 28;
 
@@ -128,11 +138,12 @@ pub(crate) fn torture(scene: &Scene) {
         ..Options::plain(&scene.dir, &settings.binaries)
     };
     let mut cluster = scene.cluster_of(options);
+    cluster.vstorage(&[&["set-config"][..], SETTINGS].concat()).works("set-config");
     cluster.export(VOLUME).works("export");
     let mut loads = Loads::new(settings.seed);
     let mut torture = Torture {
         scene,
-        world: World { disks, network, may_rot: settings.bit_rot, rotten: None },
+        world: World { disks, network, rotten: None, ids: vec![1025, 1026, 1027], newest: 1028, lost: None },
         seeded: Seeded::new(settings.seed),
         until: Deadline::after(Duration::from_secs(seconds)),
         struck: BTreeMap::new(),
@@ -171,6 +182,7 @@ impl Torture<'_> {
     /// Nothing that was answered may be missing, and no error be seen but that of a full disk.
     fn faults(&mut self, cluster: &mut Cluster, loads: &mut Loads) {
         let steps = 2 + self.seeded.below(4);
+        let fio = Fio::start(cluster, &self.scene.dir, FIO_SECONDS, FIO);
         let (outcomes, was_full) = loads.run(cluster, |cluster, watch| {
             let mut was_full = false;
             for _ in 0..steps {
@@ -191,6 +203,9 @@ impl Torture<'_> {
             }
         }
         loads.judge_acknowledged(cluster);
+        let (error, written, verified) = fio.end();
+        assert!(error == 0 || (was_full && error == i64::from(ENOSPC)), "fio ended with errno {error}");
+        self.scene.say(format!("fio wrote {} MiB and verified {} MiB", written >> 20, verified >> 20));
     }
 
     /// One or two faults, and their mending. Says whether a disk was full.
@@ -246,11 +261,33 @@ impl Torture<'_> {
         loads.judge(cluster);
     }
 
+    /// Waits until what has rotted is repaired, read or not: until the check of that server finds nothing.
+    fn become_sound(&self, cluster: &mut Cluster, index: usize) {
+        let clock = Stopwatch::start();
+        let mut found = String::new();
+        let sound = poll_until(SOUND, || {
+            cluster.servers[index].stop().works("SIGTERM");
+            let checked = cluster.check(&cluster.servers[index]).works("check");
+            cluster.start_all().works("start");
+            if !checked.succeeded() {
+                found = format!("{checked:?}");
+                let_pass(VERIFIED);
+            }
+            checked.succeeded().then_some(())
+        });
+        assert!(sound.is_some(), "what has rotted is not repaired after {} s: {found}", SOUND.as_secs());
+        self.scene.say(format!("what had rotted is repaired after {:.1} s", clock.elapsed().as_secs_f64()));
+        become_whole(self.scene, cluster, self.scene.settings.is_long);
+    }
+
     /// Heals everything, waits until it is whole, compares everything and checks every disk.
     fn end(mut self, mut cluster: Cluster, mut loads: Loads) {
         self.world.mend(&mut cluster);
         become_whole(self.scene, &mut cluster, self.scene.settings.is_long);
         loads.judge_acknowledged(&cluster);
+        if let Some(index) = self.world.rotten {
+            self.become_sound(&mut cluster, index);
+        }
         cluster.stop_all().works("orderly stop");
         cluster.check_all().works("check");
         drop(cluster);

@@ -8,14 +8,18 @@ use crate::state::command::{ChunkVersion, DropMember, JoinMembers, PromoteMember
 use crate::state::effect::{CopyOrder, Effect, InstallOrder};
 use crate::state::event::EventCode;
 use crate::state::ids::{ChunkId, CsId, FileId, Version};
+use crate::state::inode::File;
 use crate::state::membership::{Leaving, leave, promote};
 use crate::state::outcome::Outcome;
+use crate::state::placement::margin_bytes;
 use crate::state::refusal::Refusal;
 use crate::state::replication::Footing;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The most chunks in one command about members.
 pub const MEMBERS_MAX: usize = 1024;
+/// Percent of a disk that stay free when replicas return to it. Less than for new ones: most of what they need is there.
+const RETURN_MARGIN: u64 = 2;
 
 /// What chunk servers are to be told because member sets have changed.
 #[derive(Default)]
@@ -133,7 +137,9 @@ impl State {
             }
         }
         let how = if op.lost { Leaving::Failed } else { Leaving::Absent };
-        let concerned = file.chunks.iter().filter(|entry| !op.lost || is_named(entry));
+        // Who writes has all of them without it at once; what is seen of one chunk only is about that one.
+        let one = op.lost || (op.lease.is_none() && op.chunk != 0);
+        let concerned = file.chunks.iter().filter(|entry| !one || is_named(entry));
         concerned.filter_map(|entry| Some(((id, entry.index()), self.without(id, entry, cs, how)?))).collect()
     }
 
@@ -158,7 +164,7 @@ impl State {
             self.change_members(&mut work, position, members);
         }
         self.send(step, work);
-        if count > 0 {
+        if count > 0 && (op.lost || op.lease.is_some()) {
             let code = if op.lost { EventCode::ReplicaLost } else { EventCode::ReplicasLeft };
             step.event(code, &[&op.cs, &count, &self.tree.path_of(id), &op.why]);
         }
@@ -186,16 +192,27 @@ impl State {
 
     /// The members of a chunk with the absent one as a joiner; `None` if it cannot join now.
     fn may_join(&self, (id, index): Position, cs: CsId) -> Option<MemberSet> {
-        let entry = self.tree.file(id).ok()?.chunks.get(index)?;
+        let file = self.tree.file(id).ok()?;
+        let entry = file.chunks.get(index)?;
         let absent = entry.members().on(cs).is_some_and(|member| member.state == MemberState::Absent);
         // One that nobody can fill would keep the place from others.
         let may = absent
             && entry.is_usable()
             && self.may_fill(entry)
+            && self.has_room_to_return(file, cs)
             && entry.in_sync().any(|cs| self.is_alive(cs));
         let mut members = entry.members().clone();
         members.set_state(cs, MemberState::Joining);
         may.then_some(members)
+    }
+
+    /// Whether a replica of a file can return to a chunk server. On a full disk it would only make all who write wait (C13).
+    pub(super) fn has_room_to_return(&self, file: &File, cs: CsId) -> bool {
+        let margin = self.policy(file).fill_margin.min(RETURN_MARGIN);
+        self.servers.get(cs).is_some_and(|server| {
+            let stays_free = margin_bytes(server.total_bytes, margin);
+            server.free_bytes >= stays_free.saturating_add(file.attrs.chunk_size)
+        })
     }
 
     /// Replicas on a chunk server that could join now, at most `limit`.
@@ -209,10 +226,12 @@ impl State {
         self.changes.absent_servers()
     }
 
-    /// Joiners on a chunk server that somebody can fill.
-    pub fn joiners_on(&self, cs: CsId) -> usize {
+    /// Joiners on a chunk server that somebody can fill, but for those of which is known that it fails.
+    pub fn joiners_on(&self, cs: CsId, is_failing: impl Fn(ChunkId) -> bool) -> usize {
         let entries = self.changes.joining_at(cs).filter_map(|position| self.entry_at(position));
-        entries.filter(|entry| entry.in_sync().any(|cs| self.is_alive(cs))).count()
+        let may =
+            |entry: &&ChunkEntry| entry.in_sync().any(|cs| self.is_alive(cs)) && !is_failing(entry.id());
+        entries.filter(may).count()
     }
 
     pub(super) fn promote_members(&mut self, step: &mut Step, op: &PromoteMembers) -> Answer {
@@ -226,13 +245,20 @@ impl State {
             let Ok(file) = self.tree.file(position.0) else { continue };
             let Some(entry) = file.chunks.get(position.1) else { continue };
             let present = entry.version().raw() == done.version && self.changes.is_settled(cs, chunk);
-            if !present || !self.may_fill(entry) {
+            if !present {
+                continue;
+            }
+            if !self.may_fill(entry) {
+                // Somebody is back who may have more. Nobody would ask about this joiner again, and it would keep its place.
+                let mut members = entry.members().clone();
+                members.set_state(cs, MemberState::Absent);
+                self.change_members(&mut work, position, members);
                 continue;
             }
             let minimum = file.attrs.replicas.minimum;
             // Of those who have not reconciled only who is gone for good may leave.
             let unreconciled = entry.is_unreconciled();
-            let stays = |cs| if unreconciled { self.footing(cs) != Footing::Gone } else { self.is_alive(cs) };
+            let stays = |cs| if unreconciled { !self.is_gone(cs) } else { self.is_alive(cs) };
             let Some(members) = promote(entry.members(), cs, minimum, stays) else {
                 continue;
             };
@@ -244,7 +270,7 @@ impl State {
         if self.changes.absent_on(cs).next().is_some() {
             step.effect(Effect::Returns);
         }
-        let is_last = self.arriving_on(cs) == 0 && self.changes.absent_on(cs).next().is_none();
+        let is_last = self.changes.arriving_on(cs) == 0 && self.changes.absent_on(cs).next().is_none();
         if let Some(server) = self.servers.get_mut(cs) {
             server.returned += promoted;
             server.returned_bytes = server.returned_bytes.saturating_add(copied);
@@ -346,6 +372,25 @@ impl State {
         present.filter(|_| joiner).map_or_else(Vec::new, |entry| self.sources_of(entry).collect())
     }
 
+    /// Whether nobody has reconciled the chunk of an order.
+    pub fn is_unreconciled(&self, order: &CopyOrder) -> bool {
+        self.entry_at((order.file, order.index)).is_some_and(ChunkEntry::is_unreconciled)
+    }
+
+    /// Whether nobody else than these can have what a joiner lacks: all other members are gone for good. Of several joiners, which may
+    /// have held the chunk before, one comes after the other.
+    pub fn are_last_sources(&self, cs: CsId, order: &CopyOrder, sources: &[CsId]) -> bool {
+        let is_meant = |entry: &&ChunkEntry| (entry.id(), entry.version()) == (order.chunk, order.version);
+        let Some(entry) = self.entry_at((order.file, order.index)).filter(is_meant) else { return false };
+        entry.members().iter().all(|member| match member.state {
+            MemberState::InSync | MemberState::Absent => {
+                sources.contains(&member.cs) || self.is_gone(member.cs)
+            }
+            MemberState::Joining => member.cs >= cs || !self.is_alive(member.cs),
+            _ => true,
+        })
+    }
+
     /// Other members that damaged blocks of a member can be repaired from, if the chunk is the one that is meant.
     pub fn repair_sources(&self, file: FileId, chunk: ChunkId, version: Version, cs: CsId) -> Vec<CsId> {
         let found =
@@ -357,6 +402,12 @@ impl State {
         let sources =
             found.filter(is_meant).map(|entry| self.sources_of(entry).filter(|other| *other != cs).collect());
         sources.unwrap_or_default()
+    }
+
+    /// Chunks with joiners that may not be filled now.
+    pub(super) fn joiners_to_wait(&self) -> impl Iterator<Item = ChunkId> {
+        let entries = self.changes.joining().filter_map(|(_, _, position)| self.entry_at(position));
+        entries.filter(|entry| !self.may_fill(entry)).map(ChunkEntry::id)
     }
 
     /// Joiners leave (they may have writes that no member has, or lack some that all had) and begin anew later.

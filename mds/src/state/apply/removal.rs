@@ -91,6 +91,16 @@ impl State {
             .map(|(id, file, entry)| (self.tree.path_of(id), file, entry))
     }
 
+    /// How many chunks on a chunk server stay there until somebody has reconciled them (C5), and some of their files.
+    pub fn waiting_on(&self, cs: CsId) -> (u64, Vec<String>) {
+        let mut waiting = Obstacles::default();
+        for (id, file) in self.tree.files() {
+            let stays = |entry: &&ChunkEntry| entry.members().on(cs).is_some() && !self.may_fill(entry);
+            file.chunks.iter().filter(stays).for_each(|_| waiting.add(|| self.tree.path_of(id)));
+        }
+        (waiting.chunks, waiting.files)
+    }
+
     /// Whether the others can take what a chunk server holds.
     fn check_places(&self, leaves: CsId) -> Result<(), String> {
         let others: Vec<_> = self.candidates().filter(|candidate| candidate.cs != leaves).collect();
@@ -162,7 +172,7 @@ impl State {
             server.leave != Leave::Stay
                 && server.state != CsState::Dropped
                 && server.replicas == 0
-                && self.arriving_on(cs) == 0
+                && self.changes.arriving_on(cs) == 0
         })
     }
 

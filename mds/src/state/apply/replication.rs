@@ -5,12 +5,12 @@ use super::{Answer, Step, check_count};
 use crate::state::State;
 use crate::state::changes::{Addition, Position};
 use crate::state::chunk::{ChunkEntry, MemberState};
-use crate::state::command::{AddReplicas, CsState, Leave, RemoveReplicas, ReplicaPlace};
+use crate::state::command::{AddReplicas, CsState, FailureDomain, Leave, RemoveReplicas, ReplicaPlace};
 use crate::state::effect::{Effect, NewReplica};
 use crate::state::ids::{ChunkId, CsId, FileId};
 use crate::state::inode::File;
 use crate::state::outcome::Outcome;
-use crate::state::placement::{Candidate, PlacementRefusal, Policy, margin_bytes, place};
+use crate::state::placement::{Candidate, PlacementRefusal, Policy, has_room, margin_bytes, place};
 use crate::state::replication::{Footing, Need, PlannedStep, Replica, ReplicaStep, need};
 use crate::state::servers::ChunkServer;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +33,8 @@ impl State {
             Some(server) => match (server.leave, server.state) {
                 (_, CsState::Offline | CsState::Dropped) | (Leave::Lost, _) => Footing::Gone,
                 (Leave::Leave, _) if server.serves() => Footing::Leaving,
+                // It still has what is good, but new copies are worth more.
+                (Leave::Stay, _) if server.serves() && server.shows_damage() => Footing::Leaving,
                 (Leave::Leave, _) => Footing::Gone,
                 (Leave::Stay, _) if server.serves() => Footing::Firm,
                 (Leave::Stay, _) => Footing::Away,
@@ -45,30 +47,55 @@ impl State {
         self.footing(cs) == Footing::Away
     }
 
-    /// Whether a replica of a chunk may be filled. One that nobody has reconciled waits for that, as long as all its members may come
-    /// back: one of them may have acknowledged writes that the others have lost, and a copy of the others must not make it
-    /// dispensable (C4). With a member that is gone for good there is nothing to wait for.
-    pub(super) fn may_fill(&self, entry: &ChunkEntry) -> bool {
-        !entry.is_unreconciled() || entry.in_sync().any(|cs| self.footing(cs) == Footing::Gone)
+    /// Whether a chunk server is not waited for any more.
+    pub(super) fn is_gone(&self, cs: CsId) -> bool {
+        self.footing(cs) == Footing::Gone
     }
 
-    /// What a chunk's replicas need now. `overdue` says for whom that is away nobody waits any longer who has to write.
+    /// Whether a replica of a chunk may be filled. One that nobody has reconciled waits for that, as long as all its members may come
+    /// back: one of them may have acknowledged writes that the others have lost, and a copy of the others must not make it
+    /// dispensable (C4). With a member that is gone for good there is nothing to wait for, also when it has left the members
+    /// since; but then all that are left have to be there.
+    pub(super) fn may_fill(&self, entry: &ChunkEntry) -> bool {
+        let is_gone = |state: MemberState| {
+            entry.members().iter().any(|member| member.state == state && self.is_gone(member.cs))
+        };
+        !entry.is_unreconciled()
+            || is_gone(MemberState::InSync)
+            || (is_gone(MemberState::Absent) && entry.in_sync().all(|cs| self.is_alive(cs)))
+    }
+
+    /// What a chunk's replicas need now. `overdue` says for whom nobody waits any longer: who is away, by those who have to write;
+    /// who has no room, at all.
     fn need_of(&self, file: &File, entry: &ChunkEntry, overdue: impl Fn(CsId) -> bool) -> Option<Need> {
         let begun = self.changes.adding(entry.id()).next().is_some();
         if !entry.is_usable() || !(self.may_fill(entry) || begun) {
             return None;
         }
-        let replicas = self.replicas_of(file, entry);
+        let mut replicas = self.replicas_of(file, entry);
         let wanted = file.attrs.replicas;
         let alive = entry.in_sync().filter(|cs| self.is_alive(*cs)).count();
         let away = replicas.iter().filter(|replica| replica.footing == Footing::Away);
         let hurry = alive < usize::from(wanted.minimum) && away.clone().all(|replica| overdue(replica.cs));
+        for replica in &mut replicas {
+            let in_vain = match (replica.state, replica.footing) {
+                (MemberState::Creating, Footing::Away) => overdue(replica.cs),
+                (MemberState::Absent, Footing::Firm) => {
+                    overdue(replica.cs) || !self.has_room_to_return(file, replica.cs)
+                }
+                _ => false,
+            };
+            if in_vain {
+                replica.footing = Footing::Gone;
+            }
+        }
         let found = need(&replicas, wanted, hurry);
         // Whoever reconciles it may need what only this replica has.
         let is_needed = |cs: CsId| {
             let replica = replicas.iter().find(|replica| replica.cs == cs);
             replica.is_some_and(|replica| {
-                replica.state != MemberState::Creating && replica.footing != Footing::Gone
+                !matches!(replica.state, MemberState::Creating | MemberState::Failed)
+                    && self.footing(cs) != Footing::Gone
             })
         };
         found.filter(|need| !matches!(need, Need::Less(cs) if entry.is_unreconciled() && is_needed(*cs)))
@@ -212,6 +239,29 @@ impl State {
         self.step_of((step.file, step.index), file, file.chunks.get(step.index)?, overdue)
     }
 
+    /// Whether one of the chunk servers that are open could take one more replica of a chunk: cheaper to ask than
+    /// [`Self::places_for`], which says where.
+    pub fn is_place_among(&self, step: &ReplicaStep, is_open: impl Fn(CsId) -> bool) -> bool {
+        let Ok(file) = self.tree.file(step.file) else { return false };
+        let Some(entry) = file.chunks.get(step.index) else { return false };
+        let policy = self.policy(file);
+        let apart = policy.domain == FailureDomain::Host && policy.strict_domain;
+        let replicas = if apart { self.replicas_of(file, entry) } else { Vec::new() };
+        let stay = replicas.iter().filter(|replica| replica.keeps_place());
+        let hosts: Vec<&str> =
+            stay.filter_map(|replica| self.servers.get(replica.cs)).map(|server| &*server.host).collect();
+        self.candidates().any(|candidate| {
+            candidate.usable
+                && is_open(candidate.cs)
+                && (!policy.strict_tier || candidate.tier == policy.tier)
+                && has_room(&candidate, &policy)
+                && !hosts.contains(&candidate.host)
+                && entry.members().on(candidate.cs).is_none()
+                && !self.is_adding(entry.id(), candidate.cs)
+                && !self.is_deleting(entry.id(), candidate.cs)
+        })
+    }
+
     /// Places for more replicas of a chunk, but not on chunk servers that are busy.
     ///
     /// # Errors
@@ -227,11 +277,8 @@ impl State {
         let Some(entry) = file.chunks.get(step.index) else { return Ok(Vec::new()) };
         // Where a replica counts, or will, no host gets another one. Those that are lost keep nobody away but from their own place.
         let replicas = self.replicas_of(file, entry);
-        let counts = |replica: &&Replica| {
-            !matches!(replica.state, MemberState::Stale | MemberState::Failed)
-                && !matches!(replica.footing, Footing::Gone | Footing::Leaving)
-        };
-        let stay: Vec<CsId> = replicas.iter().filter(counts).map(|replica| replica.cs).collect();
+        let stay: Vec<CsId> =
+            replicas.iter().filter(|replica| replica.keeps_place()).map(|replica| replica.cs).collect();
         let taken: BTreeSet<CsId> = replicas.iter().map(|replica| replica.cs).collect();
         let mut candidates: Vec<Candidate<'_>> = self
             .candidates()
@@ -275,9 +322,10 @@ impl State {
         Some(ReplicaPlace { file: file.raw(), index, version: version.raw(), cs: cs.0 })
     }
 
-    /// Replicas that are on their way to a chunk server: to be made, or to be filled.
-    pub fn arriving_on(&self, cs: CsId) -> usize {
-        self.changes.additions_on(cs) + self.changes.joining_on(cs)
+    /// Replicas that are on their way to a chunk server and can arrive: to be made, or to be filled by somebody who is there, but
+    /// for those of which is known that it fails.
+    pub fn arriving_on(&self, cs: CsId, is_failing: impl Fn(ChunkId) -> bool) -> usize {
+        self.changes.additions_on(cs) + self.joiners_on(cs, is_failing)
     }
 
     pub(super) fn add_replicas(&mut self, step: &mut Step, op: &AddReplicas) -> Answer {

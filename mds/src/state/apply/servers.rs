@@ -12,7 +12,7 @@ use crate::state::command::{
 use crate::state::config::Parameter;
 use crate::state::effect::Effect;
 use crate::state::event::EventCode;
-use crate::state::ids::{CsId, Epoch, FileId, Uuid};
+use crate::state::ids::{ChunkId, CsId, Epoch, FileId, Uuid};
 use crate::state::lease::Phase;
 use crate::state::outcome::{CsRegistered, FencesNoted, Outcome};
 use crate::state::path::PATH_MAX;
@@ -257,6 +257,9 @@ impl State {
                 step.effect(Effect::Returns);
             }
             step.effect(Effect::Replicate);
+            // It may be the one without which there was nothing to wait for.
+            let waiting: BTreeSet<ChunkId> = self.joiners_to_wait().collect();
+            self.dismiss_joiners(step, |_, _, entry| waiting.contains(&entry.id()));
         }
         Ok(Outcome::FencesNoted(FencesNoted { remaining, serving }))
     }

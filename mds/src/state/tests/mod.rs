@@ -10,6 +10,7 @@ mod leases;
 mod members;
 mod names;
 mod random;
+mod rebuild;
 mod removal;
 mod replication;
 mod reports;

@@ -114,6 +114,59 @@ impl Model {
         }
     }
 
+    /// Everybody installs and fills what they are told to: then nobody joins any more who could be filled.
+    fn check_joiners(&self) {
+        let mut world = World { state: self.world.state.clone(), index: self.world.index, log: Vec::new() };
+        let servers: Vec<(u32, u64)> =
+            world.state.servers().map(|server| (server.id.0, server.session)).collect();
+        for rounds in 0.. {
+            assert!(rounds < 100, "it never ends");
+            let mut orders = 0;
+            for (cs, session) in servers.clone() {
+                for effect in world.state.pending_for(CsId(cs)) {
+                    let versions = |of: &dyn Fn(&CopyOrder) -> bool| -> Vec<(ChunkId, Version)> {
+                        match &effect {
+                            Effect::InstallVersions { chunks, .. } => {
+                                chunks.iter().map(|order| (order.chunk, order.to)).collect()
+                            }
+                            Effect::CatchUp { chunks, .. } => {
+                                let filled = chunks.iter().filter(|order| of(order));
+                                filled.map(|order| (order.chunk, order.version)).collect()
+                            }
+                            _ => Vec::new(),
+                        }
+                    };
+                    let given = |order: &CopyOrder| !world.state.copy_sources(CsId(cs), order).is_empty();
+                    let chunks: Vec<ChunkVersion> = versions(&given)
+                        .into_iter()
+                        .map(|(chunk, version)| ChunkVersion {
+                            chunk: chunk.raw(),
+                            version: version.raw(),
+                            copied_bytes: 0,
+                        })
+                        .collect();
+                    if chunks.is_empty() {
+                        continue;
+                    }
+                    orders += 1;
+                    world.ok(match effect {
+                        Effect::CatchUp { .. } => {
+                            CommandOp::PromoteMembers(PromoteMembers { cs, session, chunks })
+                        }
+                        _ => CommandOp::VersionsInstalled(VersionsInstalled { cs, session, chunks }),
+                    });
+                }
+            }
+            if orders == 0 {
+                break;
+            }
+        }
+        for (cs, _) in servers {
+            let left = world.state.joiners_on(CsId(cs), |_| false);
+            assert_eq!(left, 0, "CS#{cs}: joiners that nobody asks about any more");
+        }
+    }
+
     fn file_id(&self, pick: u8) -> u64 {
         let files: Vec<_> = self.world.state.tree.files().map(|(id, _)| id.raw()).collect();
         // A few, so that they meet.
@@ -356,19 +409,13 @@ impl Model {
             self.world.state.plan_replicas((FileId::from_raw(0), 0), 50, |_| b.is_multiple_of(2));
         let (mut add, mut remove) = (Vec::new(), Vec::new());
         for step in steps {
-            let place = |cs: CsId| ReplicaPlace {
-                file: step.file.raw(),
-                index: step.index,
-                version: step.version.raw(),
-                cs: cs.0,
-            };
             match step.step {
                 PlannedStep::Add { count, .. } => {
                     let is_busy = |cs: CsId| b.is_multiple_of(3) && cs.0.is_multiple_of(2);
                     let places = self.world.state.places_for(&step, count, u64::from(a), is_busy);
-                    add.extend(places.unwrap_or_default().into_iter().map(place));
+                    add.extend(places.unwrap_or_default().into_iter().map(|cs| step.place(cs)));
                 }
-                PlannedStep::Remove { cs } => remove.push(place(cs)),
+                PlannedStep::Remove { cs } => remove.push(step.place(cs)),
             }
         }
         if b.is_multiple_of(5) {
@@ -697,6 +744,7 @@ proptest! {
     fn no_sequence_breaks_an_invariant(steps in prop::collection::vec(any::<Step>(), 1..120)) {
         let mut model = furnished();
         steps.into_iter().for_each(|step| model.step(step));
+        model.check_joiners();
 
         // C12: the same log gives the same state, also through the log's encoding and from a snapshot in the middle.
         let World { state, log, .. } = model.world;
@@ -763,7 +811,7 @@ fn the_random_sequences_reach_what_they_are_for() {
                 ),
                 ("specials", state.tree.iter().any(|(_, inode)| matches!(inode.body, Body::Special(_)))),
                 ("absent", state.servers_with_absent().next().is_some()),
-                ("joining", state.servers().any(|server| state.joiners_on(server.id) > 0)),
+                ("joining", state.servers().any(|server| state.joiners_on(server.id, |_| false) > 0)),
                 (
                     "promoted",
                     state.events().iter().any(|event| event.code == EventCode::ReplicasReturned)

@@ -129,3 +129,25 @@ fn c2_nobody_waits_for_a_server_that_was_dropped() {
     assert_eq!(world.drop_server(empty), 1);
     assert_eq!(world.state.pending_for(world.cs(empty).id), []);
 }
+
+#[test]
+fn what_keeps_a_server_from_being_emptied_is_known() {
+    let (mut world, a) = World::with_servers(4);
+    let file = world.written_file(a, "/f", 5, 3);
+    let other = world.written_file(a, "/other", 2, 3);
+    world.release(a, other, true);
+    let id = world.cs(2).id;
+    assert_eq!(world.state.waiting_on(id), (0, vec![]));
+    world.expire(a);
+    let on = |chunk: &query::ChunkView| chunk.members.iter().any(|member| member.cs == id);
+    let held = (0..5).filter(|index| on(&world.chunk(file, *index))).count() as u64;
+    assert_eq!(world.state.waiting_on(id), (held, vec!["/f".to_owned()]));
+    world.ok(world.release_op(2, Leave::Leave));
+    world.settle();
+    assert_eq!(world.cs(2).replicas, held, "C4: the rest is gone");
+    // With one that is lost there is nothing to wait for.
+    world.goes_offline(2);
+    assert_eq!(world.state.waiting_on(id), (0, vec![]));
+    world.settle();
+    assert_eq!(world.cs(2).replicas, 0);
+}

@@ -36,18 +36,12 @@ impl World {
     pub(super) fn take_steps(&mut self) -> (u64, u64) {
         let (mut add, mut remove) = (Vec::new(), Vec::new());
         for step in self.steps() {
-            let place = |cs: CsId| ReplicaPlace {
-                file: step.file.raw(),
-                index: step.index,
-                version: step.version.raw(),
-                cs: cs.0,
-            };
             match step.step {
                 PlannedStep::Add { count, .. } => {
                     let places = self.state.places_for(&step, count, 1, NOBODY).unwrap_or_default();
-                    add.extend(places.into_iter().map(place));
+                    add.extend(places.into_iter().map(|cs| step.place(cs)));
                 }
-                PlannedStep::Remove { cs } => remove.push(place(cs)),
+                PlannedStep::Remove { cs } => remove.push(step.place(cs)),
             }
         }
         let added = self.count(CommandOp::AddReplicas(AddReplicas { places: add }));
@@ -303,14 +297,91 @@ fn c5_what_nobody_has_reconciled_is_made_anew_all_the_same() {
     let (added, _) = world.take_steps();
     assert!(added > 0);
     assert_eq!((world.make_all(), world.fill_all()), (added, added));
-    // The lost one has left with that; nobody goes before somebody has reconciled.
-    assert_eq!(world.take_steps(), (0, 0));
-    let absent = |member: &&chunk::Member| member.state == MemberState::Absent;
-    assert_eq!(world.chunk(file, 0).members.iter().filter(absent).count(), 1);
+    // The lost one has left with that, and is of no use any more; nobody else goes before somebody has reconciled.
+    assert_eq!((world.take_steps(), world.take_steps()), ((0, added), (0, 0)));
+    assert!(world.chunk(file, 0).members.iter().all(|member| member.state == MemberState::InSync));
     let attrs =
         AttrChange { replicas: Some(ReplicaChange { normal: 1, minimum: None }), ..Default::default() };
     world.ok(CommandOp::SetAttr(SetAttr { path: "/f".into(), change: Some(attrs), recursive: false }));
     assert_eq!(world.take_steps(), (0, 0), "each may have what is chosen");
+}
+
+/// Four chunk servers, a file with two replicas that nobody has reconciled, and one of its servers gone; the replicas made elsewhere
+/// have joined.
+fn joined_unreconciled() -> (World, u64, u8) {
+    let (mut world, a, file) = world();
+    world.expire(a);
+    let lost = world.holder(file, 0, 0);
+    world.goes_offline(lost);
+    assert!(world.take_steps().0 > 0 && world.make_all() > 0);
+    assert!(world.is_joining(file));
+    (world, file, lost)
+}
+
+impl World {
+    fn is_joining(&self, file: u64) -> bool {
+        (0..3).any(|index| {
+            self.chunk(file, index).members.iter().any(|member| member.state == MemberState::Joining)
+        })
+    }
+
+    pub(super) fn returns(&mut self, n: u8) {
+        let again = self.claim_again(n);
+        let fences = self.register(again).fences;
+        self.confirm(n, fences);
+    }
+}
+
+#[test]
+fn c4_a_joiner_leaves_when_the_one_that_was_lost_is_back() {
+    let (mut world, file, lost) = joined_unreconciled();
+    world.returns(lost);
+    assert!(!world.is_joining(file), "it would keep its place until somebody opens the file");
+    assert_eq!((world.make_all(), world.fill_all()), (0, 0));
+    assert_eq!(world.take_steps(), (0, 0), "it is waited for");
+
+    // Filled before the one that is back can serve.
+    let (mut world, file, lost) = joined_unreconciled();
+    (1..=4).filter(|n| *n != lost).for_each(|n| {
+        world.install(n);
+    });
+    let filled: Vec<_> = (1..=4).filter(|n| *n != lost).map(|n| (n, world.copies(n))).collect();
+    assert!(filled.iter().any(|(_, orders)| !orders.is_empty()));
+    let again = world.claim_again(lost);
+    world.register(again);
+    for (n, orders) in filled {
+        assert_eq!(world.count(world.promote_op(n, &orders)), 0);
+    }
+    assert!(!world.is_joining(file));
+}
+
+#[test]
+fn c4_what_nobody_has_reconciled_is_filled_until_there_are_enough() {
+    let (mut world, a) = World::with_servers(5);
+    let attrs = ReplicaChange { normal: 3, minimum: Some(2) };
+    let file = world.written_file(a, "/f", 1, 3);
+    let change = AttrChange { replicas: Some(attrs), ..Default::default() };
+    world.ok(CommandOp::SetAttr(SetAttr { path: "/f".into(), change: Some(change), recursive: false }));
+    world.expire(a);
+    let (first, second) = (world.holder(file, 0, 0), world.holder(file, 0, 1));
+    [first, second].into_iter().for_each(|n| world.goes_offline(n));
+    let in_sync = |world: &World| {
+        world.chunk(file, 0).members.iter().filter(|member| member.state == MemberState::InSync).count()
+    };
+    assert_eq!((world.take_steps(), world.make_all()), ((2, 0), 2));
+    for _ in 0..4 {
+        // One at a time: the first makes those that are gone leave.
+        let targets: Vec<u8> = (1..=5).filter(|n| *n != first && *n != second).collect();
+        for n in targets {
+            (1..=5).filter(|n| *n != first && *n != second).for_each(|n| {
+                world.install(n);
+            });
+            world.join(n);
+            let orders = world.copies(n);
+            world.count(world.promote_op(n, &orders));
+        }
+    }
+    assert_eq!(in_sync(&world), 3, "{:?}", world.chunk(file, 0));
 }
 
 /// How full the disks are, in percent, from the first server on.
@@ -376,19 +447,14 @@ fn replicas_move_to_their_tier_and_away_from_each_other() {
     let claim = RegisterCs { tier: 2, host: "host1".into(), ..World::claim(3) };
     let fences = world.register(claim).fences;
     world.confirm(3, fences);
-    for round in 0..2 {
-        let (moves, _) = world.state.plan_moves(start, 100, 10, NOBODY);
-        if moves.is_empty() {
-            break;
-        }
-        assert_eq!((round, moves.len(), moves[0].cs), (0, 1, world.cs(3).id.0));
-        world.ok(CommandOp::AddReplicas(AddReplicas { places: moves }));
-        world.make_all();
-        world.fill_all();
-        world.take_steps();
-    }
+    let moves = world.state.plan_moves(start, 100, 10, NOBODY).0;
+    assert_eq!(moves.iter().map(|place| place.cs).collect::<Vec<_>>(), [world.cs(3).id.0]);
+    world.ok(CommandOp::AddReplicas(AddReplicas { places: moves }));
+    assert_eq!((world.make_all(), world.fill_all(), world.take_steps()), (1, 1, (0, 1)));
+    assert_eq!(world.state.plan_moves(start, 100, 10, NOBODY).0, [], "it is where it should be");
     let members: Vec<CsId> = world.chunk(file, 0).members.iter().map(|member| member.cs).collect();
     let hosts: Vec<&str> = members.iter().map(|cs| &*world.state.server(*cs).expect("known").host).collect();
+    assert!(members.contains(&world.cs(3).id), "{members:?}");
     assert!(hosts.len() == 2 && hosts[0] != hosts[1], "{hosts:?}");
 }
 
@@ -413,4 +479,81 @@ fn c5_a_joiner_leaves_when_what_it_is_filled_with_is_settled() {
     let lease = world.proof(b, file);
     world.ok(CommandOp::ReconcileDone(ReconcileDone { lease, file, chunks: vec![done], writes_lost: false }));
     assert!(!joins(&world), "it lacks what was settled");
+}
+
+#[test]
+fn c9_a_replica_that_has_nothing_makes_place_for_one_that_will() {
+    let (mut world, a) = World::with_servers(3);
+    let file = world.written_file(a, "/f", 1, 3);
+    let lost = DropMember { lost: true, ..world.drop_op(a, file, 1) };
+    assert_eq!(world.count(CommandOp::DropMember(lost)), 1);
+    assert_eq!(world.state_on(file, 0, 1), MemberState::Failed);
+    assert_eq!(world.take_steps(), (0, 1), "there is no other place");
+    assert_eq!(world.take_steps(), (0, 0), "C9: what may be there is deleted first");
+    let chunks: Vec<u64> = world.state.quarantined().map(|(chunk, _)| chunk.raw()).collect();
+    world.ok(CommandOp::PurgeChunks(PurgeChunks { chunks: chunks.clone() }));
+    let (cs, session) = world.cs_name(1);
+    world.ok(CommandOp::ChunksPurged(ChunksPurged { cs, session, chunks }));
+    assert_eq!((world.take_steps(), world.make_all(), world.fill_all()), ((1, 0), 1, 1));
+    assert_eq!(world.chunk(file, 0).health, ChunkHealth::Healthy);
+    assert_eq!(world.state_on(file, 0, 1), MemberState::InSync);
+}
+
+#[test]
+fn what_is_to_be_made_survives_that_its_server_registers_again() {
+    let (mut world, _, file) = world();
+    let lost = world.holder(file, 0, 0);
+    world.goes_offline(lost);
+    let (added, _) = world.take_steps();
+    assert!(added > 0);
+    for n in (1..=4).filter(|n| *n != lost) {
+        let again = world.claim_again(n);
+        let fences = world.register(again).fences;
+        assert_eq!(world.steps(), [], "it makes it in a moment");
+        let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |_| true).0;
+        let given_up = |step: &ReplicaStep| step.step == PlannedStep::Remove { cs: world.cs(n).id };
+        let its_own =
+            |effect: &Effect| matches!(effect, Effect::MakeReplicas { cs, .. } if *cs == world.cs(n).id);
+        assert_eq!(late.iter().any(given_up), world.state.pending_work().iter().any(its_own));
+        world.confirm(n, fences);
+    }
+    assert_eq!((world.make_all(), world.fill_all()), (added, added));
+}
+
+#[test]
+fn c13_a_replica_does_not_return_to_a_full_disk() {
+    let (mut world, a, file) = world();
+    let full = world.holder(file, 0, 0);
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, full)));
+    let held = world.cs(full).replicas;
+    assert!(world.state.returning(world.cs(full).id, 10).len() as u64 == held && world.steps().is_empty());
+    let mut percent = [50; 4];
+    percent[usize::from(full) - 1] = 99;
+    fill_disks(&mut world, &percent);
+    assert_eq!(world.join(full), 0);
+    assert_eq!(world.take_steps(), (held, 0), "made elsewhere");
+    assert_eq!((world.make_all(), world.fill_all()), (held, held));
+    assert_eq!(world.take_steps(), (0, held), "what was left there is not needed any more");
+    assert_eq!(world.steps(), []);
+}
+
+#[test]
+fn c13_a_joiner_without_room_leaves_alone() {
+    let (mut world, a, file) = world();
+    let full = world.holder(file, 0, 0);
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, full)));
+    let held = world.cs(full).replicas;
+    assert_eq!(world.join(full), held);
+    let no_room = DropMember { lease: None, ..world.drop_op(a, file, full) };
+    let before = world.state.events().iter().count();
+    assert_eq!(world.count(CommandOp::DropMember(no_room)), 1);
+    assert_eq!(world.state.events().iter().count(), before, "one of many: its server tells once for all");
+    assert_eq!(world.state_on(file, 0, full), MemberState::Absent);
+    assert_eq!(world.state.joiners_on(world.cs(full).id, |_| false) as u64, held - 1);
+    // It is waited for, until it has been refused for long.
+    let here = |step: &ReplicaStep| step.index == 0;
+    assert!(!world.steps().iter().any(here));
+    let id = world.cs(full).id;
+    let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |cs| cs == id).0;
+    assert!(late.iter().any(|step| here(step) && matches!(step.step, PlannedStep::Add { count: 1, .. })));
 }

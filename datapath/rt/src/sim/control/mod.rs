@@ -112,7 +112,8 @@ where
     assert!(world.is_powered(host), "a host without power runs nothing");
     let owner = {
         let mut processes = world.processes.borrow_mut();
-        processes.push(Record::new(name, Some(host)));
+        let clock = world.hosts.borrow()[host.0 as usize].clock;
+        processes.push(Record::new(name, Some(host), clock));
         Owner::try_from(processes.len() - 1).expect("fewer than 2^32 processes")
     };
     world.line(owner, || "starts".to_owned());
@@ -239,6 +240,12 @@ pub fn now() -> Duration {
 /// Lets virtual time pass.
 pub async fn advance(by: Duration) {
     crate::time::sleep(by).await;
+}
+
+/// What became less although it may only grow ([`super::rises`]), in words, in the order in which it was seen.
+#[must_use]
+pub fn fallen() -> Vec<String> {
+    calling().0.fallen()
 }
 
 /// How often each name was hit so far.

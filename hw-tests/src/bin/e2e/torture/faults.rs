@@ -5,15 +5,17 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hw_tests::cluster::Cluster;
+use hw_tests::deadline::{let_pass, poll_until};
 use hw_tests::network::Network;
 use hw_tests::seeded::Seeded;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use crate::power::Disks;
-use crate::scene::Works;
+use crate::scene::{PATIENCE, Works};
 
 /// Chunk servers.
 const SERVERS: u64 = 3;
@@ -23,6 +25,8 @@ const MDS: usize = SERVERS as usize;
 const CLIENT: usize = MDS + 1;
 /// What fills a disk.
 const BALLAST: &str = "ballast";
+/// Between two attempts to remove a chunk server.
+const RETRY: Duration = Duration::from_millis(500);
 /// Bytes of a damaged place.
 const SECTOR: u64 = 512;
 /// A chunk's block.
@@ -43,6 +47,7 @@ pub(super) enum Fault {
     CutFromEachOther(usize),
     Fill(usize),
     Rot(usize),
+    Lose(usize),
     MdsKill,
     MdsPause,
     MdsPower,
@@ -56,7 +61,7 @@ impl Fault {
     pub(super) fn draw(seeded: &mut Seeded, world: &World) -> Self {
         loop {
             let server = seeded.below(SERVERS) as usize;
-            let fault = match seeded.below(40) {
+            let fault = match seeded.below(42) {
                 0..6 => Self::Kill(server),
                 6..8 => Self::KillAll,
                 8..10 => Self::Stop(server),
@@ -74,11 +79,12 @@ impl Fault {
                 35 => Self::MdsPower,
                 36 => Self::MdsCut,
                 37..39 => Self::ClientPause,
-                _ => Self::ClientCut,
+                39 => Self::ClientCut,
+                _ => Self::Lose(server),
             };
             let can_be = match fault {
                 // Never where another copy may be damaged, too.
-                Self::Rot(server) => world.may_rot && world.rotten.is_none_or(|first| first == server),
+                Self::Rot(server) => world.rotten.is_none_or(|first| first == server),
                 _ => !fault.is_of_network() || world.network.is_some(),
             };
             if can_be {
@@ -101,6 +107,7 @@ impl Fault {
             Self::CutFromEachOther(_) => "cut from each other",
             Self::Fill(_) => "full disk",
             Self::Rot(_) => "rot",
+            Self::Lose(_) => "disk lost",
             Self::MdsKill => "MDS kill",
             Self::MdsPause => "MDS pause",
             Self::MdsPower => "MDS power",
@@ -132,7 +139,7 @@ impl Fault {
 
     /// Whether a replica may lose what only the others have then.
     pub(super) fn loses_data(self) -> bool {
-        matches!(self, Self::Power(_) | Self::Rot(_))
+        matches!(self, Self::Power(_) | Self::Rot(_) | Self::Lose(_))
     }
 
     /// Whether both may happen at once: to different parts, and no two chunk servers lose what the other should have.
@@ -158,6 +165,7 @@ impl fmt::Display for Fault {
             Self::CutFromEachOther(index) => write!(f, "{} is cut off from other chunk servers", cs(index)),
             Self::Fill(index) => write!(f, "the disk of {} is full", cs(index)),
             Self::Rot(index) => write!(f, "sectors of {} rot", cs(index)),
+            Self::Lose(index) => write!(f, "the disk of {} is lost", cs(index)),
             Self::MdsKill => f.write_str("kill -9 of the metadata server"),
             Self::MdsPause => f.write_str("SIGSTOP of the metadata server"),
             Self::MdsPower => f.write_str("the metadata server loses power"),
@@ -172,9 +180,14 @@ impl fmt::Display for Fault {
 pub(super) struct World {
     pub(super) disks: Disks,
     pub(super) network: Option<Arc<Network>>,
-    pub(super) may_rot: bool,
     /// The one chunk server whose sectors rot in this run.
     pub(super) rotten: Option<usize>,
+    /// Numbers of the chunk servers in their places.
+    pub(super) ids: Vec<u32>,
+    /// That of the next one.
+    pub(super) newest: u32,
+    /// The place whose disk is empty.
+    pub(super) lost: Option<usize>,
 }
 
 impl World {
@@ -203,6 +216,10 @@ impl World {
                 self.rotten = Some(index);
                 cluster.servers[index].kill().works("kill -9");
                 rot(&cluster.servers[index].repository().join("chunks"), seeded);
+            }
+            Fault::Lose(index) => {
+                self.disks.replace(cluster, index);
+                self.lost = Some(index);
             }
             Fault::Cut(_)
             | Fault::CutFromClient(_)
@@ -245,7 +262,27 @@ impl World {
         cluster.mds.resume().works("SIGCONT");
         cluster.servers.iter().for_each(|server| server.resume().works("SIGCONT"));
         cluster.resume_export().works("SIGCONT");
+        if let Some(index) = self.lost.take() {
+            self.replace(cluster, index);
+        }
         cluster.start_all().works("start");
+    }
+
+    /// A new chunk server takes the place of one whose disk is lost, which is removed.
+    fn replace(&mut self, cluster: &mut Cluster, index: usize) {
+        if cluster.mds.pid().is_none() {
+            cluster.mds.start().and_then(|()| cluster.mds.ready()).works("start");
+        }
+        cluster.remake_server(index).works("make-cs");
+        let old = self.ids[index].to_string();
+        self.ids[index] = self.newest;
+        self.newest += 1;
+        // Refused until its term has ended.
+        let removed = poll_until(PATIENCE, || {
+            let_pass(RETRY);
+            cluster.try_vstorage(&["rm-cs", "-f", &old]).works("rm-cs").succeeded().then_some(())
+        });
+        assert!(removed.is_some(), "CS#{old} cannot be removed");
     }
 }
 
