@@ -448,8 +448,11 @@ fn chunk_servers() -> Vec<Sample> {
         ],
     };
     let mut samples = Vec::from(call(register(), registered));
-    samples.extend(call(heartbeat, HeartbeatReply { term_ms: 60_000, verify_chunks: None, io_tout_ms: None }));
-    for mut sample in call(scrubbed, HeartbeatReply { term_ms: 60_000, verify_chunks: Some(3), io_tout_ms: None }) {
+    samples
+        .extend(call(heartbeat, HeartbeatReply { term_ms: 60_000, verify_chunks: None, io_tout_ms: None }));
+    for mut sample in
+        call(scrubbed, HeartbeatReply { term_ms: 60_000, verify_chunks: Some(3), io_tout_ms: None })
+    {
         sample.name = sample.name.replace("heartbeat", "heartbeat_scrub");
         samples.push(sample);
     }
