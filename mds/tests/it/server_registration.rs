@@ -5,7 +5,7 @@ use std::rc::Rc;
 use link::Connection;
 use wire::Status;
 use wire::cluster::{CsInfo, Event, GetEvents, ListServices, ServiceStatus};
-use wire::cs::{FLAG_FAILED_JOURNAL, FLAG_FAILED_REPOSITORY, RegisterCs};
+use wire::cs::{FLAG_FAILED_JOURNAL, FLAG_FAILED_REPOSITORY, FLAGS_OUT_OF_SERVICE, RegisterCs};
 use wire::hello::Role;
 use wire::lease::OpenMode;
 
@@ -221,7 +221,9 @@ fn one_that_cannot_start_is_noted_where_it_registered_last() {
             let (status, _) = refused(connection.ask(&unknown(FLAG_FAILED_REPOSITORY), soon()).await);
             assert_eq!(status, Status::DeviceFailed, "it is noted");
         }
-        let flags = |services: &[CsInfo]| services.iter().map(|cs| cs.flags).collect::<Vec<_>>();
+        let flags = |services: &[CsInfo]| {
+            services.iter().map(|cs| cs.flags & FLAGS_OUT_OF_SERVICE).collect::<Vec<_>>()
+        };
         assert_eq!(flags(&listed(&tool).await), [0, 0, FLAG_FAILED_REPOSITORY]);
         // One that knows who it is, in whichever directory.
         let journal = RegisterCs { flags: FLAG_FAILED_JOURNAL, ..disks[0].request(1, 2) };
