@@ -18,7 +18,10 @@ use wire::{Action, Status};
 use super::discovery::Servers;
 use super::{Failure, endpoint};
 use crate::engine::OpenError;
+use crate::format::FormatError;
 use crate::format::superblock::Superblock;
+use crate::journal::scan::ScanError;
+use crate::tables::TableError;
 
 /// How long to try.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,29 +41,51 @@ pub(super) struct Obituary<'a> {
 
 /// The flags of a server that cannot be opened; none where another start may well succeed.
 fn flags(superblock: Option<&Superblock>, error: &OpenError) -> Option<u32> {
+    if !is_of_disk(error) {
+        return None;
+    }
     let own_journal = superblock.is_some_and(|superblock| superblock.journal_dir.is_some());
     let journal = if own_journal { FLAG_FAILED_JOURNAL } else { FLAG_FAILED_IO };
     match error {
         OpenError::InUse(_) => None,
         OpenError::NotThere(_) => Some(FLAG_FAILED_REPOSITORY),
         OpenError::JournalMissing(_) | OpenError::Journal { .. } | OpenError::Tables { .. } => Some(journal),
-        OpenError::Failed(_) if superblock.is_some_and(|superblock| superblock.failed_journal) => {
-            Some(FLAG_FAILED_JOURNAL)
-        }
-        OpenError::Failed(_) | OpenError::Superblock { .. } => Some(FLAG_FAILED_IO),
+        OpenError::Failed { journal: true, .. } => Some(FLAG_FAILED_JOURNAL),
+        OpenError::Failed { .. } | OpenError::Superblock { .. } => Some(FLAG_FAILED_IO),
         OpenError::Io { error, .. } => match error.kind() {
             // A path through something that is no directory.
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Some(FLAG_FAILED_REPOSITORY),
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => None,
-            _ if error.raw_os_error().is_some_and(is_of_device) => Some(FLAG_FAILED_IO),
+            _ if is_of_device(error) => Some(FLAG_FAILED_IO),
             _ => None,
         },
     }
 }
 
-fn is_of_device(number: i32) -> bool {
+/// Whether what failed is the disk or what is on it, not the release of this daemon, its rights or its limits.
+fn is_of_disk(error: &OpenError) -> bool {
+    let is_of_release =
+        |why: &FormatError| matches!(why, FormatError::Version { .. } | FormatError::Features { .. });
+    match error {
+        OpenError::Superblock { why, .. } | OpenError::Journal { error: ScanError::Header(why), .. } => {
+            !is_of_release(why)
+        }
+        OpenError::Tables {
+            error: TableError::Header { why, .. } | TableError::Page { why, .. }, ..
+        } => !is_of_release(why),
+        OpenError::Journal { error: ScanError::Io(error), .. }
+        | OpenError::Tables { error: TableError::Io { error, .. }, .. } => {
+            error.kind() == io::ErrorKind::NotFound || is_of_device(error)
+        }
+        _ => true,
+    }
+}
+
+/// A read-only file system is what is left of one whose disk has failed.
+fn is_of_device(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    [Errno::IO, Errno::UCLEAN, Errno::NXIO, Errno::STALE].map(Errno::raw_os_error).contains(&number)
+    const OF_DEVICE: [Errno; 6] =
+        [Errno::IO, Errno::UCLEAN, Errno::NXIO, Errno::STALE, Errno::ROFS, Errno::NOTDIR];
+    error.raw_os_error().is_some_and(|number| OF_DEVICE.map(Errno::raw_os_error).contains(&number))
 }
 
 impl Obituary<'_> {
@@ -68,11 +93,11 @@ impl Obituary<'_> {
     pub(super) async fn publish(self, superblock: Option<&Superblock>, error: OpenError) -> Failure {
         if let Some(flags) = flags(superblock, &error) {
             match rt::time::timeout_at(rt::time::now() + PATIENCE, self.tell(superblock, flags)).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(true)) => {}
                 Ok(Err(why)) => {
                     tracing::warn!("the cluster could not be told that this server does not start: {why}")
                 }
-                Err(_elapsed) => {
+                Ok(Ok(false)) | Err(_) => {
                     tracing::warn!("no metadata server could be told that this server does not start")
                 }
             }
@@ -80,7 +105,8 @@ impl Obituary<'_> {
         error.into()
     }
 
-    async fn tell(self, superblock: Option<&Superblock>, flags: u32) -> Result<(), Failure> {
+    /// Tells one metadata server after the other, until one has noted it.
+    async fn tell(self, superblock: Option<&Superblock>, flags: u32) -> Result<bool, Failure> {
         let cs_id = superblock.map_or(0, |superblock| superblock.cs_id);
         let endpoint = endpoint(self.dirs, self.cluster, cs_id).await?;
         let servers = Servers::load(self.dirs, self.cluster).await?.addresses().await?;
@@ -100,16 +126,32 @@ impl Obituary<'_> {
             ..RegisterCs::default()
         };
         let mut servers: VecDeque<Address> = servers.into();
+        let mut noted = false;
         for _ in 0..ASKED_MAX {
             let Some(address) = servers.pop_front() else { break };
             let deadline = rt::time::now() + EACH;
             let asked = async {
-                let connection = endpoint.connect(&address, Expect::role(Role::Mds)).await.ok()?;
+                let connection = match endpoint.connect(&address, Expect::role(Role::Mds)).await {
+                    Ok(connection) => connection,
+                    Err(error) => {
+                        tracing::debug!("{address}: {error}");
+                        return None;
+                    }
+                };
                 Some(connection.ask(&call, deadline).await)
             };
             match rt::time::timeout_at(deadline, asked).await {
                 // This is how it is acknowledged.
-                Ok(Some(Err(AskError::Status { status: Status::DeviceFailed, .. }))) => break,
+                Ok(Some(Err(AskError::Status { status: Status::DeviceFailed, .. }))) => {
+                    noted = true;
+                    break;
+                }
+                Ok(Some(Err(AskError::Status { status, error })))
+                    if status.action() == Action::RetryAfter =>
+                {
+                    rt::time::sleep(Duration::from_millis(error.retry_after_ms.into())).await;
+                    servers.push_back(address);
+                }
                 Ok(Some(Err(AskError::Status { status, error }))) if status.action() == Action::Redirect => {
                     servers.extend(error.hint.parse().ok().map(Address::Tcp));
                 }
@@ -118,24 +160,31 @@ impl Obituary<'_> {
             }
         }
         endpoint.close().await;
-        Ok(())
+        Ok(noted)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::scan::ScanError;
 
     #[test]
     fn each_failure_has_its_flag() {
         let inside = crate::format::superblock::tests::sample();
         let inside = Superblock { journal_dir: None, ..inside };
         let outside = Superblock { journal_dir: Some("/ssd".into()), ..inside.clone() };
-        let lost = Superblock { failed_journal: true, ..outside.clone() };
         let dir = || "/cs".into();
         let journal = || OpenError::Journal { path: dir(), error: ScanError::Foreign };
         let io = |number| OpenError::Io { dir: dir(), error: io::Error::from_raw_os_error(number) };
+        let later = || FormatError::Version { structure: "it", found: 9, known: 1 };
+        let rotten = || FormatError::Checksum { structure: "it" };
+        let header = |why| OpenError::Journal { path: dir(), error: ScanError::Header(why) };
+        let superblock = |why| OpenError::Superblock { dir: dir(), why };
+        let table =
+            |number| TableError::Io { table: "crc.table", error: io::Error::from_raw_os_error(number) };
+        let tables = |number| OpenError::Tables { dir: dir(), error: table(number) };
+        let device = |number| ScanError::Io(io::Error::from_raw_os_error(number));
+        let unreadable = |number| OpenError::Journal { path: dir(), error: device(number) };
         let (h, s, r) = (Some(FLAG_FAILED_IO), Some(FLAG_FAILED_JOURNAL), Some(FLAG_FAILED_REPOSITORY));
         for (superblock, error, expected) in [
             (None, OpenError::NotThere(dir()), r),
@@ -144,12 +193,24 @@ mod tests {
             (None, io(13), None),
             (None, io(20), r),
             (None, io(24), None),
+            (None, io(30), h),
+            (None, superblock(rotten()), h),
+            (None, superblock(later()), None),
             (Some(&inside), OpenError::JournalMissing(dir()), h),
             (Some(&outside), OpenError::JournalMissing(dir()), s),
             (Some(&outside), journal(), s),
             (Some(&inside), journal(), h),
-            (Some(&outside), OpenError::Failed(dir()), h),
-            (Some(&lost), OpenError::Failed(dir()), s),
+            (Some(&outside), header(rotten()), s),
+            (Some(&outside), header(later()), None),
+            (Some(&outside), unreadable(5), s),
+            (Some(&outside), unreadable(20), s),
+            (Some(&inside), unreadable(30), h),
+            (Some(&outside), unreadable(13), None),
+            (Some(&outside), tables(5), s),
+            (Some(&outside), tables(2), s),
+            (Some(&outside), tables(24), None),
+            (Some(&outside), OpenError::Failed { dir: dir(), journal: false }, h),
+            (Some(&outside), OpenError::Failed { dir: dir(), journal: true }, s),
         ] {
             assert_eq!(flags(superblock, &error), expected, "{error}");
         }

@@ -15,6 +15,9 @@ const WINDOW: Duration = Duration::from_secs(10);
 const SLICE: Duration = Duration::from_secs(1);
 /// One slow request among so many makes the device slow.
 const AMONG: u64 = 100;
+/// For so long nothing may have been slow before the device counts as quick again: a disk that stalls every now and then is
+/// one occurrence.
+const CALM: Duration = Duration::from_secs(60);
 
 /// The requests that ended in a part of the window.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +34,8 @@ pub struct Latency {
     next: Cell<u64>,
     under_way: RefCell<BTreeMap<u64, Instant>>,
     slices: RefCell<VecDeque<Slice>>,
+    /// When the device was last found slow.
+    found: Cell<Option<Instant>>,
 }
 
 impl Default for Latency {
@@ -40,6 +45,7 @@ impl Default for Latency {
             next: Cell::new(0),
             under_way: RefCell::default(),
             slices: RefCell::default(),
+            found: Cell::default(),
         }
     }
 }
@@ -104,6 +110,13 @@ impl Latency {
     }
 
     fn is_slow_at(&self, now: Instant) -> bool {
+        if self.is_slow_just_now(now) {
+            self.found.set(Some(now));
+        }
+        self.found.get().is_some_and(|found| now.since(found) < CALM)
+    }
+
+    fn is_slow_just_now(&self, now: Instant) -> bool {
         // The oldest has the lowest number.
         let oldest = self.under_way.borrow().first_key_value().map(|(_, &began)| began);
         if oldest.is_some_and(|began| now.since(began) > self.limit.get()) {
@@ -142,7 +155,7 @@ mod tests {
         requests(&latency, 1, 1200, 3001);
         assert!(latency.is_slow_at(at(4300)), "two in 102");
         requests(&latency, 200, 4300, 3000);
-        assert!(!latency.is_slow_at(at(7300)), "two in 302");
+        assert!(!latency.is_slow_just_now(at(7300)), "two in 302");
     }
 
     #[test]
@@ -150,9 +163,31 @@ mod tests {
         let latency = Latency::default();
         requests(&latency, 1, 0, 5000);
         assert!(latency.is_slow_at(at(5000)) && latency.is_slow_at(at(15_000)));
-        assert!(!latency.is_slow_at(at(15_001)));
+        assert!(!latency.is_slow_just_now(at(15_001)));
         requests(&latency, 1, 20_000, 1);
-        assert!(!latency.is_slow_at(at(20_001)));
+        assert!(latency.is_slow_at(at(74_999)), "it has to be quick for a while");
+        assert!(!latency.is_slow_at(at(75_000)));
+    }
+
+    #[test]
+    fn a_disk_that_stalls_now_and_then_is_slow_all_the_time() {
+        let latency = Latency::default();
+        let mut changes = Vec::new();
+        let mut before = false;
+        for tick in 0..200 {
+            // A stall of four seconds every ten, and requests enough between them to forgive it.
+            requests(&latency, 400, tick * 1000, 5);
+            let stalled = (tick < 60 && tick % 10 == 0).then(|| latency.begin(at(tick * 1000)));
+            let look = at(tick * 1000 + 3500);
+            if latency.is_slow_at(look) != before {
+                before = !before;
+                changes.push(tick);
+            }
+            if let Some(id) = stalled {
+                latency.end(id, look);
+            }
+        }
+        assert_eq!(changes, [0, 110]);
     }
 
     #[test]
@@ -162,8 +197,8 @@ mod tests {
         let _second = latency.begin(at(2000));
         assert!(!latency.is_slow_at(at(3000)) && latency.is_slow_at(at(3001)));
         latency.set_limit(Duration::from_millis(5000));
-        assert!(!latency.is_slow_at(at(4000)));
+        assert!(!latency.is_slow_just_now(at(4000)));
         latency.end(first, at(4000));
-        assert!(!latency.is_slow_at(at(7000)) && latency.is_slow_at(at(7001)));
+        assert!(!latency.is_slow_just_now(at(7000)) && latency.is_slow_just_now(at(7001)));
     }
 }

@@ -31,7 +31,10 @@ pub const JOURNAL: &str = "journal";
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No superblock.
-    #[error("{0} holds no chunk server (there is no superblock); make one with `vstorage make-cs -r`")]
+    #[error(
+        "{0} holds no chunk server (there is no superblock): if there was one, its disk is not mounted; else make one with \
+         `vstorage make-cs -r`"
+    )]
     NotThere(PathBuf),
     /// The superblock cannot be used.
     #[error(
@@ -49,9 +52,16 @@ pub enum OpenError {
     InUse(PathBuf),
     /// It failed before.
     #[error(
-        "{0} failed with a device error before and is out of service for good; replace the disk and remove the CS"
+        "{dir} is out of service for good: {} failed with a device error before; replace that disk, remove this CS and make a \
+         new one",
+        if *journal { "the disk of its journal" } else { "its disk" }
     )]
-    Failed(PathBuf),
+    Failed {
+        /// The directory.
+        dir: PathBuf,
+        /// It was the disk of its journal.
+        journal: bool,
+    },
     /// The journal's file is not there.
     #[error("the journal {0} is missing; mount its disk, or remove this CS and make a new one")]
     JournalMissing(PathBuf),
@@ -143,8 +153,10 @@ pub(crate) async fn open_journal(
     superblock: &Superblock,
     write: bool,
 ) -> Result<(File, Scanned), OpenError> {
-    let io = |error| OpenError::Io { dir: dir.to_owned(), error };
-    let path = journal_place::find(&meta_dir(dir, superblock), superblock, write).await.map_err(io)?;
+    let meta_dir = meta_dir(dir, superblock);
+    let find = journal_place::find(&meta_dir, superblock, write).await;
+    let path = find.map_err(|error| OpenError::Journal { path: meta_dir.clone(), error: error.into() })?;
+    let io = |error: io::Error| OpenError::Journal { path: path.clone(), error: error.into() };
     let file = match File::open(&path, OpenOptions { write, ..OpenOptions::direct() }).await {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(OpenError::JournalMissing(path)),
@@ -172,7 +184,7 @@ impl Engine {
         let io = |error| OpenError::Io { dir: dir.to_owned(), error };
         let mut superblock = read_superblock(dir, &superblock_file).await?;
         if superblock.failed {
-            return Err(OpenError::Failed(dir.to_owned()));
+            return Err(OpenError::Failed { dir: dir.to_owned(), journal: superblock.failed_journal });
         }
         // What follows goes by it for good, and what was read need not be durable: whoever wrote it may have been killed before.
         superblock_file.sync_data().await.map_err(io)?;
@@ -292,17 +304,21 @@ impl Engine {
         *self.chunks.borrow_mut() = chunks;
     }
 
+    fn out_of_service(&self) -> OpenError {
+        OpenError::Failed { dir: self.dir.clone(), journal: self.journal_lost.get() }
+    }
+
     async fn recover(self: &Rc<Self>, records: Vec<scan::Found>, clean: bool) -> Result<(), OpenError> {
         // Before anybody is told of a chunk, and before a page is written over the older of its copies (C9).
         if let Err(error) = self.tables.commit_found().await {
             self.table_failed(&error);
-            return Err(OpenError::Failed(self.dir.clone()));
+            return Err(self.out_of_service());
         }
         self.clear_away().await.map_err(|error| OpenError::Io { dir: self.dir.clone(), error })?;
         self.replay(records, clean).await;
         // What was read back need not be durable: make it so before anything builds on it.
         if self.flush().await.is_err() || self.note_boot().await.is_err() {
-            return Err(OpenError::Failed(self.dir.clone()));
+            return Err(self.out_of_service());
         }
         Ok(())
     }

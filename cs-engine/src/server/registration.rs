@@ -614,6 +614,9 @@ impl Told {
     fn news(self, before: Self, engine: &Engine) -> Vec<Event> {
         let limit = engine.latency().limit().as_millis();
         let path = engine.dir().display();
+        let superblock = engine.superblock();
+        let journal = superblock.journal_dir.as_deref().filter(|_| engine.has_lost_journal());
+        let failed = journal.unwrap_or(engine.dir()).display();
         let event = |severity: Severity, code: &str, message: String| Event {
             severity: severity.into(),
             code: code.to_owned(),
@@ -622,7 +625,7 @@ impl Told {
         };
         let mut events = Vec::new();
         if self.failed && !before.failed {
-            let text = format!("hard error on {path}: {}", engine.failure_text());
+            let text = format!("hard error on {failed}: {}", engine.failure_text());
             events.push(event(Severity::Error, "cs.hard_error", text));
         }
         match (before.slow, self.slow) {

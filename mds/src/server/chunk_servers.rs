@@ -195,7 +195,7 @@ impl Reign {
         asked: &Asked,
     ) -> Result<RegisterCsReply, Failure> {
         if call.flags & FLAGS_OUT_OF_SERVICE != 0 {
-            self.note_failure(&call).await;
+            self.note_failure(&call, asked).await?;
             return Err(failed(call.flags));
         }
         if self.read(|state| state.servers().any(|known| known.uuid.0[..] == call.cs_uuid && is_stale(known)))
@@ -236,22 +236,21 @@ impl Reign {
     }
 
     /// A chunk server says that it cannot serve: the operator sees its flags from now on, until it registers.
-    async fn note_failure(&self, call: &RegisterCs) {
+    async fn note_failure(&self, call: &RegisterCs, asked: &Asked) -> Result<(), Failure> {
         let nobody = call.cs_uuid.iter().all(|&byte| byte == 0);
         let known = self.read(|state| {
-            // Without its directory it does not know who it is; where it is tells. If that is another host with a copied id, the
-            // next heartbeat of the one that serves puts it right.
+            // Without its directory it does not know who it is; who registered from there last tells. If that is another host
+            // with a copied id, the next heartbeat of the one that serves puts it right.
             let is_it = |server: &&ChunkServer| {
-                if nobody {
+                let is_there = if nobody {
                     server.host == call.host_id && server.path == call.path
                 } else {
                     server.uuid.0[..] == call.cs_uuid
-                }
+                };
+                is_there && server.state != CsState::Dropped
             };
-            let server = state.servers().find(is_it)?;
-            // A heartbeat may have said it just now.
-            let reporting = self.servers.borrow().memory(server.id).is_some_and(|memory| memory.reporting);
-            let told = reporting || (server.flags ^ call.flags) & FLAGS_OUT_OF_SERVICE == 0;
+            let server = state.servers().filter(is_it).max_by_key(|server| server.registered_ms)?;
+            let told = (server.flags ^ call.flags) & FLAGS_OUT_OF_SERVICE == 0;
             (!told).then(|| CsReport {
                 cs: server.id.0,
                 session: server.session,
@@ -262,11 +261,14 @@ impl Reign {
                 events_only: false,
             })
         });
-        if let Some(report) = known
-            && let Some(Err(refusal)) = self.insist(CommandOp::CsReport(report)).await
-        {
-            tracing::warn!("the failure of the chunk server in {} was not noted: {refusal}", call.path);
+        let Some(report) = known else { return Ok(()) };
+        // Its last heartbeat may have said the same.
+        if self.servers.borrow().memory(CsId(report.cs)).is_some_and(|memory| memory.reporting) {
+            let text = "what this chunk server reported before is being noted";
+            return Err(Failure::new(Status::Retry, text).after_ms(200));
         }
+        self.change(asked, None, CommandOp::CsReport(report)).await??;
+        Ok(())
     }
 
     /// Takes the connection of a chunk server that registered into use; gives the fences to tell it at once.

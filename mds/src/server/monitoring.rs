@@ -283,6 +283,8 @@ fn chunk_counts(summary: &Summary) -> ChunkCounts {
 
 pub(super) fn status(server: &ChunkServer) -> ServiceStatus {
     match server.state {
+        // Whatever was wrong with it.
+        CsState::Dropped => ServiceStatus::Dropped,
         _ if server.flags & FLAGS_OUT_OF_SERVICE != 0 || server.standing == Standing::Stale => {
             ServiceStatus::Failed
         }
@@ -290,7 +292,6 @@ pub(super) fn status(server: &ChunkServer) -> ServiceStatus {
         CsState::Active => ServiceStatus::Active,
         CsState::Inactive => ServiceStatus::Inactive,
         CsState::Offline => ServiceStatus::Offline,
-        CsState::Dropped => ServiceStatus::Dropped,
     }
 }
 

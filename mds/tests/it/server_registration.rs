@@ -5,6 +5,7 @@ use std::rc::Rc;
 use link::Connection;
 use wire::Status;
 use wire::cluster::{CsInfo, Event, GetEvents, ListServices, ServiceStatus};
+use wire::cs::{FLAG_FAILED_JOURNAL, FLAG_FAILED_REPOSITORY, FLAGS_OUT_OF_SERVICE, RegisterCs};
 use wire::hello::Role;
 use wire::lease::OpenMode;
 
@@ -20,6 +21,10 @@ async fn events(tool: &Connection) -> Vec<Event> {
 
 async fn has_event(tool: &Connection, code: &str) -> bool {
     events(tool).await.iter().any(|event| event.code == code)
+}
+
+async fn noted(tool: &Connection, code: &str) -> usize {
+    events(tool).await.iter().filter(|event| event.code == code).count()
 }
 
 /// Waits until a chunk server is shown so.
@@ -192,6 +197,44 @@ fn c2_a_lapsed_chunk_server_gets_the_fences_it_missed_before_it_serves() {
 }
 
 #[test]
+fn one_that_cannot_start_is_noted_where_it_registered_last() {
+    test(async {
+        let world = World::start(60_000, 400).await;
+        let tool = world.tool().await;
+        // Three disks, one after the other, in one directory of one host; the second one was never removed.
+        let disks: Vec<_> = (1..=3).map(|uuid| FakeCs::new(&world, uuid)).collect();
+        for disk in &disks {
+            let connection = disk.connect().await;
+            let call = RegisterCs { host_id: "h".into(), path: "/cs".into(), ..disk.request(0, 1) };
+            connection.ask(&call, soon()).await.expect("registered");
+            rt::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        let unknown = |flags| RegisterCs {
+            host_id: "h".into(),
+            path: "/cs".into(),
+            cs_uuid: vec![0; 16],
+            flags,
+            ..disks[2].request(0, 0)
+        };
+        let connection = disks[2].connect().await;
+        for _ in 0..2 {
+            let (status, _) = refused(connection.ask(&unknown(FLAG_FAILED_REPOSITORY), soon()).await);
+            assert_eq!(status, Status::DeviceFailed, "it is noted");
+        }
+        let flags = |services: &[CsInfo]| {
+            services.iter().map(|cs| cs.flags & FLAGS_OUT_OF_SERVICE).collect::<Vec<_>>()
+        };
+        assert_eq!(flags(&listed(&tool).await), [0, 0, FLAG_FAILED_REPOSITORY]);
+        // One that knows who it is, in whichever directory.
+        let journal = RegisterCs { flags: FLAG_FAILED_JOURNAL, ..disks[0].request(1, 2) };
+        assert_eq!(refused(connection.ask(&journal, soon()).await).0, Status::DeviceFailed);
+        assert_eq!(flags(&listed(&tool).await), [FLAG_FAILED_JOURNAL, 0, FLAG_FAILED_REPOSITORY]);
+        assert_eq!(noted(&tool, "cs.failed").await, 2, "once for each");
+        world.stop().await;
+    });
+}
+
+#[test]
 fn a_failed_chunk_server_is_not_renewed() {
     test(async {
         let world = World::start(60_000, 400).await;
@@ -203,7 +246,7 @@ fn a_failed_chunk_server_is_not_renewed() {
         cs.flags.set(wire::cs::FLAG_FAILED_IO);
         let (status, error) = refused(cs.heartbeat().await);
         assert_eq!(status, Status::DeviceFailed);
-        assert!(error.message.contains("replace the disk"), "{error:?}");
+        assert!(error.message.contains("look at its disks"), "{error:?}");
         assert_eq!(until_shown(&tool, ServiceStatus::Failed).await.flags, wire::cs::FLAG_FAILED_IO);
         assert_eq!(refused(cs.register(1, 2).await).0, Status::DeviceFailed);
         for _ in 0..100 {

@@ -31,8 +31,8 @@ pub(crate) struct Chunk {
     /// Fewer members than the file wants for a write (C3).
     pub(crate) blocked: Cell<bool>,
     pub(crate) settling: Semaphore,
-    /// Where reads go first.
-    pub(crate) preferred: Cell<usize>,
+    /// The member that reads go to where nothing speaks against it.
+    pub(crate) home: usize,
     /// There is another version, or the map has to be asked for: whoever uses this looks for the chunk again.
     replaced: Cell<bool>,
     pub(crate) changed: Notify,
@@ -81,7 +81,7 @@ impl Chunk {
             settled_here: Cell::new(false),
             blocked: Cell::new(false),
             settling: Semaphore::new(1),
-            preferred: Cell::new(0),
+            home: 0,
             replaced: Cell::new(false),
             changed: Notify::new(),
             looking: Semaphore::new(1),
@@ -348,7 +348,7 @@ impl Lease {
         for target in members.iter().chain(&joiners) {
             target.connect_in_background();
         }
-        let preferred = if members.is_empty() { 0 } else { (map.index % members.len() as u64) as usize };
+        let home = if members.is_empty() { 0 } else { (map.index % members.len() as u64) as usize };
         Chunk {
             index: map.index,
             id: map.chunk_id,
@@ -359,7 +359,7 @@ impl Lease {
             settled_here: Cell::new(false),
             blocked: Cell::new(map.blocked),
             settling: Semaphore::new(1),
-            preferred: Cell::new(preferred),
+            home,
             replaced: Cell::new(false),
             changed: Notify::new(),
             looking: Semaphore::new(1),

@@ -265,20 +265,22 @@ impl Inner {
             };
             let mut refusal = None;
             let mut pause: Option<Duration> = None;
-            let first = chunk.preferred.get();
+            let first = first_of(&chunk);
             for turn in 0..chunk.members.len() {
-                let member = (first + turn) % chunk.members.len();
+                let server = &chunk.members[(first + turn) % chunk.members.len()];
                 let asked = rt::time::now();
-                match self.read_member(lease, &chunk, &chunk.members[member], part, &mut patience).await? {
+                match self.read_member(lease, &chunk, server, part, &mut patience).await? {
                     Answer::Found(found) => {
-                        chunk.members[member].quickness().note(rt::time::now(), asked.elapsed());
-                        chunk.preferred.set(quickest(&chunk, member));
+                        server.quickness().note(rt::time::now(), asked.elapsed());
                         return Ok((found, damaged.into_iter().collect()));
                     }
                     Answer::Damaged(Some(block)) => damaged.extend(Some(block)),
                     Answer::Damaged(None) => damaged.extend(part.blocks()),
                     Answer::Refused(error) => refusal = Some(error),
-                    Answer::Later(after) => pause = Some(pause.map_or(after, |pause| pause.min(after))),
+                    Answer::Later(after) => {
+                        server.quickness().note_none(rt::time::now(), asked.elapsed());
+                        pause = Some(pause.map_or(after, |pause| pause.min(after)));
+                    }
                 }
             }
             let Some(pause) = pause else {
@@ -479,7 +481,7 @@ impl Inner {
         let mut body = Vec::new();
         request.encode(&mut body);
         let message = Message { op: Op::BlockStatus, body, payload: None, reply_bytes: 0 };
-        let first = chunk.preferred.get();
+        let first = first_of(&chunk);
         for turn in 0..chunk.members.len() {
             let server = &chunk.members[(first + turn) % chunk.members.len()];
             if let Attempt::Done(reply) = self.ask_member(lease, &chunk, server, &message).await? {
@@ -497,11 +499,24 @@ fn bad_block(part: Part, refused: &Refused) -> Option<u32> {
     part.blocks().contains(&block).then_some(block)
 }
 
-/// Which member to ask first next time, after this one has answered.
-fn quickest(chunk: &Chunk, member: usize) -> usize {
-    let now = rt::time::now();
-    let expected = |server: &Rc<Server>| server.is_connected().then(|| server.quickness().expected(now));
-    quickness::choose(member, &chunk.members.iter().map(expected).collect::<Vec<_>>())
+/// Which member to ask first.
+fn first_of(chunk: &Chunk) -> usize {
+    let members = &chunk.members;
+    let Some(home) = members.get(chunk.home) else { return 0 };
+    let expected = |index: usize| {
+        let server = &members[index];
+        server.is_connected().then(|| server.quickness().expected())
+    };
+    let first = quickness::choose(chunk.home, members.len(), expected);
+    if first == chunk.home {
+        return first;
+    }
+    if !home.is_connected() {
+        home.connect_in_background();
+    } else if home.quickness().has_rested(rt::time::now()) {
+        return chunk.home;
+    }
+    first
 }
 
 /// The runs of a member's answer, which begin at `offset` and reach at most `len` far.

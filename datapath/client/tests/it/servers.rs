@@ -35,6 +35,29 @@ fn what_one_replica_will_never_give_is_read_from_another() {
 }
 
 #[test]
+fn a_member_that_hangs_costs_one_read_and_not_every_one() {
+    run(4 * CHUNK, async |world| {
+        (0..4).for_each(|index| world.mds.allocate(index));
+        let volume = world.open().await;
+        // It answers what is asked beside reads; the other one is slow as well, as disks are.
+        world.cs[0].desk.script(|op, _| if op == Op::Read { Turn::Silence } else { Turn::Usual });
+        world.cs[1].desk.script(|_, _| Turn::After(Duration::from_millis(80)));
+        let began = rt::time::now();
+        for turn in 0..20 {
+            volume.read(turn % 4 * CHUNK, 4096).await.expect("the other one has it");
+        }
+        // One for the silence, one when it has rested (three seconds each), and what the other one takes.
+        assert!(began.elapsed() < 8 * SECOND, "{:?}", began.elapsed());
+        assert!((1..=2).contains(&world.cs[0].desk.count(Op::Read)));
+        world.cs[0].desk.script(|_, _| Turn::Usual);
+        for turn in 0..600 {
+            volume.read(turn % 4 * CHUNK, 4096).await.expect("one has it");
+        }
+        assert!(world.cs[0].desk.count(Op::Read) > 100, "it is used again once it is quick");
+    });
+}
+
+#[test]
 fn a_map_is_had_while_another_write_waits_for_space() {
     run(64 * CHUNK, async |world| {
         let volume = world.open().await;

@@ -50,6 +50,8 @@ pub(crate) enum Turn {
     Silence,
     /// The usual, once this is told.
     Wait(Rc<Notify>),
+    /// The usual, so much later.
+    After(Duration),
 }
 
 impl Turn {
@@ -115,6 +117,10 @@ impl Desk {
             Turn::Silence => std::future::pending().await,
             Turn::Wait(told) => {
                 told.notified().await;
+                Ok(())
+            }
+            Turn::After(pause) => {
+                rt::time::sleep(pause).await;
                 Ok(())
             }
         }
