@@ -156,7 +156,13 @@ pub(crate) fn extents(blocks: &Range<u32>) -> Range<u32> {
 impl Engine {
     /// The open file of a chunk.
     pub(crate) async fn chunk_file(&self, chunk: &Chunk) -> Result<Rc<ChunkFile>, Refusal> {
-        self.store.file(chunk.id, chunk.size).await.map_err(|error| self.file_refused(chunk, &error))
+        let file = self.store.file(chunk.id, chunk.size).await;
+        let file = file.map_err(|error| self.file_refused(chunk, &error))?;
+        // It may have been put back.
+        if !self.lost.borrow().is_empty() {
+            self.lost.borrow_mut().remove(&chunk.id);
+        }
+        Ok(file)
     }
 
     /// A lost or truncated file, or one the system does not open, is one lost replica, not a failed device; if only descriptors are
@@ -170,7 +176,10 @@ impl Engine {
         if error.is_shortage() {
             return Refusal::CannotOpen(chunk.id);
         }
-        self.lost.borrow_mut().insert(chunk.id);
+        // With wrong rights it is there all the same, and is not to be given up.
+        if matches!(error, FileError::Missing | FileError::Size { .. }) {
+            self.lost.borrow_mut().insert(chunk.id);
+        }
         Refusal::ReplicaLost(chunk.id)
     }
 

@@ -30,12 +30,14 @@ fn c13_a_lost_chunk_file_stops_no_checkpoint() {
         client.flush().await;
         engine.stop().await;
     });
-    fs::remove_file(rig.path.join(CHUNK_FILE)).unwrap();
+    let (file, aside) = (rig.path.join(CHUNK_FILE), rig.path.join("aside"));
+    fs::rename(&file, &aside).unwrap();
     rig.life(async |engine| {
         // The metadata server is told of it whether anybody reads it or not (C9).
-        let told: Vec<(u64, bool)> =
-            engine.inventory(0, 9).iter().map(|held| (held.chunk, held.lost)).collect();
-        assert_eq!(told, [(CHUNK, true), (OTHER, false)]);
+        let told = || -> Vec<(u64, bool)> {
+            engine.inventory(0, 9).iter().map(|held| (held.chunk, held.lost)).collect()
+        };
+        assert_eq!(told(), [(CHUNK, true), (OTHER, false)]);
         let client = Client::new(&engine, 2);
         client.zero(0, BLOCK as u32).await;
         engine.checkpoint().await.expect("a checkpoint");
@@ -50,6 +52,10 @@ fn c13_a_lost_chunk_file_stops_no_checkpoint() {
         }
         let lost = client.try_read(CHUNK, BLOCK as u32, BLOCK as u32).await;
         assert_eq!(lost, Err(Refusal::ReplicaLost(CHUNK)));
+        // The operator puts it back.
+        fs::rename(&aside, &file).unwrap();
+        client.try_read(CHUNK, BLOCK as u32, BLOCK as u32).await.expect("it is there again");
+        assert_eq!(told(), [(CHUNK, false), (OTHER, false)]);
         engine.stop().await;
     });
 }

@@ -19,7 +19,9 @@ use super::asked::Asked;
 use super::failure::Failure;
 use super::reign::Reign;
 use crate::state::chunk::MemberState;
-use crate::state::command::{CommandOp, LoseReplicas, QuarantineReplicas, ReplicaPlace, UnknownReplica};
+use crate::state::command::{
+    CommandOp, LoseReplicas, QuarantineReplicas, ReplicaPlace, SkipIds, UnknownReplica,
+};
 use crate::state::{ChunkId, CsId, EventCode, FileId, MEMBERS_MAX, Parameter, Stranger, Version};
 
 /// Where all chunks begin.
@@ -28,7 +30,7 @@ const START: (FileId, u32) = (FileId::ZERO, 0);
 const LOOK_MAX: usize = 16_384;
 /// How long the next page may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Differences of each kind that are followed at once: the rest is found by the next comparison, which follows at once.
+/// Differences of each kind that are followed at once: the next comparison, which follows at once, goes on where there were so many.
 const FOUND_MAX: usize = 16_384;
 
 /// Comparisons.
@@ -38,10 +40,37 @@ pub(crate) struct Inventories {
     scan: RefCell<Option<Scan>>,
     /// Those that are done: for which registration, and when.
     done: RefCell<BTreeMap<CsId, (u64, Instant)>>,
+    /// Where the next comparison goes on that one did not finish, and what it left alone.
+    parts: RefCell<BTreeMap<CsId, Part>>,
     /// How many chunks of each kind that is left alone the operator was told of.
     told: RefCell<BTreeMap<(CsId, EventCode), usize>>,
-    /// Replicas that are not there and cannot be given up, of which the operator was told.
+    /// Replicas that are not there and could not be given up when the operator was told of them.
     gone: RefCell<BTreeSet<(CsId, ChunkId)>>,
+}
+
+/// How far a comparison came that found more than is followed at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Part {
+    /// Chunks below this are done.
+    from: u64,
+    kept: Kept,
+}
+
+/// Replicas that are left alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Kept {
+    former: usize,
+    unborn: usize,
+}
+
+impl Kept {
+    fn count(&mut self, judged: Stranger) {
+        match judged {
+            Stranger::Deleted => {}
+            Stranger::Former => self.former += 1,
+            Stranger::Unborn => self.unborn += 1,
+        }
+    }
 }
 
 /// A replica that a chunk server should have, or may have.
@@ -78,6 +107,10 @@ struct Scan {
     compared: usize,
     /// The lowest id that was not spoken of.
     next: u64,
+    /// What an earlier part of the comparison has looked at.
+    part: Part,
+    /// The first id that was not given out when the maps were looked through.
+    born: ChunkId,
     found: Found,
 }
 
@@ -88,17 +121,18 @@ struct Found {
     unknown: BTreeMap<ChunkId, Version>,
     /// Replicas that should be there, and their versions when that was looked up.
     missing: BTreeMap<ChunkId, Version>,
-    /// There is more of one kind than is followed at once.
-    more: bool,
+    /// There is more of one kind than is followed at once: from this chunk on nothing is in the lists.
+    more: Option<ChunkId>,
 }
 
 impl Found {
+    /// Chunks come in the order of their ids.
     fn add(&mut self, is_there: bool, chunk: ChunkId, version: Version) {
         let list = if is_there { &mut self.unknown } else { &mut self.missing };
-        if list.len() < FOUND_MAX {
+        if self.more.is_none() && list.len() < FOUND_MAX {
             list.insert(chunk, version);
         } else {
-            self.more = true;
+            self.more.get_or_insert(chunk);
         }
     }
 }
@@ -113,7 +147,15 @@ impl Scan {
             expected: Vec::new(),
             compared: 0,
             next: 0,
+            part: Part::default(),
+            born: ChunkId::from_raw(0),
             found: Found::default(),
+        }
+    }
+
+    fn differs(&mut self, is_there: bool, chunk: ChunkId, version: Version) {
+        if chunk.raw() >= self.part.from {
+            self.found.add(is_there, chunk, version);
         }
     }
 
@@ -132,7 +174,7 @@ impl Scan {
             if is_expected.is_some() && replica.state() != ReplicaState::Missing {
                 self.compared += 1;
             } else if is_expected.is_none() {
-                self.found.add(true, chunk, Version::from_raw(replica.version));
+                self.differs(true, chunk, Version::from_raw(replica.version));
             } else {
                 self.pass(|expected| expected.chunk == chunk);
             }
@@ -149,7 +191,7 @@ impl Scan {
         while let Some(expected) = self.expected.get(self.compared).copied().filter(&is_passed) {
             self.compared += 1;
             if expected.must {
-                self.found.add(false, expected.chunk, expected.version);
+                self.differs(false, expected.chunk, expected.version);
             }
         }
     }
@@ -180,7 +222,10 @@ impl Reign {
         let done = self.inventories.done.borrow().get(&cs).copied();
         let is_due = done.is_none_or(|(of, at)| of != session || now.since(at) >= interval);
         if scan.is_none() && serves && is_due {
-            *scan = Some(Scan::new(cs, session, now));
+            let mut new = Scan::new(cs, session, now);
+            new.part = self.inventories.parts.borrow_mut().remove(&cs).unwrap_or_default();
+            new.born = self.read(crate::state::State::next_chunk);
+            *scan = Some(new);
             rt::spawn(Rc::clone(self).gather(cs, session));
         }
         false
@@ -203,7 +248,18 @@ impl Reign {
             });
             rt::yield_now().await;
         }
-        expected.sort_unstable();
+        // What it has not deleted yet is in no map.
+        self.read(|state| {
+            let deleting = state.deletions().filter(|(_, found)| found.waiting.contains(&cs));
+            expected.extend(deleting.map(|(chunk, _)| Expected {
+                chunk,
+                version: Version::from_raw(0),
+                must: false,
+            }));
+        });
+        // Of a chunk that is in both lists the replica need not be there.
+        expected.sort_unstable_by_key(|expected| (expected.chunk, expected.must));
+        expected.dedup_by_key(|expected| expected.chunk);
         let mut scan = self.inventories.scan.borrow_mut();
         if let Some(scan) = scan.as_mut()
             && (scan.cs, scan.session, &scan.stage) == (cs, session, &Stage::Gathering)
@@ -246,26 +302,49 @@ impl Reign {
         going.until = rt::time::now() + PATIENCE;
         if call.last {
             going.stage = Stage::Judging;
-            let found = std::mem::take(&mut going.found);
-            rt::spawn(Rc::clone(self).settle_differences(cs, call.session, found));
+            let (found, part, born) = (std::mem::take(&mut going.found), going.part, going.born);
+            rt::spawn(Rc::clone(self).settle_differences(cs, call.session, found, part, born));
         }
         Ok(Empty {})
     }
 
     /// Has done what follows from a comparison.
-    async fn settle_differences(self: Rc<Self>, cs: CsId, session: u64, found: Found) {
+    async fn settle_differences(
+        self: Rc<Self>,
+        cs: CsId,
+        session: u64,
+        found: Found,
+        mut part: Part,
+        born: ChunkId,
+    ) {
         let more = found.more;
-        if self.act_on(cs, session, found).await.is_none() {
+        if self.act_on(cs, session, found, &mut part, born).await.is_none() {
             return;
         }
-        if !more {
-            self.inventories.done.borrow_mut().insert(cs, (session, rt::time::now()));
+        match more {
+            Some(from) => {
+                part.from = from.raw();
+                self.inventories.parts.borrow_mut().insert(cs, part);
+            }
+            None => {
+                self.tell_kept(cs, part.kept).await;
+                self.inventories.done.borrow_mut().insert(cs, (session, rt::time::now()));
+            }
         }
         self.inventories.scan.borrow_mut().take_if(|scan| (scan.cs, scan.session) == (cs, session));
     }
 
     /// `None` when the reign is over.
-    async fn act_on(&self, cs: CsId, session: u64, mut found: Found) -> Option<()> {
+    async fn act_on(
+        &self,
+        cs: CsId,
+        session: u64,
+        mut found: Found,
+        part: &mut Part,
+        born: ChunkId,
+    ) -> Option<()> {
+        let looked_at = part.from..found.more.map_or(u64::MAX, ChunkId::raw);
+        let kept = &mut part.kept;
         let mut unknown: Vec<UnknownReplica> = Vec::new();
         let mut places: Vec<(ChunkId, ReplicaPlace)> = Vec::new();
         let mut from = Some(START).filter(|_| !found.unknown.is_empty() || !found.missing.is_empty());
@@ -280,8 +359,13 @@ impl Reign {
                     if let Some(version) = found.unknown.remove(&chunk)
                         && member.is_none()
                     {
-                        let (chunk, version, file) = (chunk.raw(), version.raw(), file.raw());
-                        unknown.push(UnknownReplica { chunk, version, file, index });
+                        let judged = state.judge_replica(entry, version);
+                        if state.is_deletable(judged) {
+                            let (chunk, version, file) = (chunk.raw(), version.raw(), file.raw());
+                            unknown.push(UnknownReplica { chunk, version, file, index });
+                        } else {
+                            kept.count(judged);
+                        }
                     }
                     if member.is_some() && found.missing.get(&chunk) == Some(&now) {
                         let (file, version) = (file.raw(), now.raw());
@@ -291,26 +375,34 @@ impl Reign {
             });
             rt::yield_now().await;
         }
-        self.note_kept(cs, &found.unknown).await;
-        let deletes = self.read(|state| state.config(Parameter::DeleteUnknown) != 0);
+        let mut ahead = None;
         self.read(|state| {
-            let deleted = found.unknown.iter().filter(|(chunk, _)| match state.judge_stranger(**chunk) {
-                Stranger::Deleted => true,
-                Stranger::Former => deletes,
-                Stranger::Unborn => false,
-            });
-            unknown.extend(deleted.map(|(chunk, version)| {
-                let (chunk, version) = (chunk.raw(), version.raw());
-                UnknownReplica { chunk, version, file: 0, index: 0 }
-            }));
+            for (&chunk, version) in &found.unknown {
+                let judged = state.judge_stranger(chunk);
+                if judged == Stranger::Unborn {
+                    ahead = ahead.max(Some(chunk).filter(|chunk| chunk.generation() == born.generation()));
+                }
+                if !state.is_deletable(judged) {
+                    kept.count(judged);
+                } else if chunk < born {
+                    let (chunk, version) = (chunk.raw(), version.raw());
+                    unknown.push(UnknownReplica { chunk, version, file: 0, index: 0 });
+                }
+                // What was made and deleted meanwhile is on its way out; else the next comparison finds it.
+            }
             unknown.retain(|replica| !state.is_changing(ChunkId::from_raw(replica.chunk), cs));
-            self.inventories
-                .gone
-                .borrow_mut()
-                .retain(|(of, chunk)| *of != cs || found.missing.contains_key(chunk));
+            let mut gone = self.inventories.gone.borrow_mut();
+            let is_back =
+                |chunk: &ChunkId| looked_at.contains(&chunk.raw()) && !found.missing.contains_key(chunk);
+            gone.retain(|(of, chunk)| *of != cs || !is_back(chunk));
+            places.retain(|(chunk, place)| state.may_lose(place) || !gone.contains(&(cs, *chunk)));
         });
-        let told = self.inventories.gone.borrow().clone();
-        places.retain(|(chunk, _)| !told.contains(&(cs, *chunk)));
+        if let Some(chunk) = ahead {
+            let op = SkipIds { chunk: chunk.raw() };
+            if let Err(refusal) = self.insist(CommandOp::SkipIds(op)).await? {
+                tracing::error!("{cs}: {refusal}");
+            }
+        }
         for some in unknown.chunks(MEMBERS_MAX) {
             (0..some.len()).for_each(|_| rt::sim::hit("mds.stranger-quarantined"));
             let op = QuarantineReplicas { cs: cs.0, session, replicas: some.to_vec() };
@@ -334,19 +426,8 @@ impl Reign {
     }
 
     /// Tells the operator of chunks that nobody knows and nobody deletes, once for as long as there are as many.
-    async fn note_kept(&self, cs: CsId, unknown: &BTreeMap<ChunkId, Version>) {
-        let (mut former, mut unborn) = (0, 0);
-        self.read(|state| {
-            let keeps = state.config(Parameter::DeleteUnknown) == 0;
-            for chunk in unknown.keys() {
-                match state.judge_stranger(*chunk) {
-                    Stranger::Deleted => {}
-                    Stranger::Former => former += usize::from(keeps),
-                    Stranger::Unborn => unborn += 1,
-                }
-            }
-        });
-        for (code, count) in [(EventCode::UnknownKept, former), (EventCode::MetadataOld, unborn)] {
+    async fn tell_kept(&self, cs: CsId, kept: Kept) {
+        for (code, count) in [(EventCode::UnknownKept, kept.former), (EventCode::MetadataOld, kept.unborn)] {
             let before = self.inventories.told.borrow_mut().insert((cs, code), count);
             if count > 0 && before != Some(count) {
                 self.note_event(code, vec![cs.0.to_string(), count.to_string()]).await;
@@ -421,6 +502,13 @@ mod tests {
         let mut scan = scan(&[]);
         let many: Vec<u64> = (1..=FOUND_MAX as u64 + 1).collect();
         assert!(scan.compare(0, &page(&many), true));
-        assert_eq!((scan.found.unknown.len(), scan.found.more), (FOUND_MAX, true));
+        let last = chunk(FOUND_MAX as u64 + 1);
+        assert_eq!((scan.found.unknown.len(), scan.found.more), (FOUND_MAX, Some(last)));
+        // The next part goes on there, whatever became of the first.
+        let mut next = self::scan(&[(1, true)]);
+        next.part.from = last.raw();
+        assert!(next.compare(0, &page(&many[1..]), true));
+        assert_eq!((numbers(&next.found.unknown), next.found.more), (vec![last.counter()], None));
+        assert!(next.found.missing.is_empty());
     }
 }

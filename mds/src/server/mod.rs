@@ -68,6 +68,7 @@ use crate::state::command::{AdmitNode, CommandOp, InitCluster, RaiseGeneration, 
 use crate::state::{Command, Outcome, Refusal, Uuid};
 use failure::Failure;
 use guests::{Guests, Reception};
+use mark::Mark;
 use metadata::Metadata;
 use reign::Reign;
 
@@ -426,10 +427,11 @@ pub async fn start_server(
     let clients = address.port().checked_add(1).ok_or(ServerError::Port(address.port()))?;
     let clients = SocketAddr::new(address.ip(), clients);
     let metadata = Metadata::new();
-    let known_reign = match &options.mark {
+    let known = match &options.mark {
         Some(path) => mark::load(path).await?,
         None => None,
     };
+    let known_reign = known.map(|known| known.reign);
     let consensus = raft::Options { known_reign, ..options.consensus };
     let consensus = Consensus::open(dir, metadata.clone(), consensus, Rc::new(NoPeers)).await?;
     if let Err(error) = check_cluster(dir, &credentials, &metadata) {
@@ -441,7 +443,7 @@ pub async fn start_server(
         consensus.shutdown().await;
         return Err(ServerError::OtherAuthority(dir.to_owned()));
     }
-    note_reign(options.mark.as_deref(), &consensus).await;
+    note_reign(options.mark.as_deref(), known, &consensus, &metadata).await;
     match begin(dir, credentials, address, clients, options, &consensus, metadata) {
         Ok(running) => Ok(running),
         Err(error) => {
@@ -511,10 +513,23 @@ fn begin(
 }
 
 /// Notes the present reign before anybody is answered in it. With one member there is one from the start.
-async fn note_reign(mark: Option<&Path>, consensus: &Consensus<Metadata>) {
+async fn note_reign(
+    mark: Option<&Path>,
+    known: Option<Mark>,
+    consensus: &Consensus<Metadata>,
+    metadata: &Metadata,
+) {
     if let Some((path, reign)) = mark.zip(consensus.reign()) {
-        mark::save(path, reign).await;
+        let now = metadata.read(|state| state.cluster().map_or(0, |cluster| cluster.generation));
+        let generation = now.max(known_generation(known, consensus));
+        mark::save(path, Mark { reign, generation }).await;
     }
+}
+
+/// The highest generation that was noted for this directory, or for the one that it is a copy of.
+fn known_generation(known: Option<Mark>, consensus: &Consensus<Metadata>) -> u16 {
+    let directory = consensus.reign().map(|reign| reign.directory);
+    known.filter(|known| Some(known.reign.directory) == directory).map_or(0, |known| known.generation)
 }
 
 /// Accepts a directory that was put back from a copy as the newest there is, in the way of C12: from here on all numbers are
@@ -529,10 +544,13 @@ pub async fn accept_restored(dir: &Path, credentials: &Credentials, mark: &Path)
         Consensus::open(dir, metadata.clone(), raft::Options::default(), Rc::new(NoPeers)).await?;
     let raised = async {
         check_cluster(dir, credentials, &metadata)?;
-        let op = CommandOp::RaiseGeneration(RaiseGeneration {});
+        // A copy does not know of the restores that came after it.
+        let known = mark::load(mark).await?;
+        let above = known_generation(known, &consensus).into();
+        let op = CommandOp::RaiseGeneration(RaiseGeneration { above });
         let command = Command::internal(rt::time::wall_clock_ms(), op);
         let outcome = consensus.propose(command.encode_log()).await??;
-        note_reign(Some(mark), &consensus).await;
+        note_reign(Some(mark), known, &consensus, &metadata).await;
         Ok(outcome)
     };
     let raised: Result<Outcome, ServerError> = raised.await;

@@ -202,7 +202,7 @@ events! {
         "CS#{0} has {1} replicas from before the metadata was restored, which does not know them: they are kept until mds.wd.delete_unknown is set to 1";
     /// Arguments: CS, replicas.
     MetadataOld = 53: "mds.metadata_old" Mds Error
-        "CS#{0} has {1} replicas of chunks that the metadata has never made: it is older than it should be (put back from a copy?); nothing of them is deleted";
+        "CS#{0} has {1} replicas of chunks that the metadata has never made: it is older than it should be; none of them is deleted. Put back the newest copy of the metadata, or run `vstorage-mdsd restored` with this one";
     /// Arguments: chunks.
     ReplicationStarted = 54: "mds.replication_started" Mds Info "Replication started: {0} chunks are queued";
     /// No arguments.

@@ -88,6 +88,9 @@ pub struct Cluster {
     next_file: u64,
     /// The counter of the next chunk id.
     next_chunk: u64,
+    /// Counters of chunk ids of this generation that chunk servers had and nobody here had ever given out, or that were given
+    /// out later than such: from the first on, up to the second.
+    ahead: Option<(u64, u64)>,
 }
 
 impl Cluster {
@@ -95,6 +98,15 @@ impl Cluster {
         let id = FileId::new(self.generation, self.next_file);
         self.next_file += 1;
         id
+    }
+
+    /// Whether an id is of those that the metadata should know of and does not.
+    fn is_ahead(&self, chunk: ChunkId) -> bool {
+        let counter = chunk.counter();
+        chunk.generation() > self.generation
+            || (chunk.generation() == self.generation
+                && (counter >= self.next_chunk
+                    || self.ahead.is_some_and(|(from, to)| (from..to).contains(&counter))))
     }
 
     fn mint_chunk(&mut self) -> ChunkId {

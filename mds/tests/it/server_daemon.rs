@@ -442,6 +442,11 @@ fn c12_a_directory_that_was_put_back_is_noticed_and_accepted_only_on_purpose() {
     let daemon = host.start();
     assert_eq!(host.ask(vec![List { path: "/".into(), ..List::default() }])[0].entries.len(), 1);
     daemon.terminate();
+    // The same copy once more: it knows nothing of the second generation, whose ids must not come again.
+    std::fs::remove_dir_all(&dir).unwrap();
+    copy_dir(&copy, &dir);
+    let accepted = host.ends(&["restored", "-c", "stor1", "-r", dir.to_str().unwrap()], "");
+    assert!(String::from_utf8_lossy(&accepted.stdout).contains("generation 3"), "{accepted:?}");
     std::fs::write(host.cluster("mds.reign"), "nonsense").unwrap();
     assert!(host.refusal("stor1").contains("mds.reign is damaged"));
 }

@@ -1,7 +1,7 @@
 //! The cluster as a whole: founding, restoring, configuring.
 
 use super::{Answer, Step, check_text};
-use crate::state::command::{InitCluster, LeaderElected, SetConfig};
+use crate::state::command::{InitCluster, LeaderElected, RaiseGeneration, SetConfig};
 use crate::state::config::Parameter;
 use crate::state::effect::Effect;
 use crate::state::event::EventCode;
@@ -35,6 +35,7 @@ impl State {
             created_ms: step.now_ms,
             next_file: 1,
             next_chunk: 1,
+            ahead: None,
         };
         let root = self.cluster.mint_file();
         self.tree = Namespace::new(root, step.now_ns());
@@ -64,11 +65,14 @@ impl State {
     }
 
     /// C12: whatever the backup says about who holds what may have been overtaken.
-    pub(super) fn raise_generation(&mut self, step: &mut Step) -> Answer {
-        let generation = self.cluster.generation.checked_add(1);
+    pub(super) fn raise_generation(&mut self, step: &mut Step, op: &RaiseGeneration) -> Answer {
+        let generation = u32::from(self.cluster.generation).max(op.above).checked_add(1);
+        let generation = generation.and_then(|generation| u16::try_from(generation).ok());
         let generation =
             generation.ok_or_else(|| Refusal::malformed("the last cluster generation is reached"))?;
         self.cluster.generation = generation;
+        // They are of an earlier generation now.
+        self.cluster.ahead = None;
 
         let next_client = self.clients.next_id().saturating_add(IDS_SKIPPED);
         self.clients = Clients::default();

@@ -83,10 +83,11 @@ impl State {
     fn dispatch(&mut self, step: &mut Step, op: &CommandOp) -> Answer {
         match op {
             CommandOp::InitCluster(op) => self.init_cluster(step, op),
-            CommandOp::RaiseGeneration(_) => self.raise_generation(step),
+            CommandOp::RaiseGeneration(op) => self.raise_generation(step, op),
             CommandOp::LeaderElected(op) => self.leader_elected(step, op),
             CommandOp::SetConfig(op) => self.set_config(step, op),
             CommandOp::NoteEvent(op) => Self::note_event(step, op),
+            CommandOp::SkipIds(op) => self.skip_ids(op),
             CommandOp::MakeDir(op) => self.make_dir(step, op),
             CommandOp::CreateFile(op) => self.create_file(step, op),
             CommandOp::Remove(op) => self.remove(step, op),

@@ -4,7 +4,9 @@ use super::members::{MEMBERS_MAX, Work};
 use super::{Answer, Step, check_count, check_text};
 use crate::state::State;
 use crate::state::chunk::ChunkEntry;
-use crate::state::command::{LoseReplicas, NoteEvent, QuarantineReplicas, UnknownReplica};
+use crate::state::command::{
+    LoseReplicas, NoteEvent, QuarantineReplicas, ReplicaPlace, SkipIds, UnknownReplica,
+};
 use crate::state::config::Parameter;
 use crate::state::event::EventCode;
 use crate::state::ids::{ChunkId, CsId, FileId, Version};
@@ -15,33 +17,83 @@ use crate::state::refusal::Refusal;
 /// Most arguments of an event.
 const ARGS_MAX: usize = 8;
 
-/// What a chunk is that some chunk server has and no map.
+/// Most ids skipped at once: those of more chunks than a cluster has.
+const SKIP_MAX: u64 = 1 << 32;
+
+/// What a replica is that some chunk server has and no map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stranger {
-    /// It was made in this generation of the cluster, and is deleted: its id never comes back.
+    /// It was made in this generation of the cluster, and its chunk is deleted, whose id never comes back, or is elsewhere.
     Deleted,
     /// It is of a time before the metadata was restored from a backup, which may have known it (C12): an operator decides.
     Former,
-    /// It was never made, as far as this metadata knows: that is older than it should be.
+    /// It was never made, or never had that version, as far as this metadata knows: that is older than it should be.
     Unborn,
 }
 
 impl State {
     /// Judges a chunk that is in no map.
     pub fn judge_stranger(&self, chunk: ChunkId) -> Stranger {
-        let (now, next) = (self.cluster.generation, self.cluster.next_chunk);
-        if chunk.generation() > now || (chunk.generation() == now && chunk.counter() >= next) {
+        if self.cluster.is_ahead(chunk) {
             Stranger::Unborn
-        } else if chunk.generation() < now {
+        } else if chunk.generation() < self.cluster.generation {
             Stranger::Former
         } else {
             Stranger::Deleted
         }
     }
 
+    /// Judges a replica of a chunk that is in the maps with other members. Maps from a backup may be those of a time before it
+    /// was made (C12).
+    pub fn judge_replica(&self, entry: &ChunkEntry, version: Version) -> Stranger {
+        if version > entry.version() {
+            Stranger::Unborn
+        } else if version.generation() < self.cluster.generation {
+            Stranger::Former
+        } else {
+            Stranger::Deleted
+        }
+    }
+
+    /// Whether what is judged so is deleted.
+    pub fn is_deletable(&self, judged: Stranger) -> bool {
+        match judged {
+            Stranger::Deleted => true,
+            Stranger::Former => self.config.is_on(Parameter::DeleteUnknown),
+            Stranger::Unborn => false,
+        }
+    }
+
+    pub(super) fn skip_ids(&mut self, op: &SkipIds) -> Answer {
+        let chunk = ChunkId::from_raw(op.chunk);
+        let cluster = &mut self.cluster;
+        let skipped = chunk.counter().checked_sub(cluster.next_chunk);
+        // What lies far beyond is no id of any metadata of this cluster, and giving out ids never gets there.
+        if chunk.generation() != cluster.generation || skipped.is_none_or(|skipped| skipped > SKIP_MAX) {
+            return Ok(Outcome::Done(()));
+        }
+        let next = chunk.counter() + 1;
+        let from = cluster.ahead.map_or(cluster.next_chunk, |(from, _)| from);
+        cluster.ahead = Some((from, next));
+        cluster.next_chunk = next;
+        Ok(Outcome::Done(()))
+    }
+
     /// Whether a replica on a chunk server is one that is being made or deleted.
     pub fn is_changing(&self, chunk: ChunkId, cs: CsId) -> bool {
         self.is_creating(chunk, cs) || self.is_adding(chunk, cs) || self.is_deleting(chunk, cs)
+    }
+
+    /// Whether a replica that is not there can be given up (C3).
+    pub fn may_lose(&self, at: &ReplicaPlace) -> bool {
+        let file = FileId::from_raw(at.file);
+        let entry = self.entry_at((file, at.index));
+        entry.is_some_and(|entry| self.without(file, entry, CsId(at.cs), Leaving::Failed).is_some())
+    }
+
+    /// The first chunk id that was not given out yet.
+    pub fn next_chunk(&self) -> ChunkId {
+        ChunkId::new(self.cluster.generation, self.cluster.next_chunk)
     }
 
     /// Looks at some `limit` chunks from a position on; says where to go on, if not at the end.
@@ -94,14 +146,16 @@ impl State {
             return false;
         }
         if replica.file == 0 {
-            return match self.judge_stranger(chunk) {
-                Stranger::Deleted => true,
-                Stranger::Former => self.config.is_on(Parameter::DeleteUnknown),
-                Stranger::Unborn => false,
-            };
+            return self.is_deletable(self.judge_stranger(chunk));
         }
         let entry = self.entry_at((FileId::from_raw(replica.file), replica.index));
-        entry.is_some_and(|entry| entry.id() == chunk && entry.members().on(cs).is_none())
+        entry.is_some_and(|entry| {
+            entry.id() == chunk
+                && entry.members().on(cs).is_none()
+                // Nobody has compared yet what its members have.
+                && !entry.is_unreconciled()
+                && self.is_deletable(self.judge_replica(entry, Version::from_raw(replica.version)))
+        })
     }
 
     pub(super) fn lose_replicas(&mut self, step: &mut Step, op: &LoseReplicas) -> Answer {

@@ -18,7 +18,11 @@ pub struct InitCluster {
 /// Everything the backup believes about leases and registrations may be out of date, so all sessions end, every
 /// file is fenced before its next grant and reconciled, and each chunk server's next nonce is taken on trust once.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct RaiseGeneration {}
+pub struct RaiseGeneration {
+    /// A generation that the cluster had after the backup was made, if one is known: the new one is above it.
+    #[prost(uint32, tag = "1")]
+    pub above: u32,
+}
 
 /// A metadata server won an election; the first entry of its term. Only leaves an event.
 #[derive(Clone, PartialEq, Eq, Message)]

@@ -42,7 +42,7 @@ pub use node::{
     CsLapsed, CsReport, CsState, CsStateChanged, DropCs, FenceRecord, FencesRecorded, Leave, RegisterCs,
     ReleaseCs, ReportedEvent, ReportedSeverity,
 };
-pub use report::{LoseReplicas, NoteEvent, QuarantineReplicas, UnknownReplica};
+pub use report::{LoseReplicas, NoteEvent, QuarantineReplicas, SkipIds, UnknownReplica};
 
 use prost::Message;
 
@@ -58,7 +58,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "CommandOp",
-        tags = "10, 11, 12, 13, 14, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51, 52, 53, 54, 55, 56, 57, 58, 60, 61, 62, 63, 64, 65, 66, 70, 71, 72, 73, 74, 75, 90, 91, 92, 93, 94"
+        tags = "10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51, 52, 53, 54, 55, 56, 57, 58, 60, 61, 62, 63, 64, 65, 66, 70, 71, 72, 73, 74, 75, 90, 91, 92, 93, 94"
     )]
     pub op: Option<CommandOp>,
 }
@@ -93,6 +93,9 @@ pub enum CommandOp {
     /// See [`NoteEvent`].
     #[prost(message, tag = "14")]
     NoteEvent(NoteEvent),
+    /// See [`SkipIds`].
+    #[prost(message, tag = "15")]
+    SkipIds(SkipIds),
     /// See [`MakeDir`].
     #[prost(message, tag = "20")]
     MakeDir(MakeDir),
@@ -248,6 +251,7 @@ impl CommandOp {
             Self::LeaderElected(_) => 12,
             Self::SetConfig(_) => 13,
             Self::NoteEvent(_) => 14,
+            Self::SkipIds(_) => 15,
             Self::MakeDir(_) => 20,
             Self::CreateFile(_) => 21,
             Self::Remove(_) => 22,

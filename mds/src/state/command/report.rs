@@ -51,6 +51,15 @@ pub struct LoseReplicas {
     pub places: Vec<ReplicaPlace>,
 }
 
+/// A chunk server has a chunk of the present generation with an id that was never given out: the metadata is older than it should
+/// be. Ids up to there are not given out, and chunks with them never count as deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct SkipIds {
+    /// The highest such id.
+    #[prost(uint64, tag = "1")]
+    pub chunk: u64,
+}
+
 /// An event of the leader's.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct NoteEvent {

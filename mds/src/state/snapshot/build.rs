@@ -92,6 +92,8 @@ fn cluster_record(state: &State) -> ClusterRecord {
         },
         filled: state.filled,
         last_event: state.events.last_id(),
+        ahead_from: state.cluster.ahead.map_or(0, |(from, _)| from),
+        ahead_to: state.cluster.ahead.map_or(0, |(_, to)| to),
     }
 }
 
@@ -354,6 +356,7 @@ impl Builder {
             created_ms: record.created_ms,
             next_file: record.next_file,
             next_chunk: record.next_chunk,
+            ahead: (record.ahead_to != 0).then_some((record.ahead_from, record.ahead_to)),
         };
         self.root = FileId::from_raw(record.root);
         self.state.clients.skip_ids(record.next_client);

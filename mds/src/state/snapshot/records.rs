@@ -85,6 +85,11 @@ pub(super) struct ClusterRecord {
     pub(super) filled: u64,
     #[prost(uint64, tag = "13")]
     pub(super) last_event: u64,
+    /// Chunk ids that the metadata should know of and does not: from this counter on, and up to that; both 0 if there are none.
+    #[prost(uint64, tag = "14")]
+    pub(super) ahead_from: u64,
+    #[prost(uint64, tag = "15")]
+    pub(super) ahead_to: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -41,7 +41,7 @@ fn a_node_is_revoked_once_and_its_number_never_given_again() {
     assert_eq!(world.state.nodes().version(), version, "nothing has changed");
     assert_eq!(world.ok(admit("s2")), Outcome::Created(3));
     assert_eq!(world.state.nodes().revoked().collect::<Vec<_>>(), [2]);
-    world.ok(CommandOp::RaiseGeneration(RaiseGeneration {}));
+    world.ok(CommandOp::RaiseGeneration(RaiseGeneration::default()));
     assert!(world.state.nodes().version() > version, "also to those who know a list of before");
     world.ok(revoke(1));
     assert_eq!(world.state.nodes().revoked().collect::<Vec<_>>(), [1, 2]);

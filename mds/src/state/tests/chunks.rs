@@ -178,7 +178,7 @@ fn c9_where_all_is_well_deleted_chunks_need_no_quarantine() {
     world.ok(CommandOp::PurgeChunks(PurgeChunks { chunks: vec![chunks[0].raw()] }));
     assert_eq!(world.state.purgeable(|_| true), chunks[1..]);
     // What the state from a backup does not know of is not deleted as if it were well known (C12).
-    world.ok(CommandOp::RaiseGeneration(RaiseGeneration {}));
+    world.ok(CommandOp::RaiseGeneration(RaiseGeneration::default()));
     (1..=3).for_each(|n| back(&mut world, n));
     (1..=3).for_each(|n| back(&mut world, n));
     assert_eq!(world.state.purgeable(|_| true), [], "however often they register");

@@ -37,7 +37,7 @@ fn lease() -> Option<LeaseProof> {
 fn cluster_samples() -> Vec<(&'static str, CommandOp)> {
     vec![
         ("init-cluster", CommandOp::InitCluster(InitCluster { uuid: vec![7; 16], name: "stor1".into() })),
-        ("raise-generation", CommandOp::RaiseGeneration(RaiseGeneration {})),
+        ("raise-generation", CommandOp::RaiseGeneration(RaiseGeneration::default())),
         (
             "leader-elected",
             CommandOp::LeaderElected(LeaderElected { mds_id: 1, address: "10.0.0.1:2510".into() }),
@@ -50,6 +50,7 @@ fn cluster_samples() -> Vec<(&'static str, CommandOp)> {
                 origin: "10.0.0.9".into(),
             }),
         ),
+        ("skip-ids", CommandOp::SkipIds(SkipIds { chunk: ChunkId::new(1, 99).raw() })),
         (
             "note-event",
             CommandOp::NoteEvent(NoteEvent {
@@ -477,7 +478,7 @@ fn read_log(mut bytes: &[u8]) -> Vec<Command> {
 #[test]
 fn every_kind_of_command_is_read_as_it_was_written_first() {
     let samples = samples();
-    assert_eq!(samples.len(), 55, "one for each kind, and three with a field that came later");
+    assert_eq!(samples.len(), 56, "one for each kind, and three with a field that came later");
     for (name, command) in samples {
         let bytes = frozen(&name, || command.encode_log());
         assert_eq!(Command::decode_log(&bytes), Ok(command.clone()), "{name}");
@@ -543,7 +544,7 @@ fn the_first_log_with_nodes_still_gives_its_state() {
         world.ok(CommandOp::NoteHour(NoteHour { hours: 2 }));
         let verifier = vec![4, 5, 6];
         world.ok(CommandOp::SetPassword(SetPassword { verifier, replaces: 1, origin: String::new() }));
-        world.ok(CommandOp::RaiseGeneration(RaiseGeneration {}));
+        world.ok(CommandOp::RaiseGeneration(RaiseGeneration::default()));
         world.ok(admit());
         write_log(&world.log)
     };

@@ -672,7 +672,7 @@ impl Model {
     fn settings(&mut self, a: u8, b: u8) {
         // A restore is rare.
         let op = if a.is_multiple_of(16) {
-            CommandOp::RaiseGeneration(RaiseGeneration {})
+            CommandOp::RaiseGeneration(RaiseGeneration::default())
         } else {
             let spec = Parameter::ALL[usize::from(a) % Parameter::ALL.len()].spec();
             let value = (spec.min + u64::from(b) % (spec.max - spec.min + 1)).to_string();

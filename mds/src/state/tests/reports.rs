@@ -57,7 +57,7 @@ fn c12_what_metadata_from_a_backup_does_not_know_is_kept() {
     let (mut world, a) = World::with_servers(1);
     let chunk = deleted(&mut world, a, 1);
     assert_eq!(world.state.judge_stranger(chunk), Stranger::Deleted);
-    world.ok(CommandOp::RaiseGeneration(RaiseGeneration {}));
+    world.ok(CommandOp::RaiseGeneration(RaiseGeneration::default()));
     let fences = world.register(world.claim_again(1)).fences;
     world.confirm(1, fences);
     assert_eq!(world.state.judge_stranger(chunk), Stranger::Former);
@@ -71,6 +71,68 @@ fn c12_what_metadata_from_a_backup_does_not_know_is_kept() {
     world.ok(CommandOp::SetConfig(SetConfig { key, value, origin: String::new() }));
     assert_eq!(world.ok(quarantine(&world, 1, unknown(chunk, 0, 0))), Outcome::Acknowledged(1));
     assert_eq!(world.ok(quarantine(&world, 1, unknown(unborn[0], 0, 0))), Outcome::Acknowledged(0));
+}
+
+#[test]
+fn c12_ids_that_are_ahead_never_count_as_deleted_and_are_not_given_out() {
+    let (mut world, a) = World::with_servers(1);
+    let skip = |chunk: ChunkId| CommandOp::SkipIds(SkipIds { chunk: chunk.raw() });
+    let first = world.state.next_chunk();
+    let (between, ahead) = (ChunkId::new(1, first.counter() + 7), ChunkId::new(1, first.counter() + 20));
+    let far = ChunkId::new(1, first.counter() + (1 << 33));
+    for nothing in [ChunkId::new(2, 5), far] {
+        world.ok(skip(nothing));
+        assert_eq!(world.state.next_chunk(), first);
+    }
+    world.ok(skip(ahead));
+    let file = world.written_file(a, "/f", 1, 1);
+    let made = ChunkId::from_raw(world.allocate(a, file, &[0]).chunks[0].chunk);
+    assert_eq!(made.counter(), ahead.counter() + 1);
+    for stranger in [first, between, ahead] {
+        assert_eq!(world.state.judge_stranger(stranger), Stranger::Unborn);
+        assert_eq!(world.ok(quarantine(&world, 1, unknown(stranger, 0, 0))), Outcome::Acknowledged(0));
+    }
+    // More of them, later; the state survives its snapshot.
+    let more = ChunkId::new(1, made.counter() + 9);
+    world.ok(skip(more));
+    assert_eq!(world.state.judge_stranger(ahead), Stranger::Unborn);
+    assert_eq!(world.state.next_chunk().counter(), more.counter() + 1);
+    world.ok(CommandOp::RaiseGeneration(RaiseGeneration { above: 6 }));
+    assert_eq!(world.state.next_chunk().generation(), 7, "above what was there after the backup");
+    assert_eq!(world.state.judge_stranger(ahead), Stranger::Former);
+}
+
+#[test]
+fn c12_a_replica_that_is_newer_than_the_map_is_kept() {
+    let (mut world, a) = World::with_servers(4);
+    let file = world.written_file(a, "/f", 1, 3);
+    let place = world.allocate(a, file, &[0]).chunks[0].clone();
+    let chunk = ChunkId::from_raw(place.chunk);
+    let spare = (1025..1029).find(|cs| !place.servers.contains(cs)).unwrap();
+    let spare = (spare - 1024) as u8;
+    let version = |version: Version| UnknownReplica { version: version.raw(), ..unknown(chunk, file, 0) };
+    let now = {
+        let found = world.state.tree().file(FileId::from_raw(file)).unwrap();
+        found.chunks().get(0).unwrap().version()
+    };
+    let newer = Version::from_raw(now.raw() + 1);
+    assert_eq!(world.ok(quarantine(&world, spare, version(newer))), Outcome::Acknowledged(0));
+    // After a restore the maps know neither what came later nor whether anything did.
+    world.ok(CommandOp::RaiseGeneration(RaiseGeneration::default()));
+    for n in 1..=4 {
+        let fences = world.register(world.claim_again(n)).fences;
+        world.confirm(n, fences);
+    }
+    for stranger in [now, newer] {
+        assert_eq!(world.ok(quarantine(&world, spare, version(stranger))), Outcome::Acknowledged(0));
+    }
+    let (key, value) = ("mds.wd.delete_unknown".to_owned(), "1".to_owned());
+    world.ok(CommandOp::SetConfig(SetConfig { key, value, origin: String::new() }));
+    assert_eq!(
+        world.ok(quarantine(&world, spare, version(now))),
+        Outcome::Acknowledged(0),
+        "not reconciled yet"
+    );
 }
 
 #[test]

@@ -265,7 +265,7 @@ fn malformed_registrations_are_refused() {
 fn c12_after_a_restore_the_first_nonce_is_taken_on_trust() {
     let (mut world, a) = World::with_servers(2);
     let file = world.written_file(a, "/f", 2, 2);
-    assert_eq!(world.ok(CommandOp::RaiseGeneration(RaiseGeneration {})), Outcome::Generation(2));
+    assert_eq!(world.ok(CommandOp::RaiseGeneration(RaiseGeneration::default())), Outcome::Generation(2));
     assert_eq!(world.refused(World::open_op(a, file, LeaseMode::Exclusive)), Refusal::NoSession(a.client));
     assert_eq!(world.unreconciled(file), [0, 1]);
     // The chunk server has registered since the backup was taken: its nonce is unknown.
