@@ -32,7 +32,7 @@ fn c13_a_lost_chunk_file_stops_no_checkpoint() {
     });
     let (file, aside) = (rig.path.join(CHUNK_FILE), rig.path.join("aside"));
     fs::rename(&file, &aside).unwrap();
-    rig.life(async |engine| {
+    rig.life(async move |engine| {
         // The metadata server is told of it whether anybody reads it or not (C9).
         let told = || -> Vec<(u64, bool)> {
             engine.inventory(0, 9).iter().map(|held| (held.chunk, held.lost)).collect()
