@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod engine;
 pub mod format;
 pub mod journal;
+mod sectors;
 pub mod server;
 pub mod store;
 pub mod tables;

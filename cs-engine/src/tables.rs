@@ -6,6 +6,8 @@
 
 mod copy;
 
+pub(crate) use copy::CopyError;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -23,6 +25,7 @@ use crate::format::table::{
     CRC_SLOT, CRCS_PER_PAGE, ChunkHeader, CrcPage, META_SLOT, PAGES_PER_CHUNK, Place, SlotState, newer,
 };
 use crate::format::{BLOCK, FormatError};
+use crate::sectors::read_each;
 
 /// Names of the table files.
 pub const META_TABLE: &str = "meta.table";
@@ -111,8 +114,8 @@ pub struct Tables {
     files: RefCell<Rc<Files>>,
     /// Shared by all that change the tables, exclusive for whoever puts others in their place.
     changing: RangeLock,
-    /// Slots that were changed since they were copied, while the tables are being copied.
-    changed: RefCell<Option<BTreeSet<u32>>>,
+    /// What was changed since it was copied by slot, while the tables are being copied.
+    changed: RefCell<Option<BTreeMap<u32, copy::Parts>>>,
     store_uuid: [u8; 16],
     pages_max: usize,
     pages: RefCell<FixedMap<(u32, u32), Rc<CachedPage>>>,
@@ -137,6 +140,25 @@ pub struct Slot {
     pub copy: u8,
     /// The header.
     pub header: ChunkHeader,
+}
+
+/// What a new chunk needs in the tables.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Space {
+    /// Its blocks.
+    pub(crate) blocks: u32,
+    /// Checksums are kept.
+    pub(crate) checksums: bool,
+    /// Another chunk had the slot before.
+    pub(crate) reused: bool,
+}
+
+/// Space for a new chunk in the tables that were in use when it was asked for.
+#[derive(Debug)]
+pub(crate) struct Allocated {
+    slot: u32,
+    space: Space,
+    files: Rc<Files>,
 }
 
 /// What lies in a slot of the table of headers.
@@ -212,7 +234,14 @@ impl Tables {
             let count = AT_ONCE.min(slots - first);
             let len = count as usize * META_SLOT as usize;
             let at = u64::from(first) * META_SLOT;
-            let buf = read_or_zero(&self.files().meta, len, at).await.map_err(meta_io)?;
+            let (buf, bad) = read_each(&self.files().meta, len, at).await.map_err(meta_io)?;
+            for index in bad {
+                let slot = first + index as u32 / 2;
+                tracing::error!(
+                    "slot {slot} of {META_TABLE}: copy {} of its header cannot be read",
+                    index % 2
+                );
+            }
             for (slot, pair) in (first..).zip(buf.chunks_exact(META_SLOT as usize)) {
                 let found = self.decode_header(slot, pair)?;
                 match &found {
@@ -266,18 +295,19 @@ impl Tables {
     }
 
     /// Allocates the space of a slot's header and, if they are kept, of the checksums of `blocks` blocks, so that a
-    /// checkpoint never finds the disk full (C13).
+    /// checkpoint never finds the disk full (C13). Its header is to be written with [`Tables::write_first_header`].
     ///
     /// # Errors
     /// `StorageFull`, or those of the device.
-    pub async fn allocate(
-        &self,
-        slot: u32,
-        blocks: u32,
-        checksums: bool,
-        reused: bool,
-    ) -> Result<(), TableError> {
+    pub(crate) async fn allocate(&self, slot: u32, space: Space) -> Result<Allocated, TableError> {
         let _changing = self.changing.shared(0..1).await;
+        self.allocate_here(slot, space).await?;
+        Ok(Allocated { slot, space, files: self.files() })
+    }
+
+    /// As [`Tables::allocate`], with the lock on changes held.
+    async fn allocate_here(&self, slot: u32, space: Space) -> Result<(), TableError> {
+        let Space { blocks, checksums, reused } = space;
         let meta = Place::Meta { slot, copy: 0 }.offset();
         self.files().meta.allocate(Allocation::Extend, meta, META_SLOT).await.map_err(meta_io)?;
         if checksums {
@@ -290,7 +320,7 @@ impl Tables {
             // A power cut may take an allocation along that no flush has committed.
             self.files().crc.sync_data().await.map_err(crc_io)?;
         }
-        self.note_changed(slot);
+        self.note_parts(slot, copy::ALL);
         Ok(())
     }
 
@@ -318,19 +348,42 @@ impl Tables {
         self.free.borrow_mut().insert(slot, sequence);
     }
 
+    /// Writes the first header of a chunk durably into both copies, copy 0 first. Other tables may have come into their place
+    /// since its space was allocated: then it is allocated there as well.
+    ///
+    /// # Errors
+    /// `StorageFull`: nothing was written; those of the device.
+    pub(crate) async fn write_first_header(
+        &self,
+        allocated: Allocated,
+        header: &ChunkHeader,
+    ) -> Result<(), TableError> {
+        let _changing = self.changing.shared(0..1).await;
+        let Allocated { slot, space, files } = allocated;
+        if !Rc::ptr_eq(&files, &self.files()) {
+            rt::sim::hit("tables.allocated-again");
+            self.allocate_here(slot, space).await?;
+        }
+        self.write_both(slot, 1, header).await
+    }
+
     /// Writes a chunk's header durably into both copies, the one that is not `current` first.
     ///
     /// # Errors
     /// [`TableError::Io`].
     pub async fn write_header(&self, slot: u32, current: u8, header: &ChunkHeader) -> Result<(), TableError> {
         let _changing = self.changing.shared(0..1).await;
+        self.write_both(slot, current, header).await
+    }
+
+    async fn write_both(&self, slot: u32, current: u8, header: &ChunkHeader) -> Result<(), TableError> {
         let bytes = View::copy_of(&header.encode(&self.store_uuid));
         for copy in [1 - current, current] {
             let at = Place::Meta { slot, copy }.offset();
             self.files().meta.write_all_at(bytes.clone(), at).await.map_err(meta_io)?;
             self.files().meta.sync_data().await.map_err(meta_io)?;
         }
-        self.note_changed(slot);
+        self.note_parts(slot, copy::ALL);
         Ok(())
     }
 
@@ -352,7 +405,7 @@ impl Tables {
             }
             self.files().meta.sync_data().await.map_err(meta_io)?;
         }
-        headers.iter().for_each(|(slot, ..)| self.note_changed(*slot));
+        headers.iter().for_each(|(slot, ..)| self.note_parts(*slot, copy::HEADER));
         Ok(())
     }
 
@@ -391,6 +444,35 @@ impl Tables {
             return Ok(cached);
         }
         let (found, copy, unwritten) = self.read_page(owner, page).await?;
+        Ok(self.keep(owner, page, found, copy, unwritten))
+    }
+
+    /// In the place of a page of which no copy is good: what is written from now on is known, all else is lost until it is
+    /// repaired, written or discarded (C8).
+    async fn page_anew(
+        &self,
+        owner: Owner,
+        page: u32,
+        why: FormatError,
+    ) -> Result<Rc<CachedPage>, TableError> {
+        let (slot, lost) = (owner.slot, BlockState::Lost.to_raw());
+        let copies = self.copies(slot, page).await?;
+        if copies.iter().any(|copy| copy.is_err() && damage(copy).is_none() && !is_blank(copy)) {
+            // Of a later release: it is not for this one to write over.
+            return Err(TableError::Page { slot, page, why });
+        }
+        tracing::error!("checksum page {page} of slot {slot}: {why}; made anew, without what it said");
+        rt::sim::hit("tables.page-anew");
+        // A good copy is of an earlier life: what is written counts beside it, and takes the place of the bad one first.
+        let stays = copies.iter().position(Result::is_ok);
+        let sequence = copies.iter().flatten().map(|page| page.sequence).max().unwrap_or(0);
+        let mut found = CrcPage { sequence, ..CrcPage::holes(owner.chunk, owner.born, page) };
+        found.entries.fill(lost);
+        Ok(self.keep(owner, page, found, stays.unwrap_or(1) as u8, true))
+    }
+
+    /// Puts a page into the cache.
+    fn keep(&self, owner: Owner, page: u32, found: CrcPage, copy: u8, unwritten: bool) -> Rc<CachedPage> {
         self.evict();
         let cached = Rc::new(CachedPage {
             page: RefCell::new(found),
@@ -400,7 +482,7 @@ impl Tables {
         });
         self.pages.borrow_mut().insert((owner.slot, page), Rc::clone(&cached));
         self.clock.borrow_mut().push_back((owner.slot, page));
-        Ok(cached)
+        cached
     }
 
     /// Makes room by the second-chance rule.
@@ -430,23 +512,12 @@ impl Tables {
     ) -> Result<[Result<CrcPage, FormatError>; 2], TableError> {
         let at = Place::CrcPage { slot, page, copy: 0 }.offset();
         let files = self.files();
-        if let Ok(buf) = read_or_zero(&files.crc, 2 * BLOCK, at).await {
-            let copies = buf.as_chunks::<BLOCK>().0;
-            return Ok([0, 1].map(|copy| CrcPage::decode(&copies[copy], &self.store_uuid)));
-        }
-        // One bad sector hides no good copy.
-        let mut copies = [(); 2].map(|()| Err(FormatError::Unreadable { structure: "checksum page" }));
-        let mut failed = None;
-        for (copy, found) in copies.iter_mut().enumerate() {
-            match read_or_zero(&files.crc, BLOCK, at + (copy * BLOCK) as u64).await {
-                Ok(buf) => *found = CrcPage::decode(buf.first_chunk().expect("a block"), &self.store_uuid),
-                Err(error) => failed = Some(error),
-            }
-        }
-        match failed {
-            Some(error) if copies.iter().all(Result::is_err) => Err(crc_io(error)),
-            _ => Ok(copies),
-        }
+        let (buf, bad) = read_each(&files.crc, 2 * BLOCK, at).await.map_err(crc_io)?;
+        let blocks = buf.as_chunks::<BLOCK>().0;
+        Ok([0, 1].map(|copy| match CrcPage::decode(&blocks[copy], &self.store_uuid) {
+            Err(_) if bad.contains(&copy) => Err(FormatError::Unreadable { structure: "checksum page" }),
+            decoded => decoded,
+        }))
     }
 
     /// The page, its current copy, and whether it is as good as never written.
@@ -558,7 +629,10 @@ impl Tables {
         let index = changes[0].0 / CRCS_PER_PAGE;
         let _changing = self.changing.shared(0..1).await;
         let _locked = self.page_locks.exclusive(Self::lock_key(owner.slot, index)).await;
-        let cached = self.page_locked(owner, index).await?;
+        let cached = match self.page_locked(owner, index).await {
+            Err(TableError::Page { why, .. }) => self.page_anew(owner, index, why).await?,
+            cached => cached?,
+        };
         let (bytes, copy) = {
             let mut page = cached.page.borrow_mut();
             for (block, state) in changes {
@@ -570,7 +644,7 @@ impl Tables {
         let at = Place::CrcPage { slot: owner.slot, page: index, copy }.offset();
         self.files().crc.write_all_at(bytes, at).await.map_err(crc_io)?;
         cached.copy.set(copy);
-        self.note_changed(owner.slot);
+        self.note_parts(owner.slot, copy::page(index));
         let mut fresh = self.fresh.borrow_mut();
         if cached.unwritten.replace(false) || fresh.contains_key(&(owner.slot, index)) {
             fresh.insert((owner.slot, index), copy);
@@ -598,13 +672,17 @@ impl Tables {
             let (result, buf) = self.files().crc.read_exact_at(Buf::new(BLOCK), place(copy)).await;
             result.map_err(crc_io)?;
             self.files().crc.write_all_at(buf.freeze(), place(1 - copy)).await.map_err(crc_io)?;
-            self.note_changed(slot);
+            self.note_parts(slot, copy::page(page));
         }
         self.files().crc.sync_data().await.map_err(crc_io)
     }
 }
 
 const _: () = assert!(PAGES_PER_CHUNK < 32 && CRC_SLOT.is_multiple_of(BLOCK as u64));
+
+fn is_blank(copy: &Result<CrcPage, FormatError>) -> bool {
+    matches!(copy, Err(FormatError::Magic { .. }))
+}
 
 /// Why a copy of a page is damaged, if it was ever written.
 fn damage(copy: &Result<CrcPage, FormatError>) -> Option<FormatError> {
@@ -614,23 +692,4 @@ fn damage(copy: &Result<CrcPage, FormatError>) -> Option<FormatError> {
         ) => Some(*why),
         _ => None,
     }
-}
-
-/// Reads `len` bytes; what lies behind the end of the file is zero.
-async fn read_or_zero(file: &File, len: usize, offset: u64) -> io::Result<Buf> {
-    let (result, mut buf) = file.read_at(Buf::zeroed(len), offset).await;
-    let mut have = result?;
-    while have < len {
-        // A short read, or the end: only asking again tells them apart.
-        let from = have / BLOCK * BLOCK;
-        let (result, rest) = file.read_at(Buf::new(len - from), offset + from as u64).await;
-        let count = result?;
-        if from + count <= have {
-            buf[have..].fill(0);
-            break;
-        }
-        buf[from..from + count].copy_from_slice(&rest[..count]);
-        have = from + count;
-    }
-    Ok(buf)
 }

@@ -74,6 +74,13 @@ impl BlockMap {
         self.entries.extend(missing);
     }
 
+    /// Notes that the content of a block is gone: what its place in the file holds is something else.
+    pub(crate) fn lose(&mut self, block: u32) {
+        if let Some(entry) = self.entries.get_mut(&block) {
+            (entry.state, entry.place) = (BlockState::Lost, Place::File);
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

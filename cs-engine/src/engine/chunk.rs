@@ -13,6 +13,7 @@ use super::standing::Standing;
 use super::{ACTIVE_BLOCKS, Engine, Refusal};
 use crate::format::BLOCK;
 use crate::format::block::BlockState;
+use crate::format::table::CRCS_PER_PAGE;
 use crate::format::table::ChunkHeader;
 use crate::store::{ChunkFile, FileError};
 use crate::tables::{Owner, TableError};
@@ -196,15 +197,32 @@ impl Engine {
             return Ok(states);
         }
         match Box::pin(self.tables.states(chunk.owner(), blocks.clone())).await {
-            Ok(states) => Ok(states),
-            // A sector that cannot be read is damage of what it holds, no failure of the device.
-            Err(error @ (TableError::Page { .. } | TableError::Io { .. })) => {
-                tracing::error!("chunk {:#x}, blocks {blocks:?}: {error}", chunk.id);
-                self.count(|counters| counters.corrupt_blocks += 1);
-                Err(Refusal::Corrupt { block: blocks.start })
+            Err(TableError::Page { .. } | TableError::Io { .. }) => {
+                Box::pin(self.states_by_page(chunk, blocks)).await
             }
-            Err(error @ TableError::Header { .. }) => Err(self.table_failed(&error)),
+            states => states.map_err(|error| self.table_failed(&error)),
         }
+    }
+
+    /// As [`Self::table_states`], where a page is damaged: that costs its own blocks, and no others (C8).
+    async fn states_by_page(&self, chunk: &Chunk, blocks: Range<u32>) -> Result<Vec<BlockState>, Refusal> {
+        let mut states = Vec::with_capacity(blocks.len());
+        let mut from = blocks.start;
+        while from < blocks.end {
+            let end = blocks.end.min((from / CRCS_PER_PAGE + 1) * CRCS_PER_PAGE);
+            match self.tables.states(chunk.owner(), from..end).await {
+                Ok(known) => states.extend(known),
+                // A sector that cannot be read is damage of what it holds, no failure of the device.
+                Err(error @ (TableError::Page { .. } | TableError::Io { .. })) => {
+                    tracing::error!("chunk {:#x}, blocks {from}..{end}: {error}", chunk.id);
+                    self.count(|counters| counters.corrupt_blocks += 1);
+                    states.resize(states.len() + (end - from) as usize, BlockState::Lost);
+                }
+                Err(error) => return Err(self.table_failed(&error)),
+            }
+            from = end;
+        }
+        Ok(states)
     }
 
     /// What is known of blocks now, newest first: block map, then table.

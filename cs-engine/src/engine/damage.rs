@@ -11,7 +11,6 @@ use rt::sync::{Notified, Notify};
 
 use super::verify::Condition;
 use super::{Engine, Refusal};
-use crate::format::table::CRCS_PER_PAGE;
 
 /// Most blocks that are noted. A disk with more is found out by its count, and the next verification finds the rest.
 const NOTED_MAX: usize = 64 << 10;
@@ -121,17 +120,12 @@ impl Engine {
     pub(super) fn note_condition(&self, chunk: u64, block: u32, condition: Condition) -> bool {
         let kind = match condition {
             Condition::Mismatch => DamageKind::Mismatch,
-            // One place on the disk, however many blocks it says something of.
-            Condition::Unrecorded if !block.is_multiple_of(CRCS_PER_PAGE) => {
-                self.damage.note(chunk, block, DamageKind::Unreadable);
-                return true;
-            }
-            // Another disk has lost it.
+            // Another disk has lost it, or one place on this one, however many blocks that said something of.
             Condition::Lost => {
                 self.damage.note(chunk, block, DamageKind::Mismatch);
                 return true;
             }
-            Condition::Unreadable | Condition::Unrecorded => DamageKind::Unreadable,
+            Condition::Unreadable => DamageKind::Unreadable,
             Condition::Data(_) | Condition::Hole | Condition::Unchecked | Condition::Unsettled => {
                 self.damage.is_good(chunk, block);
                 return false;

@@ -79,6 +79,9 @@ pub struct Progress {
 /// The content of a range, or why no member gave it.
 pub type Reading<'a> = Pin<Box<dyn Future<Output = Result<ReadReply, NotRead>> + 'a>>;
 
+/// As [`Reading`], with writes that may be in it and not everywhere.
+pub type ReadingSettled<'a> = Pin<Box<dyn Future<Output = Result<(ReadReply, Vec<Listed>), NotRead>> + 'a>>;
+
 /// No member gave what was asked for; whoever asked them knows why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotRead;
@@ -102,6 +105,11 @@ pub enum Fault {
 pub trait Source: Debug {
     /// Bytes of the chunk in whole blocks, verified.
     fn read(&self, offset: u32, len: u32) -> Reading<'_>;
+
+    /// As [`Source::read`]; and what the member that gave it listed as not stable after that. Nothing from who cannot tell.
+    fn read_settled(&self, _offset: u32, _len: u32) -> ReadingSettled<'_> {
+        Box::pin(async { Err(NotRead) })
+    }
 
     /// Why the last read of this very range gave nothing.
     fn fault(&self, _offset: u32, _len: u32) -> Fault {
@@ -669,7 +677,7 @@ pub(super) struct Piece {
 
 /// What is to be written of a range that a member sent: without newer blocks, and with holes where a region has nothing
 /// but zeroes.
-fn pieces(blocks: &Range<u32>, reply: &ReadReply, newer: &BTreeSet<u32>) -> Vec<Piece> {
+pub(super) fn pieces(blocks: &Range<u32>, reply: &ReadReply, newer: &BTreeSet<u32>) -> Vec<Piece> {
     let at = |block: u32| (block - blocks.start) as usize;
     let bytes =
         |block: u32| reply.payload.as_ref().map(|data| &data[at(block) * BLOCK..(at(block) + 1) * BLOCK]);

@@ -24,13 +24,13 @@ use rt::fs;
 
 use super::create::make_dir;
 use super::journal_place::{self, NEXT};
-use super::open::{JOURNAL, SUPERBLOCK, meta_dir};
+use super::open::{JOURNAL, meta_dir};
 use super::{Engine, Refusal};
 use crate::format::BLOCK;
 use crate::format::journal::{GROUP_MAX, JournalHeader, RING_MIN};
 use crate::format::superblock::{OtherJournal, Superblock};
 use crate::journal::{Class, Hold, Journal};
-use crate::tables::{CRC_TABLE, META_TABLE};
+use crate::tables::{CRC_TABLE, CopyError, META_TABLE};
 
 /// Checkpoints before appends are held, at most: each leaves less to the next one, unless writers are faster.
 const CHECKPOINTS: usize = 3;
@@ -94,6 +94,21 @@ pub enum JournalError {
     /// What the old journal holds cannot be moved.
     #[error("the present journal cannot be emptied: {0}; the journal stays as it is")]
     Engine(#[from] Refusal),
+    /// The old place.
+    #[error("cannot read the present journal and tables in {dir}: {error}; the journal stays as it is")]
+    Old {
+        /// The directory.
+        dir: PathBuf,
+        /// What happened.
+        #[source]
+        error: io::Error,
+    },
+    /// What an earlier change has left cannot be removed.
+    #[error(
+        "what an earlier change of the journal has left in {0} cannot be removed; see the log of this chunk server, make that \
+         directory accessible, and try again"
+    )]
+    Left(PathBuf),
     /// The new place.
     #[error("cannot make the journal in {dir}: {error}; the journal stays as it is")]
     Io {
@@ -138,6 +153,17 @@ impl Plan {
 
     fn io(&self, error: io::Error) -> JournalError {
         JournalError::Io { dir: self.to.clone(), error }
+    }
+
+    fn old(&self, error: io::Error) -> JournalError {
+        JournalError::Old { dir: self.from.clone(), error }
+    }
+
+    fn copy(&self, error: CopyError) -> JournalError {
+        match error {
+            CopyError::From(error) => self.old(error),
+            CopyError::To(error) => self.io(error),
+        }
     }
 
     /// The old directory as the superblock names it.
@@ -207,8 +233,7 @@ impl Engine {
         let now = self.superblock();
         let new = Superblock { journal_dir: change.dir.clone(), ..now.clone() };
         new.validate().map_err(JournalError::Setting)?;
-        // Twice what a checkpoint records has to fit, beside what writes may use.
-        let needed = (4 * self.state_bytes() + 2 * GROUP_MAX as u64).next_multiple_of(1 << 20).max(RING_MIN);
+        let needed = ring_for_state(self.state_bytes());
         if change.bytes < needed {
             return Err(JournalError::TooSmallNow { bytes: change.bytes, needed });
         }
@@ -220,8 +245,16 @@ impl Engine {
     /// for that of a remnant.
     async fn settle_names(&self, plan: &Plan) -> Result<(), JournalError> {
         let superblock = self.superblock();
-        journal_place::find(&plan.from, &superblock, true).await.map_err(|error| plan.io(error))?;
+        journal_place::find(&plan.from, &superblock, true).await.map_err(|error| plan.old(error))?;
         self.clear_other_journal().await;
+        if plan.moves() {
+            // The superblock can name one such directory: what is in it must not be forgotten.
+            match self.superblock().other_journal {
+                OtherJournal::None => {}
+                OtherJournal::Inside => return Err(JournalError::Left(self.dir.clone())),
+                OtherJournal::At(dir) => return Err(JournalError::Left(dir)),
+            }
+        }
         Ok(())
     }
 
@@ -236,12 +269,12 @@ impl Engine {
             let taken = [JOURNAL, NEXT, META_TABLE, CRC_TABLE];
             let in_the_way = entries.iter().any(|entry| {
                 let name = entry.name.as_str();
-                if inside { taken.contains(&name) } else { name == SUPERBLOCK || name != "lost+found" }
+                if inside { taken.contains(&name) } else { name != "lost+found" }
             });
             if in_the_way {
                 return Err(JournalError::NotEmpty(plan.to.clone()));
             }
-            needed += self.tables.bytes().await.map_err(io)?;
+            needed += self.tables.bytes().await.map_err(|error| plan.old(error))?;
         }
         let free = fs::space(&plan.to).await.map_err(io)?.free;
         if free < needed {
@@ -264,8 +297,11 @@ impl Engine {
             durable: 0,
         };
         let file = Journal::create(&plan.to.join(NEXT), made).await.map_err(io)?;
+        // Before the tables are there: it says whose they are.
+        fs::sync_dir(&plan.to).await.map_err(io)?;
         let copying = if plan.moves() {
-            Some(self.tables.copy_to(&plan.to, !now.no_checksums).await.map_err(io)?)
+            let copying = self.tables.copy_to(&plan.to, !now.no_checksums).await;
+            Some(copying.map_err(|error| plan.copy(error))?)
         } else {
             None
         };
@@ -275,6 +311,10 @@ impl Engine {
             if self.journal().used_percent() <= LITTLE_PERCENT {
                 break;
             }
+        }
+        if let Some(copying) = &copying {
+            // All that those have written: what is left is copied while everything waits.
+            copying.catch_up().await.map_err(|error| plan.copy(error))?;
         }
         let _request = self.begin()?;
         let _no_other_checkpoint = self.checkpointing.acquire(1).await;
@@ -287,14 +327,20 @@ impl Engine {
         // Replicas may still have joined: who orders that keeps checkpoints from the chunk until it is recorded. Of them the
         // state says all.
         old.hold(Hold::Everything).await.map_err(|error| self.append_failed(error))?;
+        rt::sim::hit("engine.journal-silent");
         let still = self.tables.still().await;
         if let Some(copying) = &copying {
-            copying.complete(&still).await.map_err(io)?;
+            copying.complete(&still).await.map_err(|error| plan.copy(error))?;
         }
         let new = old.continue_in(file, &made).await.map_err(io)?;
         if let Err(error) = self.begin_in(&new).await {
             new.close();
             return Err(error.into_error(plan));
+        }
+        // Something else may have failed while everything was held: then nothing goes on, here or there (C4).
+        if let Err(refusal) = self.check_running() {
+            new.close();
+            return Err(refusal.into());
         }
         let left = plan.left(&now);
         let (dir, bytes, ssd) = (plan.change.dir.clone(), plan.change.bytes, plan.change.ssd);
@@ -317,6 +363,10 @@ impl Engine {
         }
         new.succeed(&old);
         self.journal.replace(new);
+        if self.failed.get() {
+            // While the superblock was written: only the old journal was told.
+            self.journal().fail();
+        }
         drop(held);
         self.journal_change.notify_all();
         // Whoever waits for room, or for a checkpoint, looks at the new one.
@@ -346,7 +396,7 @@ impl Engine {
     async fn begin_in(self: &Rc<Self>, new: &Journal) -> Result<(), BeginError> {
         let records = self.state_records();
         let bytes: u64 = records.iter().map(|record| record.encoded_len() as u64).sum();
-        let needed = 2 * bytes + 2 * GROUP_MAX as u64;
+        let needed = ring_for_state(bytes);
         if new.ring_bytes() < needed {
             return Err(BeginError::TooSmall(needed));
         }
@@ -361,7 +411,8 @@ impl Engine {
         let reach = new.written();
         new.file().sync_data().await.map_err(BeginError::Io)?;
         new.set_durable(reach);
-        Ok(())
+        // The header that it was made with knows nothing of that: were it the only one to be read, the journal would be empty.
+        new.trim(new.tail()).await.map_err(BeginError::Io)
     }
 
     /// Step 5 but for the appends. What cannot be done now is done by the next start.
@@ -427,6 +478,11 @@ impl Engine {
         }
         let _reported = self.update(|superblock| superblock.other_journal = OtherJournal::None).await;
     }
+}
+
+/// The least ring beside such a state: twice what a checkpoint records has to fit, beside what writes may use.
+fn ring_for_state(bytes: u64) -> u64 {
+    (4 * bytes + 2 * GROUP_MAX as u64).next_multiple_of(1 << 20).max(RING_MIN)
 }
 
 /// Why the state could not be recorded in the new journal.

@@ -32,13 +32,17 @@ pub(crate) async fn find(dir: &Path, superblock: &Superblock, repair: bool) -> i
             header.store_uuid == superblock.store_uuid && header.generation == superblock.journal_generation
         })
     };
-    let next_is_it = is_it(header(&next).await?);
-    if !next_is_it || is_it(header(&plain).await?) {
+    let (here, new) = (header(&plain).await?, header(&next).await?);
+    if is_it(here) {
         // Made and never used; somebody who makes one now has its lock.
         if repair {
             remove_remnant(&next, superblock).await?;
         }
         return Ok(plain);
+    }
+    if !is_it(new) {
+        // Neither can be used: whoever opens the one that is there says why, and both stay.
+        return Ok(if fs::exists(&plain).await? { plain } else { next });
     }
     if !repair {
         return Ok(next);
@@ -74,6 +78,7 @@ pub(crate) async fn clear(dir: &Path, superblock: &Superblock) -> io::Result<boo
         for name in [META_TABLE, CRC_TABLE] {
             remove(&dir.join(name)).await?;
         }
+        fs::sync_dir(dir).await?;
         // Last: they say whose the tables are.
         for name in [JOURNAL, NEXT] {
             remove_remnant(&dir.join(name), superblock).await?;
@@ -88,10 +93,14 @@ pub(crate) async fn clear(dir: &Path, superblock: &Superblock) -> io::Result<boo
 /// # Errors
 /// Those of the file system.
 pub(crate) async fn remove_files(dir: &Path) -> io::Result<()> {
-    for name in [META_TABLE, CRC_TABLE, JOURNAL, NEXT] {
-        remove(&dir.join(name)).await?;
+    for names in [[META_TABLE, CRC_TABLE], [JOURNAL, NEXT]] {
+        for name in names {
+            remove(&dir.join(name)).await?;
+        }
+        // The journals go last, after a power cut as well: they say whose the tables are.
+        fs::sync_dir(dir).await?;
     }
-    fs::sync_dir(dir).await
+    Ok(())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

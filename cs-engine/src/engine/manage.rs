@@ -12,7 +12,7 @@ use crate::format::superblock::{COPIES, Superblock};
 use crate::format::table::{ChunkHeader, SlotState};
 use crate::format::{BLOCK, CHUNK_MAX};
 use crate::journal::Class;
-use crate::tables::TableError;
+use crate::tables::{Space, TableError};
 
 /// A chunk to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,14 +94,15 @@ impl Engine {
         })?;
         let blocks = (new.size / BLOCK as u64) as u32;
         let checksums = !self.superblock.borrow().no_checksums;
-        match self.tables.allocate(slot, blocks, checksums, sequence > 1).await {
-            Ok(()) => {}
+        let space = Space { blocks, checksums, reused: sequence > 1 };
+        let allocated = match self.tables.allocate(slot, space).await {
+            Ok(allocated) => allocated,
             Err(TableError::Io { error, .. }) if error.kind() == std::io::ErrorKind::StorageFull => {
                 self.tables.release(slot, sequence - 1);
                 return Err(Refusal::NoSpace);
             }
             Err(error) => return Err(self.table_failed(&error)),
-        }
+        };
         // Durable before the header: a crash must not leave a joiner that looks like an empty member. The tail stays before
         // the record until the chunk is known.
         let standing = new.joining.then(|| Standing::new_joiner(blocks));
@@ -133,8 +134,13 @@ impl Engine {
             born,
             verified: 0,
         };
-        if let Err(error) = self.tables.write_header(slot, 1, &header).await {
-            return Err(self.table_failed(&error));
+        match self.tables.write_first_header(allocated, &header).await {
+            Ok(()) => {}
+            Err(TableError::Io { error, .. }) if error.kind() == std::io::ErrorKind::StorageFull => {
+                self.tables.release(slot, sequence - 1);
+                return Err(Refusal::NoSpace);
+            }
+            Err(error) => return Err(self.table_failed(&error)),
         }
         let file = self.file_state(new.file);
         file.chunks.set(file.chunks.get() + 1);

@@ -61,7 +61,7 @@ pub use chunk::Chunk;
 pub use create::{CreateError, CreateOptions, create, remove_created};
 pub use damage::{Damage, DamageKind};
 pub use files::{FileState, Session, Unstable};
-pub use fill::{Fault, Known, Listed, NotRead, Progress, Reading, Source};
+pub use fill::{Fault, Known, Listed, NotRead, Progress, Reading, ReadingSettled, Source};
 pub use journal_change::{JournalChange, JournalError};
 pub use latency::Latency;
 pub use manage::NewChunk;

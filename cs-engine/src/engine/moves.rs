@@ -10,9 +10,10 @@ use rt::sync::Semaphore;
 use super::blocks::{Entry, Place};
 use super::chunk::Chunk;
 use super::join::at_once;
-use super::{Engine, Refusal};
-use crate::format::BLOCK;
+use super::{DamageKind, Engine, Refusal};
 use crate::format::block::BlockState;
+use crate::format::{BLOCK, crc32c};
+use crate::sectors::is_unreadable;
 use crate::store::ChunkFile;
 use crate::tables::TableError;
 
@@ -77,46 +78,112 @@ impl Engine {
         match run.source {
             Source::Punch => self.punch(chunk, file, run.blocks).await,
             Source::Journal(places) => {
-                let data = self.read_places(&places, run.blocks.len()).await?;
+                let (data, mut bad) = self.read_places(&places, run.blocks.len()).await?;
+                bad.extend(self.rotten_for_good(chunk, &run.blocks, &data));
+                if !bad.is_empty() {
+                    return self.move_what_can_be_read(chunk, file, &run.blocks, &data, &bad).await;
+                }
                 // After a restart the space may have to be found again.
                 self.allocate(file, run.blocks.clone()).await?;
-                let offset = u64::from(run.blocks.start) * BLOCK as u64;
-                let timed = self.latency.start();
-                let written = file.file().write_all_at(data, offset).await;
-                drop(timed);
-                if let Err(error) = written {
-                    self.fail("a write to a chunk file", &error);
-                    return Err(Refusal::DeviceFailed);
-                }
-                file.set_uncommitted();
-                Ok(())
+                self.move_data(file, run.blocks.start, data).await
             }
         }
     }
 
-    /// The content of neighbouring blocks from where it lies in the journal.
-    async fn read_places(&self, places: &[(u64, u32)], blocks: usize) -> Result<View, Refusal> {
-        let read = async |at, blocks| {
-            let (result, part) = self.journal().read_payload(at, Buf::new(blocks * BLOCK)).await;
-            match result {
-                Ok(()) => Ok(part),
-                Err(error) => {
-                    self.fail_journal("reading the journal", &error);
-                    Err(Refusal::DeviceFailed)
+    async fn move_data(&self, file: &ChunkFile, first: u32, data: View) -> Result<(), Refusal> {
+        let timed = self.latency.start();
+        let written = file.file().write_all_at(data, u64::from(first) * BLOCK as u64).await;
+        drop(timed);
+        if let Err(error) = written {
+            self.fail("a write to a chunk file", &error);
+            return Err(Refusal::DeviceFailed);
+        }
+        file.set_uncommitted();
+        Ok(())
+    }
+
+    /// Blocks that have rotted in the journal, where this is the last look at their checksums (`-S`). Elsewhere the table keeps
+    /// those, and whoever reads finds out.
+    fn rotten_for_good(&self, chunk: &Chunk, blocks: &Range<u32>, data: &View) -> Vec<usize> {
+        if !self.superblock.borrow().no_checksums {
+            return Vec::new();
+        }
+        let frozen = chunk.frozen.borrow();
+        let rotten = |(index, block): (usize, u32)| {
+            let bytes = &data[index * BLOCK..(index + 1) * BLOCK];
+            match frozen.get(block).map(|entry| entry.state) {
+                Some(BlockState::Data(stored)) if !stored.matches(crc32c(bytes), chunk.id, block) => {
+                    Some(index)
                 }
+                _ => None,
             }
         };
+        blocks.clone().enumerate().filter_map(rotten).collect()
+    }
+
+    /// Some blocks of what the journal held cannot be read any more: they are lost here, and repaired from other members (C8).
+    async fn move_what_can_be_read(
+        &self,
+        chunk: &Chunk,
+        file: &ChunkFile,
+        blocks: &Range<u32>,
+        data: &View,
+        bad: &[usize],
+    ) -> Result<(), Refusal> {
+        if self.superblock.borrow().no_checksums {
+            // Nothing could say that the file holds something else.
+            self.fail_journal(
+                "reading the journal",
+                &std::io::Error::other("a sector is not what was written there"),
+            );
+            return Err(Refusal::DeviceFailed);
+        }
+        self.allocate(file, blocks.clone()).await?;
+        for (index, block) in blocks.clone().enumerate() {
+            if bad.contains(&index) {
+                tracing::error!("chunk {:#x}, block {block}: the journal cannot be read there", chunk.id);
+                chunk.frozen.borrow_mut().lose(block);
+                self.note_damage(chunk.id, block, DamageKind::Unreadable);
+            } else {
+                self.move_data(file, block, data.slice(index * BLOCK..(index + 1) * BLOCK)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The content of neighbouring blocks from where it lies in the journal, and which of them cannot be read.
+    async fn read_places(&self, places: &[(u64, u32)], blocks: usize) -> Result<(View, Vec<usize>), Refusal> {
         if let [(at, _)] = places {
-            return Ok(read(*at, blocks).await?.freeze());
+            let (result, part) = self.journal().read_payload(*at, Buf::new(blocks * BLOCK)).await;
+            if result.is_ok() {
+                return Ok((part.freeze(), Vec::new()));
+            }
         }
-        let mut data = Buf::new(blocks * BLOCK);
+        let (mut data, mut bad) = (Buf::zeroed(blocks * BLOCK), Vec::new());
         let mut to = 0;
-        for &(at, blocks) in places {
-            let part = read(at, blocks as usize).await?;
-            data[to..to + part.len()].copy_from_slice(&part);
-            to += part.len();
+        for &(at, count) in places {
+            let bytes = count as usize * BLOCK;
+            let (result, part) = self.journal().read_payload(at, Buf::new(bytes)).await;
+            if result.is_ok() {
+                data[to * BLOCK..to * BLOCK + bytes].copy_from_slice(&part);
+            } else {
+                // One bad sector hides no others.
+                for index in 0..count as usize {
+                    let (result, part) =
+                        self.journal().read_payload(at + (index * BLOCK) as u64, Buf::new(BLOCK)).await;
+                    match result {
+                        Ok(()) => data[(to + index) * BLOCK..(to + index + 1) * BLOCK].copy_from_slice(&part),
+                        Err(error) if is_unreadable(&error) => bad.push(to + index),
+                        Err(error) => {
+                            self.fail_journal("reading the journal", &error);
+                            return Err(Refusal::DeviceFailed);
+                        }
+                    }
+                }
+            }
+            to += count as usize;
         }
-        Ok(data.freeze())
+        Ok((data.freeze(), bad))
     }
 
     /// Gives blocks that became holes back to the file system, all at once or piece by piece.

@@ -19,6 +19,7 @@ use crate::format::table::SlotState;
 use crate::format::{BLOCK, FormatError};
 use crate::journal::scan::{self, ScanError, Scanned};
 use crate::journal::{Class, Journal};
+use crate::sectors::read_each;
 use crate::store::Store;
 use crate::tables::{Found, TableError, Tables};
 
@@ -125,14 +126,22 @@ pub async fn lock_directory(dir: &Path) -> Result<File, OpenError> {
 /// # Errors
 /// [`OpenError::Superblock`], [`OpenError::Io`].
 pub async fn read_superblock(dir: &Path, file: &File) -> Result<Superblock, OpenError> {
-    let (result, buf) = file.read_exact_at(Buf::new(COPIES * BLOCK), 0).await;
+    let (result, mut buf) = file.read_exact_at(Buf::new(COPIES * BLOCK), 0).await;
     match result {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             let why = FormatError::Range { structure: "superblock", field: "file size" };
             return Err(OpenError::Superblock { dir: dir.to_owned(), why });
         }
-        Err(error) => return Err(OpenError::Io { dir: dir.to_owned(), error }),
+        Err(error) => {
+            let io = |error| OpenError::Io { dir: dir.to_owned(), error };
+            let (copies, bad) = read_each(file, COPIES * BLOCK, 0).await.map_err(io)?;
+            if bad.len() == COPIES {
+                return Err(io(error));
+            }
+            tracing::error!(dir = %dir.display(), "{} copies of the superblock cannot be read: {error}", bad.len());
+            buf = copies;
+        }
     }
     let copies: &[[u8; BLOCK]; COPIES] =
         buf.as_chunks::<BLOCK>().0.first_chunk().expect("the buffer holds every copy");

@@ -156,14 +156,11 @@ impl Engine {
         let chunk = self.member_for(file, chunk, version)?;
         let _locked = chunk.ranges.shared(u64::from(block)..u64::from(block) + 1).await;
         self.recheck(&chunk, u64::MAX, version)?;
-        match self.states(&chunk, block..block + 1).await {
-            Ok(states) => Ok(match states[0].0 {
-                BlockState::Data(stored) => Some(stored.plain(chunk.id, block)),
-                _ => None,
-            }),
-            Err(Refusal::Corrupt { .. }) => Ok(None),
-            Err(refusal) => Err(refusal),
-        }
+        let states = self.states(&chunk, block..block + 1).await?;
+        Ok(match states[0].0 {
+            BlockState::Data(stored) => Some(stored.plain(chunk.id, block)),
+            _ => None,
+        })
     }
 
     async fn read_locked(

@@ -111,10 +111,7 @@ impl Engine {
     async fn survey_block(self: &Rc<Self>, chunk: &Rc<Chunk>, block: u32) -> Result<Surveyed, Refusal> {
         let _reader = Reader::enter(self);
         let blocks = block..block + 1;
-        let states = match self.states(chunk, blocks.clone()).await {
-            Err(Refusal::Corrupt { .. }) => return Ok(Surveyed::Unknown),
-            states => states?,
-        };
+        let states = self.states(chunk, blocks.clone()).await?;
         match states[0].0 {
             BlockState::Hole => Ok(Surveyed::Hole),
             BlockState::Unknown | BlockState::Lost => Ok(Surveyed::Unknown),

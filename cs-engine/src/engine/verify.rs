@@ -15,7 +15,7 @@ use super::chunk::Chunk;
 use super::read::{Reader, Run, runs};
 use super::{Engine, Refusal};
 use crate::format::block::BlockState;
-use crate::format::table::{CRCS_PER_PAGE, ChunkHeader};
+use crate::format::table::ChunkHeader;
 use crate::format::{BLOCK, crc32c};
 
 /// Blocks that are verified together: 1 MiB.
@@ -67,9 +67,7 @@ pub(crate) enum Condition {
     Mismatch,
     /// The device cannot read it.
     Unreadable,
-    /// The page with its checksum is damaged.
-    Unrecorded,
-    /// No member had it when this replica was filled.
+    /// Neither the content nor its checksum is known here any more.
     Lost,
 }
 
@@ -88,10 +86,7 @@ impl Engine {
         blocks: Range<u32>,
     ) -> Result<Vec<Condition>, Refusal> {
         let _reader = Reader::enter(self);
-        let states = match self.states(chunk, blocks.clone()).await {
-            Err(Refusal::Corrupt { .. }) => return Box::pin(self.examine_by_page(chunk, blocks)).await,
-            states => states?,
-        };
+        let states = self.states(chunk, blocks.clone()).await?;
         let mut conditions = Vec::with_capacity(states.len());
         let mut rest = states.iter();
         for run in runs(blocks, &states) {
@@ -110,25 +105,6 @@ impl Engine {
                     _ => Condition::Mismatch,
                 });
             }
-        }
-        Ok(conditions)
-    }
-
-    /// As [`Self::examine`], of blocks of which a page with checksums is damaged: it hides none but its own.
-    async fn examine_by_page(
-        self: &Rc<Self>,
-        chunk: &Rc<Chunk>,
-        blocks: Range<u32>,
-    ) -> Result<Vec<Condition>, Refusal> {
-        let mut conditions = Vec::with_capacity(blocks.len());
-        let mut from = blocks.start;
-        while from < blocks.end {
-            let end = blocks.end.min((from / CRCS_PER_PAGE + 1) * CRCS_PER_PAGE);
-            if end - from == blocks.len() as u32 {
-                return Ok(vec![Condition::Unrecorded; blocks.len()]);
-            }
-            conditions.extend(self.examine(chunk, from..end).await?);
-            from = end;
         }
         Ok(conditions)
     }

@@ -398,11 +398,11 @@ impl Engine {
         if !large && (seeks || !active) {
             return Ok(Way::Journal);
         }
-        let states = match self.states(chunk, blocks.clone()).await {
-            // A damaged page of the table; whoever reads the old content is told of it.
-            Err(Refusal::Corrupt { .. }) => return Ok(Way::Journal),
-            states => states?,
-        };
+        let states = self.states(chunk, blocks.clone()).await?;
+        // It may be a hole of which nobody knows any more.
+        if states.iter().any(|(state, _)| *state == BlockState::Lost) {
+            return Ok(Way::Journal);
+        }
         let is_hole = |(state, _): &(BlockState, Place)| *state == BlockState::Hole;
         if states.iter().any(is_hole)
             && !(large && Box::pin(self.holes_are_zero(file, blocks, &states)).await)

@@ -3,7 +3,7 @@
 //! On the wire a block's CRC32C is plain; stored it is combined with the chunk's id and the block's index by
 //! exclusive or, so that data read from the wrong place does not match, and so that a clone can be given new
 //! checksums without reading its data (C8). Four values are reserved: a hole, a block whose content nobody knows, a block whose
-//! checksum is not kept, and a block that was damaged on every member that a replica was filled from.
+//! checksum is not kept, and a block that is lost here.
 
 use super::CHUNK_BLOCKS_MAX;
 
@@ -20,7 +20,8 @@ pub enum BlockState {
     Unknown,
     /// Holds data whose checksum is not kept (`make-cs -S`).
     Unchecked,
-    /// No replica had it whole when this one was filled: damaged until it is written or discarded (C8).
+    /// Neither the content nor its checksum is known here, because no replica had it when this one was filled, or by damage of
+    /// table or journal: damaged until it is written, discarded or repaired (C8).
     Lost,
     /// Holds data with this checksum.
     Data(StoredCrc),

@@ -12,6 +12,7 @@ use crate::format::journal::{GROUP_HEADER, GROUP_MAX, GroupHeader, JournalHeader
 use crate::format::record::{Record, RecordKind};
 use crate::format::table::newer;
 use crate::format::{BLOCK, FormatError, crc32c};
+use crate::sectors::read_each;
 
 /// How far behind a bad group a good one is looked for, in bytes.
 const LOOK_AHEAD: u64 = 8 * GROUP_MAX as u64;
@@ -84,12 +85,17 @@ pub struct Scanned {
 /// # Errors
 /// [`ScanError`].
 pub async fn read_header(file: &File) -> Result<(JournalHeader, u8), ScanError> {
-    let (result, buf) = file.read_exact_at(Buf::new(2 * BLOCK), 0).await;
+    let (result, mut buf) = file.read_exact_at(Buf::new(2 * BLOCK), 0).await;
     if let Err(error) = result {
         if error.kind() == io::ErrorKind::UnexpectedEof {
             return Err(ScanError::Header(FormatError::Range { structure: "journal", field: "file size" }));
         }
-        return Err(error.into());
+        let (copies, bad) = read_each(file, 2 * BLOCK, 0).await?;
+        if bad.len() == 2 {
+            return Err(error.into());
+        }
+        tracing::error!("a copy of the journal's header cannot be read: {error}");
+        buf = copies;
     }
     let copies = buf.as_chunks::<BLOCK>().0;
     let copies = [JournalHeader::decode(&copies[0]), JournalHeader::decode(&copies[1])];

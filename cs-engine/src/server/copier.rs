@@ -14,7 +14,7 @@ use link::{AskError, Call, Connection, Endpoint, Expect};
 use rt::net::Address;
 use rt::sync::{Notify, Semaphore};
 use rt::time::Instant;
-use wire::copy::{ChangedRegions, ChangedRegionsReply, CopyFlush, RECORDED};
+use wire::copy::{ChangedRegions, ChangedRegionsReply, CopyFlush, ListedWrite, RECORDED};
 use wire::cs::{BlockRange, CatchUp, CatchUpItem, CaughtUpItem, ItemResult, RepairBlocks, RepairItem};
 use wire::data::{Read, ReadReply, Target};
 use wire::lease::CsAddress;
@@ -24,7 +24,8 @@ use super::Failure;
 use super::courtesy::{Courtesy, Side};
 use super::pace::Pace;
 use crate::engine::{
-    self, Engine, Fault, Known, Listed, NotRead, REGION_BLOCKS, Reading, Refusal, Regions, Source,
+    self, Engine, Fault, Known, Listed, NotRead, REGION_BLOCKS, Reading, ReadingSettled, Refusal, Regions,
+    Source,
 };
 use crate::format::BLOCK;
 
@@ -499,6 +500,16 @@ impl Members {
         Err(Stop::Failed(self.last.get()))
     }
 
+    /// What a member lists as not stable.
+    async fn listed(&self, id: u64) -> Result<Vec<Listed>, Status> {
+        let CatchUpItem { file_id, chunk_id, version, .. } = self.item;
+        let deadline = rt::time::now() + PATIENCE;
+        let connection = self.connected(id, deadline).await?;
+        let request = ChangedRegions { file_id, chunk_id, version, held: 0 };
+        let reply = connection.ask(&request, deadline).await.map_err(status_of)?;
+        Ok(reply.listed.into_iter().map(listed).collect())
+    }
+
     /// Waits before members are asked another time; not if they would answer the same.
     async fn wait_for(&self, round: u32) -> bool {
         let passing =
@@ -675,6 +686,21 @@ impl Source for Members {
         })
     }
 
+    fn read_settled(&self, offset: u32, len: u32) -> ReadingSettled<'_> {
+        Box::pin(async move {
+            let reply = self.read(offset, len).await?;
+            // Of the very one that gave it.
+            let id = self.gave.get();
+            match self.listed(id).await {
+                Ok(listed) => Ok((reply, listed)),
+                Err(status) => {
+                    self.failed(id, status);
+                    Err(NotRead)
+                }
+            }
+        })
+    }
+
     fn fault(&self, offset: u32, len: u32) -> Fault {
         self.faults.borrow_mut().remove(&(offset, len)).unwrap_or_default()
     }
@@ -701,13 +727,12 @@ fn status_of(error: AskError) -> Status {
 fn known(reply: ChangedRegionsReply, blocks: u32) -> Option<Known> {
     let changed =
         if reply.since == 0 { Regions::default() } else { Regions::from_bytes(&reply.changed, blocks)? };
-    let listed = reply.listed.into_iter().map(|write| Listed {
-        epoch: write.epoch,
-        seq: write.seq,
-        first: write.first_block,
-        count: write.blocks,
-    });
-    Some(Known { complete: reply.complete, since: reply.since, changed, listed: listed.collect(), blocks })
+    let listed = reply.listed.into_iter().map(listed).collect();
+    Some(Known { complete: reply.complete, since: reply.since, changed, listed, blocks })
+}
+
+fn listed(write: ListedWrite) -> Listed {
+    Listed { epoch: write.epoch, seq: write.seq, first: write.first_block, count: write.blocks }
 }
 
 const _: () = assert!(READ_REGIONS * REGION_BLOCKS as usize * BLOCK <= wire::limits::MAX_PAYLOAD as usize);

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use cs_engine::engine::{self, CreateOptions, Refusal};
 use cs_engine::format::BLOCK;
+use cs_engine::format::superblock::Superblock;
 use cs_engine::format::table::{CrcPage, Place};
 use rt::sim::control;
 use rt::sim::{DiskOptions, HostOptions, SimOptions, Simulation};
 
 use crate::rig::{CHUNK, Client, FILE, MIB, Rig, new_chunk, no_interval, open, pattern, superblock};
+use crate::scrub::Holds;
 
 const CHUNK_FILE: &str = "chunks/42/0001000000000042";
 
@@ -251,4 +253,71 @@ fn c3_an_unreadable_sector_between_groups_is_damage() {
         second.wait().await.returned();
     });
     ended.expect("no violation");
+}
+
+/// Without checksums (`-S`) a sector that cannot be read is found all the same, and repaired with what is settled elsewhere.
+#[test]
+fn c8_a_server_without_checksums_finds_and_repairs_what_cannot_be_read() {
+    let mut simulation = Simulation::new(SimOptions::new(1));
+    let ended = simulation.run(async {
+        let disk = DiskOptions { capacity: 32 << 20, ..DiskOptions::default() };
+        let host = control::add_host(HostOptions::new("cs").with_disk(disk));
+        let dir = Path::new("/cs");
+        let first = control::start_process(host, "csd", async move {
+            let superblock = Superblock { no_checksums: true, ..superblock() };
+            engine::create(&CreateOptions { dir: dir.into(), superblock }).await.expect("a server");
+            let engine = open(dir, no_interval()).await.expect("it opens");
+            let client = Client::with_chunk(&engine, 1, 4 << 20).await;
+            client.write(0, &pattern(1, 4 * BLOCK)).await;
+            client.write(BLOCK as u32 + 100, &pattern(2, 50)).await;
+            client.zero(3 * BLOCK as u32, BLOCK as u32).await;
+            client.flush().await;
+            engine.clear_doubts(FILE, 2, CHUNK, 1).await.expect("settled");
+            engine.stop().await;
+        });
+        first.wait().await.returned();
+        let mut content = pattern(1, 4 * BLOCK);
+        content[BLOCK + 100..BLOCK + 150].copy_from_slice(&pattern(2, 50));
+        content[3 * BLOCK..].fill(0);
+        control::make_unreadable(host, dir.join(CHUNK_FILE), 4096..8192).expect("a chunk file");
+        let second = control::start_process(host, "csd", async move {
+            let engine = open(dir, no_interval()).await.expect("it opens");
+            let client = Client::new(&engine, 2);
+            let verified = engine.verify_next().await.expect("it runs").expect("a chunk");
+            assert_eq!(verified.damaged, 1, "everything is read");
+            assert_eq!(client.try_read(CHUNK, 4096, 4096).await, Err(Refusal::Corrupt { block: 1 }));
+            let mut all = content.clone();
+            all.resize(4 << 20, 0);
+            let source = Holds { content: all, listed: vec![], damaged: vec![] };
+            assert_eq!(engine.repair_blocks(FILE, CHUNK, 1, 0..4, &source).await, Ok(0));
+            engine.checkpoint().await.expect("a checkpoint");
+            assert_eq!(client.try_read(CHUNK, 0, 4 * BLOCK as u32).await, Ok(content));
+            assert_eq!(engine.verify_next().await.expect("it runs").expect("a chunk").damaged, 0);
+            assert!(engine.damage().is_empty());
+            engine.stop().await;
+        });
+        second.wait().await.returned();
+    });
+    ended.expect("no violation");
+}
+
+/// What rots in the journal before it is moved is the last that has a checksum there: nothing is served without it.
+#[test]
+fn c8_a_server_without_checksums_moves_nothing_that_has_rotted() {
+    let rig = Rig::with(|superblock, _| superblock.no_checksums = true);
+    let path = rig.path.clone();
+    rig.life(async move |engine| {
+        let client = Client::with_chunk(&engine, 1, 4 << 20).await;
+        client.write(0, &pattern(1, BLOCK)).await;
+        client.flush().await;
+        let wanted = pattern(1, BLOCK);
+        let journal = fs::File::options().read(true).write(true).open(path.join("journal")).unwrap();
+        let mut ring = vec![0; 4 << 20];
+        journal.read_exact_at(&mut ring, 0).unwrap();
+        let at = ring.chunks(BLOCK).position(|block| block == wanted).expect("the payload") * BLOCK;
+        journal.write_all_at(&[wanted[5] ^ 1], at as u64 + 5).unwrap();
+        journal.sync_all().unwrap();
+        assert_eq!(engine.checkpoint().await, Err(Refusal::DeviceFailed));
+        assert!(client.try_read(CHUNK, 0, BLOCK as u32).await.is_err());
+    });
 }

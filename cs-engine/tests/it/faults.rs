@@ -1,11 +1,12 @@
 //! Devices that fail or are slow: what a server says of itself then, now and after a restart.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use cs_engine::engine::{self, CreateOptions, Engine, OpenError, Refusal};
-use rt::sim::control;
+use rt::sim::control::{self, Process};
 use rt::sim::{DiskFault, DiskFaultKind, DiskOptions, HostId, HostOptions, SimOptions, Simulation};
 
 use crate::rig::{CHUNK, Client, MIB, no_interval, open, pattern, superblock};
@@ -13,8 +14,8 @@ use crate::rig::{CHUNK, Client, MIB, no_interval, open, pattern, superblock};
 const DIR: &str = "/cs";
 const JOURNAL_DIR: &str = "/ssd/cs";
 
-/// Runs with a server that has its journal on a disk of its own and a chunk with some data.
-fn with_server(main: impl AsyncFnOnce(HostId) + 'static) {
+/// Runs with a server that has its journal on a disk of its own and a chunk with some data. Gives the longest queues.
+pub(crate) fn with_server(main: impl AsyncFnOnce(HostId) + 'static) -> BTreeMap<&'static str, u64> {
     crate::rig::log();
     let mut simulation = Simulation::new(SimOptions::new(1));
     let ended = simulation.run(async move {
@@ -26,11 +27,29 @@ fn with_server(main: impl AsyncFnOnce(HostId) + 'static) {
         main(host).await;
     });
     ended.expect("the simulation ends well");
+    simulation.gauges()
+}
+
+/// As [`with_server`], with something that happens beside what uses the server.
+pub(crate) fn beside(
+    happens: impl AsyncFnOnce(HostId) + 'static,
+    main: impl AsyncFnOnce(Rc<Engine>) + 'static,
+) -> BTreeMap<&'static str, u64> {
+    with_server(async move |host| {
+        let process = start(host, main);
+        happens(host).await;
+        process.wait().await.returned();
+    })
 }
 
 /// A process of the host that makes the server if there is none, and uses it; afterwards it is gone without a word.
-async fn life(host: HostId, main: impl AsyncFnOnce(Rc<Engine>) + 'static) {
-    let process = control::start_process(host, "csd", async move {
+pub(crate) async fn life(host: HostId, main: impl AsyncFnOnce(Rc<Engine>) + 'static) {
+    start(host, main).wait().await.returned();
+}
+
+/// As [`life`], without waiting for its end.
+pub(crate) fn start(host: HostId, main: impl AsyncFnOnce(Rc<Engine>) + 'static) -> Process<()> {
+    control::start_process(host, "csd", async move {
         let mut superblock = superblock();
         superblock.journal_dir = Some(JOURNAL_DIR.into());
         let new = engine::create(&CreateOptions { dir: DIR.into(), superblock }).await.is_ok();
@@ -41,8 +60,7 @@ async fn life(host: HostId, main: impl AsyncFnOnce(Rc<Engine>) + 'static) {
             client.flush().await;
         }
         main(engine).await;
-    });
-    process.wait().await.returned();
+    })
 }
 
 /// How a start fails, and whether the superblock says that the journal was lost.

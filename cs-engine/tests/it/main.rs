@@ -9,6 +9,7 @@ mod fill;
 mod fixtures;
 mod found;
 mod install;
+mod journal_faults;
 mod journals;
 mod leaving;
 mod model;

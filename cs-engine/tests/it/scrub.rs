@@ -5,8 +5,11 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use cs_engine::engine::{DamageKind, Engine, NotRead, ReadReply, Reading, Refusal, Source};
+use cs_engine::engine::{
+    DamageKind, Engine, Fault, Listed, NotRead, ReadReply, Reading, ReadingSettled, Refusal, Source,
+};
 use cs_engine::format::BLOCK;
+use cs_engine::format::table::{CRCS_PER_PAGE, Place};
 use rt::buf::View;
 
 use crate::rig::{CHUNK, Client, FILE, Rig, crcs, new_chunk, pattern};
@@ -20,6 +23,34 @@ const B: u32 = BLOCK as u32;
 struct Sends {
     bytes: Option<Vec<u8>>,
     asked: Cell<u32>,
+}
+
+/// A member with this content, that lists writes and has damaged blocks.
+#[derive(Debug)]
+pub(crate) struct Holds {
+    pub(crate) content: Vec<u8>,
+    pub(crate) listed: Vec<Listed>,
+    pub(crate) damaged: Vec<u32>,
+}
+
+impl Source for Holds {
+    fn read(&self, offset: u32, len: u32) -> Reading<'_> {
+        Box::pin(async move {
+            if self.damaged.iter().any(|block| (offset / B..(offset + len) / B).contains(block)) {
+                return Err(NotRead);
+            }
+            let bytes = &self.content[offset as usize..(offset + len) as usize];
+            Ok(ReadReply { payload: Some(View::copy_of(bytes)), crcs: crcs(offset, bytes) })
+        })
+    }
+
+    fn read_settled(&self, offset: u32, len: u32) -> ReadingSettled<'_> {
+        Box::pin(async move { Ok((self.read(offset, len).await?, self.listed.clone())) })
+    }
+
+    fn fault(&self, _offset: u32, _len: u32) -> Fault {
+        Fault::Partly
+    }
 }
 
 impl Sends {
@@ -61,7 +92,11 @@ fn rotten(blocks: &[u32]) -> (Rig, Vec<u8>) {
     (rig, content)
 }
 
-async fn repair(engine: &Rc<Engine>, blocks: std::ops::Range<u32>, source: &Sends) -> Result<u32, Refusal> {
+async fn repair(
+    engine: &Rc<Engine>,
+    blocks: std::ops::Range<u32>,
+    source: &dyn Source,
+) -> Result<u32, Refusal> {
     engine.repair_blocks(FILE, CHUNK, 1, blocks, source).await
 }
 
@@ -187,5 +222,96 @@ fn c8_a_block_is_repaired_with_what_was_lost_and_nothing_else() {
             engine.doubts(FILE, 3, CHUNK, 1).unwrap().iter().all(|doubt| doubt.first != 7),
             "nobody's write"
         );
+    });
+}
+
+/// Both copies of the page with the first 1008 checksums rot.
+fn rot_page(rig: &Rig) {
+    let table = fs::File::options().read(true).write(true).open(rig.path.join("crc.table")).unwrap();
+    for copy in [0, 1] {
+        let at = Place::CrcPage { slot: 0, page: 0, copy }.offset();
+        table.write_all_at(&[0x5a; 64], at + 2048).unwrap();
+    }
+}
+
+#[test]
+fn c8_a_lost_page_of_checksums_is_made_anew_block_by_block() {
+    let (rig, data) = rotten(&[]);
+    let mut content = vec![0; SIZE as usize];
+    content[..data.len()].copy_from_slice(&data);
+    rig.life(async |engine| {
+        // All members are the same: nothing is in doubt.
+        engine.clear_doubts(FILE, 2, CHUNK, 1).await.expect("settled");
+        // In the second page as well.
+        Client::new(&engine, 2).write(1010 * B, &pattern(2, BLOCK)).await;
+        engine.stop().await;
+    });
+    content[1010 * BLOCK..1011 * BLOCK].copy_from_slice(&pattern(2, BLOCK));
+    rot_page(&rig);
+    let expected = content.clone();
+    rig.life(async move |engine| {
+        let client = Client::new(&engine, 3);
+        let verified = engine.verify_next().await.unwrap().expect("a chunk");
+        assert_eq!(verified.damaged, CRCS_PER_PAGE);
+        assert_eq!(client.try_read(CHUNK, 5 * B, B).await, Err(Refusal::Corrupt { block: 5 }));
+        // What is written from now on is kept, though nothing else of its page is known.
+        client.write(3 * B, &pattern(3, BLOCK)).await;
+        client.flush().await;
+        engine.checkpoint().await.expect("a checkpoint");
+        assert_eq!(client.read(3 * B, B).await, pattern(3, BLOCK));
+        let listed = Listed { epoch: 9, seq: 4, first: 8, count: 2 };
+        let mut source = Holds { content: content.clone(), listed: vec![listed], damaged: vec![20, 21] };
+        // Of those that the other one lists or has not got, nobody here can say what they are.
+        assert_eq!(repair(&engine, 0..CRCS_PER_PAGE, &source).await, Ok(4));
+        for block in [8, 9, 20, 21] {
+            assert_eq!(client.try_read(CHUNK, block * B, B).await, Err(Refusal::Corrupt { block }));
+        }
+        assert_eq!(client.read(3 * B, B).await, pattern(3, BLOCK), "what is newer stays");
+        (source.listed, source.damaged) = (vec![], vec![]);
+        let other = Sends::new(Some(content[8 * BLOCK..10 * BLOCK].to_vec()));
+        assert_eq!(
+            repair(&engine, 8..10, &other).await,
+            Ok(2),
+            "who cannot say what it lists is not believed"
+        );
+        assert_eq!(repair(&engine, 0..CRCS_PER_PAGE, &source).await, Ok(0));
+        assert_eq!(engine.verify_next().await.unwrap().expect("a chunk").damaged, 0);
+        assert!(engine.damage().is_empty());
+        engine.flush().await.unwrap();
+        // Killed.
+    });
+    let mut after = expected;
+    after[3 * BLOCK..4 * BLOCK].copy_from_slice(&pattern(3, BLOCK));
+    rig.life(async move |engine| {
+        let client = Client::new(&engine, 4);
+        assert!(client.read(0, SIZE as u32).await == after);
+        engine.stop().await;
+    });
+    let report = crate::check::checked(&rig.path);
+    assert!(report.is_clean(), "{report}");
+}
+
+/// A write that is listed here is in doubt as long as it is: nothing replaces what may be the only copy of it.
+#[test]
+fn c5_what_is_listed_here_is_not_replaced_without_a_checksum() {
+    let rig = Rig::new();
+    rig.life(async |engine| {
+        let client = Client::with_chunk(&engine, 1, SIZE).await;
+        client.write(0, &pattern(1, 2 * BLOCK)).await;
+        client.flush().await;
+        engine.clear_doubts(FILE, 2, CHUNK, 1).await.expect("settled");
+        // Acknowledged, not stable; a checkpoint moves it out of the journal.
+        let client = Client::new(&engine, 2);
+        client.write(B, &pattern(2, BLOCK)).await;
+        engine.checkpoint().await.expect("a checkpoint");
+        engine.checkpoint().await.expect("a checkpoint");
+    });
+    rot_page(&rig);
+    rig.life(async |engine| {
+        let source = Holds { content: vec![7; SIZE as usize], listed: vec![], damaged: vec![] };
+        let client = Client::new(&engine, 2);
+        assert_eq!(repair(&engine, 0..3, &source).await, Ok(1), "the block in doubt stays");
+        assert_eq!(client.try_read(CHUNK, B, B).await, Err(Refusal::Corrupt { block: 1 }));
+        assert_eq!(client.try_read(CHUNK, 0, B).await, Ok(vec![7; BLOCK]));
     });
 }
