@@ -7,6 +7,7 @@
 //! [`Node::reboot`] says so: in a mount namespace of its own another file lies over `/proc/sys/kernel/random/boot_id`.
 //! A power cut that left the boot id as it was would be no power cut to the servers.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -35,13 +36,14 @@ const PORTS: std::ops::Range<u16> = 25_000..29_000;
 /// Bytes of each log shown on a failure.
 const TAIL_BYTES: u64 = 3000;
 
-/// Puts the file `$1` over the boot id and lets go of the mounts below `$2` that are others' disks than that of `$3`: a
-/// copy of a mount in this namespace would keep the disk from being detached. Then runs the rest.
+/// Puts the file `$1` over the boot id and lets go of the mounts below `$2` that are others' disks than those of `$3` and
+/// `$4`: a copy of a mount in this namespace would keep the disk from being detached. Then runs the rest.
 const ON_A_MACHINE: &str = r#"
-boot=$1 scratch=$2 own=$3
-shift 3
+boot=$1 scratch=$2 own=$3 journal=$4
+shift 4
 while read -r _ point _; do
     case $own/ in "$point"/*) continue ;; esac
+    case $journal/ in "$point"/*) continue ;; esac
     case $point in "$scratch"/*) umount -l "$point" ;; esac
 done </proc/self/mounts
 mount --bind "$boot" /proc/sys/kernel/random/boot_id || exit 97
@@ -148,6 +150,10 @@ pub struct Options {
     pub servers: Vec<PathBuf>,
     /// Size of the journal in MB; it lies in a directory beside the repository then. Without, it is the usual one.
     pub journal_mb: Option<u32>,
+    /// Journals of chunk servers that lie elsewhere: directory and size in MB.
+    pub own_journals: BTreeMap<usize, (PathBuf, u32)>,
+    /// Tiers of chunk servers; 0 for the others.
+    pub tiers: BTreeMap<usize, u8>,
     /// Whether each server is on a machine of its own.
     pub machines: bool,
     /// Whether chunk servers keep their ports; by default they take any at each start.
@@ -165,6 +171,8 @@ impl Options {
             mds: dir.join("mds"),
             servers: (1..=3).map(|number| dir.join(format!("cs{number}"))).collect(),
             journal_mb: None,
+            own_journals: BTreeMap::new(),
+            tiers: BTreeMap::new(),
             machines: false,
             fixed_ports: false,
             network: None,
@@ -255,6 +263,15 @@ impl Node {
     /// [`ClusterError::Process`].
     pub fn resume(&self) -> Result<(), ClusterError> {
         Ok(self.daemon.as_ref().map_or(Ok(()), Daemon::resume)?)
+    }
+
+    /// SIGKILL, without waiting until it is gone: it may have to wait for a disk.
+    ///
+    /// # Errors
+    /// [`ClusterError::Process`].
+    pub fn begin_kill(&self) -> Result<(), ClusterError> {
+        let killed = self.daemon.as_ref().map(|daemon| daemon.signal(rustix::process::Signal::KILL));
+        Ok(killed.transpose().map(drop)?)
     }
 
     /// SIGKILL; returns when it is gone.
@@ -352,13 +369,38 @@ impl Cluster {
         self.servers[index].ready()
     }
 
+    /// Makes one chunk server more, of this tier, and starts it.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    ///
+    /// # Panics
+    /// In a network: it would have no host of its own.
+    pub fn add_server(&mut self, repository: &Path, tier: u8) -> Result<(), ClusterError> {
+        assert!(self.options.network.is_none(), "a network has as many hosts as it was made with");
+        let index = self.servers.len();
+        self.options.servers.push(repository.to_owned());
+        self.options.tiers.insert(index, tier);
+        let name = format!("cs{}", index + 1);
+        let mut server = node(&self.options, index, &name, "vstorage-csd", repository);
+        server.reboot()?;
+        self.servers.push(server);
+        self.remake_server(index)
+    }
+
     fn make_server(&self, index: usize) -> Result<(), ClusterError> {
         let repository = self.options.servers[index].display().to_string();
         let mut args = vec!["make-cs", "-r", &repository];
-        let journal = format!("{repository}-journal");
-        let size = self.options.journal_mb.map(|size| size.to_string());
-        if let Some(size) = &size {
-            args.extend(["-j", &journal, "-s", size]);
+        let own = self.options.own_journals.get(&index);
+        let own = own.map(|(dir, size)| (dir.display().to_string(), size.to_string()));
+        let beside = || Some((format!("{repository}-journal"), self.options.journal_mb?.to_string()));
+        let journal = own.or_else(beside);
+        if let Some((dir, size)) = &journal {
+            args.extend(["-j", dir, "-s", size]);
+        }
+        let tier = self.options.tiers.get(&index).map(ToString::to_string);
+        if let Some(tier) = &tier {
+            args.extend(["-t", tier]);
         }
         let address = format!("{}:{}", self.options.address(index), free_ports());
         if self.options.fixed_ports {
@@ -601,7 +643,9 @@ fn node(options: &Options, host: usize, name: &str, program: &str, repository: &
         None => DaemonSpec::new(&program, log),
         Some((file, _)) => DaemonSpec::new("unshare", log)
             .args(["--mount", "--propagation", "private", "sh", "-c", ON_A_MACHINE, name])
-            .args([file.as_os_str(), options.dir.as_os_str(), repository.as_os_str(), program.as_os_str()]),
+            .args([file.as_os_str(), options.dir.as_os_str(), repository.as_os_str()])
+            .args([options.own_journals.get(&host).map_or(repository, |(dir, _)| dir)])
+            .arg(&program),
     };
     spec = spec.args(["run", "-c", NAME, "-r"]).arg(repository);
     for (variable, dir) in environment(&options.dir) {

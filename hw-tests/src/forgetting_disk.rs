@@ -45,8 +45,8 @@ mod served_file;
 
 pub use cache::CutReport;
 use cache::VolatileCache;
-pub use served_file::Stats;
 use served_file::{Drive, FILE_NAME, ServedFile};
+pub use served_file::{Pace, Stats};
 
 /// Holds what was flushed.
 const MEDIUM_FILE: &str = "medium.img";
@@ -236,6 +236,15 @@ impl ForgettingDisk {
         self.drive.set_lies(lies);
     }
 
+    /// From now on writes, zeroings and flushes are taken at this pace. A power cut ends it.
+    ///
+    /// # Errors
+    /// [`DiskError::Io`] if no thread can be had for it.
+    pub fn set_pace(&self, pace: Pace) -> Result<(), DiskError> {
+        let path = self.claim.dir().join(MEDIUM_FILE);
+        self.drive.set_pace(pace).map_err(|source| DiskError::Io { path, source })
+    }
+
     /// Cuts the power: in one moment all I/O begins to fail with `EIO`, and each unflushed write is lost, torn or kept
     /// by the seed's choice. A write in flight at that moment is either one of the unflushed or fails. The page cache of a
     /// mounted ext4 stays until it is unmounted, but nothing in it reaches the disk any more.
@@ -283,6 +292,8 @@ impl ForgettingDisk {
 
     /// Unmounts and removes everything; with force where an orderly end is refused.
     fn dismantle(&mut self) -> Result<(), DiskError> {
+        // What is held would keep its user from ending.
+        self.set_pace(Pace::Full)?;
         let detached = self.detach_within(DROP_LIMIT);
         let fuse = self.claim.dir().join(FUSE_DIR);
         if detached.is_err() {

@@ -206,10 +206,7 @@ impl Server {
 
     async fn attempt(self: &Rc<Self>) -> bool {
         match self.dial().await {
-            Some(connection) => {
-                self.adopt(connection);
-                true
-            }
+            Some(connection) => self.adopt(connection),
             None => false,
         }
     }
@@ -225,10 +222,11 @@ impl Server {
         None
     }
 
-    fn adopt(self: &Rc<Self>, connection: Connection) {
+    /// Uses a connection from now on; says whether it can be used.
+    fn adopt(self: &Rc<Self>, connection: Connection) -> bool {
         let Ok(boot_id) = <[u8; 16]>::try_from(connection.peer().boot_id.as_slice()) else {
             tracing::warn!("chunk server {} does not say which boot it runs in", self.id);
-            return;
+            return false;
         };
         let serial = self.serial.get() + 1;
         self.serial.set(serial);
@@ -248,6 +246,7 @@ impl Server {
                 server.connect_in_background();
             }
         });
+        true
     }
 
     /// Drops the connection with this serial number, if it is still the current one.

@@ -6,11 +6,16 @@
 //!
 //! Each open belongs to the *power cycle* it was made in. After a cut all older opens fail with `EIO` for ever, so a
 //! loop device that outlives the cut can never write to the disk that was powered on again.
+//!
+//! At another [`Pace`] than full speed whatever changes the disk or flushes it waits in a queue, from which a thread takes it;
+//! reads are answered at once.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
@@ -27,6 +32,26 @@ pub(super) const FILE_NAME: &str = "disk.img";
 
 const FILE_INODE: INodeNo = INodeNo(2);
 const ATTRIBUTES_VALID: Duration = Duration::from_secs(3600);
+
+/// How fast a disk takes what changes it, and flushes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// At once.
+    Full,
+    /// One request after the other, with this pause behind each.
+    Slow(Duration),
+    /// Not at all: it keeps them waiting.
+    Frozen,
+}
+
+/// A request that waits for its turn.
+struct Held(Box<dyn FnOnce(&Drive) + Send>);
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Held")
+    }
+}
 
 /// What the disk did since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,6 +74,8 @@ pub(super) struct Drive {
     size_bytes: u64,
     sector_bytes: u64,
     state: Mutex<State>,
+    /// The pace has changed, or something is held.
+    turn: Condvar,
 }
 
 #[derive(Debug)]
@@ -59,6 +86,10 @@ struct State {
     /// Counts power cycles; an open's handle is the cycle it was made in.
     cycle: u64,
     lies: bool,
+    pace: Pace,
+    held: VecDeque<Held>,
+    /// A thread takes what is held.
+    is_queueing: bool,
     stats: Stats,
 }
 
@@ -70,8 +101,19 @@ impl Drive {
         cache: VolatileCache,
         lies: bool,
     ) -> Self {
-        let state = State { medium, cache, powered: true, cycle: 1, lies, stats: Stats::default() };
-        Self { size_bytes, sector_bytes: u64::from(sector_bytes), state: Mutex::new(state) }
+        let state = State {
+            medium,
+            cache,
+            powered: true,
+            cycle: 1,
+            lies,
+            pace: Pace::Full,
+            held: VecDeque::new(),
+            is_queueing: false,
+            stats: Stats::default(),
+        };
+        let turn = Condvar::new();
+        Self { size_bytes, sector_bytes: u64::from(sector_bytes), state: Mutex::new(state), turn }
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -83,6 +125,69 @@ impl Drive {
         self.state().lies = lies;
     }
 
+    /// Changes the pace. What is held goes on at it.
+    pub(super) fn set_pace(self: &Arc<Self>, pace: Pace) -> io::Result<()> {
+        let mut state = self.state();
+        state.pace = pace;
+        if pace != Pace::Full && !state.is_queueing {
+            let drive = Arc::clone(self);
+            let name = "slow-disk".to_owned();
+            std::thread::Builder::new().name(name).spawn(move || drive.take_held())?;
+            state.is_queueing = true;
+        }
+        drop(state);
+        self.turn.notify_all();
+        Ok(())
+    }
+
+    /// Takes what is held at the disk's pace, until that is full speed again and nothing is left.
+    fn take_held(&self) {
+        let mut state = self.state();
+        loop {
+            let pause = match state.pace {
+                Pace::Full if state.held.is_empty() => {
+                    state.is_queueing = false;
+                    return;
+                }
+                Pace::Full => None,
+                Pace::Slow(pause) if !state.held.is_empty() => Some(pause),
+                Pace::Slow(_) | Pace::Frozen => {
+                    state = self.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+            };
+            let next = state.held.pop_front();
+            drop(state);
+            if let Some(Held(work)) = next {
+                work(self);
+            }
+            state = self.state();
+            if let Some(pause) = pause {
+                let is_as_slow = |state: &mut State| state.pace == Pace::Slow(pause);
+                let waited = self.turn.wait_timeout_while(state, pause, is_as_slow);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+    }
+
+    /// Whether what changes the disk has to wait for its turn.
+    fn is_queueing(&self) -> bool {
+        self.state().is_queueing
+    }
+
+    /// Does something when its turn has come, which is at once at full speed.
+    fn in_turn(&self, work: impl FnOnce(&Self) + Send + 'static) {
+        let mut state = self.state();
+        if state.is_queueing {
+            state.held.push_back(Held(Box::new(work)));
+            drop(state);
+            self.turn.notify_all();
+        } else {
+            drop(state);
+            work(self);
+        }
+    }
+
     pub(super) fn is_powered(&self) -> bool {
         self.state().powered
     }
@@ -91,6 +196,9 @@ impl Drive {
     pub(super) fn cut(&self) -> io::Result<CutReport> {
         let state = &mut *self.state();
         state.powered = false;
+        // Whoever is held fails now.
+        state.pace = Pace::Full;
+        self.turn.notify_all();
         state.cache.cut(&state.medium)
     }
 
@@ -286,9 +394,16 @@ impl Filesystem for ServedFile {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.0.write(handle, offset, data) {
-            Ok(()) => reply.written(data.len() as u32),
+        let finish = |outcome, len, reply: ReplyWrite| match outcome {
+            Ok(()) => reply.written(len),
             Err(errno) => reply.error(errno),
+        };
+        let len = data.len() as u32;
+        if self.0.is_queueing() {
+            let data = data.to_vec();
+            self.0.in_turn(move |drive| finish(drive.write(handle, offset, &data), len, reply));
+        } else {
+            finish(self.0.write(handle, offset, data), len, reply);
         }
     }
 
@@ -298,7 +413,7 @@ impl Filesystem for ServedFile {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        answer(reply, self.0.flush(handle));
+        self.0.in_turn(move |drive| answer(reply, drive.flush(handle)));
     }
 
     fn fallocate(
@@ -313,7 +428,7 @@ impl Filesystem for ServedFile {
     ) {
         let kind = FallocateFlags::from_bits_retain(mode as u32) - FallocateFlags::KEEP_SIZE;
         if kind == FallocateFlags::PUNCH_HOLE || kind == FallocateFlags::ZERO_RANGE {
-            answer(reply, self.0.zero(handle, offset, length));
+            self.0.in_turn(move |drive| answer(reply, drive.zero(handle, offset, length)));
         } else {
             reply.error(Errno::EOPNOTSUPP);
         }

@@ -20,6 +20,9 @@ use super::{BUSY_PAUSE, Halt, Inner, Stop, Volume};
 use crate::error::VolumeError;
 use crate::servers::Server;
 
+/// How long chunk servers may take to hear that everything is stable.
+const ANNOUNCE: Duration = Duration::from_secs(5);
+
 /// How often a member is asked whether it has installed a version before the chunk's map is looked at again.
 const ASKED_PER_MAP: u32 = 8;
 
@@ -69,13 +72,14 @@ impl Volume {
             upto,
             answers: 0,
         };
-        // Marks that stay cost the next client a comparison, nothing more.
-        match inner.flush_servers(&lease, &plan).await {
-            Ok(None) => {}
-            Ok(Some((server, refused))) => {
+        // Marks that stay cost the next client a comparison, nothing more: a disk that is stuck is not waited for.
+        match rt::time::timeout(ANNOUNCE, inner.flush_servers(&lease, &plan)).await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some((server, refused)))) => {
                 tracing::debug!("chunk server {server} is not told that all is stable: {}", refused.status);
             }
-            Err(stop) => tracing::debug!("telling the chunk servers that all is stable: {stop:?}"),
+            Ok(Err(stop)) => tracing::debug!("telling the chunk servers that all is stable: {stop:?}"),
+            Err(_) => tracing::debug!("telling the chunk servers that all is stable takes too long"),
         }
     }
 }

@@ -468,7 +468,11 @@ impl Inner {
                     let new = Rc::new(Lease::new(reply.epoch, generation, reply.needs_reconcile));
                     new.inherit(old);
                     if self.state.get() == VolumeState::Closed {
-                        return self.session.release(self.unused(&new, false)).await;
+                        // Whoever has opened the file since in this session holds what was granted here, too.
+                        if !self.session.is_open(self.file_id) {
+                            self.session.release_later(self.unused(&new, false));
+                        }
+                        return;
                     }
                     // What a growing file has gained is not reported yet, perhaps.
                     let grown = if self.grows.get() { self.size.get() } else { 0 };

@@ -198,7 +198,8 @@ impl Volume {
         });
     }
 
-    /// Replaces a block that is damaged on some member: reads it anew under its own lock and writes it to all (C8).
+    /// Replaces a block that is damaged on some member: reads it anew under its own lock and writes it to all (C8). In a chunk
+    /// that takes no writes it is left as it is: readers of the block would wait behind this (C3).
     pub(super) async fn mend_block(&self, index: u64, block: u32) -> Result<(), VolumeError> {
         let inner = &self.inner;
         let offset = index * inner.chunk_size + u64::from(block) * BLOCK;
@@ -207,19 +208,22 @@ impl Volume {
         loop {
             let lease = inner.usable_lease().await?;
             let outcome = async {
-                // Cut off meanwhile: writing would make the file long again.
-                if inner.chunk(&lease, index, Need::Read).await?.is_none() {
-                    return Ok(());
+                if !inner.takes_repairs(&lease, index).await? {
+                    return Ok(false);
                 }
                 let content = match inner.read_part(&lease, part).await?.0 {
                     Found::Data(data) => Buf::copy_of(&data),
                     Found::Zeroes => Buf::zeroed(BLOCK as usize),
                 };
+                if !inner.takes_repairs(&lease, index).await? {
+                    return Ok(false);
+                }
                 inner.repair(&lease, index, block, content).await?;
-                inner.may_acknowledge(&lease).await
+                inner.may_acknowledge(&lease).await.map(|()| true)
             };
             match outcome.await {
-                Ok(()) => {
+                Ok(false) => return Ok(()),
+                Ok(true) => {
                     tracing::warn!(
                         "file {}: block {block} of chunk {index} was damaged and is repaired",
                         inner.file_id
@@ -234,6 +238,12 @@ impl Volume {
 }
 
 impl Inner {
+    /// Whether a block of this chunk can be repaired now. Not where it has been cut off, which writing would undo.
+    async fn takes_repairs(&self, lease: &Rc<Lease>, index: u64) -> Result<bool, Stop> {
+        let chunk = self.chunk(lease, index, Need::Read).await?;
+        Ok(chunk.is_some_and(|chunk| !chunk.blocked.get()))
+    }
+
     async fn read_parts(&self, lease: &Rc<Lease>, parts: &[Part]) -> Result<Vec<(Found, Vec<u32>)>, Stop> {
         let found = if let [only] = parts {
             vec![self.read_part(lease, *only).await?]

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rt::buf::View;
+use rt::sync::Notify;
 use wire::lease::{OpenReply, Release};
 use wire::{Op, Status};
 
@@ -97,6 +98,41 @@ fn c1_what_is_about_to_be_given_back_is_not_taken_for_granted() {
         rt::time::sleep(LATER).await;
         assert_eq!(world.mds.held.get(), Some(second.epoch()), "it holds what it works under");
         second.close().await.expect("nothing to flush");
+    });
+}
+
+#[test]
+fn c1_an_answer_that_comes_after_the_end_takes_nothing_from_the_next_opener() {
+    run(CHUNK, async |world| {
+        world.mds.allocate(0);
+        let options = OpenOptions { write: false, patience: Duration::from_secs(60) };
+        let open =
+            async || Volume::open(&world.session, &world.servers, "/file", &options).await.expect("opened");
+        let first = open().await;
+        let (gate, is_first) = (Rc::new(Notify::new()), Cell::new(true));
+        let told = Rc::clone(&gate);
+        world.mds.desk.script(move |op, _| match op {
+            Op::Open if is_first.replace(false) => Turn::Wait(Rc::clone(&told)),
+            _ => Turn::Usual,
+        });
+        world.cs.iter().for_each(|cs| cs.desk.script(|_, _| Turn::refuse(Status::StaleEpoch)));
+        let reader = first.clone();
+        let reading = rt::spawn(async move { reader.read(0, 4096).await });
+        rt::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.mds.desk.count(Op::Open), 2, "it is being opened again");
+        reading.abort();
+        first.close().await.expect("nothing to flush");
+        world.cs.iter().for_each(|cs| cs.desk.script(|_, _| Turn::Usual));
+        let second = open().await;
+        // As the metadata server answers whoever holds the file already.
+        world.mds.shared.set(true);
+        gate.notify_all();
+        rt::time::sleep(LATER).await;
+        assert_eq!(world.mds.held.get(), Some(second.epoch()), "it holds what it works under");
+        second.read(0, 4096).await.expect("it reads on");
+        second.close().await.expect("nothing to flush");
+        rt::time::sleep(LATER).await;
+        assert_eq!(world.mds.held.get(), None);
     });
 }
 

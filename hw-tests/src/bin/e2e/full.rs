@@ -2,6 +2,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use hw_tests::cluster::{Cluster, Options};
@@ -10,6 +12,7 @@ use hw_tests::mount::Mount;
 use hw_tests::nbd::{Client, Request};
 use hw_tests::ram_medium::RamMedium;
 use hw_tests::seeded::Seeded;
+use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::scene::{PATIENCE, Scene, Works};
 
@@ -22,6 +25,9 @@ const PIECE: u64 = 1 << 20;
 /// No answer for so long means that the write waits for room.
 const WAITING: Duration = Duration::from_secs(6);
 const ENOSPC: u32 = 28;
+/// Bytes of a file that is one of many, and the number of one beyond them.
+const FILE: u64 = 4 << 20;
+const LATE: u64 = 1 << 20;
 
 /// The metadata server's disk: room for some segments of its log.
 const MDS_DISK_BYTES: u64 = 48 << 20;
@@ -167,6 +173,135 @@ pub(crate) fn full_mount(scene: &Scene) {
     one.unmount().expect("it ends in order");
 }
 
+/// Allocation stops at the margin that is to stay free: then a write waits, or fails with ENOSPC, as it was mounted; reads,
+/// syncs, holes and deletions work, and once these have made room the write that waits goes on by itself.
+pub(crate) fn full_cluster(scene: &Scene) {
+    let media: Vec<RamMedium> = (1..=3)
+        .map(|number| {
+            RamMedium::create(&scene.dir.join(format!("ram{number}")), DISK_BYTES).expect("a RAM medium")
+        })
+        .collect();
+    let options = Options {
+        servers: media.iter().map(|medium| medium.path().join("cs")).collect(),
+        journal_mb: Some(JOURNAL_MB),
+        ..Options::plain(&scene.dir, &scene.settings.binaries)
+    };
+    let mut cluster = Cluster::make(options).expect("a cluster");
+    cluster.vstorage(&["set-attr", "-R", "-p", "/", "chunk-size=1M"]).works("smaller chunks");
+    cluster.vstorage(&["set-config", "mds.wd.quarantine_tout=0"]).works("set-config");
+    assert!(cluster.vstorage(&["get-config", "mds.alloc.fill_margin"]).works("get-config").contains('5'));
+    let make = |cluster: &Cluster, name: &str, options: &str| {
+        let point = scene.dir.join(name);
+        Mount::make(cluster, &scene.settings.binaries, name, &point, options).expect("a mount")
+    };
+    let mut waits = make(&cluster, "waits", "rw,direct_io");
+    let mut fails = make(&cluster, "fails", "rw,direct_io,fail_on_nospace");
+    let seed = scene.settings.seed;
+
+    let refused = (0..DISK_BYTES / FILE).find(|number| !write_file(fails.point(), seed, *number));
+    let files = refused.expect("the disks take more than they have");
+    let percent = used_percent(&cluster);
+    scene.say(format!("full after {files} files; disks at {percent:.1?} %"));
+    // A file may have gone in halfway, and what a disk tells is as old as its last heartbeat.
+    for percent in &percent {
+        assert!((85.0..98.0).contains(percent), "new chunks come to 95 % of a disk: {percent} %");
+    }
+    let stat: serde_json::Value =
+        serde_json::from_str(&cluster.vstorage(&["stat", "--json"]).works("stat")).expect("an object");
+    let space = &stat["space"];
+    let allocatable = space["allocatable_bytes"].as_u64().expect("a count");
+    assert!(allocatable <= 4 * FILE, "`stat` tells that there is nothing left to allocate: {space}");
+    assert!(space["free_bytes"].as_u64().expect("a count") > 0, "{space}");
+
+    // What is there can be read, written over and synced; a hole can be made.
+    let first = fails.point().join("0");
+    assert!(std::fs::read(&first).expect("a read") == file_content(seed, 0), "file 0 has changed");
+    let file = OpenOptions::new().read(true).write(true).open(&first).expect("it opens");
+    file.write_all_at(&file_content(seed, 0)[..PIECE as usize], 0).expect("what is there is written over");
+    file.sync_all().expect("a sync works");
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(&file, hole, PIECE, PIECE).expect("a hole can be made");
+    file.sync_all().expect("a sync works");
+    drop(file);
+
+    let (done, ended) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let point = waits.point().to_owned();
+        scope.spawn(move || {
+            let outcome = write_new(&point.join("late"), &file_content(seed, LATE));
+            // Nobody listens any more where the scenario has failed.
+            let _ = done.send(outcome.map_err(|error| error.to_string()));
+        });
+        let early = ended.recv_timeout(WAITING);
+        assert!(early.is_err(), "a write to a full cluster waits: {early:?}");
+        assert!(!write_file(fails.point(), seed, files + 1), "or fails, as it was mounted");
+        scene.say("full: one mount waits, the other is told ENOSPC; reads, syncs and holes work");
+        for number in 1..=files / 2 {
+            std::fs::remove_file(fails.point().join(number.to_string())).expect("a deletion works");
+        }
+        let outcome = ended.recv_timeout(PATIENCE).expect("deletions make room for the write that waits");
+        outcome.expect("it goes in");
+    });
+    scene.say("deletions made room, and the write that waited went on by itself");
+
+    // The margin can be changed.
+    cluster.vstorage(&["set-config", "mds.alloc.fill_margin=40"]).works("set-config");
+    let stops = poll_until(PATIENCE, || (!write_file(fails.point(), seed, files + 2)).then_some(()));
+    assert!(stops.is_some(), "with a larger margin allocation stops before");
+    cluster.vstorage(&["set-config", "--default", "mds.alloc.fill_margin"]).works("set-config");
+    let goes_on = poll_until(PATIENCE, || write_file(fails.point(), seed, files + 3).then_some(()));
+    assert!(goes_on.is_some(), "and goes on with the usual one");
+    scene.say("a larger margin stops allocation before, the usual one lets it go on");
+
+    waits.unmount().expect("it ends in order");
+    fails.unmount().expect("it ends in order");
+    cluster.kill_all().works("kill");
+    cluster.start_all().works("start");
+    let mut again = make(&cluster, "again", "ro,direct_io");
+    for number in files / 2 + 1..files {
+        let found = std::fs::read(again.point().join(number.to_string())).expect("a file");
+        assert!(found == file_content(seed, number), "file {number} has changed");
+    }
+    let late = std::fs::read(again.point().join("late")).expect("a file");
+    assert!(late == file_content(seed, LATE), "what waited has changed");
+    again.unmount().expect("it ends in order");
+    cluster.stop_all().works("orderly stop");
+    cluster.check_all().works("check");
+}
+
+fn file_content(seed: u64, number: u64) -> Vec<u8> {
+    (0..FILE / PIECE).flat_map(|piece| content(seed, number << 8 | piece)).collect()
+}
+
+/// Makes a file of a content, synced.
+fn write_new(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let file = File::create(path)?;
+    file.write_all_at(content, 0)?;
+    file.sync_all()
+}
+
+/// Writes the file of a number; false if there is no room, and the file is not left then.
+fn write_file(point: &Path, seed: u64, number: u64) -> bool {
+    let path = point.join(number.to_string());
+    match write_new(&path, &file_content(seed, number)) {
+        Ok(()) => true,
+        Err(error) => {
+            assert_eq!(error.raw_os_error(), Some(ENOSPC as i32), "{error}");
+            std::fs::remove_file(&path).expect("a deletion works");
+            false
+        }
+    }
+}
+
+/// How full the disks of the chunk servers are, as the cluster shows it.
+fn used_percent(cluster: &Cluster) -> Vec<f64> {
+    let text = cluster.vstorage(&["list-services", "-C", "--json"]).works("list-services");
+    let all: serde_json::Value = serde_json::from_str(&text).expect("an object");
+    let number = |cs: &serde_json::Value, name: &str| cs[name].as_f64().expect("a number");
+    let used = |cs| 100.0 - 100.0 * number(cs, "free_bytes") / number(cs, "total_bytes");
+    all["cs"].as_array().expect("a list").iter().map(used).collect()
+}
+
 /// On a full disk a metadata server refuses changes and says why; what changes nothing goes on, so does the data path, also
 /// after `kill -9`; nothing is lost, and once there is room it takes changes again by itself.
 pub(crate) fn full_metadata(scene: &Scene) {
@@ -242,7 +377,7 @@ pub(crate) fn full_metadata(scene: &Scene) {
 }
 
 /// Fills a file system to the last block.
-fn take_the_rest(path: &std::path::Path) {
+fn take_the_rest(path: &Path) {
     use std::io::Write;
     let mut file = std::fs::File::create_new(path).expect("a file");
     for len in [1 << 20, 4096] {
@@ -260,7 +395,7 @@ fn take_the_rest(path: &std::path::Path) {
 }
 
 /// Writes pieces in order until one waits or is refused; returns how many went in.
-fn fill(socket: &std::path::Path, seed: u64) -> u64 {
+fn fill(socket: &Path, seed: u64) -> u64 {
     let mut client = Client::connect(socket, WAITING).expect("the export greets");
     for number in 0..VOLUME_BYTES / PIECE {
         match client.ask(Request::Write, number * PIECE, PIECE as u32, &content(seed, number)) {

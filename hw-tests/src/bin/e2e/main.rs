@@ -19,11 +19,13 @@ mod fio;
 mod full;
 mod guide;
 mod idle;
+mod journal_full;
 mod journals;
 mod kill;
 mod mixed;
 mod mounts;
 mod power;
+mod rebalance;
 mod rebuild;
 mod restarts;
 mod scene;
@@ -58,6 +60,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "bad_requests", run: bad_requests::bad_requests },
     Scenario { name: "full_disk", run: full::full_disk },
     Scenario { name: "full_mount", run: full::full_mount },
+    Scenario { name: "full_cluster", run: full::full_cluster },
     Scenario { name: "full_metadata", run: full::full_metadata },
     Scenario { name: "two_mounts", run: mounts::two_mounts },
     Scenario { name: "dead_writers", run: dead_writers::dead_writers },
@@ -66,10 +69,12 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "failover", run: failover::failover },
     Scenario { name: "faults", run: faults::faults },
     Scenario { name: "journals", run: journals::journals },
+    Scenario { name: "journal_full", run: journal_full::journal_full },
     Scenario { name: "rebuild", run: rebuild::rebuild },
     Scenario { name: "damage", run: damage::damage },
     Scenario { name: "deletion", run: deletion::deletion },
     Scenario { name: "rebuild_speed", run: rebuild::rebuild_speed },
+    Scenario { name: "rebalance", run: rebalance::rebalance },
     Scenario { name: "mixed_load", run: mixed::mixed_load },
     Scenario { name: "mounted_programs", run: mounts::mounted_programs },
     Scenario { name: "guide", run: guide::guide },

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use hw_tests::cluster::{Cluster, Options};
-use hw_tests::forgetting_disk::{self, CutReport, ForgettingDisk};
+use hw_tests::forgetting_disk::{self, CutReport, ForgettingDisk, Pace};
 use hw_tests::load::LoadError;
 use hw_tests::oracle::Violation;
 
@@ -11,7 +11,8 @@ use crate::scene::{self, Loads, Scene, VOLUME, Works};
 
 /// Room for a journal, the chunks and ext4's own things.
 const DISK_BYTES: u64 = 1 << 30;
-const MDS_DISK_BYTES: u64 = 256 << 20;
+/// For a metadata server, or a journal.
+const SMALL_DISK_BYTES: u64 = 256 << 20;
 /// Answers per load before a cut.
 const ANSWERS: u64 = 700;
 const EIO: u32 = 5;
@@ -71,27 +72,47 @@ impl Shown {
     }
 }
 
+/// A disk and where it is mounted.
+type Mounted = (ForgettingDisk, PathBuf);
+
 /// The disks, in the order: chunk servers, metadata server.
 pub(crate) struct Disks {
-    disks: Vec<(ForgettingDisk, PathBuf)>,
+    disks: Vec<Mounted>,
+    /// A disk for the journal of this chunk server alone, which has power when its other one has.
+    journal: Option<(usize, Mounted)>,
 }
 
 impl Disks {
     pub(crate) fn make(scene: &Scene) -> Self {
-        let make = |number: u64| {
-            let dir = scene.dir.join(format!("disk{number}"));
-            let size = if number < 3 { DISK_BYTES } else { MDS_DISK_BYTES };
-            let seed = scene.settings.seed * 100 + number;
-            let sector = if number == 1 { 4096 } else { 512 };
-            let options = forgetting_disk::Options { seed, sector, ..Default::default() };
-            let mut disk = ForgettingDisk::create(&dir, size, options).expect("root and FUSE");
-            disk.attach().expect("a loop device");
-            disk.mkfs().expect("formats");
-            let point = dir.join("mnt");
-            disk.mount(&point).expect("mounts");
-            (disk, point)
-        };
-        Self { disks: (0..4).map(make).collect() }
+        Self { disks: (0..4).map(|number| make_disk(scene, number)).collect(), journal: None }
+    }
+
+    /// The same, and one more for the journal of a chunk server.
+    pub(crate) fn with_journal_of(scene: &Scene, index: usize) -> Self {
+        Self { journal: Some((index, make_disk(scene, 4))), ..Self::make(scene) }
+    }
+
+    /// The chunk server that has a disk for its journal, and where that is mounted.
+    pub(crate) fn journal(&self) -> Option<(usize, &Path)> {
+        self.journal.as_ref().map(|(index, (_, point))| (*index, &**point))
+    }
+
+    /// Bytes written to that disk so far.
+    pub(crate) fn journal_bytes(&self) -> u64 {
+        self.journal.as_ref().map_or(0, |(_, (disk, _))| disk.stats().bytes)
+    }
+
+    /// Changes the pace of the disk with the chunks of that server.
+    pub(crate) fn set_pace_behind_journal(&self, pace: Pace) {
+        if let Some((index, _)) = self.journal {
+            self.disks[index].0.set_pace(pace).expect("a thread");
+        }
+    }
+
+    /// The disks of a server.
+    fn of(&mut self, index: usize) -> impl Iterator<Item = &mut Mounted> {
+        let journal = self.journal.as_mut().filter(move |(owner, _)| *owner == index);
+        self.disks.get_mut(index).into_iter().chain(journal.map(|(_, disk)| disk))
     }
 
     /// Directories on them: of the chunk servers, and of the metadata server.
@@ -114,23 +135,26 @@ impl Disks {
         }
         let mut sum = CutReport::default();
         for &index in which {
-            let report = self.disks[index].0.power_cut().expect("it was on");
-            sum.writes_lost += report.writes_lost;
-            sum.writes_torn += report.writes_torn;
-            sum.writes_kept += report.writes_kept;
+            for (disk, _) in self.of(index) {
+                let report = disk.power_cut().expect("it was on");
+                sum.writes_lost += report.writes_lost;
+                sum.writes_torn += report.writes_torn;
+                sum.writes_kept += report.writes_kept;
+            }
         }
         for &index in which {
             let node = node(cluster, index);
             node.kill().works("kill");
             node.reboot().works("reboot");
-            let (disk, point) = &mut self.disks[index];
-            disk.detach().expect("nobody uses it");
-            disk.power_on().expect("comes back");
-            // Replays ext4's journal; then it must be clean.
-            disk.mount(point).expect("mounts again");
-            disk.unmount().expect("nobody uses it");
-            disk.check().expect("ext4 is clean after the cut");
-            disk.mount(point).expect("mounts again");
+            for (disk, point) in self.of(index) {
+                disk.detach().expect("nobody uses it");
+                disk.power_on().expect("comes back");
+                // Replays ext4's journal; then it must be clean.
+                disk.mount(point).expect("mounts again");
+                disk.unmount().expect("nobody uses it");
+                disk.check().expect("ext4 is clean after the cut");
+                disk.mount(point).expect("mounts again");
+            }
         }
         sum
     }
@@ -138,21 +162,37 @@ impl Disks {
     /// Puts an empty disk in the place of one that is lost with all that was on it.
     pub(crate) fn replace(&mut self, cluster: &mut Cluster, index: usize) {
         node(cluster, index).kill().works("kill");
-        let (disk, point) = &mut self.disks[index];
-        // Also where other namespaces have it mounted.
-        disk.detach().expect("nobody uses it");
-        disk.attach().expect("a loop device");
-        disk.mkfs().expect("formats");
-        disk.mount(point).expect("mounts");
+        for (disk, point) in self.of(index) {
+            // Also where other namespaces have it mounted.
+            disk.detach().expect("nobody uses it");
+            disk.attach().expect("a loop device");
+            disk.mkfs().expect("formats");
+            disk.mount(point).expect("mounts");
+        }
     }
 
     /// The file systems must be clean.
     pub(crate) fn check(&mut self) {
-        for (disk, _) in &mut self.disks {
+        for (disk, _) in self.disks.iter_mut().chain(self.journal.as_mut().map(|(_, disk)| disk)) {
             disk.unmount().expect("nobody uses it");
             disk.check().expect("ext4 is clean at the end");
         }
     }
+}
+
+/// A mounted disk that forgets; the first three are the chunk servers'.
+fn make_disk(scene: &Scene, number: u64) -> Mounted {
+    let dir = scene.dir.join(format!("disk{number}"));
+    let size = if number < 3 { DISK_BYTES } else { SMALL_DISK_BYTES };
+    let seed = scene.settings.seed * 100 + number;
+    let sector = if number == 1 { 4096 } else { 512 };
+    let options = forgetting_disk::Options { seed, sector, ..Default::default() };
+    let mut disk = ForgettingDisk::create(&dir, size, options).expect("root and FUSE");
+    disk.attach().expect("a loop device");
+    disk.mkfs().expect("formats");
+    let point = dir.join("mnt");
+    disk.mount(&point).expect("mounts");
+    (disk, point)
 }
 
 fn node(cluster: &mut Cluster, index: usize) -> &mut hw_tests::cluster::Node {

@@ -13,12 +13,13 @@ use std::time::Duration;
 use hw_tests::cluster::{Cluster, Options};
 use hw_tests::deadline::{Deadline, Stopwatch, let_pass, poll_until};
 use hw_tests::load::LoadError;
+use hw_tests::nbd::{Client, Request};
 use hw_tests::network::Network;
 use hw_tests::seeded::Seeded;
 
 use crate::fio::Fio;
 use crate::power::{self, Disks};
-use crate::scene::{Loads, Scene, VOLUME, Watch, Works};
+use crate::scene::{Loads, PATIENCE, Scene, VOLUME, Watch, Works};
 use faults::{Fault, World};
 
 /// How long it goes on unless told otherwise.
@@ -37,6 +38,16 @@ const VERIFIED: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(300);
 /// Journals in MB: small ones are full now and then.
 const JOURNAL_MB: u32 = 64;
+/// The chunk server that has a disk for its journal, a very small one.
+const TIGHT: usize = 2;
+const TIGHT_MB: u32 = 10;
+/// How long that may take to be full.
+const FULL: Duration = Duration::from_secs(6);
+/// A part of the volume that nobody else uses, and how much of it is written and trimmed.
+const SPARE: u64 = 144 << 20;
+const SPARE_BYTES: u32 = 1 << 20;
+/// A file that is deleted.
+const DOOMED: &str = "/doomed";
 /// Leases that end in a pause, and so many chunks verified that what rots is found.
 const SETTINGS: &[&str] = &["gen.lease_term=8", "mds.wd.verify_chunks=200"];
 /// fio is ended with its round.
@@ -118,7 +129,9 @@ struct Torture<'a> {
 pub(crate) fn torture(scene: &Scene) {
     let settings = scene.settings;
     let seconds = if settings.is_long { settings.soak_seconds } else { SECONDS };
-    let disks = Disks::make(scene);
+    let disks = Disks::with_journal_of(scene, TIGHT);
+    let (tight, point) = disks.journal().expect("it was asked for");
+    let own_journals = [(tight, (point.join("journal"), TIGHT_MB))].into();
     // Chunk servers, metadata server, client.
     let network = match Network::make(5) {
         Ok(network) => Some(Arc::new(network)),
@@ -134,6 +147,7 @@ pub(crate) fn torture(scene: &Scene) {
         servers,
         machines: true,
         journal_mb: Some(JOURNAL_MB),
+        own_journals,
         network: network.clone(),
         ..Options::plain(&scene.dir, &settings.binaries)
     };
@@ -222,22 +236,55 @@ impl Torture<'_> {
             false => 5000 + self.seeded.below(15_000),
         });
         let fills = faults.iter().any(|fault| matches!(fault, Fault::Fill(_)));
-        if faults.iter().any(|fault| fault.loses_data()) {
+        if faults.iter().any(|fault| fault.wants_all()) {
             become_whole(self.scene, cluster, false);
         }
         // One that was told of a full disk has ended.
         assert!(watch.advances(ANSWERS) || was_full, "the load does not go on");
+        if let [Fault::Fill(_)] = faults[..] {
+            self.make_spare(cluster);
+        }
+        let journaled = self.world.disks.journal_bytes();
         for fault in &faults {
             self.scene.say(format!("{fault}, for {:.1} s", pause.as_secs_f64()));
             *self.struck.entry(fault.name()).or_default() += 1;
             self.world.strike(*fault, cluster, &mut self.seeded);
         }
-        let_pass(pause);
+        if let [Fault::Fill(_)] = faults[..] {
+            self.give_room(cluster);
+        }
+        let is_slow = faults.iter().any(|fault| matches!(fault, Fault::JournalFull(_)));
+        let_pass(if is_slow { pause.max(FULL) } else { pause });
+        if is_slow {
+            let bytes = self.world.disks.journal_bytes() - journaled;
+            self.scene.say(format!("{} KiB went to the disk of the journal", bytes >> 10));
+        }
         self.world.mend(cluster);
         let clock = Stopwatch::start();
         assert!(watch.advances(ANSWERS) || was_full || fills, "the load does not go on after {faults:?}");
         self.scene.say(format!("mended; {ANSWERS} answers after {:.1} s", clock.elapsed().as_secs_f64()));
         fills
+    }
+
+    /// Writes what can be given back, and makes a file that can be deleted.
+    fn make_spare(&self, cluster: &Cluster) {
+        let mut client = Client::connect(&cluster.socket(), PATIENCE).expect("the export greets");
+        let bytes = vec![0xA5; SPARE_BYTES as usize];
+        let written = client.ask(Request::Write, SPARE, SPARE_BYTES, &bytes).expect("answered");
+        assert_eq!(written.error, 0, "there is room for it");
+        assert_eq!(client.ask(Request::Flush, 0, 0, &[]).expect("answered").error, 0);
+        cluster.vstorage(&["create", DOOMED, "--size", "64M"]).works("create");
+    }
+
+    /// Trims and deletions work while a disk is full (C13).
+    fn give_room(&self, cluster: &Cluster) {
+        let mut client = Client::connect(&cluster.socket(), PATIENCE).expect("the export greets");
+        let trimmed = client.ask(Request::Trim, SPARE, SPARE_BYTES, &[]).expect("a trim waits for no room");
+        assert_eq!(trimmed.error, 0, "a trim works on a full disk");
+        let read = client.ask(Request::Read, SPARE, SPARE_BYTES, &[]).expect("answered");
+        assert!(read.error == 0 && read.data.iter().all(|byte| *byte == 0), "what was trimmed reads as zero");
+        cluster.vstorage(&["rm", DOOMED]).works("a deletion works on a full disk");
+        self.scene.say("full: a trim and a deletion work");
     }
 
     /// What a completed flush covered is there when the client is opened anew.

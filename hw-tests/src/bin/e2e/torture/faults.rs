@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hw_tests::cluster::Cluster;
 use hw_tests::deadline::{let_pass, poll_until};
+use hw_tests::forgetting_disk::Pace;
 use hw_tests::network::Network;
 use hw_tests::seeded::Seeded;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -46,6 +47,10 @@ pub(super) enum Fault {
     Mute(usize),
     CutFromEachOther(usize),
     Fill(usize),
+    /// Of the one server whose journal has a disk of its own: its other disk takes nothing...
+    Freeze,
+    /// ...or a write in this time, so that the journal fills.
+    JournalFull(Duration),
     Rot(usize),
     Lose(usize),
     MdsKill,
@@ -61,7 +66,7 @@ impl Fault {
     pub(super) fn draw(seeded: &mut Seeded, world: &World) -> Self {
         loop {
             let server = seeded.below(SERVERS) as usize;
-            let fault = match seeded.below(42) {
+            let fault = match seeded.below(46) {
                 0..6 => Self::Kill(server),
                 6..8 => Self::KillAll,
                 8..10 => Self::Stop(server),
@@ -80,6 +85,8 @@ impl Fault {
                 36 => Self::MdsCut,
                 37..39 => Self::ClientPause,
                 39 => Self::ClientCut,
+                40..42 => Self::Freeze,
+                42..44 => Self::JournalFull(Duration::from_millis(5 + seeded.below(40))),
                 _ => Self::Lose(server),
             };
             let can_be = match fault {
@@ -106,6 +113,8 @@ impl Fault {
             Self::Mute(_) => "mute",
             Self::CutFromEachOther(_) => "cut from each other",
             Self::Fill(_) => "full disk",
+            Self::Freeze => "frozen disk",
+            Self::JournalFull(_) => "full journal",
             Self::Rot(_) => "rot",
             Self::Lose(_) => "disk lost",
             Self::MdsKill => "MDS kill",
@@ -137,6 +146,11 @@ impl Fault {
         matches!(self, Self::ClientPause | Self::ClientCut)
     }
 
+    /// Whether it should meet replicas that are all there.
+    pub(super) fn wants_all(self) -> bool {
+        self.loses_data() || matches!(self, Self::Freeze | Self::JournalFull(_))
+    }
+
     /// Whether a replica may lose what only the others have then.
     pub(super) fn loses_data(self) -> bool {
         matches!(self, Self::Power(_) | Self::Rot(_) | Self::Lose(_))
@@ -164,6 +178,10 @@ impl fmt::Display for Fault {
             Self::Mute(index) => write!(f, "nobody hears {}", cs(index)),
             Self::CutFromEachOther(index) => write!(f, "{} is cut off from other chunk servers", cs(index)),
             Self::Fill(index) => write!(f, "the disk of {} is full", cs(index)),
+            Self::Freeze => f.write_str("the disk behind a journal is frozen"),
+            Self::JournalFull(pause) => {
+                write!(f, "a journal fills: the disk behind it takes a write in {} ms", pause.as_millis())
+            }
             Self::Rot(index) => write!(f, "sectors of {} rot", cs(index)),
             Self::Lose(index) => write!(f, "the disk of {} is lost", cs(index)),
             Self::MdsKill => f.write_str("kill -9 of the metadata server"),
@@ -212,6 +230,8 @@ impl World {
             Fault::MdsPause => cluster.mds.pause().works("SIGSTOP"),
             Fault::ClientPause => cluster.pause_export().works("SIGSTOP"),
             Fault::Fill(index) => fill(&self.disks.point(index).join(BALLAST)),
+            Fault::Freeze => self.disks.set_pace_behind_journal(Pace::Frozen),
+            Fault::JournalFull(pause) => self.disks.set_pace_behind_journal(Pace::Slow(pause)),
             Fault::Rot(index) => {
                 self.rotten = Some(index);
                 cluster.servers[index].kill().works("kill -9");
@@ -250,6 +270,7 @@ impl World {
 
     /// Mends all there is to mend, and waits until everything serves.
     pub(super) fn mend(&mut self, cluster: &mut Cluster) {
+        self.disks.set_pace_behind_journal(Pace::Full);
         if let Some(network) = &self.network {
             network.heal().expect("rules of the network");
         }
