@@ -17,7 +17,6 @@ mod fio;
 mod full;
 mod guide;
 mod idle;
-mod journal_full;
 mod journals;
 mod kill;
 mod mixed;
@@ -67,7 +66,6 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "failover", run: failover::failover },
     Scenario { name: "faults", run: faults::faults },
     Scenario { name: "journals", run: journals::journals },
-    Scenario { name: "journal_full", run: journal_full::journal_full },
     Scenario { name: "rebuild", run: rebuild::rebuild },
     Scenario { name: "rebuild_speed", run: rebuild::rebuild_speed },
     Scenario { name: "rebalance", run: rebalance::rebalance },
