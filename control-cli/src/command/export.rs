@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use clap::{ArgGroup, Args};
+use client::FailureLimits;
 
 use crate::cli::{Context, Next};
 use crate::error::{Error, Misuse};
@@ -37,6 +38,10 @@ pub(crate) struct Export {
     /// Refuse writes, and let others read at the same time
     #[arg(long)]
     read_only: bool,
+    /// How long a chunk server may be silent before writes go on without it, in milliseconds; one whose connection breaks is
+    /// waited for a sixth of that [default: 3500]
+    #[arg(long, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u64).range(FailureLimits::SILENCE_MS_RANGE))]
+    cs_timeout: Option<u64>,
     /// The volume
     #[arg(value_name = "PATH")]
     path: ClusterPath,
@@ -83,6 +88,9 @@ impl Export {
         }
         if self.read_only {
             command.arg("--read-only");
+        }
+        if let Some(silence) = self.cs_timeout {
+            command.args(["--cs-timeout", &silence.to_string()]);
         }
         context.pass_logging(&mut command);
         command.arg(self.path.as_str());

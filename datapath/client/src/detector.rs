@@ -2,6 +2,7 @@
 //! there is one. One that answers pings is slow, and is waited for.
 
 use std::cell::Cell;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,13 +24,23 @@ pub struct FailureLimits {
     pub unheard: Duration,
 }
 
+impl FailureLimits {
+    /// How long a silent server is waited for unless told otherwise, in milliseconds.
+    pub const SILENCE_MS: u64 = 3500;
+    /// What can be asked for instead: less would be taken for silence where a busy host pauses for a moment.
+    pub const SILENCE_MS_RANGE: RangeInclusive<u64> = 500..=600_000;
+
+    /// Limits for waiting so many milliseconds for a server that is silent; the others in proportion.
+    #[must_use]
+    pub fn for_silence(ms: u64) -> Self {
+        let part = |of_default: u64| Duration::from_micros(ms * 1000 * of_default / Self::SILENCE_MS);
+        Self { gone: part(600), unanswered: part(2000), unheard: part(1500) }
+    }
+}
+
 impl Default for FailureLimits {
     fn default() -> Self {
-        Self {
-            gone: Duration::from_millis(600),
-            unanswered: Duration::from_secs(2),
-            unheard: Duration::from_millis(1500),
-        }
+        Self::for_silence(Self::SILENCE_MS)
     }
 }
 
@@ -135,6 +146,22 @@ mod tests {
 
     const fn at(ms: u64) -> Instant {
         Instant::from_nanos(ms * 1_000_000)
+    }
+
+    #[test]
+    fn limits_are_in_proportion() {
+        let ms = |gone, unanswered, unheard| FailureLimits {
+            gone: Duration::from_millis(gone),
+            unanswered: Duration::from_millis(unanswered),
+            unheard: Duration::from_millis(unheard),
+        };
+        assert_eq!(FailureLimits::default(), ms(600, 2000, 1500));
+        assert_eq!(FailureLimits::for_silence(7000), ms(1200, 4000, 3000));
+        for silence in FailureLimits::SILENCE_MS_RANGE.step_by(9973) {
+            let limits = FailureLimits::for_silence(silence);
+            let sum = limits.unanswered + limits.unheard;
+            assert!(sum <= Duration::from_millis(silence) && sum > Duration::from_millis(silence - 1));
+        }
     }
 
     #[test]

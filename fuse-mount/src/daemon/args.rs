@@ -35,6 +35,8 @@ Options after -o:
                       changes files that are in use here, since sizes are not looked at again
   max_readahead=BYTES how far the kernel reads ahead [1048576]
   fail_on_nospace     as --fail-on-nospace
+  cs_timeout=MS       how many milliseconds a chunk server may be silent before writes go on without it [3500]; one whose
+                      connection breaks is waited for a sixth of that
   private             only who mounts it may use it; usual is everybody, by the files' permissions";
 
 /// Mounts a vstorage cluster as a file system

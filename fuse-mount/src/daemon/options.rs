@@ -1,5 +1,6 @@
 //! What stands after `-o`.
 
+use client::FailureLimits;
 use rustix::mount::MountFlags;
 
 /// Bytes the kernel reads ahead, unless told otherwise.
@@ -20,6 +21,8 @@ pub(super) struct MountOptions {
     pub(super) fails_when_full: bool,
     /// Bytes the kernel reads ahead.
     pub(super) readahead_max: u32,
+    /// When a chunk server counts as lost.
+    pub(super) limits: FailureLimits,
     /// Not only who mounts may use it.
     pub(super) for_all: bool,
     /// For `mount(2)`.
@@ -34,6 +37,7 @@ impl Default for MountOptions {
             writeback: false,
             fails_when_full: false,
             readahead_max: READAHEAD,
+            limits: FailureLimits::default(),
             for_all: true,
             flags: USUAL,
         }
@@ -51,6 +55,18 @@ pub(super) enum OptionError {
     Number {
         /// The option.
         name: &'static str,
+        /// The most it takes.
+        most: u64,
+        /// What was given.
+        value: String,
+    },
+    /// No such time can be had.
+    #[error("{name} takes milliseconds from {least} to {most}, not {value:?}")]
+    Milliseconds {
+        /// The option.
+        name: &'static str,
+        /// The least it takes.
+        least: u64,
         /// The most it takes.
         most: u64,
         /// What was given.
@@ -83,6 +99,7 @@ impl MountOptions {
             "writeback_cache" => self.writeback = true,
             "fail_on_nospace" => self.fails_when_full = true,
             "max_readahead" => self.readahead_max = number("max_readahead", value, u32::MAX.into())? as u32,
+            "cs_timeout" => self.limits = FailureLimits::for_silence(silence("cs_timeout", value)?),
             "allow_other" => self.for_all = true,
             "private" => self.for_all = false,
             "nosuid" => self.flags.insert(MountFlags::NOSUID),
@@ -130,6 +147,14 @@ fn number(name: &'static str, value: &str, most: u64) -> Result<u64, OptionError
     number.ok_or_else(|| OptionError::Number { name, most, value: value.to_owned() })
 }
 
+/// How long a chunk server may be silent, in milliseconds.
+fn silence(name: &'static str, value: &str) -> Result<u64, OptionError> {
+    let range = FailureLimits::SILENCE_MS_RANGE;
+    let ms = value.parse().ok().filter(|ms| range.contains(ms));
+    let (least, most) = (*range.start(), *range.end());
+    ms.ok_or_else(|| OptionError::Milliseconds { name, least, most, value: value.to_owned() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +170,8 @@ mod tests {
         assert!(options.read_only && options.direct && !options.writeback);
         assert_eq!(options.flags, MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOATIME);
         assert_eq!((options.readahead_max, options.for_all), (65536, false));
+        assert_eq!(options.limits, FailureLimits::default());
+        assert_eq!(parse("cs_timeout=1000").unwrap().limits, FailureLimits::for_silence(1000));
     }
 
     #[test]
@@ -152,6 +179,9 @@ mod tests {
         assert_eq!(parse("rw,colour=red"), Err(OptionError::Unknown("colour=red".into())));
         for bad in ["max_readahead", "max_readahead=", "max_readahead=-1", "max_readahead=9999999999"] {
             assert!(matches!(parse(bad), Err(OptionError::Number { .. })), "{bad}");
+        }
+        for bad in ["cs_timeout", "cs_timeout=0", "cs_timeout=499", "cs_timeout=600001", "cs_timeout=1s"] {
+            assert!(matches!(parse(bad), Err(OptionError::Milliseconds { .. })), "{bad}");
         }
     }
 }

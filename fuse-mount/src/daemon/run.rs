@@ -48,7 +48,7 @@ pub(super) async fn run(mounting: &Mounting, detached: bool) -> Result<(), Failu
         MembershipError::State(error) => error.into(),
         MembershipError::Ask(error) => patient(error),
     })?;
-    let servers = Servers::new(endpoint.clone());
+    let servers = Servers::with_limits(endpoint.clone(), mounting.options.limits);
     let fs =
         Fs::open(Rc::clone(membership.session()), servers, behaviour(mounting)).await.map_err(patient)?;
     let device = mount::mount(&mounting.cluster, &dir, &mounting.options)?;

@@ -41,6 +41,7 @@ complete -c vstorage-ublkd -n "__fish_vstorage_ublkd_using_subcommand nbd" -l so
 complete -c vstorage-ublkd -n "__fish_vstorage_ublkd_using_subcommand nbd" -l listen -d 'Serve on this TCP address; port 0 picks a free one' -r
 complete -c vstorage-ublkd -n "__fish_vstorage_ublkd_using_subcommand nbd" -l name -d 'Name of the export; clients that ask for none get it, too' -r
 complete -c vstorage-ublkd -n "__fish_vstorage_ublkd_using_subcommand nbd" -l wait -d 'How long to wait for the metadata servers and for a lease that is about to end, in seconds' -r
+complete -c vstorage-ublkd -n "__fish_vstorage_ublkd_using_subcommand nbd" -l cs-timeout -d 'How long a chunk server may be silent before writes go on without it, in milliseconds; one whose connection breaks is waited for a sixth of that' -r
 complete -c vstorage-ublkd -n "__fish_vstorage_ublkd_using_subcommand nbd" -l log-level -d 'How much to log' -r -f -a "off\t''
 error\t''
 warn\t''

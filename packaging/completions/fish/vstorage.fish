@@ -427,6 +427,7 @@ complete -c vstorage -n "__fish_vstorage_using_subcommand rm" -l json -d 'Result
 complete -c vstorage -n "__fish_vstorage_using_subcommand rm" -s h -l help -d 'Print help'
 complete -c vstorage -n "__fish_vstorage_using_subcommand export" -l nbd -d 'Serve NBD on this Unix socket' -r -F
 complete -c vstorage -n "__fish_vstorage_using_subcommand export" -l listen -d 'Serve NBD on this address of the loopback' -r
+complete -c vstorage -n "__fish_vstorage_using_subcommand export" -l cs-timeout -d 'How long a chunk server may be silent before writes go on without it, in milliseconds; one whose connection breaks is waited for a sixth of that [default: 3500]' -r
 complete -c vstorage -n "__fish_vstorage_using_subcommand export" -s c -l cluster -d 'The cluster; if this host knows only one, that is meant' -r
 complete -c vstorage -n "__fish_vstorage_using_subcommand export" -l timeout -d 'How long to wait, in seconds [default: 10 for an answer, 120 for services]' -r
 complete -c vstorage -n "__fish_vstorage_using_subcommand export" -l log-level -d 'How much to log: off, error, warn, info, debug or trace [default: error, or info with --log-file]' -r -f -a "off\t'Nothing'

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand};
+use client::FailureLimits;
 use link::cluster_dir::{BadClusterName, check_cluster_name};
 use link::daemon::LOG_LEVELS;
 use wire::limits::{MAX_NAME, MAX_PATH};
@@ -80,6 +81,10 @@ pub(super) struct Nbd {
     /// How long to wait for the metadata servers and for a lease that is about to end, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "90", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     wait: u64,
+    /// How long a chunk server may be silent before writes go on without it, in milliseconds; one whose connection breaks is
+    /// waited for a sixth of that
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = FailureLimits::SILENCE_MS, value_parser = clap::value_parser!(u64).range(FailureLimits::SILENCE_MS_RANGE))]
+    cs_timeout: u64,
     /// The volume, by its path within the cluster
     #[arg(value_name = "PATH")]
     pub(super) path: VolumePath,
@@ -110,6 +115,11 @@ impl Nbd {
     /// Patience at the start.
     pub(super) fn wait(&self) -> Duration {
         Duration::from_secs(self.wait)
+    }
+
+    /// When a chunk server counts as lost.
+    pub(super) fn failure_limits(&self) -> FailureLimits {
+        FailureLimits::for_silence(self.cs_timeout)
     }
 
     /// How the server behaves.
@@ -289,6 +299,9 @@ mod tests {
         assert_eq!(good.path.as_str(), "/vm1");
         assert_eq!((good.socket_mode, good.wait()), (0o600, Duration::from_secs(90)));
         assert!(good.serve_options().read_only);
+        assert_eq!(good.failure_limits(), FailureLimits::default());
+        let quick = nbd(&["-c", "s", "--socket", "/x", "--cs-timeout", "1000", "/vm1"]).unwrap();
+        assert_eq!(quick.failure_limits(), FailureLimits::for_silence(1000));
         let long = format!("/{}", "x".repeat(110));
         let name = "x".repeat(5000);
         for (bad, kind) in [
@@ -304,6 +317,8 @@ mod tests {
             (&["-c", "s", "--socket", "/x", "--socket-mode", "1777", "/vm1"], ErrorKind::ValueValidation),
             (&["-c", "s", "--socket", "/x", "--name", &name, "/vm1"], ErrorKind::ValueValidation),
             (&["-c", "s", "--socket", "/x", "--wait", "0", "/vm1"], ErrorKind::ValueValidation),
+            (&["-c", "s", "--socket", "/x", "--cs-timeout", "499", "/vm1"], ErrorKind::ValueValidation),
+            (&["-c", "s", "--socket", "/x", "--cs-timeout", "600001", "/vm1"], ErrorKind::ValueValidation),
             (&["-c", "s", "--socket", "/x", "--log-level", "loud", "/vm1"], ErrorKind::InvalidValue),
             (&["-c", "s", "--socket", "/x", "vm1"], ErrorKind::ValueValidation),
         ] {

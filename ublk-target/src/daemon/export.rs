@@ -71,7 +71,7 @@ impl Export {
             MembershipError::State(error) => error.into(),
             MembershipError::Ask(error) => Failure::session(nbd, list.clone(), error),
         })?;
-        let servers = Servers::new(endpoint.clone());
+        let servers = Servers::with_limits(endpoint.clone(), nbd.failure_limits());
         let options = OpenOptions { write: !nbd.read_only, patience: nbd.wait() };
         match Volume::open(session.session(), &servers, path, &options).await {
             Ok(volume) => Ok(Self { volume, session, endpoint, sockets, _lock: lock }),

@@ -12,7 +12,7 @@ use wire::data::{Flush, Write};
 use wire::lease::{MemberState, ReportMember};
 use wire::{ErrorBody, Op, Status};
 
-use crate::client::{Volume, VolumeError};
+use crate::client::{FailureLimits, OpenOptions, Servers, Volume, VolumeError};
 use crate::world::{CHUNK, FIRST_VERSION, Order, Turn, World, run, run_with, version_of};
 
 const MS: Duration = Duration::from_millis(1);
@@ -137,6 +137,50 @@ fn a_slow_server_is_waited_for_and_a_silent_one_is_not() {
         assert_eq!(reports(&world), [(2, Status::Timeout)]);
         assert_eq!(volume.epoch(), 1);
     });
+}
+
+#[test]
+fn how_long_a_server_is_waited_for_can_be_set() {
+    for (silence_ms, order, least, most) in [
+        (1000, Order::Pause(1), 900 * MS, 2000 * MS),
+        (14_000, Order::Pause(1), 13_500 * MS, 15_500 * MS),
+        (14_000, Order::Kill(1), 2300 * MS, 3500 * MS),
+    ] {
+        run(CHUNK, async move |world| {
+            world.mds.allocate(0);
+            world.mds.drops.set(true);
+            let limits = FailureLimits::for_silence(silence_ms);
+            let servers = Servers::with_limits(world.endpoint.clone(), limits);
+            let options = OpenOptions { write: true, patience: 5 * SECOND };
+            let volume = Volume::open(&world.session, &servers, "/file", &options).await.expect("opened");
+            volume.write(0, data()).await.expect("written");
+            world.order(order).await;
+            let began = rt::time::now();
+            let took = done(write(&volume, 0)).await.since(began);
+            assert!(took > least && took < most, "{silence_ms} ms, {order:?}: {took:?}");
+        });
+    }
+}
+
+#[test]
+fn c3_a_repair_holds_up_no_reader_of_a_blocked_chunk() {
+    for damaged in [0, 1] {
+        run(CHUNK, async move |world| {
+            world.mds.allocate(0);
+            world.mds.blocked.set(true);
+            let volume = world.open().await;
+            world.cs[damaged].desk.script(|op, _| match op {
+                Op::Read => Turn::refuse(Status::Corrupt),
+                _ => Turn::Usual,
+            });
+            for _ in 0..4 {
+                let read = rt::time::timeout(SECOND, volume.read(0, 8192)).await;
+                read.expect("nobody holds the range").expect("the other one has it");
+                rt::time::sleep(SECOND).await;
+            }
+            assert_eq!(world.cs[1 - damaged].desk.count(Op::Write), 0);
+        });
+    }
 }
 
 #[test]

@@ -325,6 +325,7 @@ pub(crate) struct World {
     pub(crate) cs: Vec<Rc<Cs>>,
     pub(crate) session: Rc<Session>,
     pub(crate) servers: Rc<Servers>,
+    pub(crate) endpoint: Endpoint,
     orders: Rc<Orders>,
 }
 
@@ -484,7 +485,7 @@ pub(crate) fn run_with<F: Future<Output = ()> + 'static>(
                 patience: Duration::from_secs(30),
             };
             let session = Session::open(master, options).await.expect("a session");
-            test(World { mds, cs, session, servers: Servers::new(endpoint), orders }).await;
+            test(World { mds, cs, session, servers: Servers::new(endpoint.clone()), endpoint, orders }).await;
         });
         client.wait().await.returned();
     });

@@ -52,6 +52,7 @@ pub(crate) fn journal_full(scene: &Scene) {
                 let blocks = blocks_in_journal(cluster);
                 scene.say(format!("killed with {blocks} blocks in its journal"));
                 assert!(blocks >= FULL_BLOCKS, "the journal was not full");
+                assert!(watch.advances(ANSWERS), "the load goes on without it");
                 cluster.start_all().works("start");
             } else {
                 assert!(watch.advances(ANSWERS), "the load goes on as fast as the disk");
