@@ -148,6 +148,8 @@ pub struct Options {
     pub servers: Vec<PathBuf>,
     /// Size of the journal in MB; it lies in a directory beside the repository then. Without, it is the usual one.
     pub journal_mb: Option<u32>,
+    /// The chunk server that keeps no checksums (`-S`).
+    pub unchecked: Option<usize>,
     /// Whether each server is on a machine of its own.
     pub machines: bool,
     /// Whether chunk servers keep their ports; by default they take any at each start.
@@ -165,6 +167,7 @@ impl Options {
             mds: dir.join("mds"),
             servers: (1..=3).map(|number| dir.join(format!("cs{number}"))).collect(),
             journal_mb: None,
+            unchecked: None,
             machines: false,
             fixed_ports: false,
             network: None,
@@ -359,6 +362,9 @@ impl Cluster {
         let size = self.options.journal_mb.map(|size| size.to_string());
         if let Some(size) = &size {
             args.extend(["-j", &journal, "-s", size]);
+        }
+        if self.options.unchecked == Some(index) {
+            args.push("-S");
         }
         let address = format!("{}:{}", self.options.address(index), free_ports());
         if self.options.fixed_ports {

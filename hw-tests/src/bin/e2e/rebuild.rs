@@ -15,7 +15,7 @@ use crate::scene::{Loads, PATIENCE, Scene, VOLUME, Works};
 /// Chunk servers.
 const SERVERS: usize = 5;
 /// How long a rebuild may take, besides the time for its bytes.
-const REBUILT: Duration = Duration::from_secs(120);
+pub(crate) const REBUILT: Duration = Duration::from_secs(120);
 /// How long deleted replicas may stay.
 const PURGED: Duration = Duration::from_secs(60);
 /// Chunks have 64 MiB.
@@ -30,7 +30,7 @@ fn chunks(cluster: &Cluster) -> serde_json::Value {
     stat["chunks"].clone()
 }
 
-fn wait_healthy(cluster: &Cluster, limit: Duration) {
+pub(crate) fn wait_healthy(cluster: &Cluster, limit: Duration) {
     let healthy = |chunks: &serde_json::Value| {
         let counts = chunks.as_object().expect("counts by state");
         counts.iter().all(|(state, count)| matches!(&**state, "healthy" | "deleting") || count == 0)
