@@ -86,12 +86,12 @@ fn c13_few_slots_are_copied_while_requests_wait() {
         async |_host| {},
         async |engine| {
             let client = Client::new(&engine, 2);
-            for number in 1..300 {
+            for number in 1..120 {
                 engine.create_chunk(new_chunk(CHUNK + number, 4 * BLOCK as u64)).await.expect("a chunk");
                 client.try_write(CHUNK + number, 0, &pattern(number, BLOCK)).await.expect("a write");
             }
             engine.change_journal(to("/ssd/a")).await.expect("another journal");
-            for number in 1..300 {
+            for number in 1..120 {
                 let read = client.try_read(CHUNK + number, 0, BLOCK as u32).await;
                 assert_eq!(read, Ok(pattern(number, BLOCK)));
             }

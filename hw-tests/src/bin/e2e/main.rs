@@ -52,6 +52,7 @@ struct Scenario {
 
 const SCENARIOS: &[Scenario] = &[
     Scenario { name: "kill_everything", run: kill::kill_everything },
+    Scenario { name: "kill_unchecked", run: kill::kill_unchecked },
     Scenario { name: "power_cuts", run: power::power_cuts },
     Scenario { name: "restarts_under_load", run: restarts::restarts_under_load },
     Scenario { name: "fio_verifies_through_restarts", run: restarts::fio_verifies_through_restarts },

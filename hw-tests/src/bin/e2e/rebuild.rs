@@ -16,7 +16,7 @@ use crate::scene::{Loads, PATIENCE, Scene, VOLUME, Works};
 /// Chunk servers.
 const SERVERS: usize = 5;
 /// How long a rebuild may take, besides the time for its bytes.
-const REBUILT: Duration = Duration::from_secs(120);
+pub(crate) const REBUILT: Duration = Duration::from_secs(120);
 /// How long deleted replicas may stay.
 const PURGED: Duration = Duration::from_secs(60);
 /// Chunks have 64 MiB.
