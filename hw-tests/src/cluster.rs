@@ -150,15 +150,12 @@ pub struct Options {
     pub servers: Vec<PathBuf>,
     /// Size of the journal in MB; it lies in a directory beside the repository then. Without, it is the usual one.
     pub journal_mb: Option<u32>,
-<<<<<<< HEAD
     /// Journals of chunk servers that lie elsewhere: directory and size in MB.
     pub own_journals: BTreeMap<usize, (PathBuf, u32)>,
     /// Tiers of chunk servers; 0 for the others.
     pub tiers: BTreeMap<usize, u8>,
-=======
     /// The chunk server that keeps no checksums (`-S`).
     pub unchecked: Option<usize>,
->>>>>>> cs13
     /// Whether each server is on a machine of its own.
     pub machines: bool,
     /// Whether chunk servers keep their ports; by default they take any at each start.
@@ -176,12 +173,9 @@ impl Options {
             mds: dir.join("mds"),
             servers: (1..=3).map(|number| dir.join(format!("cs{number}"))).collect(),
             journal_mb: None,
-<<<<<<< HEAD
             own_journals: BTreeMap::new(),
             tiers: BTreeMap::new(),
-=======
             unchecked: None,
->>>>>>> cs13
             machines: false,
             fixed_ports: false,
             network: None,
