@@ -377,16 +377,25 @@ impl State {
         self.entry_at((order.file, order.index)).is_some_and(ChunkEntry::is_unreconciled)
     }
 
-    /// Whether nobody else than these can have what a joiner lacks: all other members are gone for good. Of several joiners, which may
-    /// have held the chunk before, one comes after the other.
-    pub fn are_last_sources(&self, cs: CsId, order: &CopyOrder, sources: &[CsId]) -> bool {
+    /// Whether nobody else than these can have what a joiner lacks: all other members are gone for good. Other joiners may have held
+    /// the chunk before, and keep what they have of it: they are waited for until it is known that they cannot be filled, either.
+    /// Of several such one comes after the other.
+    pub fn are_last_sources(
+        &self,
+        cs: CsId,
+        order: &CopyOrder,
+        sources: &[CsId],
+        is_failing: impl Fn(CsId) -> bool,
+    ) -> bool {
         let is_meant = |entry: &&ChunkEntry| (entry.id(), entry.version()) == (order.chunk, order.version);
         let Some(entry) = self.entry_at((order.file, order.index)).filter(is_meant) else { return false };
         entry.members().iter().all(|member| match member.state {
             MemberState::InSync | MemberState::Absent => {
                 sources.contains(&member.cs) || self.is_gone(member.cs)
             }
-            MemberState::Joining => member.cs >= cs || !self.is_alive(member.cs),
+            MemberState::Joining => {
+                member.cs == cs || !self.is_alive(member.cs) || (member.cs > cs && is_failing(member.cs))
+            }
             _ => true,
         })
     }
