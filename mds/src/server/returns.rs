@@ -104,7 +104,7 @@ impl Reign {
         });
         for (cs, session) in servers {
             let now = rt::time::now();
-            if self.rebuild.is_full(cs, now) {
+            if self.rebuild.is_full(cs, now) || self.rebuild.is_futile(cs, now) {
                 continue;
             }
             let chunks: Vec<ChunkPosition> = self.read(|state| {
@@ -112,7 +112,12 @@ impl Reign {
                 let room = JOINERS_MAX.saturating_sub(joiners);
                 // Those that rest are passed over; more are asked for than there is room, so that they hide nobody for long.
                 let all = state.returning(cs, room + RESTS_MAX);
-                let fit = all.into_iter().filter(|(file, _)| !self.returns.rests(*file, cs, now));
+                let is_given_up = |position| {
+                    state.chunk_at(position).is_some_and(|chunk| self.rebuild.is_given_up(cs, chunk, now))
+                };
+                let fit = all
+                    .into_iter()
+                    .filter(|position| !self.returns.rests(position.0, cs, now) && !is_given_up(*position));
                 fit.take(room).map(|(file, index)| ChunkPosition { file: file.raw(), index }).collect()
             });
             if chunks.is_empty() {

@@ -221,6 +221,11 @@ impl State {
         self.changes.absent_on(cs).filter(may).take(limit).collect()
     }
 
+    /// The chunk at a place in the maps.
+    pub fn chunk_at(&self, position: Position) -> Option<ChunkId> {
+        self.entry_at(position).map(ChunkEntry::id)
+    }
+
     /// Chunk servers that have replicas which are away.
     pub fn servers_with_absent(&self) -> impl Iterator<Item = CsId> {
         self.changes.absent_servers()

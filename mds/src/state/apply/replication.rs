@@ -66,8 +66,14 @@ impl State {
     }
 
     /// What a chunk's replicas need now. `overdue` says for whom nobody waits any longer: who is away, by those who have to write;
-    /// who has no room, at all.
-    fn need_of(&self, file: &File, entry: &ChunkEntry, overdue: impl Fn(CsId) -> bool) -> Option<Need> {
+    /// who has no room or could not be filled for long, at all.
+    fn need_of(
+        &self,
+        file: &File,
+        entry: &ChunkEntry,
+        overdue: impl Fn(CsId, ChunkId) -> bool,
+    ) -> Option<Need> {
+        let overdue = |cs| overdue(cs, entry.id());
         let begun = self.changes.adding(entry.id()).next().is_some();
         if !entry.is_usable() || !(self.may_fill(entry) || begun) {
             return None;
@@ -133,7 +139,7 @@ impl State {
         &self,
         from: (FileId, u32),
         limit: usize,
-        overdue: impl Fn(CsId) -> bool,
+        overdue: impl Fn(CsId, ChunkId) -> bool,
     ) -> (Vec<ReplicaStep>, Option<(FileId, u32)>) {
         let mut steps = Vec::new();
         let mut left = limit;
@@ -157,7 +163,7 @@ impl State {
         position: Position,
         file: &File,
         entry: &ChunkEntry,
-        overdue: impl Fn(CsId) -> bool,
+        overdue: impl Fn(CsId, ChunkId) -> bool,
     ) -> Option<ReplicaStep> {
         let step = match self.need_of(file, entry, overdue)? {
             Need::More(count, urgency) => PlannedStep::Add { count, urgency },
@@ -209,7 +215,7 @@ impl State {
             && entry.in_sync().count() == entry.members().len()
             && entry.in_sync().all(|cs| self.footing(cs) == Footing::Firm)
             && self.changes.adding(entry.id()).next().is_none()
-            && self.need_of(file, entry, |_| false).is_none();
+            && self.need_of(file, entry, |_, _| false).is_none();
         if !settled {
             return None;
         }
@@ -234,7 +240,7 @@ impl State {
     }
 
     /// The step that the chunk of an earlier one needs now.
-    pub fn replan(&self, step: &ReplicaStep, overdue: impl Fn(CsId) -> bool) -> Option<ReplicaStep> {
+    pub fn replan(&self, step: &ReplicaStep, overdue: impl Fn(CsId, ChunkId) -> bool) -> Option<ReplicaStep> {
         let file = self.tree.file(step.file).ok()?;
         self.step_of((step.file, step.index), file, file.chunks.get(step.index)?, overdue)
     }
@@ -440,7 +446,7 @@ impl State {
             let Some(entry) = file.chunks.get(position.1) else { continue };
             let (chunk, version) = (entry.id(), entry.version());
             // What was decided may be decided otherwise by now: nobody goes who is needed.
-            let is_needed = self.need_of(file, entry, |_| false) != Some(Need::Less(cs));
+            let is_needed = self.need_of(file, entry, |_, _| false) != Some(Need::Less(cs));
             let is_made = self.is_adding(chunk, cs);
             if version.raw() != at.version || (is_needed && !is_made) {
                 continue;

@@ -16,7 +16,7 @@ fn world() -> (World, Session, u64) {
 
 impl World {
     pub(super) fn steps(&self) -> Vec<ReplicaStep> {
-        self.state.plan_replicas((FileId::from_raw(0), 0), usize::MAX, NOBODY).0
+        self.state.plan_replicas((FileId::from_raw(0), 0), usize::MAX, |_, _| false).0
     }
 
     /// The number of a chunk server that holds a chunk.
@@ -272,7 +272,7 @@ fn a_look_goes_on_where_it_stopped() {
     for limit in 1..6 {
         let (mut steps, mut from, mut looks) = (Vec::new(), Some((FileId::from_raw(0), 0)), 0);
         while let Some(at) = from {
-            let (found, next) = world.state.plan_replicas(at, limit, NOBODY);
+            let (found, next) = world.state.plan_replicas(at, limit, |_, _| false);
             steps.extend(found);
             from = next;
             looks += 1;
@@ -289,7 +289,7 @@ fn c5_what_nobody_has_reconciled_is_made_anew_all_the_same() {
     assert!(!world.unreconciled(file).is_empty());
     let lost = world.holder(file, 0, 0);
     world.lapse(lost);
-    let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |_| true).0;
+    let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |_, _| true).0;
     assert_eq!(late, [], "C4: it may come back with what the others have lost");
     let (cs, session) = world.cs_name(lost);
     let state = CsState::Offline.into();
@@ -510,7 +510,7 @@ fn what_is_to_be_made_survives_that_its_server_registers_again() {
         let again = world.claim_again(n);
         let fences = world.register(again).fences;
         assert_eq!(world.steps(), [], "it makes it in a moment");
-        let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |_| true).0;
+        let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |_, _| true).0;
         let given_up = |step: &ReplicaStep| step.step == PlannedStep::Remove { cs: world.cs(n).id };
         let its_own =
             |effect: &Effect| matches!(effect, Effect::MakeReplicas { cs, .. } if *cs == world.cs(n).id);
@@ -554,6 +554,6 @@ fn c13_a_joiner_without_room_leaves_alone() {
     let here = |step: &ReplicaStep| step.index == 0;
     assert!(!world.steps().iter().any(here));
     let id = world.cs(full).id;
-    let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |cs| cs == id).0;
+    let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |cs, _| cs == id).0;
     assert!(late.iter().any(|step| here(step) && matches!(step.step, PlannedStep::Add { count: 1, .. })));
 }
