@@ -19,7 +19,9 @@ use crate::state::command::{
     ReportedEvent, ReportedSeverity,
 };
 use crate::state::replication::{PlannedStep, ReplicaStep, Urgency};
-use crate::state::{ChunkId, CopyOrder, CsId, EventCode, FileId, MEMBERS_MAX, Parameter, State, Version};
+use crate::state::{
+    ChunkId, CopyOrder, CsId, EventCode, FileId, MEMBERS_MAX, Outcome, Parameter, State, Version,
+};
 
 /// Where all chunks begin.
 const START: (FileId, u32) = (FileId::from_raw(0), 0);
@@ -246,7 +248,7 @@ impl Rebuild {
 
     /// How many more replicas chunk servers can take now; those that can take none are left out.
     fn room(&self, state: &State, now: Instant) -> BTreeMap<CsId, usize> {
-        let usable = state.servers().filter(|server| server.is_usable()).map(|server| server.id);
+        let usable = state.servers().map(|server| server.id).filter(|cs| state.is_firm(*cs));
         let asked = usable
             .filter(|cs| !self.is_refusing(*cs, now) && !self.is_full(*cs, now) && !self.is_futile(*cs, now));
         let room = asked.map(|cs| {
@@ -515,19 +517,22 @@ impl Reign {
             (0..round.remove.len()).for_each(|_| rt::sim::hit("mds.replica-removed"));
             let add = |places| CommandOp::AddReplicas(AddReplicas { places });
             let remove = |places| CommandOp::RemoveReplicas(RemoveReplicas { places });
-            if !self.take_steps(&round.add, add).await
-                || !self.take_steps(&moves, add).await
-                || !self.take_steps(&round.remove, remove).await
+            let Some(added) = self.take_steps(&round.add, add).await else { return };
+            if self.take_steps(&moves, add).await.is_none()
+                || self.take_steps(&round.remove, remove).await.is_none()
             {
                 return;
             }
+            // What was not made after all is looked for again, but not at once.
+            let refused = added < round.add.len() as u64;
+            let waits = waits || refused;
             if self.rebuild.changed.get() && steps.is_empty() {
                 // Looked at everything a moment ago: what has changed since is not urgent.
                 rt::time::sleep_until(looked.unwrap_or(now) + LOOK_PAUSE).await;
             } else if waits || steps.has_more() || self.rebuild.is_somebody_away() {
                 let woken = rt::time::timeout(PAUSE, wanted).await.is_ok();
                 // There may be a place by now; nobody tells.
-                if short.chunks > 0 && !woken {
+                if (short.chunks > 0 || refused) && !woken {
                     self.rebuild.changed.set(true);
                 }
             } else {
@@ -705,16 +710,21 @@ impl Reign {
         })
     }
 
-    /// Has steps carried out; false when the reign is over.
-    async fn take_steps(&self, places: &[ReplicaPlace], op: impl Fn(Vec<ReplicaPlace>) -> CommandOp) -> bool {
+    /// Has steps carried out, and says how many were; `None` when the reign is over.
+    async fn take_steps(
+        &self,
+        places: &[ReplicaPlace],
+        op: impl Fn(Vec<ReplicaPlace>) -> CommandOp,
+    ) -> Option<u64> {
+        let mut taken = 0;
         for some in places.chunks(MEMBERS_MAX) {
-            match self.insist(op(some.to_vec())).await {
-                Some(Ok(_)) => {}
-                Some(Err(refusal)) => tracing::warn!("replicas are not changed: {refusal}"),
-                None => return false,
+            match self.insist(op(some.to_vec())).await? {
+                Ok(Outcome::Acknowledged(count)) => taken += count,
+                Ok(other) => tracing::warn!("an unexpected answer to steps for replicas: {other:?}"),
+                Err(refusal) => tracing::warn!("replicas are not changed: {refusal}"),
             }
         }
-        true
+        Some(taken)
     }
 }
 

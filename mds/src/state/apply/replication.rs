@@ -42,6 +42,11 @@ impl State {
         }
     }
 
+    /// Whether replicas may come to a chunk server.
+    pub fn is_firm(&self, cs: CsId) -> bool {
+        self.footing(cs) == Footing::Firm
+    }
+
     /// Whether a chunk server is waited for.
     pub fn is_away(&self, cs: CsId) -> bool {
         self.footing(cs) == Footing::Away
@@ -184,8 +189,8 @@ impl State {
     ) -> (Vec<ReplicaPlace>, Option<(FileId, u32)>) {
         let mut places: Vec<ReplicaPlace> = Vec::new();
         let mut left = limit;
-        let emptiest =
-            self.servers.iter().filter(|server| server.is_usable()).map(fullness).min().unwrap_or(0);
+        let firm = self.servers.iter().filter(|server| self.is_firm(server.id));
+        let emptiest = firm.map(fullness).min().unwrap_or(0);
         for (id, file) in self.tree.files_from(from.0) {
             let first = if id == from.0 { from.1 } else { 0 };
             for entry in file.chunks.iter_from(first) {

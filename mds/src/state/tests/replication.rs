@@ -521,6 +521,39 @@ fn what_is_to_be_made_survives_that_its_server_registers_again() {
 }
 
 #[test]
+fn what_shows_damage_gets_nothing_new() {
+    let (mut world, a) = World::with_servers(4);
+    let file = world.written_file(a, "/f", 2, 2);
+    let bad = (1..=4).find(|n| (0..2).all(|nth| world.holder(file, 0, nth) != *n)).expect("two are left");
+    let (cs, session) = world.cs_name(bad);
+    let (total_bytes, free_bytes) = (world.cs(bad).total_bytes, world.cs(bad).total_bytes);
+    let flags = crate::state::servers::FLAG_DAMAGED;
+    let report = CsReport { cs, session, total_bytes, free_bytes, flags, ..CsReport::default() };
+    world.ok(CommandOp::CsReport(report));
+    // New chunks and new replicas go to the others, although it is the emptiest.
+    let other = world.file("/g", 16, 2);
+    world.open(a, other);
+    world.allocate(a, other, &(0..16).collect::<Vec<_>>());
+    world.create_all();
+    let holds = |world: &World, file: u64, chunks: u32| {
+        let on = |index| world.chunk(file, index).members.iter().any(|member| member.cs.0 == cs);
+        (0..chunks).filter(|index| on(*index)).count()
+    };
+    assert_eq!(holds(&world, other, 16), 0);
+    let lost = world.holder(file, 0, 0);
+    world.goes_offline(lost);
+    let steps = world.steps();
+    assert!(!steps.is_empty());
+    for step in steps.iter().filter(|step| matches!(step.step, PlannedStep::Add { .. })) {
+        assert!(!world.state.is_place_among(step, |place| place.0 == cs));
+        let places = world.state.places_for(step, 1, 1, NOBODY).unwrap_or_default();
+        assert!(places.iter().all(|place| place.0 != cs), "{places:?}");
+    }
+    let start = (FileId::from_raw(0), 0);
+    assert!(world.state.plan_moves(start, 100, 10, NOBODY).0.iter().all(|place| place.cs != cs));
+}
+
+#[test]
 fn c13_a_replica_does_not_return_to_a_full_disk() {
     let (mut world, a, file) = world();
     let full = world.holder(file, 0, 0);
