@@ -637,9 +637,7 @@ impl Reign {
         version: Version,
     ) {
         if self.rebuild.full(cs, rt::time::now()) {
-            let message =
-                "it has no room for replicas that were to return or come: they wait, or go elsewhere";
-            rt::spawn(Rc::clone(&self).warn(cs, session, "cs.no_room", message.into()));
+            rt::spawn(Rc::clone(&self).warn_of_no_room(cs, session));
         }
         self.joiner_leaves(cs, chunk, version, "its chunk server has no room for it").await;
     }
@@ -662,6 +660,11 @@ impl Reign {
         {
             tracing::warn!("a joiner on {cs} stays, though {why}: {refusal}");
         }
+    }
+
+    pub(super) async fn warn_of_no_room(self: Rc<Self>, cs: CsId, session: u64) {
+        let message = "it has no room for replicas that were to return or come: they wait, or go elsewhere";
+        self.warn(cs, session, "cs.no_room", message.into()).await;
     }
 
     /// Makes an event of something that an operator should know of a chunk server.

@@ -18,8 +18,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The most chunks in one command about members.
 pub const MEMBERS_MAX: usize = 1024;
-/// Percent of a disk that stay free when replicas return to it. Less than for new ones: most of what they need is there.
+/// Percent of a disk that stay free when replicas return to it. Less than for new ones: most of what they need is there...
 const RETURN_MARGIN: u64 = 2;
+/// ...and so many chunks are enough: on a large disk that is nearly full, everything would stay away for good otherwise.
+const RETURN_CHUNKS: u64 = 4;
 
 /// What chunk servers are to be told because member sets have changed.
 #[derive(Default)]
@@ -210,9 +212,17 @@ impl State {
     pub(super) fn has_room_to_return(&self, file: &File, cs: CsId) -> bool {
         let margin = self.policy(file).fill_margin.min(RETURN_MARGIN);
         self.servers.get(cs).is_some_and(|server| {
-            let stays_free = margin_bytes(server.total_bytes, margin);
-            server.free_bytes >= stays_free.saturating_add(file.attrs.chunk_size)
+            let chunk = file.attrs.chunk_size;
+            let stays_free =
+                margin_bytes(server.total_bytes, margin).min(chunk.saturating_mul(RETURN_CHUNKS));
+            server.free_bytes >= stays_free.saturating_add(chunk)
         })
+    }
+
+    /// Whether a replica that is away cannot return to a chunk server only because its disk is full.
+    pub fn lacks_room_to_return(&self, cs: CsId) -> bool {
+        let mut files = self.changes.absent_on(cs).filter_map(|(id, _)| self.tree.file(id).ok());
+        files.any(|file| !self.has_room_to_return(file, cs))
     }
 
     /// Replicas on a chunk server that could join now, at most `limit`.

@@ -561,8 +561,14 @@ fn c13_a_replica_does_not_return_to_a_full_disk() {
     let held = world.cs(full).replicas;
     assert!(world.state.returning(world.cs(full).id, 10).len() as u64 == held && world.steps().is_empty());
     let mut percent = [50; 4];
+    // One percent is more than it may need.
     percent[usize::from(full) - 1] = 99;
     fill_disks(&mut world, &percent);
+    let id = world.cs(full).id;
+    assert!(world.state.returning(id, 10).len() as u64 == held && !world.state.lacks_room_to_return(id));
+    percent[usize::from(full) - 1] = 100;
+    fill_disks(&mut world, &percent);
+    assert!(world.state.lacks_room_to_return(id));
     assert_eq!(world.join(full), 0);
     assert_eq!(world.take_steps(), (held, 0), "made elsewhere");
     assert_eq!((world.make_all(), world.fill_all()), (held, held));
