@@ -94,10 +94,12 @@ pub enum Fault {
     Away,
     /// One that was asked holds some of it damaged, or not settled: parts of it may be had.
     Partly,
-    /// No member has this block whole, and no other is waited for.
+    /// No member has this block whole.
     Lost {
         /// The plain checksums that the members have on record for it; nothing of one that has lost that, too.
         recorded: Vec<Option<u32>>,
+        /// No other one is waited for: unless it is here, it is lost.
+        for_good: bool,
     },
 }
 
@@ -404,11 +406,11 @@ impl Engine {
                     wanted.extend(parts.rev().map(|first| first..part.end.min(first + step)));
                 }
                 Err(Fault::Partly | Fault::Lost { .. }) if newer.contains(&part.start) => {}
-                Err(Fault::Lost { recorded }) if part.len() == 1 => {
+                Err(Fault::Lost { recorded, for_good }) if part.len() == 1 => {
                     match self.own_copy(chunk, part.start, &recorded).await? {
                         Own::Right => {}
-                        Own::Unclear => failed.add_blocks(&part),
-                        Own::Useless => self.write_lost(chunk, version, part).await?,
+                        Own::Useless if for_good => self.write_lost(chunk, version, part).await?,
+                        Own::Useless | Own::Unclear => failed.add_blocks(&part),
                     }
                 }
                 Err(_) => failed.add_blocks(&part),

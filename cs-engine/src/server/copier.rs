@@ -601,7 +601,8 @@ impl Members {
 }
 
 impl Members {
-    /// A block that no member can tell, as it lies on one where a crash may have left it so; else what is on record for it.
+    /// A block that no member can tell: what is on record for it. If no other member is waited for, it is taken as it lies on one where a
+    /// crash may have left it so.
     async fn read_unsettled(
         &self,
         damage: &[(u64, Status)],
@@ -612,11 +613,15 @@ impl Members {
         let (unsettled, corrupt): (Vec<_>, Vec<_>) =
             damage.iter().partition(|(_, status)| *status == Status::Unsettled);
         // Where members agree a crash has left nothing that could be taken as it is.
-        if !unsettled.is_empty() && !self.item.unreconciled {
+        let for_good = self.item.last_sources;
+        let may_take = for_good && self.item.unreconciled;
+        if !unsettled.is_empty() && !may_take {
             return Err(Fault::Partly);
         }
         for &(id, _) in unsettled.into_iter().chain(corrupt) {
             match self.read_from(id, (offset, BLOCK as u32), true).await {
+                // It has been settled meanwhile, or is in doubt.
+                Ok(_) if !for_good => return Err(Fault::Partly),
                 Ok(reply) => {
                     let block = offset / BLOCK as u32;
                     let chunk = self.item.chunk_id;
@@ -636,7 +641,7 @@ impl Members {
                 }
             }
         }
-        Err(Fault::Lost { recorded })
+        Err(Fault::Lost { recorded, for_good })
     }
 }
 
@@ -663,9 +668,7 @@ impl Source for Members {
                 }
                 if let Some((_, status)) = damage.first() {
                     // They would say so again.
-                    let nobody_can_tell = self.item.last_sources
-                        && damage.len() == self.item.sources.len()
-                        && len == BLOCK as u32;
+                    let nobody_can_tell = damage.len() == self.item.sources.len() && len == BLOCK as u32;
                     let fault = if nobody_can_tell {
                         match self.read_unsettled(&damage, offset).await {
                             Ok(reply) => return Ok(reply),

@@ -351,7 +351,7 @@ impl Registrar {
 
     /// The registration: presents the nonce of the last one and offers a new one, which is on disk first (C10). An
     /// offer whose answer was lost is made again: the cluster knows it then.
-    async fn request(&self) -> Result<RegisterCs, RegistrationError> {
+    async fn request(&self) -> Result<RegisterCs, Attempt> {
         let engine = self.engine();
         let superblock = engine.superblock();
         let first_in_this_run = self.endpoint_nonce_generation() == 0;
@@ -359,10 +359,11 @@ impl Registrar {
         if first_in_this_run && !pending {
             let mut fresh = [0; NONCE];
             rt::random::fill_secret(&mut fresh);
-            engine.update_superblock(|superblock| superblock.nonce_offered = fresh).await?;
+            let noted = engine.update_superblock(|superblock| superblock.nonce_offered = fresh).await;
+            noted.map_err(RegistrationError::from)?;
         }
         let superblock = engine.superblock();
-        let space = rt::fs::space(&self.options.path).await?;
+        let space = rt::fs::space(&self.options.path).await.map_err(passing)?;
         self.journal_told.set(superblock.journal_generation);
         Ok(RegisterCs {
             cs_id: superblock.cs_id,
@@ -371,7 +372,7 @@ impl Registrar {
             new_nonce: superblock.nonce_offered.to_vec(),
             host_id: self.options.host_id.clone(),
             host_name: rt::node::host_name(),
-            boot_id: rt::node::boot_id()?.to_vec(),
+            boot_id: rt::node::boot_id().map_err(passing)?.to_vec(),
             addresses: self.options.addresses.clone(),
             tier: u32::from(superblock.tier),
             total_bytes: space.total,
@@ -418,9 +419,13 @@ impl Registrar {
             }
             let (items, new) = self.server.scrub().take_news();
             let telling = Told::of(self.engine());
+            let news: Vec<u64> = new.iter().map(|replica| replica.chunk_id).collect();
             let heartbeat = match self.heartbeat(reply, new, telling).await {
                 Ok(heartbeat) => heartbeat,
-                Err(error) => return error.to_string(),
+                Err(error) => {
+                    self.server.scrub().not_told(&news);
+                    return error.to_string();
+                }
             };
             let sent = rt::time::now();
             match connection.ask(&heartbeat, sent + PATIENCE.min(term / 3)).await {
@@ -452,6 +457,8 @@ impl Registrar {
                     // It is refused, and heard all the same.
                     if matches!(error, AskError::Status { status: Status::DeviceFailed, .. }) {
                         self.told.set(telling);
+                    } else {
+                        self.server.scrub().not_told(&news);
                     }
                     return error.to_string();
                 }
@@ -671,10 +678,9 @@ impl From<RegistrationError> for Attempt {
     }
 }
 
-impl From<std::io::Error> for Attempt {
-    fn from(error: std::io::Error) -> Self {
-        Self::Fatal(error.into())
-    }
+/// What cannot be found out now, for want of descriptors, say: no reason for a daemon to end.
+fn passing(error: std::io::Error) -> Attempt {
+    Attempt::Passing(error.to_string(), None)
 }
 
 fn refused(status: Status, error: &wire::ErrorBody) -> Attempt {

@@ -179,6 +179,14 @@ impl Scrub {
         (items, replicas)
     }
 
+    /// Nobody has heard that these replicas are damaged: it is news still.
+    pub(crate) fn not_told(&self, chunks: &[u64]) {
+        let mut told = self.told.borrow_mut();
+        for chunk in chunks {
+            told.remove(chunk);
+        }
+    }
+
     /// What was done so far.
     pub(crate) fn stats(&self) -> ScrubStats {
         let counters = self.engine.counters();

@@ -1,6 +1,6 @@
 //! Chunk servers that fill each other at the word of a metadata server, on the simulated network.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -44,6 +44,8 @@ struct Mds {
     damage: RefCell<Vec<DamageItem>>,
     /// Chunks that heartbeats call corrupt.
     corrupt: RefCell<Vec<u64>>,
+    /// The next heartbeat that calls one so is not heard.
+    is_deaf: Cell<bool>,
 }
 
 impl Service for Mds {
@@ -64,6 +66,9 @@ impl Service for Mds {
             }
             Some(Op::Heartbeat) => {
                 let heartbeat: Heartbeat = wire::decode_body(&request.body).expect("a heartbeat");
+                if !heartbeat.differences.is_empty() && self.is_deaf.take() {
+                    return Status::Retry.into();
+                }
                 self.corrupt
                     .borrow_mut()
                     .extend(heartbeat.differences.iter().map(|replica| replica.chunk_id));
@@ -419,6 +424,7 @@ fn rot_and_repair(planted: Option<&str>) -> Result<(), String> {
         let file = format!("{}/chunks/{:02x}/{CHUNK:016x}", dir(1), CHUNK & 0xff);
         control::advance(SECOND * 120).await;
         assert!(control::rot(world.hosts[1], &file, 300 * 4096 + 77).expect("the chunk's file"));
+        world.mds.is_deaf.set(true);
         // The verifier comes to it, and the metadata server is told.
         let begun = rt::time::now();
         while world.mds.damage.borrow().is_empty() {
@@ -431,6 +437,7 @@ fn rot_and_repair(planted: Option<&str>) -> Result<(), String> {
                 damage.iter().flat_map(|item| &item.ranges).map(|r| (r.first, r.count)).collect();
             assert_eq!((damage[0].chunk_id, damage[0].version, told), (CHUNK, 1, vec![(300, 1)]));
         }
+        assert!(!world.mds.is_deaf.get(), "it was told in vain before");
         assert_eq!(world.mds.corrupt.borrow().as_slice(), [CHUNK], "an event, once");
         for index in [0, 1] {
             let status = world.repair(index, 300).await;

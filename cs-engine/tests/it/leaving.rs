@@ -270,16 +270,22 @@ fn c8_what_no_member_gives_stays_missing_and_all_else_is_copied() {
 
 /// Members that have a block damaged, all of them.
 #[derive(Debug)]
-struct AllDamaged(Damaged, Vec<Option<u32>>);
+struct AllDamaged {
+    members: Damaged,
+    recorded: Vec<Option<u32>>,
+    for_good: bool,
+}
 
 impl Source for AllDamaged {
     fn read(&self, offset: u32, len: u32) -> Reading<'_> {
-        self.0.read(offset, len)
+        self.members.read(offset, len)
     }
 
     fn fault(&self, offset: u32, len: u32) -> Fault {
-        match self.0.fault(offset, len) {
-            Fault::Partly if len == BLOCK as u32 => Fault::Lost { recorded: self.1.clone() },
+        match self.members.fault(offset, len) {
+            Fault::Partly if len == BLOCK as u32 => {
+                Fault::Lost { recorded: self.recorded.clone(), for_good: self.for_good }
+            }
             fault => fault,
         }
     }
@@ -296,7 +302,7 @@ fn c8_a_block_that_no_member_has_whole_is_as_bad_in_the_new_replica() {
         let new = NewChunk { version: 2, joining: true, ..new_chunk(CHUNK, SIZE) };
         engine.create_chunk(new).await.unwrap();
         let members = Damaged { content: whole, bad: BAD.to_vec(), unsettled: RefCell::default() };
-        let source = AllDamaged(members, vec![Some(7)]);
+        let source = AllDamaged { members, recorded: vec![Some(7)], for_good: true };
         engine.take_difference(CHUNK, 2, &Known::default()).await.unwrap();
         for first in (0..128).step_by(16) {
             engine.copy_regions(CHUNK, 2, first..first + 16, &source).await.unwrap();
@@ -356,9 +362,16 @@ fn c8_a_joiner_keeps_the_last_good_copy_of_a_block() {
         let old = pattern(1, 32 * BLOCK);
         let own = crc32c(&old[BAD as usize * BLOCK..][..BLOCK]);
         // What the members say, and what becomes of the block.
-        let cases =
-            [(Some(own), Ok(true)), (None, Err(Refusal::NoSource(CHUNK))), (Some(own ^ 1), Ok(false))];
-        for (recorded, kept) in cases {
+        let waits = Err(Refusal::NoSource(CHUNK));
+        let cases = [
+            (Some(own), true, Ok(true)),
+            (None, true, waits.clone()),
+            (Some(own ^ 1), true, Ok(false)),
+            // Another joiner may have it: what is here is kept all the same, and nothing is given up.
+            (Some(own), false, Ok(true)),
+            (Some(own ^ 1), false, waits),
+        ];
+        for (recorded, for_good, kept) in cases {
             let (old, kept) = (old.clone(), if checksums { kept } else { Err(Refusal::NoSource(CHUNK)) });
             rig.life(async move |engine| {
                 let client = Client::with_chunk(&engine, 1, SIZE).await;
@@ -378,7 +391,7 @@ fn c8_a_joiner_keeps_the_last_good_copy_of_a_block() {
                 engine.take_difference(CHUNK, 2, &known).await.unwrap();
                 let content = pattern(2, SIZE as usize);
                 let members = Damaged { content, bad: vec![BAD], unsettled: RefCell::default() };
-                let source = AllDamaged(members, vec![Some(own ^ 2), recorded]);
+                let source = AllDamaged { members, recorded: vec![Some(own ^ 2), recorded], for_good };
                 let copied = engine.copy_regions(CHUNK, 2, 0..2, &source).await;
                 assert_eq!(copied.map(|_| ()), kept.clone().map(|_| ()), "{recorded:?}");
                 engine.commit_copied(CHUNK, 2).await.unwrap();

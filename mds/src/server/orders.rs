@@ -538,7 +538,10 @@ impl CsLink {
                     file_id: order.file.raw(),
                     chunk_id: chunk.raw(),
                     version: order.version.raw(),
-                    last_sources: reign.read(|state| state.are_last_sources(self.cs, order, &sources)),
+                    last_sources: reign.read(|state| {
+                        let is_failing = |cs| reign.rebuild.is_failing(cs, *chunk);
+                        state.are_last_sources(self.cs, order, &sources, is_failing)
+                    }),
                     unreconciled: reign.read(|state| state.is_unreconciled(order)),
                     sources: sources.iter().map(|cs| cs.0.into()).collect(),
                     spare: reign.read(|state| state.is_spare(order)),

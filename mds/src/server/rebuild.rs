@@ -19,7 +19,9 @@ use crate::state::command::{
     ReportedEvent, ReportedSeverity,
 };
 use crate::state::replication::{PlannedStep, ReplicaStep, Urgency};
-use crate::state::{ChunkId, CopyOrder, CsId, EventCode, FileId, MEMBERS_MAX, Parameter, State, Version};
+use crate::state::{
+    ChunkId, CopyOrder, CsId, EventCode, FileId, MEMBERS_MAX, Outcome, Parameter, State, Version,
+};
 
 /// Where all chunks begin.
 const START: (FileId, u32) = (FileId::from_raw(0), 0);
@@ -55,6 +57,12 @@ const FAILING_LONG: Duration = Duration::from_secs(300);
 const MESSAGE_MAX: usize = 1024;
 /// Joiners that could not be filled of which it is remembered.
 const FAILING_MAX: usize = 65_536;
+/// How long a joiner rests that was given up, before it is given back: it may fare better then.
+const GIVEN_UP_REST: Duration = Duration::from_secs(600);
+/// How long nothing comes to a chunk server where so many joiners failed as may arrive at once, and none was filled; at first...
+const FUTILE_REST_MIN: Duration = Duration::from_secs(60);
+/// ...and at most.
+const FUTILE_REST_MAX: Duration = Duration::from_secs(960);
 
 /// A joiner that could not be filled.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +71,14 @@ struct Failing {
     since: Instant,
     pause: Duration,
     told: bool,
+}
+
+/// A chunk server where joiners failed since one was filled.
+#[derive(Clone, Copy, Debug)]
+struct Futile {
+    joiners: usize,
+    until: Instant,
+    rest: Duration,
 }
 
 /// A chunk server that had no room for a joiner.
@@ -84,6 +100,10 @@ pub(crate) struct Rebuild {
     refused: RefCell<BTreeMap<CsId, Instant>>,
     /// Joiners that could not be filled when it was tried last: they keep nobody else out.
     failing: RefCell<BTreeMap<(CsId, ChunkId), Failing>>,
+    /// Joiners that were given up, and until when nobody waits for them.
+    given_up: RefCell<BTreeMap<(CsId, ChunkId), Instant>>,
+    /// Chunk servers where joiners fail.
+    futile: RefCell<BTreeMap<CsId, Futile>>,
     /// Chunk servers that had no room for joiners.
     full: RefCell<BTreeMap<CsId, Full>>,
     told: Told,
@@ -145,7 +165,8 @@ impl Rebuild {
         full.get(&cs).is_some_and(|full| full.rest >= FULL_REST_LONG && full.until + FULL_REST_MAX > now)
     }
 
-    /// A joiner could not be filled. Gives the pause before it is tried again, and whether it is time to tell somebody.
+    /// A joiner could not be filled. Gives the pause before it is tried again, and whether that has gone on for so long that somebody
+    /// is to be told, and another replica to be made elsewhere.
     pub(crate) fn not_filled(
         &self,
         cs: CsId,
@@ -158,19 +179,59 @@ impl Rebuild {
             return (FILL_PAUSE_MAX, false);
         }
         let first = Failing { version, since: now, pause: FILL_PAUSE_MIN / 2, told: false };
-        let known = failing.entry((cs, chunk)).or_insert(first);
-        if known.version != version {
-            *known = first;
+        let is_known = failing.get(&(cs, chunk)).is_some_and(|known| known.version == version);
+        if !is_known {
+            failing.insert((cs, chunk), first);
+            self.failed_on(cs, now);
         }
+        let known = failing.entry((cs, chunk)).or_insert(first);
         known.pause = (known.pause * 2).min(FILL_PAUSE_MAX);
         let tell = !known.told && now.since(known.since) >= FAILING_LONG;
         known.told |= tell;
         (known.pause, tell)
     }
 
+    /// One more joiner failed on a chunk server. When too many do and none is filled it is most likely the server's fault: more of them
+    /// would only fail there as well, instead of being filled elsewhere.
+    fn failed_on(&self, cs: CsId, now: Instant) {
+        let mut futile = self.futile.borrow_mut();
+        let first = Futile { joiners: 0, until: now, rest: FUTILE_REST_MIN / 2 };
+        let known = futile.entry(cs).or_insert(first);
+        if known.until + FUTILE_REST_MAX < now {
+            *known = first;
+        }
+        known.joiners += 1;
+        if known.joiners >= ARRIVING_MAX && known.until <= now {
+            known.rest = (known.rest * 2).min(FUTILE_REST_MAX);
+            (known.joiners, known.until) = (0, now + known.rest);
+        }
+    }
+
+    /// Whether joiners only failed on a chunk server a moment ago: nothing comes to it now.
+    pub(crate) fn is_futile(&self, cs: CsId, now: Instant) -> bool {
+        self.futile.borrow().get(&cs).is_some_and(|futile| futile.until > now)
+    }
+
     /// A joiner is filled.
-    pub(super) fn filled(&self, cs: CsId, chunk: ChunkId) {
+    pub(crate) fn filled(&self, cs: CsId, chunk: ChunkId) {
         self.failing.borrow_mut().remove(&(cs, chunk));
+        self.futile.borrow_mut().remove(&cs);
+    }
+
+    /// A joiner could not be filled for so long that nobody waits for it any more.
+    pub(crate) fn give_up(&self, cs: CsId, chunk: ChunkId, now: Instant) {
+        let mut given_up = self.given_up.borrow_mut();
+        if given_up.len() >= FAILING_MAX {
+            given_up.retain(|_, until| *until > now);
+        }
+        if given_up.len() < FAILING_MAX {
+            given_up.insert((cs, chunk), now + GIVEN_UP_REST);
+        }
+    }
+
+    /// Whether a replica is not given back now, because it could not be filled for long.
+    pub(crate) fn is_given_up(&self, cs: CsId, chunk: ChunkId, now: Instant) -> bool {
+        self.given_up.borrow().get(&(cs, chunk)).is_some_and(|until| *until > now)
     }
 
     /// Whether a joiner could not be filled when it was tried last.
@@ -187,8 +248,9 @@ impl Rebuild {
 
     /// How many more replicas chunk servers can take now; those that can take none are left out.
     fn room(&self, state: &State, now: Instant) -> BTreeMap<CsId, usize> {
-        let usable = state.servers().filter(|server| server.is_usable()).map(|server| server.id);
-        let asked = usable.filter(|cs| !self.is_refusing(*cs, now) && !self.is_full(*cs, now));
+        let usable = state.servers().map(|server| server.id).filter(|cs| state.is_firm(*cs));
+        let asked = usable
+            .filter(|cs| !self.is_refusing(*cs, now) && !self.is_full(*cs, now) && !self.is_futile(*cs, now));
         let room = asked.map(|cs| {
             let arriving = state.arriving_on(cs, |chunk| self.is_failing(cs, chunk));
             (cs, ARRIVING_MAX.saturating_sub(arriving))
@@ -204,6 +266,11 @@ impl Rebuild {
         away.into_iter().for_each(|cs| {
             known.entry(cs).or_insert(now);
         });
+    }
+
+    /// Whether nobody waits any longer for a chunk server, or for the replica of a chunk there.
+    pub(crate) fn is_in_vain(&self, cs: CsId, chunk: ChunkId, now: Instant) -> bool {
+        self.is_overdue(cs, now) || self.is_given_up(cs, chunk, now)
     }
 
     /// Whether nobody waits for a chunk server any longer: it is away, or full.
@@ -292,7 +359,7 @@ impl Look {
         steps: &mut Steps,
     ) -> bool {
         let Some(at) = self.at else { return false };
-        let (found, next) = state.plan_replicas(at, LOOK_MAX, |cs| rebuild.is_overdue(cs, now));
+        let (found, next) = state.plan_replicas(at, LOOK_MAX, |cs, chunk| rebuild.is_in_vain(cs, chunk, now));
         let end = self.is_back.then_some(self.begin);
         let is_before_end = |position| end.is_none_or(|end| position < end);
         for step in found.into_iter().filter(|step| is_before_end((step.file, step.index))) {
@@ -375,7 +442,9 @@ pub(crate) fn plan_round(
     let mut room = rebuild.room(state, now);
     let stopped = disaster(state);
     for step in steps {
-        let Some(step) = state.replan(&step, |cs| rebuild.is_overdue(cs, now)) else { continue };
+        let Some(step) = state.replan(&step, |cs, chunk| rebuild.is_in_vain(cs, chunk, now)) else {
+            continue;
+        };
         match step.step {
             PlannedStep::Remove { cs } => round.remove.push(step.place(cs)),
             PlannedStep::Add { .. } if stopped.is_some() => round.held = stopped,
@@ -448,19 +517,22 @@ impl Reign {
             (0..round.remove.len()).for_each(|_| rt::sim::hit("mds.replica-removed"));
             let add = |places| CommandOp::AddReplicas(AddReplicas { places });
             let remove = |places| CommandOp::RemoveReplicas(RemoveReplicas { places });
-            if !self.take_steps(&round.add, add).await
-                || !self.take_steps(&moves, add).await
-                || !self.take_steps(&round.remove, remove).await
+            let Some(added) = self.take_steps(&round.add, add).await else { return };
+            if self.take_steps(&moves, add).await.is_none()
+                || self.take_steps(&round.remove, remove).await.is_none()
             {
                 return;
             }
+            // What was not made after all is looked for again, but not at once.
+            let refused = added < round.add.len() as u64;
+            let waits = waits || refused;
             if self.rebuild.changed.get() && steps.is_empty() {
                 // Looked at everything a moment ago: what has changed since is not urgent.
                 rt::time::sleep_until(looked.unwrap_or(now) + LOOK_PAUSE).await;
             } else if waits || steps.has_more() || self.rebuild.is_somebody_away() {
                 let woken = rt::time::timeout(PAUSE, wanted).await.is_ok();
                 // There may be a place by now; nobody tells.
-                if short.chunks > 0 && !woken {
+                if (short.chunks > 0 || refused) && !woken {
                     self.rebuild.changed.set(true);
                 }
             } else {
@@ -550,6 +622,9 @@ impl Reign {
                 order.chunk.raw(),
             );
             rt::spawn(Rc::clone(self).warn(cs, session, "cs.replica_not_filled", message));
+            self.rebuild.give_up(cs, order.chunk, rt::time::now());
+            let why = "it could not be filled for minutes";
+            rt::spawn(Rc::clone(self).joiner_leaves(cs, order.chunk, order.version, why));
         }
     }
 
@@ -562,10 +637,13 @@ impl Reign {
         version: Version,
     ) {
         if self.rebuild.full(cs, rt::time::now()) {
-            let message =
-                "it has no room for replicas that were to return or come: they wait, or go elsewhere";
-            rt::spawn(Rc::clone(&self).warn(cs, session, "cs.no_room", message.into()));
+            rt::spawn(Rc::clone(&self).warn_of_no_room(cs, session));
         }
+        self.joiner_leaves(cs, chunk, version, "its chunk server has no room for it").await;
+    }
+
+    /// A joiner leaves, if it is one still under this version.
+    async fn joiner_leaves(self: Rc<Self>, cs: CsId, chunk: ChunkId, version: Version, why: &'static str) {
         let Some(order) = self.read(|state| state.joiner(cs, chunk)) else { return };
         let op = DropMember {
             lease: None,
@@ -574,14 +652,19 @@ impl Reign {
             chunk: chunk.raw(),
             version: version.raw(),
             lost: false,
-            why: "its chunk server has no room for it".into(),
+            why: why.into(),
         };
         if order.version == version
             && self.read(|state| state.may_drop(&op))
             && let Some(Err(refusal)) = self.insist(CommandOp::DropMember(op)).await
         {
-            tracing::warn!("a joiner without room on {cs} stays: {refusal}");
+            tracing::warn!("a joiner on {cs} stays, though {why}: {refusal}");
         }
+    }
+
+    pub(super) async fn warn_of_no_room(self: Rc<Self>, cs: CsId, session: u64) {
+        let message = "it has no room for replicas that were to return or come: they wait, or go elsewhere";
+        self.warn(cs, session, "cs.no_room", message.into()).await;
     }
 
     /// Makes an event of something that an operator should know of a chunk server.
@@ -620,23 +703,31 @@ impl Reign {
             if disaster(state).is_some() || arriving >= MOVES_MAX {
                 return Vec::new();
             }
-            let is_busy = |cs: CsId| arriving_on(cs) > 0 || self.rebuild.is_refusing(cs, now);
+            let is_busy = |cs: CsId| {
+                let rebuild = &self.rebuild;
+                arriving_on(cs) > 0 || rebuild.is_refusing(cs, now) || rebuild.is_futile(cs, now)
+            };
             let (moves, next) = state.plan_moves(*from, LOOK_MAX, MOVES_MAX - arriving, is_busy);
             *from = next.unwrap_or(START);
             moves
         })
     }
 
-    /// Has steps carried out; false when the reign is over.
-    async fn take_steps(&self, places: &[ReplicaPlace], op: impl Fn(Vec<ReplicaPlace>) -> CommandOp) -> bool {
+    /// Has steps carried out, and says how many were; `None` when the reign is over.
+    async fn take_steps(
+        &self,
+        places: &[ReplicaPlace],
+        op: impl Fn(Vec<ReplicaPlace>) -> CommandOp,
+    ) -> Option<u64> {
+        let mut taken = 0;
         for some in places.chunks(MEMBERS_MAX) {
-            match self.insist(op(some.to_vec())).await {
-                Some(Ok(_)) => {}
-                Some(Err(refusal)) => tracing::warn!("replicas are not changed: {refusal}"),
-                None => return false,
+            match self.insist(op(some.to_vec())).await? {
+                Ok(Outcome::Acknowledged(count)) => taken += count,
+                Ok(other) => tracing::warn!("an unexpected answer to steps for replicas: {other:?}"),
+                Err(refusal) => tracing::warn!("replicas are not changed: {refusal}"),
             }
         }
-        true
+        Some(taken)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Replicas that are away return: as soon as their chunk servers serve, a few at a time (C6).
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ struct Rest {
 pub(crate) struct Returns {
     wanted: Notify,
     rests: RefCell<BTreeMap<(FileId, CsId), Rest>>,
+    /// Chunk servers of which it was told that they have no room.
+    full: RefCell<BTreeSet<CsId>>,
 }
 
 impl Returns {
@@ -96,7 +98,7 @@ impl Reign {
     }
 
     /// Lets everybody join who can now; whether some are left.
-    async fn join_all(&self) -> bool {
+    async fn join_all(self: &Rc<Self>) -> bool {
         let servers: Vec<(CsId, u64)> = self.read(|state| {
             let away = state.servers_with_absent();
             let served = away.filter_map(|cs| state.server(cs)).filter(|server| server.is_usable());
@@ -104,7 +106,7 @@ impl Reign {
         });
         for (cs, session) in servers {
             let now = rt::time::now();
-            if self.rebuild.is_full(cs, now) {
+            if self.rebuild.is_full(cs, now) || self.rebuild.is_futile(cs, now) {
                 continue;
             }
             let chunks: Vec<ChunkPosition> = self.read(|state| {
@@ -112,9 +114,19 @@ impl Reign {
                 let room = JOINERS_MAX.saturating_sub(joiners);
                 // Those that rest are passed over; more are asked for than there is room, so that they hide nobody for long.
                 let all = state.returning(cs, room + RESTS_MAX);
-                let fit = all.into_iter().filter(|(file, _)| !self.returns.rests(*file, cs, now));
+                let is_given_up = |position| {
+                    state.chunk_at(position).is_some_and(|chunk| self.rebuild.is_given_up(cs, chunk, now))
+                };
+                let fit = all
+                    .into_iter()
+                    .filter(|position| !self.returns.rests(position.0, cs, now) && !is_given_up(*position));
                 fit.take(room).map(|(file, index)| ChunkPosition { file: file.raw(), index }).collect()
             });
+            if !self.read(|state| state.lacks_room_to_return(cs)) {
+                self.returns.full.borrow_mut().remove(&cs);
+            } else if self.returns.full.borrow_mut().insert(cs) {
+                rt::spawn(Rc::clone(self).warn_of_no_room(cs, session));
+            }
             if chunks.is_empty() {
                 continue;
             }

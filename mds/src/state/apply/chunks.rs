@@ -116,7 +116,8 @@ impl State {
             tier: server.tier,
             free_bytes: server.free_bytes,
             total_bytes: server.total_bytes,
-            usable: server.is_usable(),
+            // One that shows damage keeps what it has, and gets nothing new.
+            usable: self.is_firm(server.id),
         })
     }
 

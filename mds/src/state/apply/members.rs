@@ -18,8 +18,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The most chunks in one command about members.
 pub const MEMBERS_MAX: usize = 1024;
-/// Percent of a disk that stay free when replicas return to it. Less than for new ones: most of what they need is there.
+/// Percent of a disk that stay free when replicas return to it. Less than for new ones: most of what they need is there...
 const RETURN_MARGIN: u64 = 2;
+/// ...and so many chunks are enough: on a large disk that is nearly full, everything would stay away for good otherwise.
+const RETURN_CHUNKS: u64 = 4;
 
 /// What chunk servers are to be told because member sets have changed.
 #[derive(Default)]
@@ -210,15 +212,28 @@ impl State {
     pub(super) fn has_room_to_return(&self, file: &File, cs: CsId) -> bool {
         let margin = self.policy(file).fill_margin.min(RETURN_MARGIN);
         self.servers.get(cs).is_some_and(|server| {
-            let stays_free = margin_bytes(server.total_bytes, margin);
-            server.free_bytes >= stays_free.saturating_add(file.attrs.chunk_size)
+            let chunk = file.attrs.chunk_size;
+            let stays_free =
+                margin_bytes(server.total_bytes, margin).min(chunk.saturating_mul(RETURN_CHUNKS));
+            server.free_bytes >= stays_free.saturating_add(chunk)
         })
+    }
+
+    /// Whether a replica that is away cannot return to a chunk server only because its disk is full.
+    pub fn lacks_room_to_return(&self, cs: CsId) -> bool {
+        let mut files = self.changes.absent_on(cs).filter_map(|(id, _)| self.tree.file(id).ok());
+        files.any(|file| !self.has_room_to_return(file, cs))
     }
 
     /// Replicas on a chunk server that could join now, at most `limit`.
     pub fn returning(&self, cs: CsId, limit: usize) -> Vec<Position> {
         let may = |position: &Position| self.may_join(*position, cs).is_some();
         self.changes.absent_on(cs).filter(may).take(limit).collect()
+    }
+
+    /// The chunk at a place in the maps.
+    pub fn chunk_at(&self, position: Position) -> Option<ChunkId> {
+        self.entry_at(position).map(ChunkEntry::id)
     }
 
     /// Chunk servers that have replicas which are away.
@@ -377,16 +392,25 @@ impl State {
         self.entry_at((order.file, order.index)).is_some_and(ChunkEntry::is_unreconciled)
     }
 
-    /// Whether nobody else than these can have what a joiner lacks: all other members are gone for good. Of several joiners, which may
-    /// have held the chunk before, one comes after the other.
-    pub fn are_last_sources(&self, cs: CsId, order: &CopyOrder, sources: &[CsId]) -> bool {
+    /// Whether nobody else than these can have what a joiner lacks: all other members are gone for good. Other joiners may have held
+    /// the chunk before, and keep what they have of it: they are waited for until it is known that they cannot be filled, either.
+    /// Of several such one comes after the other.
+    pub fn are_last_sources(
+        &self,
+        cs: CsId,
+        order: &CopyOrder,
+        sources: &[CsId],
+        is_failing: impl Fn(CsId) -> bool,
+    ) -> bool {
         let is_meant = |entry: &&ChunkEntry| (entry.id(), entry.version()) == (order.chunk, order.version);
         let Some(entry) = self.entry_at((order.file, order.index)).filter(is_meant) else { return false };
         entry.members().iter().all(|member| match member.state {
             MemberState::InSync | MemberState::Absent => {
                 sources.contains(&member.cs) || self.is_gone(member.cs)
             }
-            MemberState::Joining => member.cs >= cs || !self.is_alive(member.cs),
+            MemberState::Joining => {
+                member.cs == cs || !self.is_alive(member.cs) || (member.cs > cs && is_failing(member.cs))
+            }
             _ => true,
         })
     }

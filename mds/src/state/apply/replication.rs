@@ -42,6 +42,11 @@ impl State {
         }
     }
 
+    /// Whether replicas may come to a chunk server.
+    pub fn is_firm(&self, cs: CsId) -> bool {
+        self.footing(cs) == Footing::Firm
+    }
+
     /// Whether a chunk server is waited for.
     pub fn is_away(&self, cs: CsId) -> bool {
         self.footing(cs) == Footing::Away
@@ -66,8 +71,14 @@ impl State {
     }
 
     /// What a chunk's replicas need now. `overdue` says for whom nobody waits any longer: who is away, by those who have to write;
-    /// who has no room, at all.
-    fn need_of(&self, file: &File, entry: &ChunkEntry, overdue: impl Fn(CsId) -> bool) -> Option<Need> {
+    /// who has no room or could not be filled for long, at all.
+    fn need_of(
+        &self,
+        file: &File,
+        entry: &ChunkEntry,
+        overdue: impl Fn(CsId, ChunkId) -> bool,
+    ) -> Option<Need> {
+        let overdue = |cs| overdue(cs, entry.id());
         let begun = self.changes.adding(entry.id()).next().is_some();
         if !entry.is_usable() || !(self.may_fill(entry) || begun) {
             return None;
@@ -133,7 +144,7 @@ impl State {
         &self,
         from: (FileId, u32),
         limit: usize,
-        overdue: impl Fn(CsId) -> bool,
+        overdue: impl Fn(CsId, ChunkId) -> bool,
     ) -> (Vec<ReplicaStep>, Option<(FileId, u32)>) {
         let mut steps = Vec::new();
         let mut left = limit;
@@ -157,7 +168,7 @@ impl State {
         position: Position,
         file: &File,
         entry: &ChunkEntry,
-        overdue: impl Fn(CsId) -> bool,
+        overdue: impl Fn(CsId, ChunkId) -> bool,
     ) -> Option<ReplicaStep> {
         let step = match self.need_of(file, entry, overdue)? {
             Need::More(count, urgency) => PlannedStep::Add { count, urgency },
@@ -178,8 +189,8 @@ impl State {
     ) -> (Vec<ReplicaPlace>, Option<(FileId, u32)>) {
         let mut places: Vec<ReplicaPlace> = Vec::new();
         let mut left = limit;
-        let emptiest =
-            self.servers.iter().filter(|server| server.is_usable()).map(fullness).min().unwrap_or(0);
+        let firm = self.servers.iter().filter(|server| self.is_firm(server.id));
+        let emptiest = firm.map(fullness).min().unwrap_or(0);
         for (id, file) in self.tree.files_from(from.0) {
             let first = if id == from.0 { from.1 } else { 0 };
             for entry in file.chunks.iter_from(first) {
@@ -209,7 +220,7 @@ impl State {
             && entry.in_sync().count() == entry.members().len()
             && entry.in_sync().all(|cs| self.footing(cs) == Footing::Firm)
             && self.changes.adding(entry.id()).next().is_none()
-            && self.need_of(file, entry, |_| false).is_none();
+            && self.need_of(file, entry, |_, _| false).is_none();
         if !settled {
             return None;
         }
@@ -234,7 +245,7 @@ impl State {
     }
 
     /// The step that the chunk of an earlier one needs now.
-    pub fn replan(&self, step: &ReplicaStep, overdue: impl Fn(CsId) -> bool) -> Option<ReplicaStep> {
+    pub fn replan(&self, step: &ReplicaStep, overdue: impl Fn(CsId, ChunkId) -> bool) -> Option<ReplicaStep> {
         let file = self.tree.file(step.file).ok()?;
         self.step_of((step.file, step.index), file, file.chunks.get(step.index)?, overdue)
     }
@@ -440,7 +451,7 @@ impl State {
             let Some(entry) = file.chunks.get(position.1) else { continue };
             let (chunk, version) = (entry.id(), entry.version());
             // What was decided may be decided otherwise by now: nobody goes who is needed.
-            let is_needed = self.need_of(file, entry, |_| false) != Some(Need::Less(cs));
+            let is_needed = self.need_of(file, entry, |_, _| false) != Some(Need::Less(cs));
             let is_made = self.is_adding(chunk, cs);
             if version.raw() != at.version || (is_needed && !is_made) {
                 continue;

@@ -36,6 +36,12 @@ impl World {
         }
     }
 
+    /// The only member of the first chunk.
+    fn source(&self, file: u64) -> CsId {
+        let members = self.chunk(file, 0).members;
+        members.iter().find(|member| member.state == MemberState::InSync).expect("a member").cs
+    }
+
     #[track_caller]
     pub(super) fn count(&mut self, op: CommandOp) -> u64 {
         match self.ok(op) {
@@ -228,4 +234,33 @@ fn what_is_not_installed_survives_a_snapshot_and_a_file_that_goes() {
     world.release(a, file, true);
     world.ok(CommandOp::Remove(Remove { path: "/f".into(), recursive: false }));
     assert!(!world.state.pending_work().iter().any(|e| matches!(e, Effect::InstallVersions { .. })));
+}
+
+#[test]
+fn c8_who_may_have_held_a_block_is_waited_for_before_it_is_given_up() {
+    for nth in [0, 1] {
+        let (mut world, a) = World::with_servers(3);
+        let file = world.written_file(a, "/f", 1, 2);
+        let back = world.holder(file, 0, nth);
+        world.ok(CommandOp::DropMember(world.drop_op(a, file, back)));
+        world.goes_offline(back);
+        assert_eq!((world.take_steps(), world.make_all()), ((1, 0), 1));
+        let new = (1..=3).find(|n| *n != back && world.cs(*n).id != world.source(file)).expect("a third one");
+        world.returns(back);
+        assert_eq!(world.join(back), 1);
+        (1..=3).for_each(|n| {
+            world.install(n);
+        });
+        let ids = [new, back].map(|n| world.cs(n).id);
+        let last = |of: CsId, failing: &[CsId]| {
+            let order = world.state.joiner(of, world.chunk(file, 0).chunk).expect("it joins");
+            let sources = world.state.copy_sources(of, &order);
+            assert_eq!(sources, [world.source(file)]);
+            world.state.are_last_sources(of, &order, &sources, |cs| failing.contains(&cs))
+        };
+        let (low, high) = (ids[0].min(ids[1]), ids[0].max(ids[1]));
+        assert!(!last(low, &[]) && !last(high, &[]), "either may have what the other lacks");
+        assert!(!last(low, &[low]) && !last(high, &[high]), "the other may be filled yet");
+        assert!(last(low, &[low, high]) && !last(high, &[low, high]), "neither has it: one after the other");
+    }
 }

@@ -406,7 +406,7 @@ impl Model {
     /// What a leader would plan, or something that nobody planned.
     fn plan_replicas(&mut self, a: u8, b: u8) {
         let (steps, _) =
-            self.world.state.plan_replicas((FileId::from_raw(0), 0), 50, |_| b.is_multiple_of(2));
+            self.world.state.plan_replicas((FileId::from_raw(0), 0), 50, |_, _| b.is_multiple_of(2));
         let (mut add, mut remove) = (Vec::new(), Vec::new());
         for step in steps {
             match step.step {

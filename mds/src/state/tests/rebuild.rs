@@ -102,7 +102,60 @@ fn c13_joiners_that_cannot_be_filled_keep_nobody_out() {
         assert_eq!(rebuild.not_filled(id, order.chunk, version, now()), (Duration::from_secs(2), false));
     }
     let round = plan(&world, &rebuild, world.steps());
+    assert_eq!([1, 2, 4].map(|n| world.arrive_on(&round, n)), [0, 0, 0], "it rests");
+    let later = now() + Duration::from_secs(60);
+    let round = plan_round(&world.state, &rebuild, world.steps(), later, || 7);
     assert_eq!([1, 2, 4].map(|n| world.arrive_on(&round, n)), [0, 0, ARRIVING_MAX]);
+}
+
+#[test]
+fn c13_where_nothing_can_be_filled_nothing_more_comes() {
+    let mut world = one_lost();
+    let (rebuild, id) = (Rebuild::default(), world.cs(4).id);
+    let fail_all = |world: &World, rebuild: &Rebuild, seconds: u64| {
+        for order in world.copies(4) {
+            rebuild.not_filled(id, order.chunk, order.version, now() + Duration::from_secs(seconds));
+        }
+    };
+    let mut came = Vec::new();
+    // Every minute as many as may come; all of them fail.
+    for minute in 0..10 {
+        let at = now() + Duration::from_secs(60 * minute);
+        let round = plan_round(&world.state, &rebuild, world.steps_with_first(4), at, || 7);
+        came.push(world.arrive_on(&round, 4));
+        world.add(round);
+        world.make_all();
+        (1..=4).filter(|n| *n != 3).for_each(|n| {
+            world.install(n);
+        });
+        fail_all(&world, &rebuild, 60 * minute + 1);
+    }
+    assert_eq!(came, [8, 0, 8, 0, 0, 8, 0, 0, 0, 0], "it rests longer each time");
+    // One that is filled shows that it was not the server's fault.
+    let order = world.copies(4)[0];
+    let at = now() + Duration::from_secs(540);
+    assert!(rebuild.is_futile(id, at));
+    rebuild.filled(id, order.chunk);
+    assert!(!rebuild.is_futile(id, at));
+}
+
+#[test]
+fn c13_what_cannot_be_filled_for_long_is_made_elsewhere() {
+    let (mut world, a) = World::with_servers(4);
+    let file = world.written_file(a, "/f", 1, 2);
+    let back = world.holder(file, 0, 0);
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, back)));
+    assert_eq!(world.join(back), 1);
+    let (rebuild, id) = (Rebuild::default(), world.cs(back).id);
+    let chunk = world.chunk(file, 0).chunk;
+    rebuild.give_up(id, chunk, now());
+    assert_eq!(plan(&world, &rebuild, look(&world, &rebuild).take()).add.len(), 0, "it is a joiner still");
+    let leaves = DropMember { lease: None, ..world.drop_op(a, file, back) };
+    assert_eq!(world.count(CommandOp::DropMember(leaves)), 1);
+    let round = plan(&world, &rebuild, look(&world, &rebuild).take());
+    assert_eq!((round.add.len(), world.arrive_on(&round, back)), (1, 0));
+    assert!(!rebuild.is_given_up(id, chunk, now() + Duration::from_secs(600)), "it may fare better then");
+    assert_eq!(look(&world, &Rebuild::default()).take(), [], "otherwise it is waited for");
 }
 
 #[test]
@@ -119,10 +172,17 @@ fn somebody_hears_once_of_a_joiner_that_cannot_be_filled() {
 }
 
 /// All that a look from a position on finds.
-fn look(world: &World, begin: (FileId, u32), mut steps: Steps) -> Steps {
+fn look_from(world: &World, begin: (FileId, u32), mut steps: Steps) -> Steps {
     let rebuild = Rebuild::default();
     let mut look = Look::new(begin);
     while look.advance(&world.state, &rebuild, now(), &mut steps) {}
+    steps
+}
+
+/// All that somebody finds who knows this.
+fn look(world: &World, rebuild: &Rebuild) -> Steps {
+    let (mut steps, mut look) = (Steps::default(), Look::new(START));
+    while look.advance(&world.state, rebuild, now(), &mut steps) {}
     steps
 }
 
@@ -142,7 +202,7 @@ fn what_has_no_place_hides_nothing_that_has_one() {
     world.confirm(4, fences);
     world.goes_offline(2);
     assert_eq!(world.steps().len(), 13);
-    let mut steps = look(&world, START, Steps::with_room(4));
+    let mut steps = look_from(&world, START, Steps::with_room(4));
     assert!(steps.short.chunks > 0, "somebody has to look again");
     let found = steps.take();
     assert!(found.len() == 3 && found.iter().all(|step| step.file.raw() == beside), "{found:?}");
@@ -156,7 +216,7 @@ fn a_look_that_finds_more_than_fits_goes_on_there() {
     let all: BTreeSet<(u64, u32)> = world.steps().iter().map(|step| (step.file.raw(), step.index)).collect();
     let (room, mut begin, mut seen) = (50, START, BTreeSet::new());
     for looks in 1.. {
-        let mut steps = look(&world, begin, Steps::with_room(room));
+        let mut steps = look_from(&world, begin, Steps::with_room(room));
         begin = steps.next_look();
         let found: Vec<(u64, u32)> = steps.take().iter().map(|step| (step.file.raw(), step.index)).collect();
         assert_eq!(found.len(), room);
@@ -169,7 +229,7 @@ fn a_look_that_finds_more_than_fits_goes_on_there() {
     }
     // What one look has room for begins at the beginning again.
     world.returns(3);
-    assert_eq!(look(&world, begin, Steps::with_room(room)).next_look(), START);
+    assert_eq!(look_from(&world, begin, Steps::with_room(room)).next_look(), START);
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn world() -> (World, Session, u64) {
 
 impl World {
     pub(super) fn steps(&self) -> Vec<ReplicaStep> {
-        self.state.plan_replicas((FileId::from_raw(0), 0), usize::MAX, NOBODY).0
+        self.state.plan_replicas((FileId::from_raw(0), 0), usize::MAX, |_, _| false).0
     }
 
     /// The number of a chunk server that holds a chunk.
@@ -272,7 +272,7 @@ fn a_look_goes_on_where_it_stopped() {
     for limit in 1..6 {
         let (mut steps, mut from, mut looks) = (Vec::new(), Some((FileId::from_raw(0), 0)), 0);
         while let Some(at) = from {
-            let (found, next) = world.state.plan_replicas(at, limit, NOBODY);
+            let (found, next) = world.state.plan_replicas(at, limit, |_, _| false);
             steps.extend(found);
             from = next;
             looks += 1;
@@ -289,7 +289,7 @@ fn c5_what_nobody_has_reconciled_is_made_anew_all_the_same() {
     assert!(!world.unreconciled(file).is_empty());
     let lost = world.holder(file, 0, 0);
     world.lapse(lost);
-    let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |_| true).0;
+    let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |_, _| true).0;
     assert_eq!(late, [], "C4: it may come back with what the others have lost");
     let (cs, session) = world.cs_name(lost);
     let state = CsState::Offline.into();
@@ -510,7 +510,7 @@ fn what_is_to_be_made_survives_that_its_server_registers_again() {
         let again = world.claim_again(n);
         let fences = world.register(again).fences;
         assert_eq!(world.steps(), [], "it makes it in a moment");
-        let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |_| true).0;
+        let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |_, _| true).0;
         let given_up = |step: &ReplicaStep| step.step == PlannedStep::Remove { cs: world.cs(n).id };
         let its_own =
             |effect: &Effect| matches!(effect, Effect::MakeReplicas { cs, .. } if *cs == world.cs(n).id);
@@ -521,6 +521,39 @@ fn what_is_to_be_made_survives_that_its_server_registers_again() {
 }
 
 #[test]
+fn what_shows_damage_gets_nothing_new() {
+    let (mut world, a) = World::with_servers(4);
+    let file = world.written_file(a, "/f", 2, 2);
+    let bad = (1..=4).find(|n| (0..2).all(|nth| world.holder(file, 0, nth) != *n)).expect("two are left");
+    let (cs, session) = world.cs_name(bad);
+    let (total_bytes, free_bytes) = (world.cs(bad).total_bytes, world.cs(bad).total_bytes);
+    let flags = crate::state::servers::FLAG_DAMAGED;
+    let report = CsReport { cs, session, total_bytes, free_bytes, flags, ..CsReport::default() };
+    world.ok(CommandOp::CsReport(report));
+    // New chunks and new replicas go to the others, although it is the emptiest.
+    let other = world.file("/g", 16, 2);
+    world.open(a, other);
+    world.allocate(a, other, &(0..16).collect::<Vec<_>>());
+    world.create_all();
+    let holds = |world: &World, file: u64, chunks: u32| {
+        let on = |index| world.chunk(file, index).members.iter().any(|member| member.cs.0 == cs);
+        (0..chunks).filter(|index| on(*index)).count()
+    };
+    assert_eq!(holds(&world, other, 16), 0);
+    let lost = world.holder(file, 0, 0);
+    world.goes_offline(lost);
+    let steps = world.steps();
+    assert!(!steps.is_empty());
+    for step in steps.iter().filter(|step| matches!(step.step, PlannedStep::Add { .. })) {
+        assert!(!world.state.is_place_among(step, |place| place.0 == cs));
+        let places = world.state.places_for(step, 1, 1, NOBODY).unwrap_or_default();
+        assert!(places.iter().all(|place| place.0 != cs), "{places:?}");
+    }
+    let start = (FileId::from_raw(0), 0);
+    assert!(world.state.plan_moves(start, 100, 10, NOBODY).0.iter().all(|place| place.cs != cs));
+}
+
+#[test]
 fn c13_a_replica_does_not_return_to_a_full_disk() {
     let (mut world, a, file) = world();
     let full = world.holder(file, 0, 0);
@@ -528,8 +561,14 @@ fn c13_a_replica_does_not_return_to_a_full_disk() {
     let held = world.cs(full).replicas;
     assert!(world.state.returning(world.cs(full).id, 10).len() as u64 == held && world.steps().is_empty());
     let mut percent = [50; 4];
+    // One percent is more than it may need.
     percent[usize::from(full) - 1] = 99;
     fill_disks(&mut world, &percent);
+    let id = world.cs(full).id;
+    assert!(world.state.returning(id, 10).len() as u64 == held && !world.state.lacks_room_to_return(id));
+    percent[usize::from(full) - 1] = 100;
+    fill_disks(&mut world, &percent);
+    assert!(world.state.lacks_room_to_return(id));
     assert_eq!(world.join(full), 0);
     assert_eq!(world.take_steps(), (held, 0), "made elsewhere");
     assert_eq!((world.make_all(), world.fill_all()), (held, held));
@@ -554,6 +593,6 @@ fn c13_a_joiner_without_room_leaves_alone() {
     let here = |step: &ReplicaStep| step.index == 0;
     assert!(!world.steps().iter().any(here));
     let id = world.cs(full).id;
-    let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |cs| cs == id).0;
+    let late = world.state.plan_replicas((FileId::from_raw(0), 0), 100, |cs, _| cs == id).0;
     assert!(late.iter().any(|step| here(step) && matches!(step.step, PlannedStep::Add { count: 1, .. })));
 }
