@@ -7,6 +7,7 @@ use hw_tests::deadline::let_pass;
 use hw_tests::forgetting_disk::Pace;
 
 use crate::power::Disks;
+use crate::rebuild::{REBUILT, wait_healthy};
 use crate::scene::{Loads, Scene, VOLUME, Works};
 
 /// Whose journal it is.
@@ -66,6 +67,8 @@ pub(crate) fn journal_full(scene: &Scene) {
         loads.judge_acknowledged(&cluster);
         scene.say(format!("nothing is missing; {}", loads.counts()));
     }
+    // What has not come back yet says nothing about what it has.
+    wait_healthy(&cluster, REBUILT);
     cluster.stop_all().works("orderly stop");
     cluster.check_all().works("check");
     drop(cluster);
