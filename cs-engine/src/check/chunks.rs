@@ -17,7 +17,7 @@ use crate::engine::{ACTIVE_BLOCKS, JOURNAL, OpenError, Place, REGION_BLOCKS};
 use crate::format::block::BlockState;
 use crate::format::journal::JournalHeader;
 use crate::format::record::{MAP_WORDS, RecordKind, u64_of};
-use crate::format::table::{self, CRCS_PER_PAGE};
+use crate::format::table::{self, CRCS_PER_PAGE, ChunkHeader};
 use crate::format::{BLOCK, crc32c};
 use crate::journal::scan::Found;
 use crate::store::{CHUNKS, DELETED, Store};
@@ -323,21 +323,34 @@ impl<'a> Walk<'a> {
             // A task of ours ends only with a result.
             if let Ok((good, bad)) = read.await {
                 self.report.bytes_verified += good * BLOCK as u64;
-                self.note_bad(chunk, history, &opened.path, bad);
+                self.note_bad(&slot.header, history, &opened.path, bad);
             }
             progress(end);
         }
     }
 
     /// Reports bad blocks, neighbours together; where a crash may have left data without its record they are
-    /// unsettled.
-    fn note_bad(&mut self, chunk: u64, history: Option<&ChunkHistory>, path: &Path, bad: Vec<(u32, Bad)>) {
+    /// unsettled, and what a joiner has not caught up with says nothing.
+    fn note_bad(
+        &mut self,
+        header: &ChunkHeader,
+        history: Option<&ChunkHistory>,
+        path: &Path,
+        bad: Vec<(u32, Bad)>,
+    ) {
+        let chunk = header.chunk;
+        let installed = history.and_then(|history| history.installed.as_ref());
+        let installed = installed.filter(|installed| installed.version >= header.version);
+        let filling = installed.and_then(|installed| installed.standing.filling.as_ref());
+        let is_missing =
+            |block: u32| filling.is_some_and(|filling| filling.missing.contains(block / REGION_BLOCKS));
         let mut mismatch: Option<Range<u32>> = None;
         let mut mismatches = Vec::new();
         for (block, bad) in bad {
             let active = history.is_some_and(|history| history.marks.contains_key(&(block / ACTIVE_BLOCKS)));
             match bad {
                 Bad::Mismatch if active => self.report.blocks_unsettled += 1,
+                Bad::Mismatch if is_missing(block) => self.report.blocks_missing += 1,
                 Bad::Mismatch => match &mut mismatch {
                     Some(run) if run.end == block => run.end += 1,
                     other => mismatches.extend(other.replace(block..block + 1)),

@@ -296,6 +296,8 @@ pub struct Report {
     pub blocks_in_journal: u64,
     /// Blocks that a crash has left in doubt inside active extents. No error: the members settle them (C5).
     pub blocks_unsettled: u64,
+    /// Blocks of a replica that joins its chunk which do not match, and are yet to be copied from the members. No error.
+    pub blocks_missing: u64,
     /// Second copies that a crash has cut off on a disk that tears blocks. No error: the first copies are whole.
     pub copies_cut_off: u64,
     /// The chunks' content was compared with its checksums. Not when the journal is unusable: what the files must hold
@@ -335,6 +337,7 @@ impl Report {
             ("bytes_verified", self.bytes_verified),
             ("blocks_in_journal", self.blocks_in_journal),
             ("blocks_unsettled", self.blocks_unsettled),
+            ("blocks_missing", self.blocks_missing),
             ("copies_cut_off", self.copies_cut_off),
             ("findings_left_out", self.findings_left_out),
         ] {
@@ -401,6 +404,10 @@ impl fmt::Display for Report {
                 f,
                 "{blocks} blocks are unsettled after a crash; the members settle them at the next open"
             )?;
+        }
+        if self.blocks_missing > 0 {
+            let blocks = self.blocks_missing;
+            writeln!(f, "{blocks} blocks that do not match are yet to be copied from other members")?;
         }
         if self.copies_cut_off > 0 {
             writeln!(

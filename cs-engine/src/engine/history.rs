@@ -10,7 +10,7 @@ use rt::fs::File;
 use super::ACTIVE_BLOCKS;
 use super::blocks::{COPIED, Entry, Place};
 use super::recovery::{Candidate, Content, Decision, Row, decide, needs_content};
-use super::standing::joins;
+use super::standing::{Installed, joins};
 use crate::format::block::BlockState;
 use crate::format::record::{Record, RecordKind, u64_of};
 use crate::format::{BLOCK, crc32c};
@@ -52,6 +52,8 @@ pub(crate) struct ChunkHistory {
     /// Active extents: LSN of the record that marked each.
     pub(crate) marks: BTreeMap<u32, u64>,
     newest_epoch: u64,
+    /// Its newest version, if that is newer than the table's, and what the replica is under it.
+    pub(crate) installed: Option<Installed>,
 }
 
 /// What the journal says of all chunks.
@@ -82,8 +84,7 @@ impl History {
             match record.kind {
                 RecordKind::Mark => chunk.mark(u64_of(&record.words), life, found.lsn),
                 RecordKind::Clear => chunk.clear(record.epoch),
-                RecordKind::Install if joins(record) => chunk.marks.clear(),
-                RecordKind::Install => {}
+                RecordKind::Install => chunk.install(record, life),
                 _ if record.first + record.count <= life.blocks => chunk.write(found),
                 _ => {}
             }
@@ -96,6 +97,13 @@ impl ChunkHistory {
     fn mark(&mut self, bits: u64, life: Life, lsn: u64) {
         for extent in (0..life.blocks.div_ceil(ACTIVE_BLOCKS)).filter(|extent| bits >> extent & 1 == 1) {
             self.marks.entry(extent).or_insert(lsn);
+        }
+    }
+
+    fn install(&mut self, record: &Record, life: Life) {
+        self.installed = Some(Installed::replay(self.installed.take(), record, life.blocks));
+        if joins(record) {
+            self.marks.clear();
         }
     }
 
