@@ -14,6 +14,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use rt::buf::{Buf, View};
 use rt::collections::FixedMap;
@@ -63,6 +64,11 @@ pub enum TableError {
         why: FormatError,
     },
 }
+
+/// How often, and after which pause, a page that the device does not give is asked for again before it is made anew: a path that
+/// fails over comes back.
+const UNREADABLE_TRIES: u32 = 4;
+const UNREADABLE_PAUSE: Duration = Duration::from_millis(500);
 
 fn crc_io(error: io::Error) -> TableError {
     TableError::Io { table: CRC_TABLE, error }
@@ -235,7 +241,7 @@ impl Tables {
             let len = count as usize * META_SLOT as usize;
             let at = u64::from(first) * META_SLOT;
             let (buf, bad) = read_each(&self.files().meta, len, at).await.map_err(meta_io)?;
-            for index in bad {
+            for &index in &bad {
                 let slot = first + index as u32 / 2;
                 tracing::error!(
                     "slot {slot} of {META_TABLE}: copy {} of its header cannot be read",
@@ -244,6 +250,13 @@ impl Tables {
             }
             for (slot, pair) in (first..).zip(buf.chunks_exact(META_SLOT as usize)) {
                 let found = self.decode_header(slot, pair)?;
+                let index = 2 * (slot - first) as usize;
+                if matches!(found, Found::Lost(_)) && (bad.contains(&index) || bad.contains(&(index + 1))) {
+                    // It may be readable the next time; by then the journal would have forgotten the chunk (C4).
+                    return Err(meta_io(io::Error::other(format!(
+                        "no copy of the header in slot {slot} can be read; look at the system log for errors of the disk"
+                    ))));
+                }
                 match &found {
                     Found::Header(Slot { header, .. }) if header.state == SlotState::Live => {}
                     Found::Header(Slot { header, .. }) => {
@@ -456,7 +469,22 @@ impl Tables {
         why: FormatError,
     ) -> Result<Rc<CachedPage>, TableError> {
         let (slot, lost) = (owner.slot, BlockState::Lost.to_raw());
-        let copies = self.copies(slot, page).await?;
+        let mut copies = self.copies(slot, page).await?;
+        let unreadable = |copies: &[Result<CrcPage, FormatError>; 2]| {
+            copies.iter().any(|copy| matches!(copy, Err(FormatError::Unreadable { .. })))
+        };
+        for _ in 0..UNREADABLE_TRIES {
+            // What can be read now was only out of reach.
+            match self.read_page(owner, page).await {
+                Ok((found, copy, unwritten)) => return Ok(self.keep(owner, page, found, copy, unwritten)),
+                Err(TableError::Page { .. }) if unreadable(&copies) => {
+                    rt::time::sleep(UNREADABLE_PAUSE).await
+                }
+                Err(TableError::Page { .. }) => break,
+                Err(error) => return Err(error),
+            }
+            copies = self.copies(slot, page).await?;
+        }
         if copies.iter().any(|copy| copy.is_err() && damage(copy).is_none() && !is_blank(copy)) {
             // Of a later release: it is not for this one to write over.
             return Err(TableError::Page { slot, page, why });

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 use rt::buf::{Buf, View};
 use rt::sync::Semaphore;
@@ -21,6 +22,9 @@ use crate::tables::TableError;
 const MOVE_BLOCKS: u32 = 256;
 /// Moves, or updates of chunks' pages, under way at once.
 const AT_ONCE: u64 = 16;
+/// How often, and after which pause, a block of the journal that cannot be read is asked for again.
+const READ_TRIES: u32 = 4;
+const READ_PAUSE: Duration = Duration::from_millis(500);
 
 /// The first error of several tasks.
 type Outcome = Rc<RefCell<Result<(), Refusal>>>;
@@ -130,8 +134,12 @@ impl Engine {
         data: &View,
         bad: &[usize],
     ) -> Result<(), Refusal> {
-        if self.superblock.borrow().no_checksums {
-            // Nothing could say that the file holds something else.
+        let mut listed = false;
+        self.file_state(chunk.file).for_each_unstable(chunk.id, |_, _, unstable| {
+            listed |= bad.iter().any(|&index| unstable.contains(&(blocks.start + index as u32)));
+        });
+        if listed || self.superblock.borrow().no_checksums {
+            // Nothing could say that the file holds something else; or nobody has flushed it, and a flush may not succeed (C4).
             self.fail_journal(
                 "reading the journal",
                 &std::io::Error::other("a sector is not what was written there"),
@@ -169,10 +177,10 @@ impl Engine {
             } else {
                 // One bad sector hides no others.
                 for index in 0..count as usize {
-                    let (result, part) =
-                        self.journal().read_payload(at + (index * BLOCK) as u64, Buf::new(BLOCK)).await;
-                    match result {
-                        Ok(()) => data[(to + index) * BLOCK..(to + index + 1) * BLOCK].copy_from_slice(&part),
+                    match self.read_stubborn(at + (index * BLOCK) as u64).await {
+                        Ok(part) => {
+                            data[(to + index) * BLOCK..(to + index + 1) * BLOCK].copy_from_slice(&part)
+                        }
                         Err(error) if is_unreadable(&error) => bad.push(to + index),
                         Err(error) => {
                             self.fail_journal("reading the journal", &error);
@@ -184,6 +192,22 @@ impl Engine {
             to += count as usize;
         }
         Ok((data.freeze(), bad))
+    }
+
+    /// A block of the journal, asked for again for a while: a path that fails over comes back, and what is given up is lost.
+    async fn read_stubborn(&self, at: u64) -> std::io::Result<Buf> {
+        let mut tries = 0;
+        loop {
+            let (result, part) = self.journal().read_payload(at, Buf::new(BLOCK)).await;
+            match result {
+                Ok(()) => return Ok(part),
+                Err(error) if is_unreadable(&error) && tries < READ_TRIES => {
+                    tries += 1;
+                    rt::time::sleep(READ_PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Gives blocks that became holes back to the file system, all at once or piece by piece.

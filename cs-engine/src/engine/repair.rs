@@ -159,6 +159,9 @@ impl Engine {
         let damaged = self.to_repair(chunk, blocks.clone()).await?;
         // Nobody has anything better; it may be another time.
         let Ok((reply, listed)) = reply else { return Ok(Outcome::Left(damaged.len() as u32)) };
+        // A write that came meanwhile is the only one who knows of its block.
+        let mut own = Vec::new();
+        self.file_state(chunk.file).for_each_unstable(chunk.id, |_, _, blocks| own.push(blocks));
         let mut good = BTreeSet::new();
         for &block in &damaged {
             let usable = match kind {
@@ -168,7 +171,9 @@ impl Engine {
                     let unsettled = |write: &Listed| {
                         (write.first..write.first.saturating_add(write.count)).contains(&block)
                     };
-                    !self.is_recorded(chunk, block).await? && !listed.iter().any(unsettled)
+                    !self.is_recorded(chunk, block).await?
+                        && !listed.iter().any(unsettled)
+                        && !own.iter().any(|blocks| blocks.contains(&block))
                 }
             };
             if usable {

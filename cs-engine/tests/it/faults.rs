@@ -64,7 +64,7 @@ pub(crate) fn start(host: HostId, main: impl AsyncFnOnce(Rc<Engine>) + 'static) 
 }
 
 /// How a start fails, and whether the superblock says that the journal was lost.
-async fn refused(host: HostId) -> (OpenError, bool) {
+pub(crate) async fn refused(host: HostId) -> (OpenError, bool) {
     let found = Rc::new(std::cell::RefCell::new(None));
     let theirs = Rc::clone(&found);
     let process = control::start_process(host, "csd", async move {

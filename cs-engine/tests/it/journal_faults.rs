@@ -14,7 +14,7 @@ use rt::fs::{File, OpenOptions};
 use rt::sim::control;
 use rt::sim::{DiskFault, DiskFaultKind};
 
-use crate::faults::{beside, life, start, with_server};
+use crate::faults::{beside, life, refused, start, with_server};
 use crate::rig::{CHUNK, Client, FILE, Rig, new_chunk, pattern};
 
 /// Where the server's journal is at first.
@@ -305,9 +305,24 @@ fn c8_an_unreadable_copy_stops_no_start() {
     });
 }
 
-/// A sector of the journal that cannot be read when its content is moved costs that block, and nothing else.
+/// With no copy of a header the start would take its chunk for lost, and forget what the journal has of it, although the next start
+/// may read it again.
 #[test]
-fn c8_an_unreadable_payload_costs_its_block() {
+fn c4_an_unreadable_header_stops_the_start() {
+    with_server(async |host| {
+        life(host, async |engine| engine.stop().await).await;
+        for copy in [0, 1] {
+            let at = Place::Meta { slot: 0, copy }.offset();
+            control::make_unreadable(host, format!("{FIRST}/meta.table"), at..at + 4096).expect("a file");
+        }
+        let (error, _) = refused(host).await;
+        assert!(matches!(error, OpenError::Tables { .. }), "{error}");
+        assert!(error.to_string().contains("slot 0"), "{error}");
+    });
+}
+
+/// A write whose middle block cannot be read in the journal any more, and what is looked at then.
+fn with_an_unreadable_payload(flushes: bool, look: impl AsyncFn(&Rc<Engine>, &Client) + 'static) {
     let ready = Rc::new(Cell::new(false));
     let bad = Rc::clone(&ready);
     beside(
@@ -327,25 +342,47 @@ fn c8_an_unreadable_payload_costs_its_block() {
         async move |engine| {
             let client = Client::new(&engine, 2);
             client.write(16384, &pattern(5, 3 * BLOCK)).await;
-            client.flush().await;
+            if flushes {
+                client.flush().await;
+                // The server hears with this that what was flushed is stable.
+                client.write(65536, &pattern(7, BLOCK)).await;
+            }
             ready.set(true);
             while ready.get() {
                 rt::time::sleep(Duration::from_millis(1)).await;
             }
-            engine.checkpoint().await.expect("the rest is moved");
-            assert!(!engine.has_failed());
-            let content = pattern(5, 3 * BLOCK);
-            for (block, at) in [(4, 0), (6, 2)] {
-                let read = client.try_read(CHUNK, block * 4096, 4096).await;
-                assert_eq!(read, Ok(content[at * BLOCK..(at + 1) * BLOCK].to_vec()));
-            }
-            assert_eq!(client.try_read(CHUNK, 5 * 4096, 4096).await, Err(Refusal::Corrupt { block: 5 }));
-            assert_eq!(engine.damage().blocks(CHUNK).into_keys().collect::<Vec<_>>(), [5]);
-            client.write(5 * 4096, &pattern(6, BLOCK)).await;
-            assert_eq!(client.read(5 * 4096, 4096).await, pattern(6, BLOCK));
+            look(&engine, &client).await;
             engine.stop().await;
         },
     );
+}
+
+/// A sector of the journal that cannot be read when its content is moved costs that block, and nothing else.
+#[test]
+fn c8_an_unreadable_payload_costs_its_block() {
+    with_an_unreadable_payload(true, async |engine, client| {
+        engine.checkpoint().await.expect("the rest is moved");
+        assert!(!engine.has_failed());
+        let content = pattern(5, 3 * BLOCK);
+        for (block, at) in [(4, 0), (6, 2)] {
+            let read = client.try_read(CHUNK, block * 4096, 4096).await;
+            assert_eq!(read, Ok(content[at * BLOCK..(at + 1) * BLOCK].to_vec()));
+        }
+        assert_eq!(client.try_read(CHUNK, 5 * 4096, 4096).await, Err(Refusal::Corrupt { block: 5 }));
+        assert_eq!(engine.damage().blocks(CHUNK).into_keys().collect::<Vec<_>>(), [5]);
+        client.write(5 * 4096, &pattern(6, BLOCK)).await;
+        assert_eq!(client.read(5 * 4096, 4096).await, pattern(6, BLOCK));
+    });
+}
+
+/// As long as nobody has flushed it a flush would have to say that it is there.
+#[test]
+fn c4_an_unreadable_payload_that_was_not_flushed_fails_the_server() {
+    with_an_unreadable_payload(false, async |engine, _| {
+        assert_eq!(engine.checkpoint().await, Err(Refusal::DeviceFailed));
+        assert!(engine.has_failed() && engine.has_lost_journal());
+        assert_eq!(engine.flush().await, Err(Refusal::DeviceFailed));
+    });
 }
 
 fn outside(dir: &Path) -> JournalChange {

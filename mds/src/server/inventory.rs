@@ -348,6 +348,7 @@ impl Reign {
         let mut unknown: Vec<UnknownReplica> = Vec::new();
         let mut places: Vec<(ChunkId, ReplicaPlace)> = Vec::new();
         let mut from = Some(START).filter(|_| !found.unknown.is_empty() || !found.missing.is_empty());
+        let (mut ahead, mut newer) = (None, false);
         while let Some(at) = from {
             if self.is_over() {
                 return None;
@@ -360,7 +361,11 @@ impl Reign {
                         && member.is_none()
                     {
                         let judged = state.judge_replica(entry, version);
-                        if state.is_deletable(judged) {
+                        if judged == Stranger::Unborn {
+                            ahead = ahead.max(Some(chunk));
+                            newer = true;
+                        }
+                        if state.is_surplus(entry, version) {
                             let (chunk, version, file) = (chunk.raw(), version.raw(), file.raw());
                             unknown.push(UnknownReplica { chunk, version, file, index });
                         } else {
@@ -375,7 +380,6 @@ impl Reign {
             });
             rt::yield_now().await;
         }
-        let mut ahead = None;
         self.read(|state| {
             for (&chunk, version) in &found.unknown {
                 let judged = state.judge_stranger(chunk);
@@ -398,7 +402,7 @@ impl Reign {
             places.retain(|(chunk, place)| state.may_lose(place) || !gone.contains(&(cs, *chunk)));
         });
         if let Some(chunk) = ahead {
-            let op = SkipIds { chunk: chunk.raw() };
+            let op = SkipIds { chunk: chunk.raw(), newer };
             if let Err(refusal) = self.insist(CommandOp::SkipIds(op)).await? {
                 tracing::error!("{cs}: {refusal}");
             }

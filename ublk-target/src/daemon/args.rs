@@ -318,7 +318,7 @@ mod tests {
             (&["-c", "s", "--socket", "/x", "--name", &name, "/vm1"], ErrorKind::ValueValidation),
             (&["-c", "s", "--socket", "/x", "--wait", "0", "/vm1"], ErrorKind::ValueValidation),
             (&["-c", "s", "--socket", "/x", "--cs-timeout", "499", "/vm1"], ErrorKind::ValueValidation),
-            (&["-c", "s", "--socket", "/x", "--cs-timeout", "600001", "/vm1"], ErrorKind::ValueValidation),
+            (&["-c", "s", "--socket", "/x", "--cs-timeout", "15001", "/vm1"], ErrorKind::ValueValidation),
             (&["-c", "s", "--socket", "/x", "--log-level", "loud", "/vm1"], ErrorKind::InvalidValue),
             (&["-c", "s", "--socket", "/x", "vm1"], ErrorKind::ValueValidation),
         ] {

@@ -46,13 +46,18 @@ impl State {
     /// Judges a replica of a chunk that is in the maps with other members. Maps from a backup may be those of a time before it
     /// was made (C12).
     pub fn judge_replica(&self, entry: &ChunkEntry, version: Version) -> Stranger {
-        if version > entry.version() {
-            Stranger::Unborn
-        } else if version.generation() < self.cluster.generation {
+        if version.generation() < self.cluster.generation {
             Stranger::Former
+        } else if version > entry.version() {
+            Stranger::Unborn
         } else {
             Stranger::Deleted
         }
+    }
+
+    /// Whether a replica of a chunk that is in the maps with other members is deleted.
+    pub fn is_surplus(&self, entry: &ChunkEntry, version: Version) -> bool {
+        version <= entry.version() && self.is_deletable(self.judge_replica(entry, version))
     }
 
     /// Whether what is judged so is deleted.
@@ -67,6 +72,9 @@ impl State {
     pub(super) fn skip_ids(&mut self, op: &SkipIds) -> Answer {
         let chunk = ChunkId::from_raw(op.chunk);
         let cluster = &mut self.cluster;
+        if op.newer {
+            cluster.ahead.get_or_insert((cluster.next_chunk, cluster.next_chunk));
+        }
         let skipped = chunk.counter().checked_sub(cluster.next_chunk);
         // What lies far beyond is no id of any metadata of this cluster, and giving out ids never gets there.
         if chunk.generation() != cluster.generation || skipped.is_none_or(|skipped| skipped > SKIP_MAX) {
@@ -145,6 +153,10 @@ impl State {
         if self.is_changing(chunk, cs) || self.creating.contains_key(&chunk) {
             return false;
         }
+        // Metadata that was put back without a word is wrong about what it knows as well.
+        if self.cluster.ahead.is_some() {
+            return false;
+        }
         if replica.file == 0 {
             return self.is_deletable(self.judge_stranger(chunk));
         }
@@ -154,7 +166,7 @@ impl State {
                 && entry.members().on(cs).is_none()
                 // Nobody has compared yet what its members have.
                 && !entry.is_unreconciled()
-                && self.is_deletable(self.judge_replica(entry, Version::from_raw(replica.version)))
+                && self.is_surplus(entry, Version::from_raw(replica.version))
         })
     }
 

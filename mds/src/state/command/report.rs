@@ -58,6 +58,9 @@ pub struct SkipIds {
     /// The highest such id.
     #[prost(uint64, tag = "1")]
     pub chunk: u64,
+    /// Or the id is known, and the version is not.
+    #[prost(bool, tag = "2")]
+    pub newer: bool,
 }
 
 /// An event of the leader's.

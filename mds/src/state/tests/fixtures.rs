@@ -50,7 +50,8 @@ fn cluster_samples() -> Vec<(&'static str, CommandOp)> {
                 origin: "10.0.0.9".into(),
             }),
         ),
-        ("skip-ids", CommandOp::SkipIds(SkipIds { chunk: ChunkId::new(1, 99).raw() })),
+        ("skip-ids", CommandOp::SkipIds(SkipIds { chunk: ChunkId::new(1, 99).raw(), newer: false })),
+        ("skip-ids-newer", CommandOp::SkipIds(SkipIds { chunk: ChunkId::new(1, 99).raw(), newer: true })),
         (
             "note-event",
             CommandOp::NoteEvent(NoteEvent {
@@ -478,7 +479,7 @@ fn read_log(mut bytes: &[u8]) -> Vec<Command> {
 #[test]
 fn every_kind_of_command_is_read_as_it_was_written_first() {
     let samples = samples();
-    assert_eq!(samples.len(), 56, "one for each kind, and three with a field that came later");
+    assert_eq!(samples.len(), 57, "one for each kind, and four with a field that came later");
     for (name, command) in samples {
         let bytes = frozen(&name, || command.encode_log());
         assert_eq!(Command::decode_log(&bytes), Ok(command.clone()), "{name}");

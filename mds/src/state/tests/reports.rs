@@ -76,7 +76,8 @@ fn c12_what_metadata_from_a_backup_does_not_know_is_kept() {
 #[test]
 fn c12_ids_that_are_ahead_never_count_as_deleted_and_are_not_given_out() {
     let (mut world, a) = World::with_servers(1);
-    let skip = |chunk: ChunkId| CommandOp::SkipIds(SkipIds { chunk: chunk.raw() });
+    let skip = |chunk: ChunkId| CommandOp::SkipIds(SkipIds { chunk: chunk.raw(), newer: false });
+    let before = deleted(&mut world, a, 1);
     let first = world.state.next_chunk();
     let (between, ahead) = (ChunkId::new(1, first.counter() + 7), ChunkId::new(1, first.counter() + 20));
     let far = ChunkId::new(1, first.counter() + (1 << 33));
@@ -92,6 +93,9 @@ fn c12_ids_that_are_ahead_never_count_as_deleted_and_are_not_given_out() {
         assert_eq!(world.state.judge_stranger(stranger), Stranger::Unborn);
         assert_eq!(world.ok(quarantine(&world, 1, unknown(stranger, 0, 0))), Outcome::Acknowledged(0));
     }
+    // What it knows may be wrong as well: the id may have been given out a second time.
+    assert_eq!(world.state.judge_stranger(before), Stranger::Deleted);
+    assert_eq!(world.ok(quarantine(&world, 1, unknown(before, 0, 0))), Outcome::Acknowledged(0));
     // More of them, later; the state survives its snapshot.
     let more = ChunkId::new(1, made.counter() + 9);
     world.ok(skip(more));
@@ -117,6 +121,12 @@ fn c12_a_replica_that_is_newer_than_the_map_is_kept() {
     };
     let newer = Version::from_raw(now.raw() + 1);
     assert_eq!(world.ok(quarantine(&world, spare, version(newer))), Outcome::Acknowledged(0));
+    world.ok(CommandOp::SkipIds(SkipIds { chunk: chunk.raw(), newer: true }));
+    assert_eq!(
+        world.ok(quarantine(&world, spare, version(now))),
+        Outcome::Acknowledged(0),
+        "until `restored`"
+    );
     // After a restore the maps know neither what came later nor whether anything did.
     world.ok(CommandOp::RaiseGeneration(RaiseGeneration::default()));
     for n in 1..=4 {
