@@ -45,7 +45,7 @@ pub enum TableError {
         #[source]
         error: io::Error,
     },
-    /// A chunk's header was written by another release.
+    /// A chunk's header was written by another release, or no copy of it can be read.
     #[error("slot {slot} of {META_TABLE}: {why}")]
     Header {
         /// The slot.
@@ -253,9 +253,10 @@ impl Tables {
                 let index = 2 * (slot - first) as usize;
                 if matches!(found, Found::Lost(_)) && (bad.contains(&index) || bad.contains(&(index + 1))) {
                     // It may be readable the next time; by then the journal would have forgotten the chunk (C4).
-                    return Err(meta_io(io::Error::other(format!(
-                        "no copy of the header in slot {slot} can be read; look at the system log for errors of the disk"
-                    ))));
+                    return Err(TableError::Header {
+                        slot,
+                        why: FormatError::Unreadable { structure: "chunk header" },
+                    });
                 }
                 match &found {
                     Found::Header(Slot { header, .. }) if header.state == SlotState::Live => {}

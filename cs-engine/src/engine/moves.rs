@@ -168,7 +168,7 @@ impl Engine {
             }
         }
         let (mut data, mut bad) = (Buf::zeroed(blocks * BLOCK), Vec::new());
-        let mut to = 0;
+        let (mut to, mut tries) = (0, READ_TRIES);
         for &(at, count) in places {
             let bytes = count as usize * BLOCK;
             let (result, part) = self.journal().read_payload(at, Buf::new(bytes)).await;
@@ -177,7 +177,7 @@ impl Engine {
             } else {
                 // One bad sector hides no others.
                 for index in 0..count as usize {
-                    match self.read_stubborn(at + (index * BLOCK) as u64).await {
+                    match self.read_stubborn(at + (index * BLOCK) as u64, &mut tries).await {
                         Ok(part) => {
                             data[(to + index) * BLOCK..(to + index + 1) * BLOCK].copy_from_slice(&part)
                         }
@@ -194,15 +194,15 @@ impl Engine {
         Ok((data.freeze(), bad))
     }
 
-    /// A block of the journal, asked for again for a while: a path that fails over comes back, and what is given up is lost.
-    async fn read_stubborn(&self, at: u64) -> std::io::Result<Buf> {
-        let mut tries = 0;
+    /// A block of the journal, asked for again for a while: a path that fails over comes back, and what is given up is lost. The
+    /// while is one for all blocks that are read together.
+    async fn read_stubborn(&self, at: u64, tries: &mut u32) -> std::io::Result<Buf> {
         loop {
             let (result, part) = self.journal().read_payload(at, Buf::new(BLOCK)).await;
             match result {
                 Ok(()) => return Ok(part),
-                Err(error) if is_unreadable(&error) && tries < READ_TRIES => {
-                    tries += 1;
+                Err(error) if is_unreadable(&error) && *tries > 0 => {
+                    *tries -= 1;
                     rt::time::sleep(READ_PAUSE).await;
                 }
                 Err(error) => return Err(error),
