@@ -61,9 +61,17 @@ fn now() -> Instant {
 ///
 /// Only for kernel state that announces no change (sysfs attributes of a loop device, `/proc`). Where there is an event
 /// (a pidfd, a pipe) wait for that.
-pub fn poll_until<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+pub fn poll_until<T>(limit: Duration, probe: impl FnMut() -> Option<T>) -> Option<T> {
+    poll(limit, Duration::from_millis(10), probe)
+}
+
+/// As [`poll_until`], ten times per second, where the probe costs what is being measured.
+pub fn poll_seldom<T>(limit: Duration, probe: impl FnMut() -> Option<T>) -> Option<T> {
+    poll(limit, Duration::from_millis(100), probe)
+}
+
+fn poll<T>(limit: Duration, longest_pause: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     const FIRST_PAUSE: Duration = Duration::from_micros(200);
-    const LONGEST_PAUSE: Duration = Duration::from_millis(10);
     let deadline = Deadline::after(limit);
     let mut pause = FIRST_PAUSE;
     loop {
@@ -75,7 +83,7 @@ pub fn poll_until<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> O
         }
         #[allow(clippy::disallowed_methods, reason = "the state polled for has no event to wait on")]
         std::thread::sleep(pause.min(deadline.remaining()));
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(longest_pause);
     }
 }
 

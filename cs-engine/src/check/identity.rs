@@ -10,7 +10,7 @@ use super::{Context, disk};
 use crate::engine::{OpenError, SUPERBLOCK, journal_place};
 use crate::format::journal::{JournalHeader, RING_START};
 use crate::format::superblock::{COPIES, Superblock};
-use crate::format::{BLOCK, FormatError};
+use crate::format::{BLOCK, FormatError, is_zero};
 use crate::journal::scan::{self, ScanError, Scanned};
 
 /// Takes the directory's lock without opening anything for writing.
@@ -173,7 +173,7 @@ async fn check_header(
 
 /// Whether nothing was ever written.
 pub(super) fn is_blank(block: &[u8; BLOCK]) -> bool {
-    block.iter().all(|&byte| byte == 0)
+    is_zero(block)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use rt::sync::{Notify, RangeLock, Semaphore};
 
 use super::blocks::{BlockMap, Entry, Place};
 use super::fill::Source;
+use super::regions::{REGION_BLOCKS, Regions};
 use super::standing::Standing;
 use super::{ACTIVE_BLOCKS, Engine, Refusal};
 use crate::format::BLOCK;
@@ -55,6 +56,8 @@ pub struct Chunk {
     /// Held by whatever a checkpoint does with the chunk, and by its deletion.
     pub(crate) moving: Semaphore,
     pub(crate) deleted: Cell<bool>,
+    /// Regions that nothing was written to since the file was made, by this process: they read as zero.
+    pub(crate) untouched: RefCell<Option<Box<Regions>>>,
     /// What makes it more than a plain member.
     pub(crate) standing: RefCell<Option<Box<Standing>>>,
     /// Where a joiner under this version gets what it lacks.
@@ -81,6 +84,7 @@ impl Chunk {
             ranges: RangeLock::new(),
             moving: Semaphore::new(1),
             deleted: Cell::new(false),
+            untouched: RefCell::default(),
             standing: RefCell::default(),
             source: RefCell::default(),
             superseding: Cell::new(0),
@@ -114,6 +118,31 @@ impl Chunk {
             }
         }
         newest
+    }
+
+    /// The file was made just now.
+    pub(crate) fn set_untouched(&self) {
+        self.untouched.replace(Some(Box::new(Regions::all(self.blocks()))));
+    }
+
+    /// Something is about to be written to the file.
+    pub(crate) fn touch(&self, blocks: &Range<u32>) {
+        let mut untouched = self.untouched.borrow_mut();
+        if let Some(regions) = &mut *untouched {
+            let mut touched = Regions::default();
+            touched.add_blocks(blocks);
+            regions.subtract(&touched);
+            if regions.is_empty() {
+                *untouched = None;
+            }
+        }
+    }
+
+    /// Whether the file is known to have nothing but zeroes there.
+    pub(crate) fn is_untouched(&self, blocks: &Range<u32>) -> bool {
+        let regions = blocks.start / REGION_BLOCKS..blocks.end.div_ceil(REGION_BLOCKS);
+        let untouched = self.untouched.borrow();
+        untouched.as_ref().is_some_and(|set| regions.clone().all(|region| set.contains(region)))
     }
 
     /// Whether any block of the range has content that must still be moved.
@@ -241,5 +270,43 @@ impl Engine {
             let base = base.into_iter().map(|state| (state, Place::File)).collect();
             return Ok(chunk.newest(&blocks, base, |entry| (entry.state, entry.place)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::table::SlotState;
+
+    #[test]
+    fn what_was_written_to_is_untouched_no_more() {
+        let header = ChunkHeader {
+            sequence: 1,
+            state: SlotState::Live,
+            chunk: 1,
+            version: 1,
+            file: 1,
+            size: 1 << 20,
+            layout: 0,
+            piece: 0,
+            block_metadata: 4,
+            key_id: 0,
+            stripe_version: 0,
+            born: 0,
+            verified: 0,
+        };
+        let chunk = Chunk::new(0, 0, header);
+        assert!(!chunk.is_untouched(&(0..16)), "a file that was there before may hold anything");
+        chunk.set_untouched();
+        assert!(chunk.is_untouched(&(0..256)));
+        // The last block of the second region, and the first of the third.
+        chunk.touch(&(31..33));
+        for (blocks, expected) in
+            [(0..16, true), (0..17, false), (16..20, false), (40..48, false), (48..256, true)]
+        {
+            assert_eq!(chunk.is_untouched(&blocks), expected, "{blocks:?}");
+        }
+        chunk.touch(&(0..256));
+        assert!(chunk.untouched.borrow().is_none(), "nothing is kept of a file that is all written");
     }
 }

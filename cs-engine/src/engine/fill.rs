@@ -24,7 +24,7 @@ use super::write::Way;
 use super::{Engine, Refusal};
 use crate::format::block::BlockState;
 use crate::format::record::{Record, RecordKind};
-use crate::format::{BLOCK, crc32c};
+use crate::format::{BLOCK, crc32c, is_zero};
 use crate::journal::Class;
 
 /// How long a write that needs old content waits until it is known where to fetch it.
@@ -683,12 +683,12 @@ pub(super) fn pieces(blocks: &Range<u32>, reply: &ReadReply, newer: &BTreeSet<u3
     let at = |block: u32| (block - blocks.start) as usize;
     let bytes =
         |block: u32| reply.payload.as_ref().map(|data| &data[at(block) * BLOCK..(at(block) + 1) * BLOCK]);
-    let is_zero = |block: u32| bytes(block).is_none_or(|bytes| bytes.iter().all(|byte| *byte == 0));
+    let is_zero_at = |block: u32| bytes(block).is_none_or(is_zero);
     let mut runs: Vec<(Range<u32>, bool)> = Vec::new();
     let mut region_start = blocks.start;
     while region_start < blocks.end {
         let region = region_start..blocks.end.min((region_start / REGION_BLOCKS + 1) * REGION_BLOCKS);
-        let hole = region.clone().all(is_zero);
+        let hole = region.clone().all(is_zero_at);
         for block in region.clone().filter(|block| !newer.contains(block)) {
             match runs.last_mut() {
                 Some((run, kind)) if run.end == block && *kind == hole => run.end += 1,

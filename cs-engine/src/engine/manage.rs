@@ -145,6 +145,7 @@ impl Engine {
         let file = self.file_state(new.file);
         file.chunks.set(file.chunks.get() + 1);
         let chunk = Chunk::new(slot, 0, header);
+        chunk.set_untouched();
         if let Some(standing) = standing {
             self.set_standing(&chunk, Some(Box::new(standing)));
             self.installed.borrow_mut().insert(chunk.id, Rc::clone(&chunk));

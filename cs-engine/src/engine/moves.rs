@@ -89,12 +89,19 @@ impl Engine {
                 }
                 // After a restart the space may have to be found again.
                 self.allocate(file, run.blocks.clone()).await?;
-                self.move_data(file, run.blocks.start, data).await
+                self.move_data(chunk, file, run.blocks.start, data).await
             }
         }
     }
 
-    async fn move_data(&self, file: &ChunkFile, first: u32, data: View) -> Result<(), Refusal> {
+    async fn move_data(
+        &self,
+        chunk: &Chunk,
+        file: &ChunkFile,
+        first: u32,
+        data: View,
+    ) -> Result<(), Refusal> {
+        chunk.touch(&(first..first + data.len().div_ceil(BLOCK) as u32));
         let timed = self.latency.start();
         let written = file.file().write_all_at(data, u64::from(first) * BLOCK as u64).await;
         drop(timed);
@@ -153,7 +160,7 @@ impl Engine {
                 chunk.frozen.borrow_mut().lose(block);
                 self.note_damage(chunk.id, block, DamageKind::Unreadable);
             } else {
-                self.move_data(file, block, data.slice(index * BLOCK..(index + 1) * BLOCK)).await?;
+                self.move_data(chunk, file, block, data.slice(index * BLOCK..(index + 1) * BLOCK)).await?;
             }
         }
         Ok(())

@@ -16,7 +16,7 @@ use super::state::mark_record;
 use super::{ACTIVE_BLOCKS, BLOCK_MAP_MAX, Engine, JOURNAL_MAX, MAX_DATA, RECORDS_MAX, Refusal, SEQ_WINDOW};
 use crate::format::block::BlockState;
 use crate::format::record::{Record, RecordKind};
-use crate::format::{BLOCK, crc32c};
+use crate::format::{BLOCK, crc32c, is_zero};
 use crate::journal::{Appended, Class};
 use crate::store::ChunkFile;
 
@@ -405,7 +405,8 @@ impl Engine {
         }
         let is_hole = |(state, _): &(BlockState, Place)| *state == BlockState::Hole;
         if states.iter().any(is_hole)
-            && !(large && Box::pin(self.holes_are_zero(file, blocks, &states)).await)
+            && !(large
+                && (chunk.is_untouched(blocks) || Box::pin(self.holes_are_zero(file, blocks, &states)).await))
         {
             return Ok(Way::Journal);
         }
@@ -427,7 +428,6 @@ impl Engine {
     ) -> bool {
         let offset = u64::from(blocks.start) * BLOCK as u64;
         let (result, buf) = file.file().read_exact_at(Buf::new(blocks.len() * BLOCK), offset).await;
-        let is_zero = |block: &[u8]| block.iter().all(|byte| *byte == 0);
         let mut held = states.iter().zip(buf.chunks(BLOCK));
         result.is_ok() && held.all(|((state, _), bytes)| *state != BlockState::Hole || is_zero(bytes))
     }
@@ -466,6 +466,7 @@ impl Engine {
         let payload = if payload.is_aligned() { payload } else { View::copy_of(&payload) };
         let offset = u64::from(blocks.start) * BLOCK as u64;
         let kept = payload.clone();
+        chunk.touch(blocks);
         let mut data = std::pin::pin!(async {
             let _timed = self.latency.start();
             file.file().write_all_at(payload, offset).await

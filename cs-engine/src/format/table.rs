@@ -171,7 +171,7 @@ fn open_page<'a>(
     let mut decoder = Decoder::new(block);
     if decoder.take() != magic {
         // A copy that was never written is empty; anything else in its place is damage.
-        let blank = block.iter().all(|&byte| byte == 0);
+        let blank = super::is_zero(block);
         return Err(if blank {
             FormatError::Magic { structure }
         } else {
