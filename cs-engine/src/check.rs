@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::OpenError;
 use crate::engine::history::{History, Life};
+use crate::engine::recovery::Crash;
 use crate::format::BLOCK;
 use crate::format::superblock::Superblock;
 use crate::journal::scan::Scanned;
@@ -89,11 +90,13 @@ pub async fn run(dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Repor
         let header = &chunks.get(&chunk)?.header;
         Some(Life { born: header.born, blocks: (header.size / BLOCK as u64) as u32 })
     };
+    let kept = rt::node::boot_id().map_err(|error| context.io(error))? == superblock.boot_id;
     let known = journal.map(|(file, scanned)| {
         let Scanned { header, records, position, .. } = scanned;
         chunks::check_records(&context, &header, &records, &chunks, &mut report);
         chunks::check_births(&context, position.next, &chunks, &mut report);
-        let known = chunks::Known { history: History::read(&records, life), durable: position.durable };
+        let crash = Crash { durable: position.durable, kept };
+        let known = chunks::Known { history: History::read(&records, life), crash };
         (file, known)
     });
     report.contents_checked = known.is_some();

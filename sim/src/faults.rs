@@ -307,10 +307,13 @@ async fn gently(cluster: &Rc<Cluster>) {
 /// An operator takes a lease away from whoever has it.
 fn revoke(cluster: &Rc<Cluster>) {
     rt::sim::hit("operator.revoke");
-    let path = workload::path(rt::random::below(CLIENTS as u64) as usize);
+    let volume = rt::random::below(CLIENTS as u64) as usize;
+    let path = workload::path(volume);
+    let patience = Duration::from_secs(20);
+    cluster.shared.oracles.borrow_mut()[volume].revoke(workload::now() + patience.as_nanos() as u64);
     cluster.operate(async move |master| {
         let request = Revoke { target: Some(RevokeTarget::Path(path)) };
-        let _unanswered = master.ask(&request, rt::time::now() + Duration::from_secs(20)).await;
+        let _unanswered = master.ask(&request, rt::time::now() + patience).await;
     });
 }
 

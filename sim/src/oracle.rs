@@ -10,7 +10,7 @@
 //! ended and was acknowledged before `start`. Once a value was seen, writes that had ended before it was issued
 //! never show again, and neither do later ones that had ended before the read began and did not show.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of one register.
 pub const SECTOR: u64 = 512;
@@ -49,6 +49,10 @@ pub struct Oracle {
     next: WriteId,
     /// How often the volume was granted to somebody.
     holder: u64,
+    /// Until when an operator may take the volume away from whoever has it.
+    revoked_until: u64,
+    /// Whom that has happened to, perhaps: who sleeps meanwhile cannot know, and tells of answers that it had before.
+    revoked: BTreeSet<u64>,
     /// The latest moment at which all members had lost power after what was before.
     cut: u64,
 }
@@ -95,16 +99,23 @@ impl Oracle {
     /// A write was acknowledged.
     ///
     /// # Errors
-    /// When the file had been granted to somebody else before (C1).
+    /// When the file had been granted to somebody else before (C1). Of a lease that was revoked its holder need not have known: then
+    /// the write was carried out everywhere before the next one was granted.
     pub fn acknowledge(&mut self, now: u64, id: WriteId) -> Result<(), Violation> {
         let Some(write) = self.writes.get_mut(&id) else { return Ok(()) };
+        let end = write.ended.unwrap_or(now);
         if let Some(ended) = write.ended {
-            return Err(Violation(format!(
-                "C1: write {id} acknowledged at {now}, but its lease ended at {ended}"
-            )));
+            let candidates = &self.candidates;
+            let shows = |sector| candidates.get(&sector).is_some_and(|candidates| candidates.contains(&id));
+            let is_there = write.acknowledged.is_none() && write.sectors.clone().all(shows);
+            if !is_there || !self.revoked.contains(&write.holder) {
+                return Err(Violation(format!(
+                    "C1: write {id} acknowledged at {now}, but its lease ended at {ended}"
+                )));
+            }
         }
-        write.ended = Some(now);
-        write.acknowledged = Some(now);
+        write.ended = Some(end);
+        write.acknowledged = Some(end);
         // The members may have had it before the power failed, and the answer was on its way since.
         (write.certain, write.weak) = (write.issued > self.cut, write.issued <= self.cut);
         Ok(())
@@ -114,12 +125,21 @@ impl Oracle {
     /// will. Gives the sectors in question: whoever reads them knows which.
     pub fn fence(&mut self, now: u64) -> Vec<std::ops::Range<u64>> {
         self.holder += 1;
+        if now <= self.revoked_until {
+            self.revoked.insert(self.holder);
+        }
         let open = self.writes.values_mut().filter(|write| write.ended.is_none());
         open.map(|write| {
             write.ended = Some(now);
             write.sectors.clone()
         })
         .collect()
+    }
+
+    /// An operator takes the volume away from its holder, at any moment until then.
+    pub fn revoke(&mut self, until: u64) {
+        self.revoked_until = self.revoked_until.max(until);
+        self.revoked.insert(self.holder);
     }
 
     /// A flush of the present holder that began at `start` has succeeded: what was acknowledged before is durable.
@@ -346,6 +366,31 @@ mod tests {
         let late = oracle.issue_late(10, 5..6, false);
         assert!(read(&mut oracle.clone(), 11, 0) && !read(&mut oracle.clone(), 11, late), "C2");
         assert!(oracle.acknowledge(12, late).is_err(), "C1");
+    }
+
+    #[test]
+    fn whose_lease_is_revoked_may_tell_of_it_late() {
+        let revoked = || {
+            let mut oracle = Oracle::new();
+            let a = oracle.issue(10, 5..6, false);
+            oracle.revoke(20);
+            oracle.fence(15);
+            (oracle, a)
+        };
+        let (mut oracle, a) = revoked();
+        oracle.acknowledge(30, a).unwrap();
+        assert!(oracle.clone().acknowledge(31, a).is_err(), "once");
+        assert!(!read(&mut oracle, 32, 0), "C3: it was there before the fence");
+        let (mut oracle, a) = revoked();
+        assert!(read(&mut oracle, 16, 0), "it was not carried out");
+        assert!(oracle.acknowledge(30, a).is_err());
+        let (mut oracle, _) = revoked();
+        let late = oracle.issue_late(17, 5..6, false);
+        assert!(oracle.acknowledge(18, late).is_err(), "C2");
+        oracle.fence(40);
+        let b = oracle.issue(41, 5..6, false);
+        oracle.fence(50);
+        assert!(oracle.acknowledge(51, b).is_err(), "C1: that one was not revoked");
     }
 
     #[test]

@@ -123,7 +123,7 @@ pub fn path(volume: usize) -> String {
 }
 
 /// The time of the world: hosts have clocks of their own.
-fn now() -> u64 {
+pub fn now() -> u64 {
     u64::try_from(rt::sim::control::now().as_nanos()).unwrap_or(u64::MAX)
 }
 

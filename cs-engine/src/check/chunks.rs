@@ -12,7 +12,7 @@ use rt::fs::File;
 use super::report::{Finding, Problem, Report};
 use super::{Context, disk, pages};
 use crate::engine::history::{ChunkHistory, History, contents, resolve};
-use crate::engine::recovery::{Content, Row};
+use crate::engine::recovery::{Content, Crash, Row};
 use crate::engine::{ACTIVE_BLOCKS, JOURNAL, OpenError, Place, REGION_BLOCKS};
 use crate::format::block::BlockState;
 use crate::format::journal::JournalHeader;
@@ -33,8 +33,7 @@ const OVERHEAD_MAX: u64 = 1 << 20;
 /// What the journal says.
 pub(super) struct Known {
     pub(super) history: History,
-    /// What is written below this LSN was flushed.
-    pub(super) durable: u64,
+    pub(super) crash: Crash,
 }
 
 /// Checks that records of living chunks fit them.
@@ -202,7 +201,7 @@ impl<'a> Walk<'a> {
         let Some(known) = self.known else { return Ok(()) };
         let history = known.history.chunks.get(&header.chunk);
         let left = match history {
-            Some(history) => self.resolve(slot, history, known.durable, &opened, table).await,
+            Some(history) => self.resolve(slot, history, known.crash, &opened, table).await,
             None => table,
         };
         self.content(slot, history, &opened, &left, progress).await;
@@ -250,7 +249,7 @@ impl<'a> Walk<'a> {
         &mut self,
         slot: &Slot,
         history: &ChunkHistory,
-        durable: u64,
+        crash: Crash,
         opened: &Opened,
         mut table: Vec<Option<BlockState>>,
     ) -> Vec<Option<BlockState>> {
@@ -262,7 +261,7 @@ impl<'a> Walk<'a> {
             let state = &mut table[block as usize];
             let content = contents.get(&block).copied().unwrap_or(Content::Unreadable);
             let base = state.unwrap_or(BlockState::Unknown);
-            let resolved = resolve(chunk, block, said, base, content, durable);
+            let resolved = resolve(chunk, block, said, base, content, crash);
             *state = Some(BlockState::Hole);
             match resolved.entry.map(|entry| (entry.state, entry.place)) {
                 Some((BlockState::Unknown, _)) if resolved.row == Row::Unreadable => {

@@ -9,7 +9,7 @@ use rt::fs::File;
 
 use super::ACTIVE_BLOCKS;
 use super::blocks::{COPIED, Entry, Place};
-use super::recovery::{Candidate, Content, Decision, Row, decide, needs_content};
+use super::recovery::{Candidate, Content, Crash, Decision, Row, decide, needs_content};
 use super::standing::{Installed, joins};
 use crate::format::block::BlockState;
 use crate::format::record::{Record, RecordKind, u64_of};
@@ -29,7 +29,10 @@ pub(crate) struct Said {
 impl Said {
     fn candidate(&self) -> Candidate {
         match (self.in_place, self.entry.state) {
-            (true, BlockState::Data(crc)) => Candidate::InPlace { lsn: self.entry.lsn, crc },
+            (true, BlockState::Data(crc)) => {
+                let copied = (self.entry.epoch, self.entry.seq) == COPIED;
+                Candidate::InPlace { lsn: self.entry.lsn, crc, copied }
+            }
             (_, BlockState::Data(crc)) => Candidate::Redo { lsn: self.entry.lsn, crc: Some(crc) },
             // A hole, or a block that is lost: the file's content counts for nothing.
             _ => Candidate::Redo { lsn: self.entry.lsn, crc: None },
@@ -166,10 +169,10 @@ pub(crate) fn resolve(
     said: &[Said],
     base: BlockState,
     content: Content,
-    durable: u64,
+    crash: Crash,
 ) -> Resolved {
     let (decision, row) =
-        decide(&candidates(said), base, content, durable, |crc, plain| crc.matches(plain, chunk, block));
+        decide(&candidates(said), base, content, crash, |crc, plain| crc.matches(plain, chunk, block));
     let newest = said.len() - 1;
     match decision {
         Decision::Candidate(index) => {
@@ -271,8 +274,9 @@ mod tests {
         let history = History::read(&records, life);
         let chunk = &history.chunks[&7];
         assert_eq!(chunk.in_doubt(), [5]);
+        let crash = Crash { durable: 0, kept: false };
         let resolved =
-            |content| resolve(7, 5, &chunk.blocks[&5], BlockState::Hole, Content::Plain(content), 0);
+            |content| resolve(7, 5, &chunk.blocks[&5], BlockState::Hole, Content::Plain(content), crash);
         let summary = |content| {
             let resolved = resolved(content);
             (resolved.survived, resolved.entry.map(|entry| entry.lsn), resolved.row)

@@ -15,7 +15,12 @@
 //! | [`Row::BaseHole`] | in place, none durable | is zero; the table says hole | a hole, as before |
 //! | [`Row::Overwritten`] | in place and durable | matches nothing as new | unknown: of a later write whose record was lost, or the device lost a flushed write |
 //! | [`Row::Torn`] | in place, none durable | matches nothing | unknown: settle it with the other members (C5) |
+//! | [`Row::NotArrived`] | in place, of a client, in the host's present boot | as of one of the four rows before with something older | unknown: under way when the server was killed, so that it is sent again, or the device lost it |
 //! | [`Row::Unreadable`] | in place | cannot be read | unknown |
+//!
+//! As long as the host has not lost its memory, what a client was told of is in the file. So content that is older than
+//! the newest record is not taken for what the block is: of a write that was answered it would be an older state, and nobody would
+//! know (a device may have put the data elsewhere). What fills joiners and repairs blocks is begun anew by itself.
 
 use crate::format::block::{BlockState, StoredCrc};
 
@@ -28,6 +33,8 @@ pub enum Candidate {
         lsn: u64,
         /// Checksum of the content.
         crc: StoredCrc,
+        /// It was copied from a member: nobody was told of it.
+        copied: bool,
     },
     /// Content in the journal, or a hole.
     Redo {
@@ -53,12 +60,13 @@ pub enum Row {
     BaseHole,
     Overwritten,
     Torn,
+    NotArrived,
     Unreadable,
 }
 
 impl Row {
     /// Every row.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::InPlaceNewest,
         Self::InPlaceOlder,
         Self::Redo,
@@ -67,6 +75,7 @@ impl Row {
         Self::BaseHole,
         Self::Overwritten,
         Self::Torn,
+        Self::NotArrived,
         Self::Unreadable,
     ];
 
@@ -82,6 +91,7 @@ impl Row {
             Self::BaseHole => "recovery.base_hole",
             Self::Overwritten => "recovery.overwritten",
             Self::Torn => "recovery.torn",
+            Self::NotArrived => "recovery.not_arrived",
             Self::Unreadable => "recovery.unreadable",
         }
     }
@@ -113,10 +123,38 @@ pub fn needs_content(candidates: &[Candidate]) -> bool {
     matches!(candidates.first(), Some(Candidate::InPlace { .. }))
 }
 
-/// Decides what a block is. `candidates` are newest first and not empty; `durable` is the LSN below which records and
-/// the in-place data that belongs to them are known to have been flushed.
+/// What is known of the crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crash {
+    /// The LSN below which records and the in-place data that belongs to them are known to have been flushed.
+    pub durable: u64,
+    /// The host has kept its memory: it is in the boot in which the server ran last.
+    pub kept: bool,
+}
+
+/// Decides what a block is. `candidates` are newest first and not empty.
 #[must_use]
 pub fn decide(
+    candidates: &[Candidate],
+    base: BlockState,
+    content: Content,
+    crash: Crash,
+    matches: impl Fn(StoredCrc, u32) -> bool,
+) -> (Decision, Row) {
+    let (decision, row) = newest_that_is_there(candidates, base, content, crash.durable, matches);
+    let newer = match decision {
+        Decision::Candidate(index) => &candidates[..index],
+        Decision::Base => candidates,
+        Decision::Unknown => &[],
+    };
+    let is_told = |candidate: &Candidate| matches!(candidate, Candidate::InPlace { copied: false, .. });
+    if crash.kept && newer.iter().any(is_told) && !rt::sim::planted("rolled-back-in-one-boot") {
+        return (Decision::Unknown, Row::NotArrived);
+    }
+    (decision, row)
+}
+
+fn newest_that_is_there(
     candidates: &[Candidate],
     base: BlockState,
     content: Content,
@@ -158,7 +196,7 @@ mod tests {
     }
 
     fn in_place(lsn: u64, plain: u32) -> Candidate {
-        Candidate::InPlace { lsn, crc: crc(plain) }
+        Candidate::InPlace { lsn, crc: crc(plain), copied: false }
     }
 
     #[test]
@@ -203,11 +241,31 @@ mod tests {
         ];
         let mut seen = std::collections::BTreeSet::new();
         for (number, (candidates, base, content, durable, decision, row)) in rows.iter().enumerate() {
-            let found = decide(candidates, *base, *content, *durable, |crc, plain| crc.matches(plain, 1, 1));
-            assert_eq!(found, (*decision, *row), "line {number}");
+            let found = |kept| {
+                let crash = Crash { durable: *durable, kept };
+                decide(candidates, *base, *content, crash, |crc, plain| crc.matches(plain, 1, 1))
+            };
+            assert_eq!(found(false), (*decision, *row), "line {number}");
             seen.insert(row.name());
+            let older = matches!(row, Row::InPlaceOlder | Row::RedoUnder | Row::Base | Row::BaseHole);
+            let expected = if older { (unknown, Row::NotArrived) } else { (*decision, *row) };
+            assert_eq!(found(true), expected, "line {number}, and the host has kept its memory");
+            seen.insert(found(true).1.name());
         }
         assert_eq!(seen.len(), Row::ALL.len(), "a row of the table has no line here");
+    }
+
+    #[test]
+    fn what_was_copied_is_copied_again() {
+        let copied = Candidate::InPlace { lsn: 9, crc: crc(3), copied: true };
+        let data = BlockState::Data(crc(1));
+        let found = |candidates: &[Candidate], plain| {
+            let crash = Crash { durable: 0, kept: true };
+            decide(candidates, data, Content::Plain(plain), crash, |crc, plain| crc.matches(plain, 1, 1)).1
+        };
+        assert_eq!(found(&[copied], 1), Row::Base);
+        assert_eq!(found(&[copied, in_place(7, 2)], 2), Row::InPlaceOlder);
+        assert_eq!(found(&[copied, in_place(7, 2)], 1), Row::NotArrived, "a client was told of the one at 7");
     }
 
     #[test]
@@ -226,7 +284,7 @@ mod tests {
                     &candidates,
                     BlockState::Data(crc(1)),
                     Content::Plain(content),
-                    durable,
+                    Crash { durable, kept: false },
                     |crc, plain| crc.matches(plain, 1, 1),
                 );
                 let lsn = match decision {

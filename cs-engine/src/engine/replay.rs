@@ -8,7 +8,7 @@ use super::blocks::Place;
 use super::chunk::{Chunk, Mark};
 use super::files::{FileState, Unstable};
 use super::history::{ChunkHistory, History, Life, Said, contents, resolve};
-use super::recovery::{Content, Row};
+use super::recovery::{Content, Crash, Row};
 use crate::format::block::BlockState;
 use crate::format::record::{Record, RecordKind, u64_of};
 use crate::format::table::CRCS_PER_PAGE;
@@ -115,6 +115,8 @@ impl Engine {
             }
             None => BTreeMap::new(),
         };
+        let kept = self.superblock.borrow().boot_id == self.boot_id;
+        let crash = Crash { durable: self.journal().durable(), kept };
         let mut lost = false;
         let mut entries = Vec::new();
         let blocks: Vec<u32> = history.blocks.keys().copied().collect();
@@ -127,7 +129,7 @@ impl Engine {
                 let base = base.as_ref().map_or(BlockState::Unknown, |base| base[(block - first) as usize]);
                 let content = contents.get(&block).copied().unwrap_or(Content::Unreadable);
                 let said = &history.blocks[&block];
-                let resolved = resolve(chunk.id, block, said, base, content, self.journal().durable());
+                let resolved = resolve(chunk.id, block, said, base, content, crash);
                 note_row(chunk, block, resolved.row);
                 lost |= !matches!(resolved.row, Row::InPlaceNewest | Row::Redo);
                 fate.note(chunk.id, block, said, resolved.survived);
@@ -244,7 +246,7 @@ fn list_unstable(file: &FileState, epoch: u64, seq: u64, chunk: u64, blocks: &[u
 
 fn note_row(chunk: &Chunk, block: u32, row: Row) {
     rt::sim::hit(row.name());
-    if let Row::Overwritten | Row::Torn | Row::Unreadable = row {
+    if let Row::Overwritten | Row::Torn | Row::NotArrived | Row::Unreadable = row {
         tracing::warn!("chunk {:#x}, block {block}: {row:?}; the other members must settle it", chunk.id);
     }
 }

@@ -20,6 +20,35 @@ use crate::scrub::Holds;
 
 const CHUNK_FILE: &str = "chunks/42/0001000000000042";
 
+/// A device puts a write somewhere else, and the server is killed before anybody reads: what was there before was flushed, and matches
+/// what was recorded then.
+#[test]
+fn c8_what_was_answered_is_not_rolled_back_by_a_kill() {
+    const LEN: usize = 256 << 10;
+    let rig = Rig::new();
+    let (old, new) = (pattern(1, LEN), pattern(2, LEN));
+    let (before, after) = (old.clone(), new.clone());
+    rig.life(async move |engine| {
+        let client = Client::with_chunk(&engine, 1, 8 << 20).await;
+        client.write(0, &before).await;
+        client.flush().await;
+        engine.checkpoint().await.expect("a checkpoint");
+        client.write(0, &after).await;
+        assert!(engine.counters().in_place >= 2, "not through the journal");
+    });
+    let file = fs::File::options().write(true).open(rig.path.join(CHUNK_FILE)).unwrap();
+    let lost = 3 * BLOCK..4 * BLOCK;
+    file.write_all_at(&old[lost.clone()], lost.start as u64).unwrap();
+    rig.life(async move |engine| {
+        let client = Client::new(&engine, 1);
+        let read = client.try_read(CHUNK, lost.start as u32, BLOCK as u32).await;
+        assert_eq!(read, Err(Refusal::Unsettled { block: 3 }));
+        let rest = client.try_read(CHUNK, lost.end as u32, (LEN - lost.end) as u32).await;
+        assert_eq!(rest.as_deref(), Ok(&new[lost.end..]));
+        engine.stop().await;
+    });
+}
+
 /// A discard opens no file, so that it is acknowledged; a checkpoint has to live with it.
 #[test]
 fn c13_a_lost_chunk_file_stops_no_checkpoint() {

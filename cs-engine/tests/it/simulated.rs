@@ -265,7 +265,8 @@ fn crashes_lose_nothing_that_was_flushed() {
     if seeds_asked_for().is_none() {
         // Some rows need more care than random work takes.
         covered.extend(single::run_seeds().2);
-        for row in Row::ALL {
+        // Here a kill leaves nothing half done: see `c8_what_was_answered_is_not_rolled_back_by_a_kill`.
+        for row in Row::ALL.into_iter().filter(|row| *row != Row::NotArrived) {
             assert!(covered.contains_key(row.name()), "no seed reaches {}", row.name());
         }
     }

@@ -325,7 +325,10 @@ impl Lease {
         }
         left.extend(unstable.holders.iter().chain(&unstable.members).filter(|id| !chunk.is_target(**id)));
         unstable.holders.retain(|id| chunk.is_target(*id));
-        unstable.members = chunk.members.iter().map(|server| server.id()).collect();
+        let members = chunk.members.iter().map(|server| server.id());
+        // In a chunk that is to be reconciled somebody may have become a member who copied from one that had lost its memory (C4).
+        let counts = |id: &u64| chunk.settled.get() || unstable.members.contains(id);
+        unstable.members = members.filter(counts).collect();
     }
 
     /// A server has been taken out of chunks of the file: the maps of all that have it are asked for again.
@@ -727,6 +730,35 @@ mod tests {
             assert!(next.same_boot(1, [7; 16]) && next.same_boot(2, [8; 16]));
             assert!(!next.lost_all(&chunk));
         });
+    }
+
+    #[test]
+    fn c4_who_became_a_member_before_a_chunk_was_reconciled_proves_nothing() {
+        for (needs_reconcile, lost) in [(false, false), (true, true)] {
+            run(move |servers, lease| {
+                let chunk = learn(lease, servers, 5, &[1, 2], &[]);
+                [1, 2].iter().for_each(|server| assert!(lease.same_boot(*server, [7; 16])));
+                write(lease, &chunk);
+                // Server 1 has lost its power, and server 2 is given up: server 3 has what was left on server 1.
+                let of = |cs_id| Member { cs_id, state: MemberState::Member.into(), slot: 0 };
+                let members = vec![of(1), of(3)];
+                let map = ChunkMap {
+                    index: 0,
+                    chunk_id: 1000,
+                    version: 6,
+                    members,
+                    needs_reconcile,
+                    ..ChunkMap::default()
+                };
+                lease.learn(servers, &MapReply { chunks: vec![map], ..MapReply::default() }, 0..1);
+                assert!(lease.same_boot(3, [7; 16]));
+                let next = Rc::new(Lease::new(2, 0, true));
+                next.inherit(lease);
+                let chunk = learn(&next, servers, 6, &[1, 3], &[]);
+                assert!(next.same_boot(1, [8; 16]) && next.same_boot(3, [7; 16]));
+                assert_eq!(next.lost_all(&chunk), lost, "to be reconciled: {needs_reconcile}");
+            });
+        }
     }
 
     #[test]
