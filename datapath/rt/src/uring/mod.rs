@@ -269,6 +269,10 @@ impl Drop for Inner {
     }
 }
 
+/// Most threads of the kernel that work for a ring on files. A flush on a dead disk holds one for good, and with the kernel's four for each
+/// CPU nothing would be flushed on another disk then. They are made when all others sleep.
+const FILE_WORKERS: u32 = 256;
+
 fn build(options: &ExecutorOptions) -> Result<IoUring, StartError> {
     let mut builder = IoUring::builder();
     builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all();
@@ -289,6 +293,9 @@ fn build(options: &ExecutorOptions) -> Result<IoUring, StartError> {
             return Err(StartError::lacking(name));
         }
     }
+    // The second one is for all else, and stays.
+    let workers = ring.submitter().register_iowq_max_workers(&mut [FILE_WORKERS, 0]);
+    workers.map_err(|error| StartError::from_setup(&error))?;
     Ok(ring)
 }
 
@@ -300,4 +307,18 @@ pub(crate) fn wall_clock_ms() -> u64 {
 /// The outcome of a completion as an `io::Result`.
 pub(crate) fn outcome(result: i32) -> std::io::Result<usize> {
     usize::try_from(result).map_err(|_| std::io::Error::from_raw_os_error(-result))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_disk_leaves_threads_for_others() {
+        let ring = build(&ExecutorOptions::default()).expect("io_uring works here");
+        // With zeroes nothing is changed, and what is so is told.
+        let mut workers = [0, 0];
+        ring.submitter().register_iowq_max_workers(&mut workers).unwrap();
+        assert_eq!(workers[0], FILE_WORKERS);
+    }
 }
