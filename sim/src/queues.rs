@@ -3,6 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use cs_engine::engine;
+use cs_engine::format::CHUNK_BLOCKS_MAX;
+
 /// Bytes that one answer or request takes at most besides its payload's window.
 const ONE_MESSAGE: u64 = 2 << 20;
 
@@ -37,6 +40,17 @@ pub fn all() -> Vec<Queue> {
             "link.queue-bytes",
             options.queue_bytes as u64 + bytes + ONE_MESSAGE,
             "bytes that wait to be sent on one connection: answers, and requests within the peer's window",
+        ),
+        // Those that are under way when the limit is met are listed, too.
+        queue(
+            "cs.unstable-writes",
+            engine::UNSTABLE_MAX as u64 + 2 * requests,
+            "writes of one file that are not stable, on a chunk server",
+        ),
+        queue(
+            "cs.map-entries",
+            2 * (engine::BLOCK_MAP_MAX + CHUNK_BLOCKS_MAX as usize) as u64,
+            "blocks that the last checkpoint of a chunk server does not have",
         ),
         queue("cs.journal-percent", 100, "how full the journal of a chunk server is"),
         queue("mds.requests", 8192, "requests at the metadata server"),

@@ -243,6 +243,7 @@ impl FileState {
             self.totals.writes.set(self.totals.writes.get() + 1);
             self.totals.files.set(self.totals.files.get() + usize::from(was_empty));
             self.unstable_current.set(self.unstable_current.get() + usize::from(epoch == current));
+            rt::sim::gauge("cs.unstable-writes", self.unstable_current.get() as u64);
         }
     }
 

@@ -324,6 +324,7 @@ impl Engine {
             self.touched.borrow_mut().insert(chunk.id, Rc::clone(chunk));
         }
         self.map_entries.set(self.map_entries.get() + map.len() - before);
+        rt::sim::gauge("cs.map-entries", self.map_entries.get() as u64);
         self.records.set(self.records.get() + 1);
         if self.map_entries.get() > BLOCK_MAP_MAX || self.records.get() > RECORDS_MAX {
             self.checkpoint_wanted.notify_one();
