@@ -195,6 +195,7 @@ impl Scrub {
             bad_blocks: counters.bad_blocks,
             repaired_blocks: counters.repaired_blocks,
             damaged_blocks: self.engine.damage().len() as u64,
+            ..ScrubStats::default()
         }
     }
 
