@@ -601,7 +601,7 @@ impl Registrar {
             scrub: Some(self.server.scrub().stats()),
             copied_out_bytes,
             copied_in_bytes,
-            verified: Vec::new(),
+            verified: self.server.scrub().take_verified(),
         })
     }
 }
