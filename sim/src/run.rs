@@ -91,6 +91,9 @@ pub fn run(options: &RunOptions) -> Report {
 async fn whole(operations: u64, count: usize, plan: Plan) -> (u64, Vec<String>) {
     let cluster = Rc::new(Cluster::make(operations, plan).await);
     cluster.start_all().await;
+    if rt::random::below(3) == 0 {
+        crate::plans::verify_often(&cluster);
+    }
     faults::strike(&cluster, count, plan).await;
     faults::calm(&cluster).await;
     let deadline = rt::time::now() + CONVERGENCE;
