@@ -17,7 +17,7 @@ use rt::net::{Address, Listener};
 use rt::sim::control::{self, Exit, Process};
 use rt::sim::{DiskOptions, FaultRates, HostId, HostOptions, ProcessId};
 use rt::sync::Notify;
-use wire::cluster::{ClusterStatReply, ServiceStatus};
+use wire::cluster::{ClusterStatReply, GetEvents, ServiceStatus};
 use wire::hello::Role;
 
 use crate::coverage;
@@ -559,6 +559,7 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
             return;
         }
     };
+    check_differences(shared, master).await;
     let removed = stat.cs.iter().filter(|cs| cs.status() == ServiceStatus::Dropped);
     shared.removed.borrow_mut().extend(removed.flat_map(|cs| cs.addresses.iter().cloned()));
     rt::sim::gauge("sim.healthy-after-s", began.elapsed().as_secs());
@@ -581,6 +582,30 @@ async fn verify(shared: &Rc<Shared>, master: &Rc<Master>, servers: &Rc<Servers>,
         }
         if let Err(error) = volume.close().await {
             shared.violation(format!("convergence: closing volume {number}: {error}"));
+        }
+    }
+}
+
+/// Members that were compared at any time of the run may not have differed (C7): no fault gives one of them content that the others do
+/// not have, with a checksum that matches it. A misdirected write may.
+async fn check_differences(shared: &Rc<Shared>, master: &Rc<Master>) {
+    if shared.misdirected.get() {
+        return;
+    }
+    let mut after = 0;
+    loop {
+        let request = GetEvents { after, ..GetEvents::default() };
+        match master.ask(&request, rt::time::now() + Duration::from_secs(10)).await {
+            Ok(reply) => {
+                for event in reply.events.iter().filter(|event| event.code == "mds.replicas_differ") {
+                    shared.violation(format!("C7: {}", event.message));
+                }
+                match reply.events.last() {
+                    Some(last) if last.id < reply.last_id => after = last.id,
+                    _ => return,
+                }
+            }
+            Err(error) => return shared.violation(format!("convergence: events: {error}")),
         }
     }
 }

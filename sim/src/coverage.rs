@@ -35,6 +35,7 @@ const BESIDES: &[&str] = &[
     "mds.replica-added",
     "mds.replica-removed",
     "mds.cs-dropped",
+    "mds.replicas-compared",
 ];
 
 /// A chunk server that does not serve because a misdirected write destroyed its journal: too rare to be demanded.

@@ -214,12 +214,17 @@ async fn versions(cluster: &Rc<Cluster>, cuts: &Cuts) {
     rt::time::sleep(Duration::from_secs(12)).await;
 }
 
-/// A block is damaged on all members of its chunk but one; clients and the verifier meet it.
-async fn damage(cluster: &Rc<Cluster>) {
+/// Has chunks verified, and compared, all the time.
+pub(crate) fn verify_often(cluster: &Cluster) {
     cluster.operate(async move |master| {
         let request = SetConfig { key: "mds.wd.verify_chunks".into(), value: Some("240".into()) };
         let _unanswered = master.ask(&request, rt::time::now() + Duration::from_secs(5)).await;
     });
+}
+
+/// A block is damaged on all members of its chunk but one; clients and the verifier meet it.
+async fn damage(cluster: &Rc<Cluster>) {
+    verify_often(cluster);
     let hosts = cs_hosts(cluster);
     let chunks = format!("{CS_DIR}/chunks");
     let held = |host: HostId| -> Vec<(PathBuf, u64)> {

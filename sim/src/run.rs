@@ -69,7 +69,8 @@ pub fn run(options: &RunOptions) -> Report {
     };
     let mut simulation = Simulation::new(sim);
     let (operations, count, plan) = (options.operations, options.faults, options.plan);
-    let outcome = simulation.run(async move { whole(operations, count, plan).await });
+    let compares = options.seed.is_multiple_of(3);
+    let outcome = simulation.run(async move { whole(operations, count, plan, compares).await });
     let (done, mut violations) = match outcome {
         Ok(result) => result,
         Err(failure) => (0, vec![failure.to_string()]),
@@ -88,9 +89,13 @@ pub fn run(options: &RunOptions) -> Report {
     }
 }
 
-async fn whole(operations: u64, count: usize, plan: Plan) -> (u64, Vec<String>) {
+/// With `compares` all chunks are verified, and compared, all the time.
+async fn whole(operations: u64, count: usize, plan: Plan, compares: bool) -> (u64, Vec<String>) {
     let cluster = Rc::new(Cluster::make(operations, plan).await);
     cluster.start_all().await;
+    if compares {
+        crate::plans::verify_often(&cluster);
+    }
     faults::strike(&cluster, count, plan).await;
     faults::calm(&cluster).await;
     let deadline = rt::time::now() + CONVERGENCE;

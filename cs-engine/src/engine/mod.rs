@@ -20,6 +20,7 @@ mod chunk;
 mod content;
 mod create;
 mod damage;
+mod digest;
 mod files;
 mod fill;
 mod flush;
@@ -60,6 +61,7 @@ pub use blocks::{Entry, Place};
 pub use chunk::Chunk;
 pub use create::{CreateError, CreateOptions, create, remove_created};
 pub use damage::{Damage, DamageKind};
+pub use digest::{DIGEST_BLOCKS_MAX, Digest, DigestRequest};
 pub use files::{FileState, Session, Unstable};
 pub use fill::{Fault, Known, Listed, NotRead, Progress, Reading, ReadingSettled, Source};
 pub use journal_change::{JournalChange, JournalError};
@@ -228,6 +230,10 @@ pub struct Counters {
     pub bad_blocks: u64,
     /// Blocks repaired from other members.
     pub repaired_blocks: u64,
+    /// Chunks compared with other members.
+    pub compared_chunks: u64,
+    /// Blocks in which members were found to differ, each time they were compared.
+    pub differing_blocks: u64,
 }
 
 /// A running chunk server's data.

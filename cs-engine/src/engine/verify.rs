@@ -124,7 +124,7 @@ impl Engine {
     }
 
     /// Waits until few requests are under way, or for as long as is bearable.
-    async fn calm_down(&self) {
+    pub(super) async fn calm_down(&self) {
         let deadline = rt::time::now() + PATIENCE;
         self.calm.waiting.set(self.calm.waiting.get() + 1);
         loop {

@@ -4,8 +4,8 @@ use link::{Request, Response};
 use std::rc::Rc;
 
 use wire::cs::{
-    CatchUp, CreateChunks, DeleteChunks, Fence, InstallItem, InstallVersions, ItemResult, RepairBlocks,
-    ResultsReply, Role,
+    CatchUp, CompareChunks, CompareChunksReply, CreateChunks, DeleteChunks, Fence, InstallItem,
+    InstallVersions, ItemResult, RepairBlocks, ResultsReply, Role,
 };
 use wire::{Op, Status};
 
@@ -15,6 +15,11 @@ use crate::engine::{Engine, Install, NewChunk, Refusal};
 impl Server {
     pub(super) async fn order(&self, op: Op, request: &Request) -> Result<Response, Failure> {
         let results = match op {
+            Op::CompareChunks => {
+                let order: CompareChunks = wire::decode_body(&request.body)?;
+                let results = self.comparer.compare(order).await;
+                return Ok(Response::ok(wire::encode_body(&CompareChunksReply { results })?));
+            }
             Op::CreateChunks => {
                 let order: CreateChunks = wire::decode_body(&request.body)?;
                 self.create(order).await

@@ -195,7 +195,14 @@ impl Copier {
         })
     }
 
-    fn note_servers(&self, servers: &[CsAddress]) {
+    /// A connection to a chunk server whose addresses are known.
+    pub(super) async fn connected(&self, id: u64, deadline: Instant) -> Result<Connection, Status> {
+        let endpoint = self.endpoint.borrow().clone().ok_or(Status::Stopping)?;
+        self.peer(id).connected(&endpoint, deadline).await
+    }
+
+    /// Takes up where chunk servers are.
+    pub(super) fn note_servers(&self, servers: &[CsAddress]) {
         for server in servers {
             let usable = |text: &String| match text.parse() {
                 Ok(address) => Some(Address::Tcp(address)),
@@ -470,8 +477,7 @@ struct Members {
 impl Members {
     async fn connected(&self, id: u64, deadline: Instant) -> Result<Connection, Status> {
         let copier = self.copier.upgrade().ok_or(Status::Stopping)?;
-        let endpoint = copier.endpoint.borrow().clone().ok_or(Status::Stopping)?;
-        let connection = copier.peer(id).connected(&endpoint, deadline).await?;
+        let connection = copier.connected(id, deadline).await?;
         self.boots.borrow_mut().entry(id).or_insert_with(|| connection.peer().boot_id.to_vec());
         Ok(connection)
     }
@@ -719,7 +725,7 @@ fn is_damage(status: Status) -> bool {
     matches!(status, Status::Corrupt | Status::Unsettled)
 }
 
-fn status_of(error: AskError) -> Status {
+pub(super) fn status_of(error: AskError) -> Status {
     match error {
         AskError::Status { status, .. } => status,
         _ => Status::Timeout,

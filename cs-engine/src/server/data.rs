@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use link::{Request, Response};
-use wire::copy::{ChangedRegions, ChangedRegionsReply, CopyFlush, CopyFlushReply, ListedWrite};
+use wire::copy::{
+    ChangedRegions, ChangedRegionsReply, CopyDigest, CopyDigestReply, CopyFlush, CopyFlushReply, DIGESTS_MAX,
+    ListedWrite,
+};
 use wire::data::{
     BlockState, BlockStatus, BlockStatusReply, BlockSurvey, ClearMarks, EntryKind, Flush, FlushReply, Read,
     ReadReply, Run, RunKind, Settle, Survey, SurveyBlocks, SurveyBlocksReply, SurveyEntry, SurveyReply,
@@ -14,7 +17,7 @@ use wire::{Op, Status};
 
 use super::courtesy::Side;
 use super::{Failure, Server};
-use crate::engine::{self, ACTIVE_BLOCKS, REGION_BLOCKS, Surveyed, WriteRequest};
+use crate::engine::{self, ACTIVE_BLOCKS, DigestRequest, REGION_BLOCKS, Surveyed, WriteRequest};
 use crate::format::BLOCK;
 
 /// How long the read of a joiner elsewhere waits for its turn beside clients.
@@ -63,6 +66,7 @@ impl Server {
             Op::CopyRead => Box::pin(self.copy_read(&request)).await,
             Op::ChangedRegions => self.changed_regions(&request),
             Op::CopyFlush => Box::pin(self.copy_flush(&request)).await,
+            Op::CopyDigest => Box::pin(self.copy_digest(&request)).await,
             _ => Err(Failure::status(Status::Unsupported)),
         }
     }
@@ -187,6 +191,28 @@ impl Server {
         let asked: CopyFlush = wire::decode_body(&request.body)?;
         self.engine.flush_for_joiner(asked.chunk_id, asked.version).await?;
         Ok(Response::ok(wire::encode_body(&CopyFlushReply { boot_id: self.boot_id.to_vec() })?))
+    }
+
+    /// What is on record here, for a member that compares itself.
+    async fn copy_digest(&self, request: &Request) -> Result<Response, Failure> {
+        let CopyDigest { file_id, chunk_id, version, first_block, blocks, unit_blocks, examine } =
+            wire::decode_body(&request.body)?;
+        let end = first_block.saturating_add(blocks);
+        if unit_blocks == 0 || blocks.div_ceil(unit_blocks) > DIGESTS_MAX {
+            return Err(Failure::status(Status::Invalid));
+        }
+        let (file, chunk, blocks) = (file_id, chunk_id, first_block..end);
+        let digested = DigestRequest { file, chunk, version, blocks, unit: unit_blocks, examine };
+        let mut reply = CopyDigestReply::default();
+        match self.engine.digests(&digested).await? {
+            None => reply.none_kept = true,
+            Some(digests) => {
+                let left_out = (0..).zip(&digests).filter(|(_, digest)| digest.is_none());
+                reply.left_out = left_out.map(|(unit, _)| unit).collect();
+                reply.digests = digests.iter().map(|digest| digest.map_or(0, |digest| digest.sum)).collect();
+            }
+        }
+        Ok(Response::ok(wire::encode_body(&reply)?))
     }
 
     /// A block as it lies on the disk, for a reconciler that has nothing better (C5).

@@ -1,5 +1,6 @@
 //! The chunk server on the network: requests of clients and orders of the metadata server meet the engine.
 
+mod compare;
 mod control;
 mod copier;
 mod courtesy;
@@ -19,6 +20,7 @@ use wire::{ErrorBody, Op, Status};
 
 use crate::engine::{Engine, Refusal};
 
+pub(crate) use compare::Comparer;
 pub(crate) use copier::Copier;
 pub(crate) use courtesy::Courtesy;
 pub(crate) use registration::Registration;
@@ -33,6 +35,7 @@ pub struct Server {
     boot_id: [u8; 16],
     copier: Rc<Copier>,
     scrub: Rc<Scrub>,
+    comparer: Comparer,
     courtesy: Rc<Courtesy>,
     /// Deletions come after the creations that arrived before them, which may be slow: a chunk that is made after it was deleted
     /// is nobody's (C9).
@@ -46,8 +49,9 @@ impl Server {
         let courtesy = Courtesy::new();
         let copier = Copier::new(Rc::clone(&engine), Rc::clone(&courtesy));
         let scrub = Scrub::new(Rc::clone(&engine));
+        let comparer = Comparer::new(Rc::clone(&engine), Rc::clone(&copier));
         let (registration, orders) = (Registration::new(), RangeLock::new());
-        Rc::new(Self { engine, registration, boot_id, copier, scrub, courtesy, orders })
+        Rc::new(Self { engine, registration, boot_id, copier, scrub, comparer, courtesy, orders })
     }
 
     /// The engine behind it.
@@ -98,7 +102,8 @@ impl Server {
             | Op::Fence
             | Op::InstallVersions
             | Op::CatchUp
-            | Op::RepairBlocks => {
+            | Op::RepairBlocks
+            | Op::CompareChunks => {
                 if connection.peer().role != Role::Mds {
                     return Err(Failure::status(Status::Forbidden));
                 }

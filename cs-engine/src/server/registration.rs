@@ -601,6 +601,7 @@ impl Registrar {
             scrub: Some(self.server.scrub().stats()),
             copied_out_bytes,
             copied_in_bytes,
+            verified: self.server.scrub().take_verified(),
         })
     }
 }

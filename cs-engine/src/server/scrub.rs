@@ -2,13 +2,13 @@
 //! damaged is told to the metadata server, which knows who has a good copy (C8).
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
 use rt::sync::Notify;
 use rt::time::Instant;
-use wire::cs::{self, BlockRange, DamageItem, ReplicaReport, ReplicaState, ScrubStats};
+use wire::cs::{self, BlockRange, DamageItem, ReplicaReport, ReplicaState, ScrubStats, VerifiedChunk};
 
 use crate::engine::{DamageKind, Engine, Refusal};
 
@@ -21,6 +21,8 @@ const TOLD_AGAIN: Duration = Duration::from_secs(300);
 const LOOKED_AGAIN: Duration = Duration::from_secs(10);
 /// Chunks told at once.
 const CHUNKS_MAX: usize = 64;
+/// Chunks that were verified and that the metadata server is to hear of; older ones are compared in the next cycle.
+const VERIFIED_MAX: usize = 64;
 /// Ranges told of a chunk at once.
 const RANGES_MAX: usize = 256;
 /// A server that has come across more damaged blocks than this since it started is not to be trusted any more.
@@ -37,6 +39,7 @@ pub(crate) struct Scrub {
     told: RefCell<BTreeMap<u64, Told>>,
     /// What is to be told by chunk, and whether nothing was told of that before.
     news: RefCell<BTreeMap<u64, (DamageItem, bool)>>,
+    verified: RefCell<VecDeque<VerifiedChunk>>,
 }
 
 /// What the metadata server knows of the damage of a chunk.
@@ -56,6 +59,7 @@ impl Scrub {
             running: Cell::new(false),
             told: RefCell::default(),
             news: RefCell::default(),
+            verified: RefCell::default(),
         })
     }
 
@@ -88,16 +92,41 @@ impl Scrub {
             }
             last = rt::time::now();
             match self.engine.verify_next().await {
-                Ok(Some(verified)) if verified.damaged > 0 => {
-                    tracing::warn!("chunk {:#x}: {} blocks are damaged", verified.chunk, verified.damaged);
+                Ok(Some(verified)) => {
+                    if verified.damaged > 0 {
+                        tracing::warn!(
+                            "chunk {:#x}: {} blocks are damaged",
+                            verified.chunk,
+                            verified.damaged
+                        );
+                    }
+                    self.note_verified(verified.chunk);
                 }
-                Ok(_) => {}
+                Ok(None) => {}
                 Err(refusal) => {
                     tracing::debug!("no chunk is verified any more: {refusal}");
                     return;
                 }
             }
         }
+    }
+
+    /// It can be compared with other members: what is damaged here is known now.
+    fn note_verified(&self, chunk_id: u64) {
+        let Some(file_id) = self.engine.file_of(chunk_id).filter(|_| self.engine.keeps_checksums()) else {
+            return;
+        };
+        let mut verified = self.verified.borrow_mut();
+        verified.retain(|one| one.chunk_id != chunk_id);
+        if verified.len() == VERIFIED_MAX {
+            verified.pop_front();
+        }
+        verified.push_back(VerifiedChunk { chunk_id, file_id });
+    }
+
+    /// Chunks that were verified since the last heartbeat.
+    pub(crate) fn take_verified(&self) -> Vec<VerifiedChunk> {
+        self.verified.take().into()
     }
 
     /// Looks at damage that was come across, as long as the server runs: what turns out to be good is forgotten, what is new or was
@@ -195,6 +224,8 @@ impl Scrub {
             bad_blocks: counters.bad_blocks,
             repaired_blocks: counters.repaired_blocks,
             damaged_blocks: self.engine.damage().len() as u64,
+            compared_chunks: counters.compared_chunks,
+            differing_blocks: counters.differing_blocks,
         }
     }
 

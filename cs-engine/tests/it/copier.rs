@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cs_engine::engine::{self, CreateOptions, OpenError};
+use cs_engine::format::superblock::Superblock;
 use cs_engine::server::{Registrar, RegistrarOptions, Server};
 use link::{
     Call, ClusterAuthority, ClusterId, Connection, Credentials, Endpoint, Expect, LocalHello, Options,
@@ -21,7 +22,7 @@ use rt::sync::Notify;
 use wire::cs::{
     BlockRange, CatchUp, CatchUpItem, CaughtUp, CaughtUpItem, CreateChunks, CreateItem, DamageItem,
     Heartbeat, HeartbeatReply, InstallItem, InstallVersions, RegisterCs, RegisterCsReply, RepairBlocks,
-    RepairItem, ReportDamage, ResultsReply, Role as ReplicaRole,
+    RepairItem, ReportDamage, ResultsReply, Role as ReplicaRole, VerifiedChunk,
 };
 use wire::data::{Read, SurveyBlocks, SurveyBlocksReply, Target, Write, WriteKind};
 use wire::hello::Role;
@@ -30,22 +31,24 @@ use wire::{Op, Status};
 
 use crate::rig::{CHUNK, FILE, MIB, crcs, log, no_interval, open, pattern, superblock};
 
-const SECOND: Duration = Duration::from_secs(1);
-const SIZE: u32 = 4 * MIB;
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SIZE: u32 = 4 * MIB;
 const PORT: u16 = 2520;
 const TERM_MS: u32 = 120_000;
-const IDS: [u64; 2] = [1025, 1026];
+pub(crate) const IDS: [u64; 2] = [1025, 1026];
 
 /// A metadata server that takes everybody and remembers what it is told.
 #[derive(Default)]
-struct Mds {
-    connections: RefCell<BTreeMap<u64, Connection>>,
+pub(crate) struct Mds {
+    pub(crate) connections: RefCell<BTreeMap<u64, Connection>>,
     told: RefCell<Vec<CaughtUpItem>>,
     damage: RefCell<Vec<DamageItem>>,
     /// Chunks that heartbeats call corrupt.
     corrupt: RefCell<Vec<u64>>,
     /// The next heartbeat that calls one so is not heard.
     is_deaf: Cell<bool>,
+    /// Chunks that heartbeats call verified, with their servers.
+    pub(crate) verified: RefCell<Vec<(u64, VerifiedChunk)>>,
 }
 
 impl Service for Mds {
@@ -69,6 +72,8 @@ impl Service for Mds {
                 if !heartbeat.differences.is_empty() && self.is_deaf.take() {
                     return Status::Retry.into();
                 }
+                let verified = heartbeat.verified.iter().map(|chunk| (heartbeat.cs_id, *chunk));
+                self.verified.borrow_mut().extend(verified);
                 self.corrupt
                     .borrow_mut()
                     .extend(heartbeat.differences.iter().map(|replica| replica.chunk_id));
@@ -89,23 +94,27 @@ impl Service for Mds {
     }
 }
 
-fn endpoint(credentials: Credentials, role: Role, boot_id: [u8; 16]) -> Endpoint {
+pub(crate) fn endpoint(credentials: Credentials, role: Role, boot_id: [u8; 16]) -> Endpoint {
     let options = Options { security: Security::simulated(), ..Options::default() };
     Endpoint::new(credentials, LocalHello::new(role, boot_id), options).expect("valid credentials")
 }
 
-struct World {
-    authority: ClusterAuthority,
-    mds: Rc<Mds>,
+pub(crate) struct World {
+    pub(crate) authority: ClusterAuthority,
+    pub(crate) mds: Rc<Mds>,
     mds_address: SocketAddr,
-    hosts: Vec<HostId>,
+    pub(crate) hosts: Vec<HostId>,
     client: RefCell<Option<HostId>>,
     /// Chunk servers make one when it is told.
-    checkpoint: Rc<Notify>,
+    pub(crate) checkpoint: Rc<Notify>,
 }
 
 impl World {
-    async fn start(copying: Option<u64>) -> Self {
+    pub(crate) async fn start(copying: Option<u64>) -> Self {
+        Self::start_with(copying, [superblock(), superblock()]).await
+    }
+
+    pub(crate) async fn start_with(copying: Option<u64>, made: [Superblock; 2]) -> Self {
         let authority = ClusterAuthority::create("test", ClusterId::random()).expect("a valid name");
         let mds_host = control::add_host(HostOptions::new("mds"));
         let mds_address = SocketAddr::new(control::host_ip(mds_host), 2511);
@@ -118,8 +127,8 @@ impl World {
         let hosts = IDS.map(|id| control::add_host(HostOptions::new(&format!("cs{id}")))).to_vec();
         let (client, checkpoint) = (RefCell::default(), Rc::default());
         let world = Self { authority, mds, mds_address, hosts, client, checkpoint };
-        for index in 0..2 {
-            let create = CreateOptions { dir: dir(index).into(), superblock: superblock() };
+        for (index, superblock) in made.into_iter().enumerate() {
+            let create = CreateOptions { dir: dir(index).into(), superblock };
             let host = world.hosts[index];
             let made =
                 control::start_process(host, "make", async move { engine::create(&create).await.is_ok() });
@@ -129,12 +138,12 @@ impl World {
         world
     }
 
-    fn address(&self, index: usize) -> SocketAddr {
+    pub(crate) fn address(&self, index: usize) -> SocketAddr {
         SocketAddr::new(control::host_ip(self.hosts[index]), PORT)
     }
 
     /// Starts a chunk server and waits until it serves.
-    async fn run(&self, index: usize, copying: Option<u64>) {
+    pub(crate) async fn run(&self, index: usize, copying: Option<u64>) {
         self.mds.connections.borrow_mut().remove(&IDS[index]);
         let (credentials, at, mds) = (member(&self.authority), self.address(index), self.mds_address);
         let checkpoint = Rc::clone(&self.checkpoint);
@@ -181,14 +190,20 @@ impl World {
         Status::from_code(reply.results[0].status as u16)
     }
 
-    async fn create(&self, index: usize, version: u64, joining: bool) -> Status {
+    pub(crate) async fn create(&self, index: usize, version: u64, joining: bool) -> Status {
         let (chunk_id, file_id, size_bytes) = (CHUNK, FILE, u64::from(SIZE));
         let item =
             CreateItem { chunk_id, version, file_id, size_bytes, epoch: 1, joining, ..CreateItem::default() };
         self.order(index, &CreateChunks { items: vec![item] }).await
     }
 
-    async fn install(&self, index: usize, to_version: u64, role: ReplicaRole, keep: bool) -> Status {
+    pub(crate) async fn install(
+        &self,
+        index: usize,
+        to_version: u64,
+        role: ReplicaRole,
+        keep: bool,
+    ) -> Status {
         let (chunk_id, role) = (CHUNK, role as i32);
         let item = InstallItem { chunk_id, from_version: 1, to_version, role, keep };
         self.order(index, &InstallVersions { items: vec![item] }).await
@@ -217,7 +232,13 @@ impl World {
     }
 
     /// What a client gets.
-    async fn call(&self, index: usize, op: Op, body: Vec<u8>, payload: Option<Vec<u8>>) -> (Status, Vec<u8>) {
+    pub(crate) async fn call(
+        &self,
+        index: usize,
+        op: Op,
+        body: Vec<u8>,
+        payload: Option<Vec<u8>>,
+    ) -> (Status, Vec<u8>) {
         let (status, _, payload) = self.call_whole(index, op, body, payload).await;
         (status, payload)
     }
@@ -246,7 +267,7 @@ impl World {
         asked.wait().await.returned()
     }
 
-    async fn write(&self, indices: &[usize], version: u64, seq: u64, offset: u32, bytes: &[u8]) {
+    pub(crate) async fn write(&self, indices: &[usize], version: u64, seq: u64, offset: u32, bytes: &[u8]) {
         for &index in indices {
             let target = Target { file: FILE, epoch: 1, chunk: CHUNK, version };
             let (len, kind, done) = (bytes.len() as u32, WriteKind::Data, seq);
@@ -258,7 +279,14 @@ impl World {
         }
     }
 
-    async fn read(&self, index: usize, op: Op, version: u64, offset: u32, len: u32) -> (Status, Vec<u8>) {
+    pub(crate) async fn read(
+        &self,
+        index: usize,
+        op: Op,
+        version: u64,
+        offset: u32,
+        len: u32,
+    ) -> (Status, Vec<u8>) {
         let target = Target { file: FILE, epoch: 1, chunk: CHUNK, version };
         let mut body = Vec::new();
         Read { target, offset, len, unsettled: false }.encode(&mut body);
@@ -278,15 +306,25 @@ impl World {
     }
 }
 
-fn dir(index: usize) -> String {
+/// The body of a write.
+pub(crate) fn write(version: u64, seq: u64, stable: u64, offset: u32, bytes: &[u8]) -> Vec<u8> {
+    let target = Target { file: FILE, epoch: 1, chunk: CHUNK, version };
+    let (len, kind, done) = (bytes.len() as u32, WriteKind::Data, seq);
+    let write = Write { target, seq, done, stable, offset, len, kind, fua: false, stripe_version: 0 };
+    let mut body = Vec::new();
+    write.encode(&crcs(offset, bytes), &mut body);
+    body
+}
+
+pub(crate) fn dir(index: usize) -> String {
     format!("/cs/{}", IDS[index])
 }
 
-fn member(authority: &ClusterAuthority) -> Credentials {
+pub(crate) fn member(authority: &ClusterAuthority) -> Credentials {
     authority.issue("node", "0123456789abcdef", Roles::ALL).expect("valid names")
 }
 
-fn simulate<F: Future<Output = ()> + 'static>(controller: F) -> rt::sim::Coverage {
+pub(crate) fn simulate<F: Future<Output = ()> + 'static>(controller: F) -> rt::sim::Coverage {
     log();
     let mut simulation = Simulation::new(SimOptions::new(1));
     simulation.run(controller).unwrap_or_else(|failure| panic!("{failure}"));

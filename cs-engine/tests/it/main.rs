@@ -2,6 +2,7 @@
 
 mod basic;
 mod check;
+mod compare;
 mod copier;
 mod damage;
 mod faults;

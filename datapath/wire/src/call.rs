@@ -89,9 +89,11 @@ calls! {
     InstallVersions: cs::InstallVersions => cs::ResultsReply;
     CatchUp: cs::CatchUp => cs::ResultsReply;
     RepairBlocks: cs::RepairBlocks => cs::ResultsReply;
+    CompareChunks: cs::CompareChunks => cs::CompareChunksReply;
 
     ChangedRegions: copy::ChangedRegions => copy::ChangedRegionsReply;
     CopyFlush: copy::CopyFlush => copy::CopyFlushReply;
+    CopyDigest: copy::CopyDigest => copy::CopyDigestReply;
 
     GetConfig: cluster::GetConfig => cluster::GetConfigReply;
     SetConfig: cluster::SetConfig => Empty;

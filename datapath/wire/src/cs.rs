@@ -236,6 +236,21 @@ pub struct Heartbeat {
     /// Bytes that joiners here have fetched from members since it started. Not part of `io`.
     #[prost(uint64, tag = "14")]
     pub copied_in_bytes: u64,
+    /// Chunks that its verifier has been through since the last one, as many as fit: it can be asked to compare them
+    /// (COMPARE_CHUNKS).
+    #[prost(message, repeated, tag = "15")]
+    pub verified: Vec<VerifiedChunk>,
+}
+
+/// A chunk that was verified.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct VerifiedChunk {
+    /// Chunk id.
+    #[prost(uint64, tag = "1")]
+    pub chunk_id: u64,
+    /// File id.
+    #[prost(uint64, tag = "2")]
+    pub file_id: u64,
 }
 
 /// What the verifier of a CS has done since the CS started (C8).
@@ -253,6 +268,12 @@ pub struct ScrubStats {
     /// Blocks that are damaged now.
     #[prost(uint64, tag = "4")]
     pub damaged_blocks: u64,
+    /// Chunks compared with other members.
+    #[prost(uint64, tag = "5")]
+    pub compared_chunks: u64,
+    /// Blocks in which members were found to differ, each time they were compared.
+    #[prost(uint64, tag = "6")]
+    pub differing_blocks: u64,
 }
 
 /// HEARTBEAT reply.
@@ -568,6 +589,81 @@ pub struct RepairBlocks {
     /// Where the sources are.
     #[prost(message, repeated, tag = "2")]
     pub servers: Vec<CsAddress>,
+}
+
+/// A replica to be compared with those of other members.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct CompareItem {
+    /// File id.
+    #[prost(uint64, tag = "1")]
+    pub file_id: u64,
+    /// Chunk id.
+    #[prost(uint64, tag = "2")]
+    pub chunk_id: u64,
+    /// Version of all of them.
+    #[prost(uint64, tag = "3")]
+    pub version: u64,
+    /// The other members.
+    #[prost(uint64, repeated, tag = "4")]
+    pub members: Vec<u64>,
+}
+
+/// COMPARE_CHUNKS request: answered when it is done, which takes some seconds where there is a difference. Nothing is changed.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct CompareChunks {
+    /// Replicas.
+    #[prost(message, repeated, tag = "1")]
+    pub items: Vec<CompareItem>,
+    /// Where the other members are.
+    #[prost(message, repeated, tag = "2")]
+    pub servers: Vec<CsAddress>,
+}
+
+/// Members that have the same.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct AgreeingMembers {
+    /// Their ids, ascending.
+    #[prost(uint64, repeated, tag = "1")]
+    pub cs_ids: Vec<u64>,
+}
+
+/// Neighbouring blocks of which members have different contents, each with a checksum that matches.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ReplicaDifference {
+    /// The blocks.
+    #[prost(message, required, tag = "1")]
+    pub range: BlockRange,
+    /// Who agrees with whom, the most first; who cannot be compared is not named.
+    #[prost(message, repeated, tag = "2")]
+    pub groups: Vec<AgreeingMembers>,
+}
+
+/// What comparing one replica has shown.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct CompareResult {
+    /// Chunk id.
+    #[prost(uint64, tag = "1")]
+    pub chunk_id: u64,
+    /// Code of the [`Status`](crate::Status): `Ok` when all of it was compared that can be. Otherwise nothing is known.
+    #[prost(uint32, tag = "2")]
+    pub status: u32,
+    /// Differences, ascending, as many as fit.
+    #[prost(message, repeated, tag = "3")]
+    pub differences: Vec<ReplicaDifference>,
+    /// Blocks of all differences.
+    #[prost(uint32, tag = "4")]
+    pub differing_blocks: u32,
+    /// Blocks that could not be compared now with some member.
+    #[prost(uint32, tag = "5")]
+    pub left_out_blocks: u32,
+}
+
+/// COMPARE_CHUNKS reply.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct CompareChunksReply {
+    /// One result per item, in the order of the request.
+    #[prost(message, repeated, tag = "1")]
+    pub results: Vec<CompareResult>,
 }
 
 /// Outcome of one item of an order.

@@ -124,6 +124,8 @@ ops! {
     CopyRead = 0x0302, "copy_read";
     /// Make durable what a joiner has read (C4).
     CopyFlush = 0x0303, "copy_flush";
+    /// Checksums of the checksums of a range, for a member that compares itself with this one (C7).
+    CopyDigest = 0x0304, "copy_digest";
 
     /// Open a client session, or take one's own over.
     OpenSession = 0x1001, "open_session";
@@ -189,6 +191,8 @@ ops! {
     CatchUp = 0x1405, "catch_up";
     /// Repair damaged blocks from other members (C8).
     RepairBlocks = 0x1406, "repair_blocks";
+    /// Compare replicas with those of other members (C7).
+    CompareChunks = 0x1407, "compare_chunks";
 
     /// Settings whose key has a prefix.
     GetConfig = 0x1501, "get_config";

@@ -361,6 +361,7 @@ impl Reign {
             });
         }
         self.report(cs, &call, worth);
+        self.compare_verified(cs, call.session, &call.verified);
         let report_all = self.wants_inventory(cs, call.session, now);
         let of = |parameter| self.read(|state| state.config(parameter));
         let small = |parameter| u32::try_from(of(parameter)).ok();

@@ -11,7 +11,7 @@
 //! | [`reign`], [`timekeeper`], [`watch`], [`mark`] | being master; terms that run out; a directory that is older than it should be |
 //! | [`sessions`], [`names`], [`leases`], [`chunks`], [`chunk_servers`], [`removal`], [`monitoring`] | requests, one group each |
 //! | [`guests`], [`nodes`] | passwords, nodes and their certificates |
-//! | [`orders`], [`creations`], [`returns`], [`rebuild`], [`repairs`], [`inventory`] | what chunk servers are told; replicas that come back, and new ones; damage; what they have |
+//! | [`orders`], [`creations`], [`returns`], [`rebuild`], [`repairs`], [`compare`], [`inventory`] | what chunk servers are told; replicas that come back, and new ones; damage; what differs; what they have |
 //! | [`waiting`], [`rates`], [`shown`], [`attributes`] | small helpers of these |
 //!
 //! **Invariant:** no answer goes out before what it says is committed; no term is renewed without knowing to be the master.
@@ -23,6 +23,7 @@ mod asked;
 mod attributes;
 mod chunk_servers;
 mod chunks;
+mod compare;
 mod creations;
 mod failure;
 mod guests;

@@ -15,6 +15,7 @@ use wire::Status;
 
 use super::asked::Asked;
 use super::chunk_servers::ChunkServers;
+use super::compare::Comparisons;
 use super::creations::Creations;
 use super::failure::Failure;
 use super::inventory::Inventories;
@@ -46,6 +47,7 @@ pub(crate) struct Reign {
     pub(crate) returns: Returns,
     pub(crate) rebuild: Rebuild,
     pub(crate) repairs: Repairs,
+    pub(crate) comparisons: Comparisons,
     pub(crate) inventories: Inventories,
     pub(crate) waiting: Waiting,
     /// The last request of a client to open a file, of those that are under way.
@@ -88,6 +90,7 @@ impl Reign {
             returns: Returns::default(),
             rebuild: Rebuild::default(),
             repairs: Repairs::default(),
+            comparisons: Comparisons::default(),
             inventories: Inventories::default(),
             waiting: Waiting::default(),
             opening: RefCell::default(),

@@ -138,9 +138,11 @@ impl Server {
             Op::Hello | Op::Ping | Op::Goodbye | Op::Revocations => Err(unsupported(request)),
             Op::Write | Op::Read | Op::Flush | Op::BlockStatus => Err(unsupported(request)),
             Op::Survey | Op::SurveyBlocks | Op::Settle | Op::ClearMarks => Err(unsupported(request)),
-            Op::ChangedRegions | Op::CopyRead | Op::CopyFlush => Err(unsupported(request)),
+            Op::ChangedRegions | Op::CopyRead | Op::CopyFlush | Op::CopyDigest => Err(unsupported(request)),
             Op::CreateChunks | Op::DeleteChunks | Op::Fence => Err(unsupported(request)),
-            Op::InstallVersions | Op::CatchUp | Op::RepairBlocks => Err(unsupported(request)),
+            Op::InstallVersions | Op::CatchUp | Op::RepairBlocks | Op::CompareChunks => {
+                Err(unsupported(request))
+            }
         }
     }
 }

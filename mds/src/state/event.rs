@@ -215,6 +215,9 @@ events! {
         "{0} chunks have no place for their replicas, the first of '{1}', which needs {2} more: {3} chunk servers can take them ({4}); add chunk servers, or lower replicas= of these files";
     /// No arguments.
     PlacesFound = 58: "mds.places_found" Mds Info "There is a place for every replica again";
+    /// Arguments: path, chunk, blocks, bytes of the file, who agrees with whom.
+    ReplicasDiffer = 59: "mds.replicas_differ" Mds Error
+        "Replicas of '{0}' differ although all their checksums match: chunk {1}, {2} blocks of 4 KiB, bytes {3} of the file, {4}; nothing was changed, because nobody knows which are right";
 
     /// Arguments: origin.
     PasswordSet = 90: "mds.password_set" Mds Info "The password of the cluster was set{0}";
@@ -248,6 +251,7 @@ impl EventCode {
                 | Self::ReplicationHeld
                 | Self::NoPlaceForReplicas
                 | Self::PlacesFound
+                | Self::ReplicasDiffer
         )
     }
 }

@@ -14,7 +14,7 @@
 //! | [`namespace`], [`inode`], [`name`], [`xattrs`], [`chunk`], [`lease`], [`clients`], [`servers`], [`nodes`], [`window`] | the parts of the state |
 //! | `apply` | one file per group of commands |
 //! | [`placement`], `membership`, [`space`], [`health`] | pure decisions |
-//! | [`query`], [`view`], [`snapshot`], [`invariants`] | reading, writing down, checking |
+//! | [`query`], [`comparable`], [`view`], [`snapshot`], [`invariants`] | reading, writing down, checking |
 //!
 //! **Invariant:** a refused command changes nothing but the list of events and the window of answers.
 //! **Invariant:** nothing here depends on the order in which effects are carried out, or on their being carried out
@@ -26,6 +26,7 @@ mod changes;
 pub mod chunk;
 pub mod clients;
 pub mod command;
+pub mod comparable;
 pub mod config;
 pub mod effect;
 pub mod event;

@@ -8,6 +8,7 @@ mod raft_sim;
 mod server_access;
 mod server_chunks;
 mod server_cluster;
+mod server_compare;
 mod server_daemon;
 mod server_inodes;
 mod server_inventory;

@@ -16,8 +16,9 @@ use rt::net::Address;
 use rt::sync::Notify;
 use rt::time::Instant;
 use wire::cs::{
-    CatchUp, CreateChunks, CreateItem, DeleteChunks, Fence, Heartbeat, HeartbeatReply, InstallVersions,
-    ItemResult, RegisterCs, RegisterCsReply, ReplicaReport, ReplicaState, ReportChunks, ResultsReply,
+    CatchUp, CompareChunks, CompareChunksReply, CompareResult, CreateChunks, CreateItem, DeleteChunks, Fence,
+    Heartbeat, HeartbeatReply, InstallVersions, ItemResult, RegisterCs, RegisterCsReply, ReplicaDifference,
+    ReplicaReport, ReplicaState, ReportChunks, ResultsReply, VerifiedChunk,
 };
 use wire::hello::Role;
 use wire::lease::{Open, OpenMode, OpenReply};
@@ -275,6 +276,11 @@ pub(crate) struct FakeCs {
     /// Orders are not answered while this is set.
     pub(crate) stalled: Cell<bool>,
     pub(crate) orders: Cell<u32>,
+    /// What the next heartbeat says was verified.
+    pub(crate) verified: RefCell<Vec<VerifiedChunk>>,
+    /// Orders to compare, and what they are answered with.
+    pub(crate) comparisons: RefCell<Vec<CompareChunks>>,
+    pub(crate) differences: RefCell<Vec<ReplicaDifference>>,
     go_on: Notify,
     beating: RefCell<Option<rt::JoinHandle<()>>>,
     pub(crate) connection: RefCell<Option<Connection>>,
@@ -304,6 +310,9 @@ impl FakeCs {
             create_status: Cell::new(Status::Ok),
             stalled: Cell::new(false),
             orders: Cell::new(0),
+            verified: RefCell::default(),
+            comparisons: RefCell::default(),
+            differences: RefCell::default(),
             go_on: Notify::new(),
             beating: RefCell::default(),
             connection: RefCell::default(),
@@ -366,6 +375,7 @@ impl FakeCs {
             flags: self.flags.get(),
             copied_out_bytes: self.copied.get().0,
             copied_in_bytes: self.copied.get().1,
+            verified: self.verified.take(),
             ..Heartbeat::default()
         };
         let reply = connection.ask(&request, soon()).await?;
@@ -438,6 +448,16 @@ impl FakeCs {
         self.go_on.notify_all();
     }
 
+    fn compare(&self, request: &Request) -> CompareChunksReply {
+        let order: CompareChunks = wire::decode_body(&request.body).expect("an order");
+        let differences = self.differences.borrow().clone();
+        let differing_blocks = differences.iter().map(|one| one.range.count).sum();
+        let chunk_id = order.items[0].chunk_id;
+        self.comparisons.borrow_mut().push(order);
+        let result = CompareResult { chunk_id, differences, differing_blocks, ..CompareResult::default() };
+        CompareChunksReply { results: vec![result] }
+    }
+
     fn carry_out(&self, request: &Request) -> ResultsReply {
         let result = |id, status: Status| ItemResult { id, status: status.code().into() };
         let results = match request.known_op() {
@@ -507,6 +527,9 @@ impl Service for FakeCs {
                 break;
             }
             go_on.await;
+        }
+        if request.known_op() == Some(Op::CompareChunks) {
+            return Response::ok(wire::encode_body(&self.compare(&request)).expect("short"));
         }
         Response::ok(wire::encode_body(&self.carry_out(&request)).expect("short"))
     }

@@ -424,8 +424,21 @@ fn chunk_servers() -> Vec<Sample> {
         scrub: None,
         copied_out_bytes: 0,
         copied_in_bytes: 0,
+        verified: Vec::new(),
     };
-    let scrub = ScrubStats { chunks: 31, bad_blocks: 32, repaired_blocks: 33, damaged_blocks: 34 };
+    let scrub = ScrubStats {
+        chunks: 31,
+        bad_blocks: 32,
+        repaired_blocks: 33,
+        damaged_blocks: 34,
+        ..ScrubStats::default()
+    };
+    let compared = ScrubStats { compared_chunks: 35, differing_blocks: 36, ..scrub };
+    let verified = Heartbeat {
+        scrub: Some(compared),
+        verified: vec![VerifiedChunk { chunk_id: 0x2002, file_id: 4097 }],
+        ..heartbeat.clone()
+    };
     let scrubbed = Heartbeat { scrub: Some(scrub), ..heartbeat.clone() };
     let copying = Heartbeat { copied_out_bytes: 65_536, copied_in_bytes: 1 << 20, ..heartbeat.clone() };
     let page = ReportChunks { cs_id: 1025, session: 34, first_id: 1, replicas: vec![replica], last: true };
@@ -465,7 +478,9 @@ fn chunk_servers() -> Vec<Sample> {
     let [mut copying, mut reporting] = call(copying, reply);
     copying.name = text("heartbeat_copying.request");
     reporting.name = text("heartbeat_report.response");
-    samples.extend([copying, reporting]);
+    let [mut verified, _] = call(verified, HeartbeatReply::default());
+    verified.name = text("heartbeat_verified.request");
+    samples.extend([copying, reporting, verified]);
     samples.extend(call(page, Empty {}));
     samples.extend(call(CreateChunks { items: vec![create] }, results(0x2002)));
     samples.extend(call(DeleteChunks { items: vec![delete] }, results(0x2002)));
@@ -517,6 +532,28 @@ fn versions() -> Vec<Sample> {
     samples.extend(call(CaughtUp { cs_id: 1027, session: 35, items: vec![caught_up] }, Empty {}));
     samples.extend(call(ChangedRegions { file_id, chunk_id, version, held: 0x0f }, changed));
     samples.extend(call(CopyFlush { chunk_id, version }, CopyFlushReply { boot_id: id(2) }));
+    let (first_block, blocks, unit_blocks) = (512, 600, 256);
+    let digest = CopyDigest { file_id, chunk_id, version, first_block, blocks, unit_blocks, examine: true };
+    let digests = vec![0x0403_0201, 0, 0x0807_0605];
+    let [digest, digested] = call(digest, CopyDigestReply { none_kept: false, digests, left_out: vec![1] });
+    let none_kept = CopyDigestReply { none_kept: true, ..CopyDigestReply::default() };
+    let [_, mut none] = call(CopyDigest::default(), none_kept);
+    none.name = text("copy_digest_none.response");
+    samples.extend([digest, digested, none]);
+    let compare = CompareItem { file_id, chunk_id, version, members: vec![1025, 1026] };
+    let groups = [vec![1025, 1027], vec![1026]].map(|cs_ids| AgreeingMembers { cs_ids });
+    let range = BlockRange { first: 43, count: 2 };
+    let compared = CompareResult {
+        chunk_id,
+        status: Status::Ok.code().into(),
+        differences: vec![ReplicaDifference { range, groups: groups.into() }],
+        differing_blocks: 44,
+        left_out_blocks: 45,
+    };
+    samples.extend(call(
+        CompareChunks { items: vec![compare], servers: sources.clone() },
+        CompareChunksReply { results: vec![compared] },
+    ));
     let ranges = vec![BlockRange { first: 41, count: 42 }, BlockRange { first: 91, count: 1 }];
     let kind = DamageKind::Unreadable.into();
     let damage = DamageItem { chunk_id, version, kind, ranges: ranges.clone(), file_id };

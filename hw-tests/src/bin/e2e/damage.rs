@@ -1,11 +1,16 @@
 //! A block rots on a disk and nobody reads it: the verifier finds it, the metadata server has it repaired; without another copy this block
-//! fails and no other (C8). A replica whose file is gone is made anew (C9).
+//! fails and no other (C8). A replica that differs from the other with a good checksum is told of (C7). One whose file is gone is made
+//! anew (C9).
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cs_engine::format::block::BlockState;
+use cs_engine::format::crc32c;
+use cs_engine::format::superblock::Superblock;
+use cs_engine::format::table::{CRCS_PER_PAGE, ChunkHeader, CrcPage, META_SLOT, Place, SlotState};
 use hw_tests::cluster::{Cluster, Options};
 use hw_tests::deadline::{Stopwatch, poll_until};
 use hw_tests::nbd::{Client, Request};
@@ -41,8 +46,51 @@ fn rot(path: &Path, block: u64) {
     file.write_all_at(&bytes, block * BLOCK).expect("the disk has room");
 }
 
+/// Inverts a block of a stopped server's chunk, and puts the checksum of that on record: what a bug would leave, or a write that
+/// never reached the disk on the other member.
+fn falsify(repository: &Path, file: &Path, block: u32) {
+    let read = |file: &File, offset: u64| -> [u8; BLOCK as usize] {
+        let mut bytes = [0; BLOCK as usize];
+        file.read_exact_at(&mut bytes, offset).expect("it is as long as that");
+        bytes
+    };
+    let open = |name: &str| {
+        let path = repository.join(name);
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    rot(file, block.into());
+    let content = File::open(file).expect("a chunk's file");
+    let plain = crc32c(&read(&content, u64::from(block) * BLOCK));
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let chunk = u64::from_str_radix(&name, 16).expect("files are named by the ids of their chunks");
+    let superblock = Superblock::decode(&read(&open("superblock"), 0)).expect("its first copy");
+    let uuid = superblock.store_uuid;
+    let (meta, table) = (open("meta.table"), open("crc.table"));
+    let slots = (meta.metadata().expect("its length").len() / META_SLOT) as u32;
+    let is_of_chunk = |&slot: &u32| {
+        [0, 1].iter().any(|&copy| {
+            let header = ChunkHeader::decode(&read(&meta, Place::Meta { slot, copy }.offset()), &uuid);
+            header.is_ok_and(|header| header.chunk == chunk && header.state == SlotState::Live)
+        })
+    };
+    let slot = (0..slots).find(is_of_chunk).expect("the chunk has a slot");
+    let mut patched = 0;
+    for copy in [0, 1] {
+        let at = Place::CrcPage { slot, page: block / CRCS_PER_PAGE, copy }.offset();
+        let Ok(mut page) = CrcPage::decode(&read(&table, at), &uuid) else { continue };
+        page.entries[(block % CRCS_PER_PAGE) as usize] = BlockState::of_plain(plain, chunk, block).to_raw();
+        table.write_all_at(&page.encode(&uuid), at).expect("the disk has room");
+        patched += 1;
+    }
+    assert!(patched > 0, "its checksum is on record");
+}
+
 /// Texts of the events of a kind.
-fn events(cluster: &Cluster, code: &str) -> Vec<String> {
+pub(crate) fn events(cluster: &Cluster, code: &str) -> Vec<String> {
     let text = cluster.vstorage(&["get-event", "-n", "1000", "--json"]).works("events");
     let all: serde_json::Value = serde_json::from_str(&text).expect("events");
     let all = all["events"].as_array().or_else(|| all.as_array()).expect("a list").clone();
@@ -106,13 +154,27 @@ pub(crate) fn damage(scene: &Scene) {
     assert_eq!(events(&cluster, "cs.replica_corrupt").len(), 1, "told once");
     check(&mut cluster, "/two", CHUNK);
 
-    // The file of a replica is gone.
+    // It differs from the other one, and its checksum matches.
+    assert_eq!(events(&cluster, "mds.replicas_differ").len(), 0, "none has differed so far");
+    cluster.servers[index].stop().works("an orderly stop moves what the journal holds");
+    falsify(cluster.servers[index].repository(), &file, 1500);
+    let clean = cluster.check(&cluster.servers[index]).works("check");
+    assert!(clean.succeeded(), "nothing here is wrong with it: {clean:?}");
+    cluster.start_all().works("it starts again");
+    let clock = Stopwatch::start();
+    let told = wait_for(&cluster, "mds.replicas_differ", "'/two'");
+    scene.say(format!("found after {:.1} s: {told}", clock.elapsed().as_secs_f64()));
+    let place = format!("chunk {name}, 1 blocks of 4 KiB, bytes {}..{}", 1500 * BLOCK, 1501 * BLOCK);
+    assert!(told.contains(&place), "{place:?} is not in {told:?}");
+
+    // The file of a replica is gone: by fault, or because the operator takes it out to have it made anew.
     cluster.servers[index].stop().works("an orderly stop");
     std::fs::remove_file(&file).expect("it is there");
     cluster.start_all().works("it starts again");
     let told = wait_for(&cluster, "mds.replicas_missing", "/two");
     scene.say(told);
     wait_healthy(&cluster, MENDED);
+    assert_eq!(events(&cluster, "mds.replicas_differ").len(), 1, "told once");
     let copies: usize = cluster.servers.iter().map(|server| chunk_files(server.repository())).sum();
     assert!(copies >= 2, "there are two again");
     check(&mut cluster, "/two", CHUNK);

@@ -335,6 +335,8 @@ impl Torture<'_> {
         if let Some(index) = self.world.rotten {
             self.become_sound(&mut cluster, index);
         }
+        let differ = crate::damage::events(&cluster, "mds.replicas_differ");
+        assert!(differ.is_empty(), "replicas were compared all the time: {differ:?}");
         cluster.stop_all().works("orderly stop");
         cluster.check_all().works("check");
         drop(cluster);
