@@ -15,6 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Bytes of one register.
 pub const SECTOR: u64 = 512;
 
+/// Lease term of these runs: whoever has not renewed for so long acknowledges nothing more, revoked or not.
+pub const TERM_NS: u64 = 8_000_000_000;
+
 /// Names a write of one volume; 0 is the zero that was there before all.
 pub type WriteId = u64;
 
@@ -108,7 +111,7 @@ impl Oracle {
             let candidates = &self.candidates;
             let shows = |sector| candidates.get(&sector).is_some_and(|candidates| candidates.contains(&id));
             let is_there = write.acknowledged.is_none() && write.sectors.clone().all(shows);
-            if !is_there || !self.revoked.contains(&write.holder) {
+            if !is_there || !self.revoked.contains(&write.holder) || now > ended + TERM_NS {
                 return Err(Violation(format!(
                     "C1: write {id} acknowledged at {now}, but its lease ended at {ended}"
                 )));
@@ -381,6 +384,8 @@ mod tests {
         oracle.acknowledge(30, a).unwrap();
         assert!(oracle.clone().acknowledge(31, a).is_err(), "once");
         assert!(!read(&mut oracle, 32, 0), "C3: it was there before the fence");
+        let (mut oracle, a) = revoked();
+        assert!(oracle.acknowledge(15 + TERM_NS + 1, a).is_err(), "C1: by then he knows");
         let (mut oracle, a) = revoked();
         assert!(read(&mut oracle, 16, 0), "it was not carried out");
         assert!(oracle.acknowledge(30, a).is_err());

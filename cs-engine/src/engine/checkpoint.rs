@@ -96,7 +96,6 @@ impl Engine {
         self.record_state().await?;
         self.flush().await?;
         self.write_versions().await?;
-        self.note_boot().await?;
         let tail = self.drop_frozen().await;
         if let Err(error) = self.journal().trim(tail).await {
             self.fail_journal("a write of the journal's header", &error);
@@ -104,6 +103,7 @@ impl Engine {
         }
         // Whatever recovery found lost lies before the tail now.
         self.journal().hold_durable(false);
+        self.note_boot().await?;
         self.count(|counters| counters.checkpoints += 1);
         Ok(())
     }

@@ -56,6 +56,8 @@ pub struct Chunk {
     /// Held by whatever a checkpoint does with the chunk, and by its deletion.
     pub(crate) moving: Semaphore,
     pub(crate) deleted: Cell<bool>,
+    /// The highest epoch in which a holder has written to it since the server started.
+    pub(crate) written_in: Cell<u64>,
     /// Regions that nothing was written to since the file was made, by this process: they read as zero.
     pub(crate) untouched: RefCell<Option<Box<Regions>>>,
     /// What makes it more than a plain member.
@@ -84,6 +86,7 @@ impl Chunk {
             ranges: RangeLock::new(),
             moving: Semaphore::new(1),
             deleted: Cell::new(false),
+            written_in: Cell::new(0),
             untouched: RefCell::default(),
             standing: RefCell::default(),
             source: RefCell::default(),
@@ -163,6 +166,11 @@ impl Chunk {
     pub(crate) fn is_active(&self, blocks: &Range<u32>, durable: u64) -> bool {
         let active = self.active.borrow();
         extents(blocks).all(|extent| active.get(&extent).is_some_and(|mark| mark.lsn < durable))
+    }
+
+    /// Whether a crash may have left writes without records there, which nobody has settled or sent again since.
+    pub(crate) fn is_suspect(&self, block: u32) -> bool {
+        self.active.borrow().get(&(block / ACTIVE_BLOCKS)).is_some_and(|mark| mark.suspect.is_some())
     }
 
     /// What a block is whose content does not match its checksum: unsettled where a crash may have left data

@@ -231,7 +231,7 @@ impl FileState {
     /// Notes a write as not yet stable.
     pub(crate) fn add_unstable(&self, epoch: u64, seq: u64, write: Unstable) {
         let current = self.session.borrow().epoch;
-        if (epoch == current && seq < self.stable.get()) || epoch < self.settled_before.get() {
+        if epoch == current && seq < self.stable.get() {
             return;
         }
         let key = (epoch, seq, write.chunk, write.first);
@@ -312,10 +312,18 @@ impl FileState {
         self.clear_unstable(chunk, u64::MAX);
     }
 
-    /// Voids everything about epochs below `epoch`: the file was released in order, all of it is stable.
-    pub(crate) fn forget_below(&self, epoch: u64) {
+    /// Epochs below `epoch` were released in order: what members list of them is stable. That says nothing of a chunk whose members
+    /// may have settled without the replica here: there it counts as far as the epoch that `written` gives, in which a
+    /// holder has written to it as to a member.
+    pub(crate) fn forget_below(&self, epoch: u64, written: impl Fn(u64) -> u64) {
         self.settled_before.set(self.settled_before.get().max(epoch));
-        self.retain_unstable(|&(e, ..)| e >= epoch);
+        self.retain_unstable(|&(e, _, chunk, _)| e >= epoch.min(written(chunk)));
+    }
+
+    /// A holder writes to a chunk for the first time in `epoch`: see [`Self::forget_below`].
+    pub(crate) fn written(&self, chunk: u64, epoch: u64) {
+        let settled = self.settled_before.get().min(epoch);
+        self.retain_unstable(|&(e, _, c, _)| c != chunk || e >= settled);
     }
 
     /// Whether a mark that recovery found, when the session had this epoch, no longer hides a write whose record was
@@ -323,10 +331,10 @@ impl FileState {
     /// everything that could have been on its way then, or it belongs to an epoch that has been settled.
     ///
     /// The crash may have taken the session itself, so that it was of an epoch above the one known here, but not above
-    /// that of the first request since.
-    pub(crate) fn is_settled_since_start(&self, epoch: u64) -> bool {
+    /// that of the first request since. `written`: see [`Self::forget_below`].
+    pub(crate) fn is_settled_since_start(&self, epoch: u64, written: u64) -> bool {
         let Some((resumed, done)) = self.resumed.get() else { return false };
-        let settled_before = self.settled_before.get();
+        let settled_before = self.settled_before.get().min(written);
         let none_older = resumed == epoch || resumed <= settled_before;
         let sent_again =
             self.session.borrow().epoch == resumed && self.stable.get() >= done.saturating_add(SEQ_WINDOW);
@@ -439,7 +447,7 @@ mod tests {
         assert_eq!(total.get(), 3);
         file.clear_unstable(5, 3);
         assert_eq!(file.unstable(), [(4, 1, at(9))]);
-        file.forget_below(5);
+        file.forget_below(5, |_| u64::MAX);
         assert_eq!((total.get(), totals.files.get(), file.unstable_current.get()), (0, 0, 0));
     }
 
@@ -485,16 +493,37 @@ mod tests {
     fn marks_from_before_a_crash_stay_until_nothing_can_hide_under_them() {
         let file = file();
         file.replay(3, 5, 5);
-        assert!(!file.is_settled_since_start(3));
+        assert!(!file.is_settled_since_start(3, u64::MAX));
         file.advance(3, 10, 10);
         file.advance(3, 9 + SEQ_WINDOW, 9 + SEQ_WINDOW);
-        assert!(!file.is_settled_since_start(3));
+        assert!(!file.is_settled_since_start(3, u64::MAX));
         file.advance(3, 10 + SEQ_WINDOW, 10 + SEQ_WINDOW);
-        assert!(file.is_settled_since_start(3));
+        assert!(file.is_settled_since_start(3, u64::MAX));
         file.advance(4, SEQ_WINDOW * 9, SEQ_WINDOW * 9);
-        assert!(!file.is_settled_since_start(3), "the session ended before it was known");
-        file.forget_below(4);
-        assert!(file.is_settled_since_start(3));
+        assert!(!file.is_settled_since_start(3, u64::MAX), "the session ended before it was known");
+        file.forget_below(4, |_| u64::MAX);
+        assert!(file.is_settled_since_start(3, u64::MAX));
+    }
+
+    #[test]
+    fn c6_what_members_settled_among_themselves_stays_in_doubt_here() {
+        let file = file();
+        file.replay(3, 5, 5);
+        let (here, away) = (5, 6);
+        for chunk in [here, away] {
+            file.add_unstable(3, 7, Unstable { chunk, first: 0, count: 1 });
+        }
+        // Epoch 4 has settled everything with whoever was a member then, and ended in order.
+        file.advance(5, 1, 1);
+        file.forget_below(5, |chunk| if chunk == here { 5 } else { 0 });
+        let listed = || file.unstable().into_iter().map(|(.., write)| write.chunk).collect::<Vec<_>>();
+        assert_eq!(listed(), [away]);
+        file.advance(5, 1 + SEQ_WINDOW, 1);
+        file.advance(5, 1 + SEQ_WINDOW, 1 + SEQ_WINDOW);
+        assert!(file.is_settled_since_start(3, 5) && !file.is_settled_since_start(3, 0));
+        // It was a member after all.
+        file.written(away, 5);
+        assert!(listed().is_empty());
     }
 
     #[test]
@@ -503,18 +532,21 @@ mod tests {
         file.replay(3, 5, 5);
         // The writer of epoch 4 had begun before the crash; of its writes in place no record is left.
         file.advance(4, 7, 7);
-        file.forget_below(4);
-        assert!(!file.is_settled_since_start(3), "epoch 3 ended in order, epoch 4 goes on");
+        file.forget_below(4, |_| u64::MAX);
+        assert!(!file.is_settled_since_start(3, u64::MAX), "epoch 3 ended in order, epoch 4 goes on");
         file.advance(4, 7 + SEQ_WINDOW, 7 + SEQ_WINDOW);
-        assert!(file.is_settled_since_start(3), "all that was on its way has been sent again and is stable");
+        assert!(
+            file.is_settled_since_start(3, u64::MAX),
+            "all that was on its way has been sent again and is stable"
+        );
 
         let file = self::file();
         file.replay(3, 5, 5);
         file.advance(4, 7, 7);
         file.advance(4, 7 + SEQ_WINDOW, 7 + SEQ_WINDOW);
-        assert!(!file.is_settled_since_start(3), "epoch 3 was not released in order");
+        assert!(!file.is_settled_since_start(3, u64::MAX), "epoch 3 was not released in order");
         file.advance(5, 1, 1);
-        file.forget_below(5);
-        assert!(file.is_settled_since_start(3));
+        file.forget_below(5, |_| u64::MAX);
+        assert!(file.is_settled_since_start(3, u64::MAX));
     }
 }

@@ -53,7 +53,8 @@ impl Engine {
         let _in_flight = state.enter(epoch);
         state.advance(epoch, done, stable);
         if settled_before {
-            state.forget_below(epoch);
+            let chunks = self.chunks.borrow();
+            state.forget_below(epoch, |chunk| chunks.get(&chunk).map_or(0, |chunk| chunk.written_in.get()));
         }
         self.flush().await?;
         // A fence that rose meanwhile: the writer must not take this for its own success (C2).

@@ -148,7 +148,7 @@ pub fn decide(
         Decision::Unknown => &[],
     };
     let is_told = |candidate: &Candidate| matches!(candidate, Candidate::InPlace { copied: false, .. });
-    if crash.kept && newer.iter().any(is_told) && !rt::sim::planted("rolled-back-in-one-boot") {
+    if crash.kept && newer.iter().any(is_told) {
         return (Decision::Unknown, Row::NotArrived);
     }
     (decision, row)

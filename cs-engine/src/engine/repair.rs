@@ -205,7 +205,7 @@ impl Engine {
     /// Whether a checksum of a block is recorded here.
     async fn is_recorded(self: &Rc<Self>, chunk: &Rc<Chunk>, block: u32) -> Result<bool, Refusal> {
         let states = self.states(chunk, block..block + 1).await?;
-        Ok(!matches!(states[0].0, BlockState::Lost | BlockState::Unchecked))
+        Ok(!matches!(states[0].0, BlockState::Lost | BlockState::Unchecked | BlockState::Unknown))
     }
 
     /// Whether content with this plain checksum is what is recorded of a block here.

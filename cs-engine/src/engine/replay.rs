@@ -118,6 +118,7 @@ impl Engine {
         let kept = self.superblock.borrow().boot_id == self.boot_id;
         let crash = Crash { durable: self.journal().durable(), kept };
         let mut lost = false;
+        let mut not_arrived = 0;
         let mut entries = Vec::new();
         let blocks: Vec<u32> = history.blocks.keys().copied().collect();
         for same_page in blocks.chunk_by(|a, b| a / CRCS_PER_PAGE == b / CRCS_PER_PAGE) {
@@ -131,6 +132,7 @@ impl Engine {
                 let said = &history.blocks[&block];
                 let resolved = resolve(chunk.id, block, said, base, content, crash);
                 note_row(chunk, block, resolved.row);
+                not_arrived += u32::from(resolved.row == Row::NotArrived);
                 lost |= !matches!(resolved.row, Row::InPlaceNewest | Row::Redo);
                 fate.note(chunk.id, block, said, resolved.survived);
                 entries.extend(resolved.entry.map(|entry| (block, entry)));
@@ -141,6 +143,13 @@ impl Engine {
             .filter(|(_, e)| matches!(e.place, Place::Journal(_)))
             .map(|(block, _)| *block)
             .collect();
+        if not_arrived > 0 {
+            tracing::info!(
+                "chunk {:#x}: {not_arrived} blocks of writes that had not arrived when the server was killed: they are sent again, \
+                 or settled",
+                chunk.id
+            );
+        }
         if !entries.is_empty() {
             self.note_entries(chunk, entries.into_iter());
         }
@@ -246,7 +255,7 @@ fn list_unstable(file: &FileState, epoch: u64, seq: u64, chunk: u64, blocks: &[u
 
 fn note_row(chunk: &Chunk, block: u32, row: Row) {
     rt::sim::hit(row.name());
-    if let Row::Overwritten | Row::Torn | Row::NotArrived | Row::Unreadable = row {
+    if let Row::Overwritten | Row::Torn | Row::Unreadable = row {
         tracing::warn!("chunk {:#x}, block {block}: {row:?}; the other members must settle it", chunk.id);
     }
 }

@@ -100,10 +100,12 @@ impl Engine {
     }
 
     /// Notes in which boot of the host the server runs, but not while there are marks that are older: the next start is to
-    /// know as well that writes may have gone from under them (C6).
+    /// know as well that writes may have gone from under them (C6). Nor while the journal has records that this start did not believe, for
+    /// another one would find them as it did.
     pub(super) async fn note_boot(&self) -> Result<(), Refusal> {
         let boot_id = self.boot_id;
-        if self.superblock.borrow().boot_id == boot_id || self.any_mark(|mark| mark.lost) {
+        let is_too_early = || self.journal().is_durable_held() || self.any_mark(|mark| mark.lost);
+        if self.superblock.borrow().boot_id == boot_id || is_too_early() {
             return Ok(());
         }
         let noted = self.update_superblock(|superblock| superblock.boot_id = boot_id).await;
@@ -121,7 +123,7 @@ impl Engine {
         chunk.active.borrow_mut().retain(|&extent, mark| {
             let blocks = extent * ACTIVE_BLOCKS..(extent + 1) * ACTIVE_BLOCKS;
             if let Some(epoch) = mark.suspect
-                && file.is_settled_since_start(epoch)
+                && file.is_settled_since_start(epoch, chunk.written_in.get())
             {
                 (mark.suspect, mark.lost) = (None, false);
             }

@@ -94,7 +94,9 @@ impl Engine {
             for ((block, content), (state, _)) in run.blocks.zip(contents).zip(rest.by_ref()) {
                 conditions.push(match (state, content) {
                     (BlockState::Hole, _) => Condition::Hole,
-                    (BlockState::Unknown, _) => Condition::Unsettled,
+                    (BlockState::Unknown, _) if chunk.is_suspect(block) => Condition::Unsettled,
+                    // Nothing that could settle it is under way any more.
+                    (BlockState::Unknown, _) => Condition::Lost,
                     (BlockState::Lost, _) => Condition::Lost,
                     (_, None) => Condition::Unreadable,
                     (BlockState::Unchecked, _) => Condition::Unchecked,

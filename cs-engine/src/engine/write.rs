@@ -204,6 +204,10 @@ impl Engine {
 
     async fn write_locked(self: &Rc<Self>, write: &Checked<'_>, file: &FileState) -> Result<(), Refusal> {
         let Checked { request, chunk, blocks } = write;
+        if request.settles.is_none() && request.epoch > chunk.written_in.get() {
+            chunk.written_in.set(request.epoch);
+            file.written(chunk.id, request.epoch);
+        }
         let result = self.write_parts(write).await;
         // Listed also when it was refused in the middle: blocks may be new here and old elsewhere (C5).
         let (epoch, seq) = request.origin();

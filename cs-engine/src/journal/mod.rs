@@ -265,6 +265,11 @@ impl Journal {
         self.durable_held.set(held);
     }
 
+    /// See [`Self::hold_durable`].
+    pub fn is_durable_held(&self) -> bool {
+        self.durable_held.get()
+    }
+
     /// LSN of the oldest group still needed.
     pub fn tail(&self) -> u64 {
         self.header.get().tail

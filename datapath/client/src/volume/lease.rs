@@ -487,7 +487,7 @@ impl Lease {
         let has_kept = |server: &Rc<Server>| {
             then.get(&server.id()).is_some_and(|boot| now.get(&server.id()) == Some(boot))
         };
-        !then.is_empty() && !chunk.members.iter().any(has_kept)
+        !chunk.members.iter().any(has_kept)
     }
 
     /// Forgets chunks whose writes are all stable.
