@@ -483,13 +483,16 @@ impl Engine {
         }
         let own = match self.examine(chunk, block..block + 1).await?[..] {
             [Condition::Data(plain)] => plain,
+            // Whoever lost zeroes lost nothing that is not here, wherever they come from.
+            [Condition::Hole] if recorded.contains(&Some(crc32c(&[0; BLOCK]))) => return Ok(Own::Right),
             _ => return Ok(Own::Useless),
         };
         if recorded.contains(&Some(own)) {
             rt::sim::hit("engine.own-copy-kept");
             return Ok(Own::Right);
         }
-        Ok(if recorded.contains(&None) { Own::Unclear } else { Own::Useless })
+        // One record is enough to know that this is another content. A member that has noted the block as lost has none.
+        Ok(if recorded.iter().any(Option::is_some) { Own::Useless } else { Own::Unclear })
     }
 
     /// Notes that no member had a block whole: as damaged here as there, so that all else of the chunk has its replicas (C8).
