@@ -18,6 +18,7 @@ use super::chunk_servers::ChunkServers;
 use super::creations::Creations;
 use super::failure::Failure;
 use super::inventory::Inventories;
+use super::losses::Losses;
 use super::metadata::{Answer, Metadata, Todo};
 use super::rebuild::Rebuild;
 use super::repairs::Repairs;
@@ -46,6 +47,7 @@ pub(crate) struct Reign {
     pub(crate) returns: Returns,
     pub(crate) rebuild: Rebuild,
     pub(crate) repairs: Repairs,
+    pub(crate) losses: Losses,
     pub(crate) inventories: Inventories,
     pub(crate) waiting: Waiting,
     /// The last request of a client to open a file, of those that are under way.
@@ -88,6 +90,7 @@ impl Reign {
             returns: Returns::default(),
             rebuild: Rebuild::default(),
             repairs: Repairs::default(),
+            losses: Losses::default(),
             inventories: Inventories::default(),
             waiting: Waiting::default(),
             opening: RefCell::default(),
@@ -111,6 +114,7 @@ impl Reign {
             rt::spawn(Rc::clone(&reign).return_replicas()),
             rt::spawn(Rc::clone(&reign).replicate()),
             rt::spawn(Rc::clone(&reign).end_quarantines()),
+            rt::spawn(Rc::clone(&reign).settle_losses()),
             rt::spawn(Rc::clone(&reign).count_hours()),
             rt::spawn(Rc::clone(&reign).note_status()),
         ];

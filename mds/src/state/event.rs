@@ -215,6 +215,12 @@ events! {
         "{0} chunks have no place for their replicas, the first of '{1}', which needs {2} more: {3} chunk servers can take them ({4}); add chunk servers, or lower replicas= of these files";
     /// No arguments.
     PlacesFound = 58: "mds.places_found" Mds Info "There is a place for every replica again";
+    /// Arguments: CS, replicas.
+    ReplicasNewer = 61: "mds.replicas_newer" Mds Error
+        "CS#{0} has {1} replicas that are newer than the restored metadata knows: their chunks may lack what was written after the backup; they are kept. If there is a newer copy of the metadata, restore that";
+    /// Arguments: CS, blocks, path.
+    BlocksLost = 60: "mds.blocks_lost" Mds Error
+        "The replica of a chunk of '{2}' on CS#{0} was filled without {1} blocks that none of its sources had: they cannot be read until they are written again. Replicas that are away may have them and are kept until they have been asked: bring their chunk servers back, or give these up with rm-cs -f";
 
     /// Arguments: origin.
     PasswordSet = 90: "mds.password_set" Mds Info "The password of the cluster was set{0}";
@@ -243,6 +249,7 @@ impl EventCode {
                 | Self::HostIdCopied
                 | Self::UnknownKept
                 | Self::MetadataOld
+                | Self::ReplicasNewer
                 | Self::ReplicationStarted
                 | Self::ReplicationCompleted
                 | Self::ReplicationHeld
