@@ -491,8 +491,7 @@ impl Engine {
             rt::sim::hit("engine.own-copy-kept");
             return Ok(Own::Right);
         }
-        // One record is enough to know that this is another content. A member that has noted the block as lost has none.
-        Ok(if recorded.iter().any(Option::is_some) { Own::Useless } else { Own::Unclear })
+        Ok(if recorded.contains(&None) { Own::Unclear } else { Own::Useless })
     }
 
     /// Notes that no member had a block whole: as damaged here as there, so that all else of the chunk has its replicas (C8).

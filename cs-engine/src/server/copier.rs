@@ -649,6 +649,10 @@ impl Members {
                 }
             }
         }
+        if !self.item.unreconciled && recorded.iter().any(Option::is_some) {
+            // Members of a reconciled chunk have one content: the record of one says what it was. Who has noted it as lost has none.
+            recorded.retain(Option::is_some);
+        }
         Err(Fault::Lost { recorded, for_good })
     }
 }
