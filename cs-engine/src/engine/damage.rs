@@ -11,6 +11,7 @@ use rt::sync::{Notified, Notify};
 
 use super::verify::Condition;
 use super::{Engine, Refusal};
+use crate::format::block::BlockState;
 
 /// Most blocks that are noted. A disk with more is found out by its count, and the next verification finds the rest.
 const NOTED_MAX: usize = 64 << 10;
@@ -140,6 +141,25 @@ impl Engine {
         self.found(chunk).ok().map(|found| found.file)
     }
 
+    /// How many blocks of a joiner are noted as lost: no member had them. They count as come across, so that they are told as soon as it
+    /// is a member itself.
+    ///
+    /// # Errors
+    /// [`Refusal::StaleVersion`] when it is no joiner under that version; [`Refusal`].
+    pub async fn lost_blocks(&self, chunk: u64, version: u64) -> Result<u32, Refusal> {
+        let _request = self.begin()?;
+        let found = self.found(chunk)?;
+        self.progress(chunk, version)?;
+        let mut lost = 0;
+        for (block, (state, _)) in (0..).zip(self.states(&found, 0..found.blocks()).await?) {
+            if state == BlockState::Lost {
+                self.damage.note(chunk, block, DamageKind::Mismatch);
+                lost += 1;
+            }
+        }
+        Ok(lost)
+    }
+
     /// Looks again at the blocks of a chunk that are noted as damaged, and forgets those that are not. Gives the chunk's
     /// version and those that are.
     ///
@@ -155,8 +175,7 @@ impl Engine {
             return Err(Refusal::UnknownChunk(chunk));
         };
         if found.is_joiner() {
-            // It is filled anyway.
-            self.damage.forget(chunk);
+            // What it lacks is told when it is a member: nobody repairs a joiner.
             return Err(Refusal::Joining(chunk));
         }
         for block in self.damage.blocks(chunk).into_keys() {

@@ -282,9 +282,14 @@ impl Copier {
             }
             Err(refusal) => Err(refusal.into()),
         };
+        let filled = match filled {
+            Ok(()) => self.engine.lost_blocks(id, version).await.map_err(Stop::from),
+            Err(stop) => Err(stop),
+        };
         self.running.borrow_mut().remove(&(id, version));
+        let lost_blocks = *filled.as_ref().unwrap_or(&0);
         let (status, copied_bytes) = match (filled, self.engine.progress(id, version)) {
-            (Ok(()), Ok(progress)) => (Status::Ok, progress.bytes),
+            (Ok(_), Ok(progress)) => (Status::Ok, progress.bytes),
             (Err(Stop::Failed(status)), Ok(progress)) => (status, progress.bytes),
             (Err(Stop::Ended), _) | (_, Err(_)) => {
                 tracing::info!("chunk {id:#x}: not filled any more under version {version}");
@@ -292,11 +297,14 @@ impl Copier {
             }
         };
         if status == Status::Ok {
-            tracing::info!("chunk {id:#x}: filled, {copied_bytes} bytes were copied");
+            tracing::info!(
+                "chunk {id:#x}: filled, {copied_bytes} bytes were copied, {lost_blocks} blocks are lost"
+            );
         } else {
             tracing::warn!("chunk {id:#x}: not filled: {status}; {copied_bytes} bytes were copied");
         }
-        let outcome = CaughtUpItem { chunk_id: id, version, status: u32::from(status.code()), copied_bytes };
+        let status = u32::from(status.code());
+        let outcome = CaughtUpItem { chunk_id: id, version, status, copied_bytes, lost_blocks };
         self.outcomes.borrow_mut().insert(id, outcome);
         self.finished.notify_all();
     }
@@ -646,6 +654,10 @@ impl Members {
                     return Err(Fault::Partly);
                 }
             }
+        }
+        if !self.item.unreconciled && recorded.iter().any(Option::is_some) {
+            // Members of a reconciled chunk have one content: the record of one says what it was. Who has noted it as lost has none.
+            recorded.retain(Option::is_some);
         }
         Err(Fault::Lost { recorded, for_good })
     }

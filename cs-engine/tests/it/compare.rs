@@ -264,6 +264,6 @@ fn the_metadata_server_hears_of_what_was_verified() {
         let verified = world.mds.verified.borrow();
         let told = VerifiedChunk { chunk_id: CHUNK, file_id: FILE };
         assert!(verified.iter().all(|(_, chunk)| *chunk == told));
-        assert!(IDS.iter().all(|id| verified.iter().any(|(cs, _)| cs == id)));
+        assert!(IDS[..2].iter().all(|id| verified.iter().any(|(cs, _)| cs == id)));
     });
 }

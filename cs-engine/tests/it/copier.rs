@@ -35,7 +35,7 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const SIZE: u32 = 4 * MIB;
 const PORT: u16 = 2520;
 const TERM_MS: u32 = 120_000;
-pub(crate) const IDS: [u64; 2] = [1025, 1026];
+pub(crate) const IDS: [u64; 3] = [1025, 1026, 1027];
 
 /// A metadata server that takes everybody and remembers what it is told.
 #[derive(Default)]
@@ -128,14 +128,18 @@ impl World {
         let (client, checkpoint) = (RefCell::default(), Rc::default());
         let world = Self { authority, mds, mds_address, hosts, client, checkpoint };
         for (index, superblock) in made.into_iter().enumerate() {
-            let create = CreateOptions { dir: dir(index).into(), superblock };
-            let host = world.hosts[index];
-            let made =
-                control::start_process(host, "make", async move { engine::create(&create).await.is_ok() });
-            assert!(made.wait().await.returned());
-            world.run(index, copying).await;
+            world.add(index, superblock, copying).await;
         }
         world
+    }
+
+    /// Makes a chunk server and starts it.
+    async fn add(&self, index: usize, superblock: Superblock, copying: Option<u64>) {
+        let create = CreateOptions { dir: dir(index).into(), superblock };
+        let host = self.hosts[index];
+        let made = control::start_process(host, "make", async move { engine::create(&create).await.is_ok() });
+        assert!(made.wait().await.returned());
+        self.run(index, copying).await;
     }
 
     pub(crate) fn address(&self, index: usize) -> SocketAddr {
@@ -215,20 +219,53 @@ impl World {
     }
 
     async fn catch_up_by(&self, item: CatchUpItem) -> Status {
-        let item = CatchUpItem { file_id: FILE, chunk_id: CHUNK, sources: vec![IDS[0]], ..item };
-        let server =
-            CsAddress { cs_id: IDS[0], addresses: vec![self.address(0).to_string()], ..CsAddress::default() };
-        self.order(1, &CatchUp { items: vec![item], servers: vec![server] }).await
+        self.fill(1, &[0], item).await
+    }
+
+    /// Orders a server to be filled from others.
+    async fn fill(&self, index: usize, from: &[usize], item: CatchUpItem) -> Status {
+        let sources = from.iter().map(|source| IDS[*source]).collect();
+        let item = CatchUpItem { file_id: FILE, chunk_id: CHUNK, sources, ..item };
+        let servers = from.iter().map(|source| self.named(*source)).collect();
+        self.order(index, &CatchUp { items: vec![item], servers }).await
+    }
+
+    fn named(&self, index: usize) -> CsAddress {
+        let addresses = vec![self.address(index).to_string()];
+        CsAddress { cs_id: IDS[index], addresses, ..CsAddress::default() }
     }
 
     /// Orders a block to be repaired from the other server.
     async fn repair(&self, index: usize, block: u32) -> Status {
-        let (file_id, chunk_id, version, other) = (FILE, CHUNK, 1, 1 - index);
+        self.repair_from(index, &[1 - index], 1, block).await
+    }
+
+    async fn repair_from(&self, index: usize, from: &[usize], version: u64, block: u32) -> Status {
+        let (file_id, chunk_id) = (FILE, CHUNK);
         let ranges = vec![BlockRange { first: block, count: 1 }];
-        let item = RepairItem { file_id, chunk_id, version, ranges, sources: vec![IDS[other]] };
-        let addresses = vec![self.address(other).to_string()];
-        let server = CsAddress { cs_id: IDS[other], addresses, ..CsAddress::default() };
-        self.order(index, &RepairBlocks { items: vec![item], servers: vec![server] }).await
+        let sources = from.iter().map(|source| IDS[*source]).collect();
+        let item = RepairItem { file_id, chunk_id, version, ranges, sources };
+        let servers = from.iter().map(|source| self.named(*source)).collect();
+        self.order(index, &RepairBlocks { items: vec![item], servers }).await
+    }
+
+    /// Flushes all writes below a number, which are stable from then on.
+    async fn flush_below(&self, indices: &[usize], seq: u64) {
+        for &index in indices {
+            for stable in [1, seq] {
+                let flush = wire::data::Flush {
+                    file: FILE,
+                    epoch: 1,
+                    upto_seq: seq - 1,
+                    done: seq,
+                    stable,
+                    settled_before: false,
+                };
+                let mut body = Vec::new();
+                flush.encode(&[], &mut body);
+                assert_eq!(self.call(index, Op::Flush, body, None).await.0, Status::Ok);
+            }
+        }
     }
 
     /// What a client gets.
@@ -563,9 +600,20 @@ fn c8_a_bad_block_of_the_last_member_does_not_keep_the_joiner_out() {
             world.catch_up_by(CatchUpItem { version: 2, last_sources: true, ..CatchUpItem::default() }).await,
             Status::Ok
         );
-        assert_eq!(world.outcome().await.status, 0);
-        assert_eq!(world.install(0, 3, ReplicaRole::Member, false).await, Status::Ok);
+        let outcome = world.outcome().await;
+        assert_eq!((outcome.status, outcome.lost_blocks), (0, 1), "the metadata server is to know");
+        let told_by_joiner = |world: &World| -> Vec<BlockRange> {
+            let told = world.mds.damage.borrow();
+            told.iter().filter(|item| item.version == 3).flat_map(|item| item.ranges.clone()).collect()
+        };
         assert_eq!(world.install(1, 3, ReplicaRole::Member, false).await, Status::Ok);
+        let begun = rt::time::now();
+        while told_by_joiner(&world).is_empty() {
+            assert!(begun.elapsed() < SECOND * 60, "it is not told that the new member lacks a block");
+            control::advance(SECOND).await;
+        }
+        assert_eq!(told_by_joiner(&world), [BlockRange { first: BAD / 4096, count: 1 }]);
+        assert_eq!(world.install(0, 3, ReplicaRole::Member, false).await, Status::Ok);
         for index in [0, 1] {
             assert_eq!(world.read(index, Op::Read, 3, BAD, 4096).await.0, Status::Corrupt);
         }
@@ -573,6 +621,65 @@ fn c8_a_bad_block_of_the_last_member_does_not_keep_the_joiner_out() {
         world.write(&[0, 1], 3, 4, BAD, &bytes).await;
         content[BAD as usize..][..4096].copy_from_slice(&bytes);
         check(&world, 3, &content).await;
+    });
+    assert!(coverage.contains_key("engine.block-lost"), "{coverage:?}");
+}
+
+/// A replica is away; two blocks of the only member rot, of which the one that is away has the first as it was and the second as it
+/// was before. The one that is made meanwhile has neither. When the one that was away is back all have the first again.
+#[test]
+fn c8_a_block_that_only_a_returner_has_is_repaired_everywhere() {
+    const BLOCK: u32 = 4096;
+    const UNCHANGED: u32 = 5;
+    const CHANGED: u32 = 2 * MIB / BLOCK;
+    let coverage = simulate(async {
+        let world = World::start(None).await;
+        let (member, made, away) = (0, 1, 2);
+        world.add(away, superblock(), None).await;
+        for index in [member, away] {
+            assert_eq!(world.create(index, 1, false).await, Status::Ok);
+        }
+        let content = pattern(1, MIB as usize);
+        world.write(&[member, away], 1, 1, 0, &content).await;
+        world.write(&[member, away], 1, 2, CHANGED * BLOCK, &pattern(2, 4096)).await;
+        world.flush_below(&[member, away], 3).await;
+        assert_eq!(world.install(member, 2, ReplicaRole::Member, true).await, Status::Ok);
+        world.write(&[member], 2, 3, CHANGED * BLOCK, &pattern(3, 4096)).await;
+        world.flush_below(&[member], 4).await;
+        // Into the chunk's file with all of it.
+        world.checkpoint.notify_all();
+        control::advance(SECOND * 5).await;
+        let file = format!("{}/chunks/{:02x}/{CHUNK:016x}", dir(member), CHUNK & 0xff);
+        for block in [UNCHANGED, CHANGED] {
+            let at = u64::from(block * BLOCK) + 7;
+            assert!(control::rot(world.hosts[member], &file, at).expect("the chunk's file"));
+        }
+        // Made elsewhere, while nobody else seems to be left.
+        assert_eq!(world.create(made, 3, true).await, Status::Ok);
+        assert_eq!(world.install(member, 3, ReplicaRole::Member, true).await, Status::Ok);
+        let last = |version| CatchUpItem { version, last_sources: true, ..CatchUpItem::default() };
+        assert_eq!(world.fill(made, &[member], last(3)).await, Status::Ok);
+        let outcome = world.outcome().await;
+        assert_eq!((outcome.status, outcome.lost_blocks), (0, 2));
+        for index in [member, made] {
+            assert_eq!(world.install(index, 4, ReplicaRole::Member, true).await, Status::Ok);
+        }
+        // It is back: what has not changed is its own, what has is on nobody.
+        assert_eq!(world.install(away, 4, ReplicaRole::Joiner, true).await, Status::Ok);
+        assert_eq!(world.fill(away, &[member, made], last(4)).await, Status::Ok);
+        let outcome = world.outcome().await;
+        assert_eq!((outcome.status, outcome.lost_blocks), (0, 1));
+        for index in [member, made, away] {
+            assert_eq!(world.install(index, 5, ReplicaRole::Member, false).await, Status::Ok);
+        }
+        assert_eq!(world.repair_from(made, &[member, away], 5, UNCHANGED).await, Status::Ok);
+        assert_eq!(world.repair_from(member, &[made, away], 5, UNCHANGED).await, Status::Ok);
+        for index in [member, made, away] {
+            let (status, found) = world.read(index, Op::Read, 5, 0, MIB).await;
+            assert!((status, &found) == (Status::Ok, &content), "server {index}: {status}");
+            let changed = world.read(index, Op::Read, 5, CHANGED * BLOCK, BLOCK).await.0;
+            assert_eq!(changed, Status::Corrupt, "never an older one");
+        }
     });
     assert!(coverage.contains_key("engine.block-lost"), "{coverage:?}");
 }

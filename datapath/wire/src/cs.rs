@@ -481,6 +481,9 @@ pub struct CaughtUpItem {
     /// Bytes it has copied since it joined.
     #[prost(uint64, tag = "4")]
     pub copied_bytes: u64,
+    /// Blocks that it has everything but for: no source had them whole, and they are noted as lost.
+    #[prost(uint32, tag = "5")]
+    pub lost_blocks: u32,
 }
 
 /// CAUGHT_UP request. The reply is empty, and comes when the outcome is in the metadata.

@@ -229,6 +229,7 @@ impl Reign {
         if registered.stale {
             return Ok(reply);
         }
+        self.rebuild.registered(cs);
         self.returns.registered(cs, rt::time::now());
         rt::spawn(Rc::clone(self).look_for_copied_host(cs));
         let fences = self.connect(cs, asked, registered);
@@ -421,9 +422,10 @@ impl Reign {
         for item in &call.items {
             let status = Status::from_code(u16::try_from(item.status).unwrap_or(u16::MAX));
             let (chunk, version, copied_bytes) = (item.chunk_id, item.version, item.copied_bytes);
+            let lost_blocks = item.lost_blocks;
             if status.is_ok() {
                 self.rebuild.filled(cs, ChunkId::from_raw(chunk));
-                chunks.push(ChunkVersion { chunk, version, copied_bytes });
+                chunks.push(ChunkVersion { chunk, version, copied_bytes, lost_blocks });
                 continue;
             }
             tracing::warn!("{cs} cannot fill its replica of chunk {chunk:#x}: {status}");
@@ -435,6 +437,9 @@ impl Reign {
         for some in chunks.chunks(MEMBERS_MAX) {
             let op = PromoteMembers { cs: cs.0, session: call.session, chunks: some.to_vec() };
             self.change(asked, None, CommandOp::PromoteMembers(op)).await??;
+            if some.iter().any(|done| done.lost_blocks > 0) {
+                self.losses.look();
+            }
         }
         Ok(Empty {})
     }

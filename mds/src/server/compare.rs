@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,9 +24,11 @@ const COMPARISONS_MAX: u64 = 64;
 /// Chunks of one heartbeat that are looked at.
 const VERIFIED_MAX: usize = 64;
 /// How long a chunk server has to compare a chunk. It gives way to clients.
-const COMPARE_TIME: Duration = Duration::from_secs(120);
+const COMPARE_TIME: Duration = Duration::from_secs(300);
 /// Chunks with differences that are remembered, so that each is told once. Those beyond are told in every cycle.
 const TOLD_MAX: usize = 1024;
+/// Most ranges in one answer, and as many again that are remembered of a chunk.
+const DIFFERENCES_MAX: usize = 64;
 /// Ranges that an event names.
 const RANGES_MAX: usize = 4;
 const BLOCK: u64 = 4096;
@@ -39,7 +42,7 @@ pub(crate) struct Comparisons {
     /// Chunks that are being compared: a verifier that is quick comes round before that is done.
     running: RefCell<BTreeSet<ChunkId>>,
     /// Blocks of which the operator was told, by chunk.
-    told: RefCell<BTreeMap<ChunkId, BTreeSet<u32>>>,
+    told: RefCell<BTreeMap<ChunkId, Vec<Range<u32>>>>,
 }
 
 impl Default for Comparisons {
@@ -53,20 +56,42 @@ impl Comparisons {
     /// Notes what differs in a chunk; whether some of it is news.
     fn note(&self, chunk: ChunkId, result: &CompareResult) -> bool {
         let mut told = self.told.borrow_mut();
-        let blocks: BTreeSet<u32> = result.differences.iter().flat_map(blocks).collect();
-        if blocks.is_empty() {
+        let mut ranges: Vec<Range<u32>> = result.differences.iter().map(blocks).collect();
+        if ranges.is_empty() {
             // What could not be compared now may differ still.
             if result.left_out_blocks == 0 {
                 told.remove(&chunk);
             }
             return false;
         }
-        let is_news = !told.get(&chunk).is_some_and(|known| blocks.is_subset(known));
+        let known = told.get(&chunk).map_or(&[][..], Vec::as_slice);
+        let is_in =
+            |range: &Range<u32>, known: &Range<u32>| known.start <= range.start && range.end <= known.end;
+        let is_news = ranges.iter().any(|range| !known.iter().any(|known| is_in(range, known)));
+        if result.left_out_blocks > 0 {
+            let others = known.iter().filter(|known| !ranges.contains(known));
+            ranges.extend(others.take(DIFFERENCES_MAX).cloned().collect::<Vec<_>>());
+        }
         if told.len() < TOLD_MAX || told.contains_key(&chunk) {
-            told.insert(chunk, blocks);
+            told.insert(chunk, ranges);
         }
         is_news
     }
+}
+
+/// Whether an answer can be true: it comes from a chunk server, and what it says is remembered and told.
+fn makes_sense(result: &CompareResult, comparable: &Comparable) -> bool {
+    let is_member = |id: &u64| comparable.members.iter().any(|member| u64::from(member.0) == *id);
+    let mut from = 0;
+    result.differences.len() <= DIFFERENCES_MAX
+        && result.differences.iter().all(|difference| {
+            let range = difference.range;
+            let end = range.first.checked_add(range.count).filter(|end| *end <= comparable.blocks);
+            let is_behind = range.count > 0 && range.first >= from;
+            from = end.unwrap_or(u32::MAX);
+            let groups = &difference.groups;
+            is_behind && end.is_some() && groups.iter().flat_map(|group| &group.cs_ids).all(is_member)
+        })
 }
 
 /// A chunk is being compared until this is dropped.
@@ -107,6 +132,10 @@ impl Reign {
         let Some(result) = self.order_comparison(cs, session, verified, &comparable).await else { return };
         // Those who were asked are the members still, and have had no reason to differ.
         if find().as_ref() != Some(&comparable) {
+            return;
+        }
+        if !makes_sense(&result, &comparable) {
+            tracing::warn!("{cs} answered nonsense about chunk {chunk_id:#x}: is it of the same release?");
             return;
         }
         rt::sim::hit("mds.replicas-compared");
@@ -152,7 +181,7 @@ impl Reign {
     }
 }
 
-fn blocks(difference: &ReplicaDifference) -> std::ops::Range<u32> {
+fn blocks(difference: &ReplicaDifference) -> Range<u32> {
     let range = difference.range;
     range.first..range.first.saturating_add(range.count)
 }
@@ -184,6 +213,7 @@ fn args(path: String, result: &CompareResult, offset: u64) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Version;
     use wire::cs::{AgreeingMembers, BlockRange};
 
     fn difference(first: u32, count: u32, groups: &[&[u64]]) -> ReplicaDifference {
@@ -207,11 +237,36 @@ mod tests {
         assert!(note(7, &two, 0), "and is there again");
         assert!(!note(7, &[], 0));
         assert!(note(7, &two[..1], 0), "another occurrence");
+        assert!(note(7, &two, 0));
+        assert!(!note(7, &two[..1], 1) && !note(7, &two, 0), "some of it could not be looked at for once");
+        assert!(!note(7, &two[..1], 0), "some of it was mended");
         for other in 0..2 * TOLD_MAX as u64 {
             note(100 + other, &two, 0);
         }
         assert_eq!(comparisons.told.borrow().len(), TOLD_MAX);
         assert!(!note(7, &two[..1], 0), "what is remembered stays so");
+    }
+
+    #[test]
+    fn what_a_chunk_server_says_is_looked_at() {
+        let (version, members) = (Version::from_raw(1), vec![CsId(1), CsId(2)]);
+        let comparable = Comparable { version, offset: 0, blocks: 512, members };
+        let pair: &[&[u64]] = &[&[1], &[2]];
+        let many: Vec<_> = (0..=DIFFERENCES_MAX as u32).map(|block| difference(block * 2, 1, pair)).collect();
+        for (differences, sense) in [
+            (vec![], true),
+            (vec![difference(0, 512, pair)], true),
+            (vec![difference(511, 1, pair), difference(4, 1, pair)], false),
+            (vec![difference(0, 513, pair)], false),
+            (vec![difference(1, u32::MAX, pair)], false),
+            (vec![difference(5, 0, pair)], false),
+            (vec![difference(0, 1, &[&[1], &[7]])], false),
+            (many.clone(), false),
+            (many[1..].to_vec(), true),
+        ] {
+            let result = CompareResult { differences, ..CompareResult::default() };
+            assert_eq!(makes_sense(&result, &comparable), sense, "{result:?}");
+        }
     }
 
     #[test]

@@ -40,8 +40,8 @@ pub(crate) struct Inventories {
     scan: RefCell<Option<Scan>>,
     /// Those that are done: for which registration, and when.
     done: RefCell<BTreeMap<CsId, (u64, Instant)>>,
-    /// Where the next comparison goes on that one did not finish, and what it left alone.
-    parts: RefCell<BTreeMap<CsId, Part>>,
+    /// Where the next comparison of a registration goes on that one did not finish, and what it left alone.
+    parts: RefCell<BTreeMap<CsId, (u64, Part)>>,
     /// How many chunks of each kind that is left alone the operator was told of.
     told: RefCell<BTreeMap<(CsId, EventCode), usize>>,
     /// Replicas that are not there and could not be given up when the operator was told of them.
@@ -60,6 +60,7 @@ struct Part {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Kept {
     former: usize,
+    newer: usize,
     unborn: usize,
 }
 
@@ -68,6 +69,7 @@ impl Kept {
         match judged {
             Stranger::Deleted => {}
             Stranger::Former => self.former += 1,
+            Stranger::Newer => self.newer += 1,
             Stranger::Unborn => self.unborn += 1,
         }
     }
@@ -212,7 +214,8 @@ impl Reign {
             ended || (scan.until < now && matches!(scan.stage, Stage::Ready | Stage::Asked))
         };
         if let Some(given_up) = scan.take_if(is_given_up) {
-            // Its turn comes again, after the others.
+            // Its turn comes again, after the others, and goes on where this one began.
+            self.inventories.parts.borrow_mut().insert(given_up.cs, (given_up.session, given_up.part));
             self.inventories.done.borrow_mut().insert(given_up.cs, (given_up.session, now));
         }
         let (serves, interval) = self.read(|state| {
@@ -223,7 +226,8 @@ impl Reign {
         let is_due = done.is_none_or(|(of, at)| of != session || now.since(at) >= interval);
         if scan.is_none() && serves && is_due {
             let mut new = Scan::new(cs, session, now);
-            new.part = self.inventories.parts.borrow_mut().remove(&cs).unwrap_or_default();
+            let begun = self.inventories.parts.borrow_mut().remove(&cs);
+            new.part = begun.filter(|(of, _)| *of == session).map_or_else(Part::default, |(_, part)| part);
             new.born = self.read(crate::state::State::next_chunk);
             *scan = Some(new);
             rt::spawn(Rc::clone(self).gather(cs, session));
@@ -324,7 +328,7 @@ impl Reign {
         match more {
             Some(from) => {
                 part.from = from.raw();
-                self.inventories.parts.borrow_mut().insert(cs, part);
+                self.inventories.parts.borrow_mut().insert(cs, (session, part));
             }
             None => {
                 self.tell_kept(cs, part.kept).await;
@@ -431,7 +435,12 @@ impl Reign {
 
     /// Tells the operator of chunks that nobody knows and nobody deletes, once for as long as there are as many.
     async fn tell_kept(&self, cs: CsId, kept: Kept) {
-        for (code, count) in [(EventCode::UnknownKept, kept.former), (EventCode::MetadataOld, kept.unborn)] {
+        let told = [
+            (EventCode::UnknownKept, kept.former),
+            (EventCode::ReplicasNewer, kept.newer),
+            (EventCode::MetadataOld, kept.unborn),
+        ];
+        for (code, count) in told {
             let before = self.inventories.told.borrow_mut().insert((cs, code), count);
             if count > 0 && before != Some(count) {
                 self.note_event(code, vec![cs.0.to_string(), count.to_string()]).await;

@@ -11,7 +11,7 @@
 //! | [`reign`], [`timekeeper`], [`watch`], [`mark`] | being master; terms that run out; a directory that is older than it should be |
 //! | [`sessions`], [`names`], [`leases`], [`chunks`], [`chunk_servers`], [`removal`], [`monitoring`] | requests, one group each |
 //! | [`guests`], [`nodes`] | passwords, nodes and their certificates |
-//! | [`orders`], [`creations`], [`returns`], [`rebuild`], [`repairs`], [`compare`], [`inventory`] | what chunk servers are told; replicas that come back, and new ones; damage; what differs; what they have |
+//! | [`orders`], [`creations`], [`returns`], [`rebuild`], [`repairs`], [`losses`], [`compare`], [`inventory`] | what chunk servers are told; replicas that come back, and new ones; damage; blocks that members lack; what differs; what they have |
 //! | [`waiting`], [`rates`], [`shown`], [`attributes`] | small helpers of these |
 //!
 //! **Invariant:** no answer goes out before what it says is committed; no term is renewed without knowing to be the master.
@@ -30,6 +30,7 @@ mod guests;
 mod inodes;
 mod inventory;
 mod leases;
+mod losses;
 mod mark;
 mod metadata;
 mod monitoring;
@@ -41,7 +42,7 @@ pub(crate) mod rebuild;
 mod reign;
 mod removal;
 mod repairs;
-mod returns;
+pub(crate) mod returns;
 mod service;
 mod sessions;
 mod shown;

@@ -480,6 +480,7 @@ impl CsLink {
                         chunk: chunk.raw(),
                         version: order.to.raw(),
                         copied_bytes: 0,
+                        lost_blocks: 0,
                     });
                     self.installs.done(*chunk, *order);
                     continue;
@@ -492,8 +493,10 @@ impl CsLink {
                 } else if order.joins && status == Status::NoSpace {
                     let reign = Rc::clone(&reign);
                     rt::spawn(reign.joiner_has_no_room(self.cs, self.session, *chunk, order.to));
-                } else if order.joins {
-                    reign.rebuild.not_filled(self.cs, *chunk, order.to, rt::time::now());
+                } else if let Some(joiner) =
+                    reign.read(|state| state.joiner(self.cs, *chunk)).filter(|copy| copy.version == order.to)
+                {
+                    reign.joiner_failed(self.cs, self.session, joiner, status);
                 }
             }
             // Not before the registration itself is known to be on its disk.
@@ -501,13 +504,16 @@ impl CsLink {
             if chunks.is_empty() {
                 continue;
             }
+            let installed: Vec<u64> = chunks.iter().map(|done| done.chunk).collect();
             let op = CommandOp::VersionsInstalled(VersionsInstalled {
                 cs: self.cs.0,
                 session: self.session,
                 chunks,
             });
             match reign.insist(op).await {
-                Some(Ok(_)) => {}
+                Some(Ok(_)) => {
+                    installed.into_iter().map(ChunkId::from_raw).for_each(|chunk| reign.repair_again(chunk))
+                }
                 Some(Err(refusal)) => {
                     tracing::warn!("{}: {refusal}", self.cs);
                     return self.give_up();
@@ -539,8 +545,10 @@ impl CsLink {
                     chunk_id: chunk.raw(),
                     version: order.version.raw(),
                     last_sources: reign.read(|state| {
-                        let is_failing = |cs| reign.rebuild.is_failing(cs, *chunk);
-                        state.are_last_sources(self.cs, order, &sources, is_failing)
+                        let rebuild = &reign.rebuild;
+                        let is_failing = |cs| rebuild.is_failing(state, cs, *chunk);
+                        let is_given_up = |cs| rebuild.is_unreturnable(cs, *chunk, rt::time::now());
+                        state.are_last_sources(self.cs, order, &sources, is_failing, is_given_up)
                     }),
                     unreconciled: reign.read(|state| state.is_unreconciled(order)),
                     sources: sources.iter().map(|cs| cs.0.into()).collect(),

@@ -53,6 +53,10 @@ const FILL_PAUSE_MIN: Duration = Duration::from_secs(2);
 const FILL_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// After how long an operator hears of a joiner that cannot be filled.
 const FAILING_LONG: Duration = Duration::from_secs(300);
+/// How long it is tried again of a joiner that was given up before.
+const FAILING_AGAIN: Duration = Duration::from_secs(60);
+/// After how long without a failure a new one is the first again.
+const FAILING_FORGOTTEN: Duration = Duration::from_secs(3600);
 /// The longest text of an event, in bytes.
 const MESSAGE_MAX: usize = 1024;
 /// Joiners that could not be filled of which it is remembered.
@@ -64,13 +68,28 @@ const FUTILE_REST_MIN: Duration = Duration::from_secs(60);
 /// ...and at most.
 const FUTILE_REST_MAX: Duration = Duration::from_secs(960);
 
-/// A joiner that could not be filled.
+/// A replica that could not be filled as a joiner, from its first failure on: other versions, and times when it is away, do not end it.
 #[derive(Clone, Copy, Debug)]
 struct Failing {
+    /// The last one under which it failed.
     version: Version,
-    since: Instant,
+    last: Instant,
     pause: Duration,
+    /// When it is given up, if it is not filled until then.
+    deadline: Instant,
+    given_up: bool,
     told: bool,
+}
+
+/// What becomes of a joiner that could not be filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotFilled {
+    /// When it is tried again.
+    pub(crate) pause: Duration,
+    /// Nobody waits for it any more.
+    pub(crate) gives_up: bool,
+    /// The operator is to hear of it.
+    pub(crate) tell: bool,
 }
 
 /// A chunk server where joiners failed since one was filled.
@@ -165,30 +184,38 @@ impl Rebuild {
         full.get(&cs).is_some_and(|full| full.rest >= FULL_REST_LONG && full.until + FULL_REST_MAX > now)
     }
 
-    /// A joiner could not be filled. Gives the pause before it is tried again, and whether that has gone on for so long that somebody
-    /// is to be told, and another replica to be made elsewhere.
-    pub(crate) fn not_filled(
-        &self,
-        cs: CsId,
-        chunk: ChunkId,
-        version: Version,
-        now: Instant,
-    ) -> (Duration, bool) {
+    /// A joiner could not be filled. One that cannot be for long is given up: another replica is made elsewhere.
+    pub(crate) fn not_filled(&self, cs: CsId, chunk: ChunkId, version: Version, now: Instant) -> NotFilled {
         let mut failing = self.failing.borrow_mut();
         if failing.len() >= FAILING_MAX && !failing.contains_key(&(cs, chunk)) {
-            return (FILL_PAUSE_MAX, false);
+            return NotFilled { pause: FILL_PAUSE_MAX, gives_up: false, tell: false };
         }
-        let first = Failing { version, since: now, pause: FILL_PAUSE_MIN / 2, told: false };
-        let is_known = failing.get(&(cs, chunk)).is_some_and(|known| known.version == version);
-        if !is_known {
+        let first = Failing {
+            version,
+            last: now,
+            pause: FILL_PAUSE_MIN / 2,
+            deadline: now + FAILING_LONG,
+            given_up: false,
+            told: false,
+        };
+        if failing.get(&(cs, chunk)).is_none_or(|known| now.since(known.last) >= FAILING_FORGOTTEN) {
             failing.insert((cs, chunk), first);
             self.failed_on(cs, now);
         }
         let known = failing.entry((cs, chunk)).or_insert(first);
+        if known.version != version {
+            (known.version, known.pause) = (version, first.pause);
+            if std::mem::take(&mut known.given_up) {
+                known.deadline = now + FAILING_AGAIN;
+            }
+        }
+        known.last = now;
         known.pause = (known.pause * 2).min(FILL_PAUSE_MAX);
-        let tell = !known.told && now.since(known.since) >= FAILING_LONG;
+        let gives_up = !known.given_up && now >= known.deadline;
+        known.given_up |= gives_up;
+        let tell = gives_up && !known.told;
         known.told |= tell;
-        (known.pause, tell)
+        NotFilled { pause: known.pause, gives_up, tell }
     }
 
     /// One more joiner failed on a chunk server. When too many do and none is filled it is most likely the server's fault: more of them
@@ -200,8 +227,12 @@ impl Rebuild {
         if known.until + FUTILE_REST_MAX < now {
             *known = first;
         }
+        if known.until > now {
+            // Those that were there before, or the one that is tried: the next rest is not for these.
+            return;
+        }
         known.joiners += 1;
-        if known.joiners >= ARRIVING_MAX && known.until <= now {
+        if known.joiners >= ARRIVING_MAX {
             known.rest = (known.rest * 2).min(FUTILE_REST_MAX);
             (known.joiners, known.until) = (0, now + known.rest);
         }
@@ -234,15 +265,29 @@ impl Rebuild {
         self.given_up.borrow().get(&(cs, chunk)).is_some_and(|until| *until > now)
     }
 
-    /// Whether a joiner could not be filled when it was tried last.
-    pub(crate) fn is_failing(&self, cs: CsId, chunk: ChunkId) -> bool {
-        self.failing.borrow().contains_key(&(cs, chunk))
+    /// Whether a joiner could not be filled when it was tried last under its present version.
+    pub(crate) fn is_failing(&self, state: &State, cs: CsId, chunk: ChunkId) -> bool {
+        let failed = self.failing.borrow().get(&(cs, chunk)).map(|failing| failing.version);
+        failed.is_some_and(|version| state.joiner(cs, chunk).is_some_and(|order| order.version == version))
     }
 
-    /// Forgets joiners that are none any more, or join anew.
-    fn forget_joiners(&self, state: &State) {
+    /// Whether a replica that is away, on a chunk server that serves, does not return: it could not be filled for long, or has no room.
+    pub(crate) fn is_unreturnable(&self, cs: CsId, chunk: ChunkId, now: Instant) -> bool {
+        self.is_given_up(cs, chunk, now) || self.is_full_for_long(cs, now)
+    }
+
+    /// A chunk server has registered anew: what failed there before may be over.
+    pub(crate) fn registered(&self, cs: CsId) {
+        self.refused.borrow_mut().remove(&cs);
+        self.futile.borrow_mut().remove(&cs);
+        self.full.borrow_mut().remove(&cs);
+        self.given_up.borrow_mut().retain(|(of, _), _| *of != cs);
+    }
+
+    /// Forgets replicas that are not to be filled any more, or have not failed for long.
+    pub(crate) fn forget_joiners(&self, state: &State, now: Instant) {
         self.failing.borrow_mut().retain(|(cs, chunk), failing| {
-            state.joiner(*cs, *chunk).is_some_and(|order| order.version == failing.version)
+            state.is_to_be_filled(*cs, *chunk) && now.since(failing.last) < FAILING_FORGOTTEN
         });
     }
 
@@ -252,7 +297,7 @@ impl Rebuild {
         let asked = usable
             .filter(|cs| !self.is_refusing(*cs, now) && !self.is_full(*cs, now) && !self.is_futile(*cs, now));
         let room = asked.map(|cs| {
-            let arriving = state.arriving_on(cs, |chunk| self.is_failing(cs, chunk));
+            let arriving = state.arriving_on(cs, |chunk| self.is_failing(state, cs, chunk));
             (cs, ARRIVING_MAX.saturating_sub(arriving))
         });
         room.filter(|(_, room)| *room > 0).collect()
@@ -365,8 +410,9 @@ impl Look {
         for step in found.into_iter().filter(|step| is_before_end((step.file, step.index))) {
             // What has no place takes none from what has one.
             let is_add = matches!(step.step, PlannedStep::Add { .. });
-            if is_add && !state.is_place_among(&step, |_| true) {
-                steps.short.note(state, &step);
+            let in_vain = |cs, chunk| rebuild.is_in_vain(cs, chunk, now);
+            if is_add && !state.is_place_among(&step, in_vain, |_| true) {
+                steps.short.note(state, &step, in_vain);
             } else {
                 steps.add(step);
             }
@@ -388,11 +434,11 @@ pub(crate) struct Short {
 }
 
 impl Short {
-    fn note(&mut self, state: &State, step: &ReplicaStep) {
+    fn note(&mut self, state: &State, step: &ReplicaStep, in_vain: impl Fn(CsId, ChunkId) -> bool) {
         self.chunks += 1;
         if let PlannedStep::Add { count, .. } = step.step
             && self.first.is_none()
-            && let Err(short) = state.places_for(step, count, 0, |_| false)
+            && let Err(short) = state.places_for(step, count, 0, in_vain, |_| false)
         {
             tracing::debug!("file {:#x}, chunk {}: {short}", step.file.raw(), step.index);
             let (needed, found) = (count.to_string(), short.found.to_string());
@@ -441,15 +487,16 @@ pub(crate) fn plan_round(
     let mut round = Round::default();
     let mut room = rebuild.room(state, now);
     let stopped = disaster(state);
+    let in_vain = |cs, chunk| rebuild.is_in_vain(cs, chunk, now);
     for step in steps {
-        let Some(step) = state.replan(&step, |cs, chunk| rebuild.is_in_vain(cs, chunk, now)) else {
-            continue;
-        };
+        let Some(step) = state.replan(&step, in_vain) else { continue };
         match step.step {
             PlannedStep::Remove { cs } => round.remove.push(step.place(cs)),
             PlannedStep::Add { .. } if stopped.is_some() => round.held = stopped,
-            PlannedStep::Add { count, .. } if state.is_place_among(&step, |cs| room.contains_key(&cs)) => {
-                let places = state.places_for(&step, count, seed(), |cs| !room.contains_key(&cs));
+            PlannedStep::Add { count, .. }
+                if state.is_place_among(&step, in_vain, |cs| room.contains_key(&cs)) =>
+            {
+                let places = state.places_for(&step, count, seed(), in_vain, |cs| !room.contains_key(&cs));
                 let places = places.unwrap_or_default();
                 round.queued += 1;
                 if places.len() < usize::from(count) {
@@ -463,11 +510,11 @@ pub(crate) fn plan_round(
                     round.add.push(step.place(cs));
                 }
             }
-            PlannedStep::Add { .. } if state.is_place_among(&step, |_| true) => {
+            PlannedStep::Add { .. } if state.is_place_among(&step, in_vain, |_| true) => {
                 round.queued += 1;
                 round.later.push(step);
             }
-            PlannedStep::Add { .. } => round.short.note(state, &step),
+            PlannedStep::Add { .. } => round.short.note(state, &step, in_vain),
         }
     }
     round
@@ -545,7 +592,7 @@ impl Reign {
     async fn look_at_all(&self, begin: (FileId, u32)) -> Option<Steps> {
         let mut steps = Steps::default();
         let mut look = Look::new(begin);
-        self.read(|state| self.rebuild.forget_joiners(state));
+        self.read(|state| self.rebuild.forget_joiners(state, rt::time::now()));
         loop {
             if self.is_over() {
                 return None;
@@ -612,9 +659,20 @@ impl Reign {
             rt::spawn(Rc::clone(self).joiner_has_no_room(cs, session, order.chunk, order.version));
             return;
         }
-        let (pause, tell) = self.rebuild.not_filled(cs, order.chunk, order.version, rt::time::now());
+        let pause = self.joiner_failed(cs, session, order, status);
         self.servers.borrow().order(cs, |link| link.catch_up_later(order, pause));
-        if tell {
+    }
+
+    /// A joiner could not be made ready or filled. Gives the pause before it is tried again; who fails for long leaves.
+    pub(super) fn joiner_failed(
+        self: &Rc<Self>,
+        cs: CsId,
+        session: u64,
+        order: CopyOrder,
+        status: Status,
+    ) -> Duration {
+        let failed = self.rebuild.not_filled(cs, order.chunk, order.version, rt::time::now());
+        if failed.tell {
             let path = self.read(|state| state.tree().path_of(order.file));
             let message = format!(
                 "its replica of chunk {:#x} of {path} cannot be filled from the others for minutes ({status}): open the file, or \
@@ -622,10 +680,14 @@ impl Reign {
                 order.chunk.raw(),
             );
             rt::spawn(Rc::clone(self).warn(cs, session, "cs.replica_not_filled", message));
+        }
+        if failed.gives_up {
+            rt::sim::hit("mds.joiner-given-up");
             self.rebuild.give_up(cs, order.chunk, rt::time::now());
             let why = "it could not be filled for minutes";
             rt::spawn(Rc::clone(self).joiner_leaves(cs, order.chunk, order.version, why));
         }
+        failed.pause
     }
 
     /// A joiner has no room. It leaves, so that nobody waits for it who writes (C13), and rests.
@@ -698,14 +760,19 @@ impl Reign {
     fn plan_moves(&self, from: &mut (FileId, u32)) -> Vec<ReplicaPlace> {
         let now = rt::time::now();
         self.read(|state| {
-            let arriving_on = |cs: CsId| state.arriving_on(cs, |chunk| self.rebuild.is_failing(cs, chunk));
+            let arriving_on =
+                |cs: CsId| state.arriving_on(cs, |chunk| self.rebuild.is_failing(state, cs, chunk));
             let arriving: usize = state.servers().map(|server| arriving_on(server.id)).sum();
             if disaster(state).is_some() || arriving >= MOVES_MAX {
                 return Vec::new();
             }
-            let is_busy = |cs: CsId| {
+            let is_busy = |cs: CsId, chunk: ChunkId| {
                 let rebuild = &self.rebuild;
-                arriving_on(cs) > 0 || rebuild.is_refusing(cs, now) || rebuild.is_futile(cs, now)
+                arriving_on(cs) > 0
+                    || rebuild.is_refusing(cs, now)
+                    || rebuild.is_futile(cs, now)
+                    || rebuild.is_full(cs, now)
+                    || rebuild.is_given_up(cs, chunk, now)
             };
             let (moves, next) = state.plan_moves(*from, LOOK_MAX, MOVES_MAX - arriving, is_busy);
             *from = next.unwrap_or(START);

@@ -19,6 +19,7 @@ use super::compare::Comparisons;
 use super::creations::Creations;
 use super::failure::Failure;
 use super::inventory::Inventories;
+use super::losses::Losses;
 use super::metadata::{Answer, Metadata, Todo};
 use super::rebuild::Rebuild;
 use super::repairs::Repairs;
@@ -48,6 +49,7 @@ pub(crate) struct Reign {
     pub(crate) rebuild: Rebuild,
     pub(crate) repairs: Repairs,
     pub(crate) comparisons: Comparisons,
+    pub(crate) losses: Losses,
     pub(crate) inventories: Inventories,
     pub(crate) waiting: Waiting,
     /// The last request of a client to open a file, of those that are under way.
@@ -91,6 +93,7 @@ impl Reign {
             rebuild: Rebuild::default(),
             repairs: Repairs::default(),
             comparisons: Comparisons::default(),
+            losses: Losses::default(),
             inventories: Inventories::default(),
             waiting: Waiting::default(),
             opening: RefCell::default(),
@@ -114,6 +117,7 @@ impl Reign {
             rt::spawn(Rc::clone(&reign).return_replicas()),
             rt::spawn(Rc::clone(&reign).replicate()),
             rt::spawn(Rc::clone(&reign).end_quarantines()),
+            rt::spawn(Rc::clone(&reign).settle_losses()),
             rt::spawn(Rc::clone(&reign).count_hours()),
             rt::spawn(Rc::clone(&reign).note_status()),
         ];

@@ -1,7 +1,10 @@
 //! Damaged blocks are repaired from other members (C8).
 //!
-//! Nothing is remembered: a chunk server tells what is still damaged every few minutes, and with each registration.
+//! A chunk server tells what is still damaged every few minutes, and with each registration. What no member could give is remembered
+//! until then, so that it is tried again at once when the chunk gets another member; it may be forgotten at any time.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,17 +26,47 @@ const REPAIRS_MAX: u64 = 64;
 /// How long a chunk server has to repair the blocks of one report.
 const REPAIR_TIME: Duration = Duration::from_secs(60);
 
-/// Repairs that are under way.
+/// Chunks of which it is remembered what nobody could give.
+const LEFT_MAX: usize = 4096;
+
+/// Repairs that are under way, and those that were in vain.
 #[derive(Debug)]
 pub(crate) struct Repairs {
     places: rt::sync::Semaphore,
+    left: RefCell<BTreeMap<(ChunkId, CsId), DamageItem>>,
 }
 
 impl Default for Repairs {
     fn default() -> Self {
-        Self { places: rt::sync::Semaphore::new(REPAIRS_MAX) }
+        Self { places: rt::sync::Semaphore::new(REPAIRS_MAX), left: RefCell::default() }
     }
 }
+
+impl Repairs {
+    /// What became of a repair.
+    fn ended(&self, cs: CsId, chunk: ChunkId, left: Option<DamageItem>) {
+        let mut known = self.left.borrow_mut();
+        match left {
+            Some(damage) if known.len() < LEFT_MAX || known.contains_key(&(chunk, cs)) => {
+                known.insert((chunk, cs), damage);
+            }
+            Some(_) => {}
+            None => {
+                known.remove(&(chunk, cs));
+            }
+        }
+    }
+
+    /// What nobody could give of a chunk so far.
+    fn left_of(&self, chunk: ChunkId) -> Vec<(CsId, DamageItem)> {
+        let known = self.left.borrow();
+        let of_it = known.range((chunk, CsId(0))..=(chunk, CsId(u32::MAX)));
+        of_it.map(|((_, cs), damage)| (*cs, damage.clone())).collect()
+    }
+}
+
+/// Nobody has been asked for the blocks, or did not say what came of it.
+struct NotTried;
 
 impl Reign {
     pub(super) async fn report_damage(
@@ -53,9 +86,43 @@ impl Reign {
         Ok(Empty {})
     }
 
+    /// A chunk has a version that one more replica has installed: whoever is repaired may be so from another one.
+    pub(super) fn repair_again(self: &Rc<Self>, chunk: ChunkId) {
+        for (cs, damage) in self.repairs.left_of(chunk) {
+            let found = self.read(|state| {
+                let version = state.version_of(FileId::from_raw(damage.file_id), chunk)?;
+                Some((version, state.server(cs)?.session))
+            });
+            match found {
+                Some((version, session)) => {
+                    let damage = DamageItem { version: version.raw(), ..damage };
+                    rt::spawn(Rc::clone(self).repair(cs, session, damage));
+                }
+                None => self.repairs.ended(cs, chunk, None),
+            }
+        }
+    }
+
     /// Has a chunk server repair what it says is damaged, if another member has it.
     async fn repair(self: Rc<Self>, cs: CsId, session: u64, damage: DamageItem) {
-        let Some(_place) = self.repairs.places.try_acquire(1) else { return };
+        let chunk = ChunkId::from_raw(damage.chunk_id);
+        match Rc::clone(&self).try_repair(cs, session, damage.clone()).await {
+            Ok(Status::Ok) => self.repairs.ended(cs, chunk, None),
+            Ok(Status::Corrupt) => self.repairs.ended(cs, chunk, Some(damage)),
+            Ok(_) | Err(NotTried) => {
+                self.losses.not_asked(chunk);
+                self.repairs.ended(cs, chunk, Some(damage));
+            }
+        }
+    }
+
+    async fn try_repair(
+        self: Rc<Self>,
+        cs: CsId,
+        session: u64,
+        damage: DamageItem,
+    ) -> Result<Status, NotTried> {
+        let _place = self.repairs.places.try_acquire(1).ok_or(NotTried)?;
         let (file, chunk) = (FileId::from_raw(damage.file_id), ChunkId::from_raw(damage.chunk_id));
         let blocks: u64 = damage.ranges.iter().map(|range| u64::from(range.count)).sum();
         let version = Version::from_raw(damage.version);
@@ -65,7 +132,7 @@ impl Reign {
                 "{cs}: {blocks} blocks of chunk {:#x} are damaged, and no other member can give them",
                 chunk.raw()
             );
-            return;
+            return Ok(Status::Corrupt);
         }
         let item = RepairItem {
             file_id: damage.file_id,
@@ -79,7 +146,7 @@ impl Reign {
         self.servers.borrow().order(cs, |link: &CsLink| {
             connection = (link.session == session).then(|| link.connection.clone());
         });
-        let Some(connection) = connection else { return };
+        let connection = connection.ok_or(NotTried)?;
         let order = RepairBlocks { items: vec![item], servers };
         let status = match connection.ask(&order, rt::time::now() + REPAIR_TIME).await {
             Ok(reply) => reply.results.first().map_or(Status::Internal, |result| {
@@ -87,12 +154,12 @@ impl Reign {
             }),
             Err(error) => {
                 tracing::warn!("{cs} did not repair chunk {:#x}: {error}", chunk.raw());
-                return;
+                return Err(NotTried);
             }
         };
         if !status.is_ok() {
             tracing::warn!("{cs} could not repair chunk {:#x}: {status}", chunk.raw());
-            return;
+            return Ok(status);
         }
         rt::sim::hit("mds.blocks-repaired");
         let event = ReportedEvent {
@@ -108,5 +175,6 @@ impl Reign {
         if let Some(Err(refusal)) = self.insist(CommandOp::CsReport(op)).await {
             tracing::debug!("{cs}: {refusal}");
         }
+        Ok(status)
     }
 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use rt::sync::Notify;
 use rt::time::Instant;
 
+use super::rebuild::Rebuild;
 use super::reign::Reign;
 use crate::state::command::{ChunkPosition, CommandOp, JoinMembers};
-use crate::state::{CsId, FileId};
+use crate::state::{CsId, FileId, State};
 
 /// Joiners on one chunk server at once.
 const JOINERS_MAX: usize = 256;
@@ -22,6 +23,10 @@ const REST_MIN: Duration = Duration::from_secs(5);
 const REST_MAX: Duration = Duration::from_secs(60);
 /// Rests that are remembered.
 const RESTS_MAX: usize = 4096;
+
+/// So many chunks more than is needed must be free before a disk that was full counts as one with room: else it would be told again and
+/// again of one that is at the limit.
+const ROOM_AGAIN: u64 = 2;
 
 /// Until when a chunk server is kept from a file.
 #[derive(Clone, Copy, Debug)]
@@ -101,32 +106,14 @@ impl Reign {
     async fn join_all(self: &Rc<Self>) -> bool {
         let servers: Vec<(CsId, u64)> = self.read(|state| {
             let away = state.servers_with_absent();
-            let served = away.filter_map(|cs| state.server(cs)).filter(|server| server.is_usable());
+            let served = away.filter_map(|cs| state.server(cs)).filter(|server| server.serves());
             served.map(|server| (server.id, server.session)).collect()
         });
+        self.returns.full.borrow_mut().retain(|cs| servers.iter().any(|(away, _)| away == cs));
         for (cs, session) in servers {
             let now = rt::time::now();
-            if self.rebuild.is_full(cs, now) || self.rebuild.is_futile(cs, now) {
-                continue;
-            }
-            let chunks: Vec<ChunkPosition> = self.read(|state| {
-                let joiners = state.joiners_on(cs, |chunk| self.rebuild.is_failing(cs, chunk));
-                let room = JOINERS_MAX.saturating_sub(joiners);
-                // Those that rest are passed over; more are asked for than there is room, so that they hide nobody for long.
-                let all = state.returning(cs, room + RESTS_MAX);
-                let is_given_up = |position| {
-                    state.chunk_at(position).is_some_and(|chunk| self.rebuild.is_given_up(cs, chunk, now))
-                };
-                let fit = all
-                    .into_iter()
-                    .filter(|position| !self.returns.rests(position.0, cs, now) && !is_given_up(*position));
-                fit.take(room).map(|(file, index)| ChunkPosition { file: file.raw(), index }).collect()
-            });
-            if !self.read(|state| state.lacks_room_to_return(cs)) {
-                self.returns.full.borrow_mut().remove(&cs);
-            } else if self.returns.full.borrow_mut().insert(cs) {
-                rt::spawn(Rc::clone(self).warn_of_no_room(cs, session));
-            }
+            let chunks = self.read(|state| joining_now(state, &self.rebuild, &self.returns, cs, now));
+            self.tell_of_room(cs, session, chunks.is_empty());
             if chunks.is_empty() {
                 continue;
             }
@@ -139,6 +126,44 @@ impl Reign {
         }
         self.read(|state| state.servers_with_absent().next().is_some())
     }
+
+    /// Tells the operator of a chunk server whose disk is too full for what was to return, once until there is room for it.
+    fn tell_of_room(self: &Rc<Self>, cs: CsId, session: u64, nothing_returns: bool) {
+        let told = self.returns.full.borrow().contains(&cs);
+        if !told && nothing_returns && self.read(|state| state.lacks_room_to_return(cs, 0)) {
+            self.returns.full.borrow_mut().insert(cs);
+            rt::spawn(Rc::clone(self).warn_of_no_room(cs, session));
+        } else if told && !self.read(|state| state.lacks_room_to_return(cs, ROOM_AGAIN)) {
+            self.returns.full.borrow_mut().remove(&cs);
+        }
+    }
+}
+
+/// Which replicas on a chunk server are given back now. Where joiners fail one is tried; and whoever writes to a chunk that has too few
+/// members waits for every one that may be filled.
+pub(crate) fn joining_now(
+    state: &State,
+    rebuild: &Rebuild,
+    returns: &Returns,
+    cs: CsId,
+    now: Instant,
+) -> Vec<ChunkPosition> {
+    let (is_full, is_futile) = (rebuild.is_full(cs, now), rebuild.is_futile(cs, now));
+    let room = JOINERS_MAX.saturating_sub(state.joiners_on(cs, |chunk| rebuild.is_failing(state, cs, chunk)));
+    let mut has_trial = !is_full && is_futile && state.joiners_on(cs, |_| false) == 0;
+    let is_given_up =
+        |position| state.chunk_at(position).is_some_and(|chunk| rebuild.is_given_up(cs, chunk, now));
+    // Those that rest are passed over; more are asked for than there is room, so that they hide nobody for long.
+    let all = state.returning(cs, room + RESTS_MAX);
+    let fit = all.into_iter().filter(|&position| {
+        if returns.rests(position.0, cs, now) {
+            return false;
+        }
+        let is_wanted =
+            !is_given_up(position) && ((!is_full && !is_futile) || std::mem::take(&mut has_trial));
+        is_wanted || state.is_blocked(position)
+    });
+    fit.take(room).map(|(file, index)| ChunkPosition { file: file.raw(), index }).collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::chunk::{ChunkEntry, MemberState};
 use super::ids::{ChunkId, CsId, Epoch, FileId, Version};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a chunk is in the maps.
 pub(super) type Position = (FileId, u32);
@@ -40,6 +40,10 @@ pub(super) struct Changes {
     joining: ByServer<Position>,
     /// Derived from the maps.
     absent: ByServer<Position>,
+    /// Replicas that were made to join and have never been members: they have nothing that the others do not have.
+    fresh: BTreeSet<(ChunkId, CsId)>,
+    /// Chunks with members that lack blocks. Derived from the maps.
+    lacking: BTreeMap<ChunkId, Position>,
 }
 
 fn remove<T>(table: &mut ByServer<T>, cs: CsId, chunk: ChunkId) -> Option<T> {
@@ -66,7 +70,14 @@ impl Changes {
                 if !stays.is_some_and(|member| takes_writes(member.state)) {
                     remove(&mut self.due, member.cs, entry.id());
                 }
+                if !stays.is_some_and(|member| may_be_fresh(member.state)) {
+                    self.fresh.remove(&(entry.id(), member.cs));
+                }
             }
+        }
+        if let Some(entry) = before.or(after) {
+            let lacks = after.is_some_and(ChunkEntry::lacks_blocks);
+            self.lacks(entry.id(), (file, entry.index()), lacks);
         }
         let Some(entry) = after else { return };
         for member in entry.members().iter() {
@@ -77,6 +88,35 @@ impl Changes {
             };
             table.entry(member.cs).or_default().insert(entry.id(), (file, entry.index()));
         }
+    }
+
+    /// A replica joins that was made for it.
+    pub(super) fn is_made(&mut self, cs: CsId, chunk: ChunkId) {
+        self.fresh.insert((chunk, cs));
+    }
+
+    /// Whether a replica was made to join and has never been a member.
+    pub(super) fn is_fresh(&self, cs: CsId, chunk: ChunkId) -> bool {
+        self.fresh.contains(&(chunk, cs))
+    }
+
+    /// Replicas that have never been members.
+    pub(super) fn all_fresh(&self) -> impl Iterator<Item = (ChunkId, CsId)> {
+        self.fresh.iter().copied()
+    }
+
+    /// A chunk has members that lack blocks, or it has none.
+    pub(super) fn lacks(&mut self, chunk: ChunkId, at: Position, lacks: bool) {
+        if lacks {
+            self.lacking.insert(chunk, at);
+        } else {
+            self.lacking.remove(&chunk);
+        }
+    }
+
+    /// Chunks with members that lack blocks.
+    pub(super) fn lacking(&self) -> impl Iterator<Item = (ChunkId, Position)> {
+        self.lacking.iter().map(|(chunk, at)| (*chunk, *at))
     }
 
     /// A replica is to go from a version to the present one.
@@ -153,6 +193,11 @@ impl Changes {
         self.joining.get(&cs).into_iter().flat_map(|chunks| chunks.values().copied())
     }
 
+    /// Whether a chunk server's replica of a chunk is away.
+    pub(super) fn is_absent(&self, cs: CsId, chunk: ChunkId) -> bool {
+        has(&self.absent, cs, chunk)
+    }
+
     /// Chunks with replicas on a chunk server that are away.
     pub(super) fn absent_on(&self, cs: CsId) -> impl Iterator<Item = Position> {
         self.absent.get(&cs).into_iter().flat_map(|chunks| chunks.values().copied())
@@ -169,7 +214,7 @@ impl Changes {
         entries: impl Iterator<Item = (FileId, &'a ChunkEntry)>,
     ) -> Result<(), &'static str> {
         let mut fresh = Self::default();
-        let (mut due, mut adding) = (0, 0);
+        let (mut due, mut adding, mut young) = (0, 0, 0);
         for (file, entry) in entries {
             fresh.note(file, None, Some(entry));
             for cs in self.adding(entry.id()) {
@@ -187,6 +232,12 @@ impl Changes {
                 }
             }
             for member in entry.members().iter() {
+                if self.is_fresh(member.cs, entry.id()) {
+                    young += 1;
+                    if !may_be_fresh(member.state) {
+                        return Err("a replica that has never been a member is one");
+                    }
+                }
                 let Some(waiting) = self.due(member.cs, entry.id()) else { continue };
                 due += 1;
                 if !takes_writes(member.state) {
@@ -199,6 +250,12 @@ impl Changes {
         }
         if (&fresh.joining, &fresh.absent) != (&self.joining, &self.absent) {
             return Err("the lists of joiners and of replicas that are away are wrong");
+        }
+        if fresh.lacking != self.lacking {
+            return Err("the list of chunks with members that lack blocks is wrong");
+        }
+        if young != self.fresh.len() {
+            return Err("a replica that has never been a member is in no map");
         }
         if adding != self.all_additions().count() || has_empty(&self.adding) {
             return Err("a replica is to be made of a chunk that is in no map");
@@ -222,4 +279,9 @@ fn has_empty<T>(table: &ByServer<T>) -> bool {
 /// Whether a replica in this state is told of versions.
 pub(super) fn takes_writes(state: MemberState) -> bool {
     matches!(state, MemberState::InSync | MemberState::Joining)
+}
+
+/// Whether a replica in this state may be one that has never been a member.
+fn may_be_fresh(state: MemberState) -> bool {
+    matches!(state, MemberState::Joining | MemberState::Absent)
 }

@@ -14,6 +14,8 @@ pub struct Comparable {
     pub version: Version,
     /// Where in the file the chunk begins, in bytes.
     pub offset: u64,
+    /// How many blocks it has.
+    pub blocks: u32,
     /// Members with checksums, ascending; at least two.
     pub members: Vec<CsId>,
 }
@@ -38,6 +40,7 @@ impl State {
         }
         members.sort_unstable();
         let offset = u64::from(entry.index()) * file.attrs.chunk_size;
-        (members.len() > 1).then_some(Comparable { version: entry.version(), offset, members })
+        let blocks = u32::try_from(file.attrs.chunk_size / 4096).ok()?;
+        (members.len() > 1).then_some(Comparable { version: entry.version(), offset, blocks, members })
     }
 }

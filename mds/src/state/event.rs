@@ -218,6 +218,12 @@ events! {
     /// Arguments: path, chunk, blocks, bytes of the file, who agrees with whom.
     ReplicasDiffer = 59: "mds.replicas_differ" Mds Error
         "Replicas of '{0}' differ although all their checksums match: chunk {1}, {2} blocks of 4 KiB, bytes {3} of the file, {4}; nothing was changed, because nobody knows which are right";
+    /// Arguments: CS, replicas.
+    ReplicasNewer = 61: "mds.replicas_newer" Mds Error
+        "CS#{0} has {1} replicas that are newer than the restored metadata knows: their chunks may lack what was written after the backup; they are kept. If there is a newer copy of the metadata, restore that";
+    /// Arguments: CS, blocks, path.
+    BlocksLost = 60: "mds.blocks_lost" Mds Error
+        "The replica of a chunk of '{2}' on CS#{0} was filled without {1} blocks that none of its sources had: they cannot be read until they are written again. Replicas that are away may have them and are kept until they have been asked: bring their chunk servers back, or give these up with rm-cs -f";
 
     /// Arguments: origin.
     PasswordSet = 90: "mds.password_set" Mds Info "The password of the cluster was set{0}";
@@ -246,6 +252,7 @@ impl EventCode {
                 | Self::HostIdCopied
                 | Self::UnknownKept
                 | Self::MetadataOld
+                | Self::ReplicasNewer
                 | Self::ReplicationStarted
                 | Self::ReplicationCompleted
                 | Self::ReplicationHeld

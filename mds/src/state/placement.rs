@@ -26,6 +26,8 @@ pub struct Candidate<'a> {
     pub total_bytes: u64,
     /// Active, registered, and past its fences.
     pub usable: bool,
+    /// Only if there is no other place: it shows damage.
+    pub doubtful: bool,
 }
 
 /// What a placement must fulfil.
@@ -99,9 +101,13 @@ pub fn place(
 ) -> Result<Placement, PlacementRefusal> {
     let needed = usize::from(policy.replicas).saturating_sub(existing.len());
     let mut draw = Draw::new(candidates, existing, policy, seed);
-    draw.fill(needed, policy.domain == FailureDomain::Host);
+    for doubtful in [false, true] {
+        draw.fill(needed, policy.domain == FailureDomain::Host, doubtful);
+    }
     if policy.domain == FailureDomain::Host && !policy.strict_domain {
-        draw.fill(needed, false);
+        for doubtful in [false, true] {
+            draw.fill(needed, false, doubtful);
+        }
     }
     if draw.chosen.len() < needed {
         return Err(PlacementRefusal {
@@ -179,10 +185,10 @@ impl<'a, 'b> Draw<'a, 'b> {
     }
 
     /// Draws until there are `needed`, or no place is left.
-    fn fill(&mut self, needed: usize, distinct_hosts: bool) {
+    fn fill(&mut self, needed: usize, distinct_hosts: bool, doubtful: bool) {
         for tier in tiers(self.policy) {
             while self.chosen.len() < needed {
-                let Some(candidate) = self.draw(tier, distinct_hosts) else { break };
+                let Some(candidate) = self.draw(tier, distinct_hosts, doubtful) else { break };
                 self.chosen.push(candidate.cs);
                 self.taken.push(candidate.cs);
                 self.hosts.push(candidate.host);
@@ -190,11 +196,11 @@ impl<'a, 'b> Draw<'a, 'b> {
         }
     }
 
-    fn draw(&mut self, tier: u8, distinct_hosts: bool) -> Option<Candidate<'a>> {
+    fn draw(&mut self, tier: u8, distinct_hosts: bool, doubtful: bool) -> Option<Candidate<'a>> {
         let open: Vec<Candidate<'a>> = self
             .candidates
             .iter()
-            .filter(|c| c.usable && c.tier == tier && has_room(c, self.policy))
+            .filter(|c| c.usable && c.doubtful == doubtful && c.tier == tier && has_room(c, self.policy))
             .filter(|c| !self.taken.contains(&c.cs))
             .filter(|c| !distinct_hosts || !self.hosts.contains(&c.host))
             .copied()
@@ -257,6 +263,7 @@ mod tests {
             tier: *tier,
             free_bytes: 50 * GIB,
             total_bytes: 100 * GIB,
+            doubtful: false,
             usable: true,
         };
         places.iter().enumerate().map(server).collect()

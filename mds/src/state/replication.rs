@@ -31,6 +31,8 @@ pub(super) struct Replica {
     pub(super) footing: Footing,
     /// How much better it would be elsewhere, if one has to go.
     pub(super) burden: u64,
+    /// It may have blocks that members lack: it does not go.
+    pub(super) kept: bool,
 }
 
 impl Replica {
@@ -157,13 +159,14 @@ pub(super) fn need(replicas: &[Replica], wanted: Replicas, hurry: bool) -> Optio
         Joining => footing != Firm,
         Creating => false,
     };
-    if let Some(useless) = first(&useless) {
-        return Some(useless);
+    let mut spared = replicas.iter().filter(|replica| !replica.kept);
+    if let Some(replica) = spared.find(|replica| useless(replica.state, replica.footing)) {
+        return Some(Need::Less(replica.cs));
     }
     if firm == normal {
         return None;
     }
-    let movable = replicas.iter().filter(|replica| (replica.state, replica.footing) == (InSync, Firm));
+    let movable = replicas.iter().filter(|r| !r.kept && (r.state, r.footing) == (InSync, Firm));
     movable.max_by_key(|replica| (replica.burden, replica.cs)).map(|replica| Need::Less(replica.cs))
 }
 
@@ -171,14 +174,15 @@ pub(super) fn need(replicas: &[Replica], wanted: Replicas, hurry: bool) -> Optio
 mod tests {
     use super::*;
 
-    /// Two letters per replica. Members in s`y`nc, `j`oining, `a`bsent, `s`tale, `f`ailed, to be `c`reated; on a chunk server that
+    /// Two letters per replica, the first one in capitals if it is kept. Members in s`y`nc, `j`oining, `a`bsent, `s`tale, `f`ailed, to be `c`reated; on a chunk server that
     /// is `+` firm, `~` away, `>` leaving, `-` gone. A digit is the burden.
     fn replicas(text: &str) -> Vec<Replica> {
         let one = |(n, word): (usize, &str)| {
             let letters = word.as_bytes();
             Replica {
                 cs: CsId(n as u32),
-                state: match letters[0] {
+                kept: letters[0].is_ascii_uppercase(),
+                state: match letters[0].to_ascii_lowercase() {
                     b'y' => MemberState::InSync,
                     b'j' => MemberState::Joining,
                     b'a' => MemberState::Absent,
@@ -258,6 +262,17 @@ mod tests {
             ("y+3 y+ j+",      2, 1, None,                        None),
             ("y+3 y+ c+",      2, 1, None,                        None),
             ("y+3 y+ y+",      2, 1, Some(Less(CsId(0))),         Some(Less(CsId(0)))),
+            // Members lack blocks that others may have.
+            ("Y+ Y+ Y+",       2, 1, None,                        None),
+            ("Y+ Y+ A+",       2, 1, None,                        None),
+            ("Y+ Y+ A-",       2, 1, None,                        None),
+            ("Y+ Y> Y+",       2, 1, None,                        None),
+            ("Y+ Y- Y+",       2, 1, None,                        None),
+            ("Y+ y- Y+",       2, 1, Some(Less(CsId(1))),         Some(Less(CsId(1)))),
+            ("Y+ f+ Y+",       2, 1, Some(Less(CsId(1))),         Some(Less(CsId(1)))),
+            ("Y+ s+ Y+",       2, 1, Some(Less(CsId(1))),         Some(Less(CsId(1)))),
+            ("Y+ A-",          2, 1, Some(More(1, Endangered)),   Some(More(1, Endangered))),
+            ("Y+3 y+ Y+",      2, 1, Some(Less(CsId(1))),         Some(Less(CsId(1)))),
             // More are wanted.
             ("y+",             3, 2, Some(More(2, Endangered)),   Some(More(2, Endangered))),
             ("y+ y+",          3, 2, Some(More(1, Degraded)),     Some(More(1, Degraded))),

@@ -328,6 +328,7 @@ fn c3_c6_a_member_that_fails_is_left_out_and_returns() {
                     version: item.version,
                     status: status.code().into(),
                     copied_bytes: 4096,
+                    lost_blocks: 0,
                 })
                 .collect(),
         };

@@ -174,6 +174,7 @@ fn replicas_without_a_place_are_told_of_once_and_when_there_is_one() {
                     version: item.version,
                     status: wire::Status::Ok.code().into(),
                     copied_bytes: 0,
+                    lost_blocks: 0,
                 })
                 .collect()
         };

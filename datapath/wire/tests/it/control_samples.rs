@@ -513,7 +513,7 @@ fn versions() -> Vec<Sample> {
         spare: false,
     };
     let servers = vec![CsAddress { cs_id: 1025, addresses: vec![text("10.0.0.5:2600")], boot_id: id(2) }];
-    let caught_up = CaughtUpItem { chunk_id, version, status: 0x0105, copied_bytes: 1 << 26 };
+    let caught_up = CaughtUpItem { chunk_id, version, status: 0x0105, copied_bytes: 1 << 26, lost_blocks: 0 };
     let listed = ListedWrite { epoch: 6, seq: 99, first_block: 5, blocks: 3 };
     let changed = ChangedRegionsReply {
         complete: true,
@@ -530,6 +530,10 @@ fn versions() -> Vec<Sample> {
     samples.push(spare);
     samples.extend(call(CatchUp { items: vec![catch_up], servers }, results));
     samples.extend(call(CaughtUp { cs_id: 1027, session: 35, items: vec![caught_up] }, Empty {}));
+    let lossy = CaughtUpItem { status: 0, lost_blocks: 3, ..caught_up };
+    let [mut lossy, _] = call(CaughtUp { cs_id: 1027, session: 35, items: vec![lossy] }, Empty {});
+    lossy.name = text("caught_up_lossy.request");
+    samples.push(lossy);
     samples.extend(call(ChangedRegions { file_id, chunk_id, version, held: 0x0f }, changed));
     samples.extend(call(CopyFlush { chunk_id, version }, CopyFlushReply { boot_id: id(2) }));
     let (first_block, blocks, unit_blocks) = (512, 600, 256);

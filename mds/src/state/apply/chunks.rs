@@ -5,7 +5,9 @@ use super::members::Work;
 use super::{Answer, Step, check_count};
 use crate::state::State;
 use crate::state::chunk::{ChunkEntry, MemberState};
-use crate::state::command::{AllocateChunks, ChunkCreated, ChunksPurged, PurgeChunks, ReplaceCreating};
+use crate::state::command::{
+    AllocateChunks, ChunkCreated, ChunksPurged, Leave, PurgeChunks, ReplaceCreating,
+};
 use crate::state::config::Parameter;
 use crate::state::effect::{Effect, NewChunk};
 use crate::state::event::EventCode;
@@ -78,7 +80,7 @@ impl State {
         count: usize,
         seed: u64,
     ) -> Result<Vec<Placement>, PlacementRefusal> {
-        let mut candidates: Vec<Candidate<'_>> = self.candidates().collect();
+        let mut candidates: Vec<Candidate<'_>> = self.candidates_for_new().collect();
         let mut places = Vec::with_capacity(count);
         for salt in 0..count as u64 {
             let placement = place(&candidates, &[], policy, derive_seed(seed, salt))?;
@@ -118,6 +120,18 @@ impl State {
             total_bytes: server.total_bytes,
             // One that shows damage keeps what it has, and gets nothing new.
             usable: self.is_firm(server.id),
+            doubtful: false,
+        })
+    }
+
+    /// Candidates for new chunks. These are written now or not at all: if there is no other place, one that shows damage is better
+    /// than none.
+    fn candidates_for_new(&self) -> impl Iterator<Item = Candidate<'_>> {
+        self.candidates().map(|candidate| {
+            let doubtful = self.servers.get(candidate.cs).is_some_and(|server| {
+                server.leave == Leave::Stay && server.serves() && server.shows_damage()
+            });
+            Candidate { usable: candidate.usable || doubtful, doubtful, ..candidate }
         })
     }
 
@@ -193,7 +207,7 @@ impl State {
         // Not back to where it failed, nor to where a deletion of an earlier attempt may still be under way.
         let deleting = self.deletions.get(chunk).map_or(&[][..], |deletion| &deletion.waiting);
         let candidates: Vec<_> =
-            self.candidates().filter(|c| c.cs != cs && !deleting.contains(&c.cs)).collect();
+            self.candidates_for_new().filter(|c| c.cs != cs && !deleting.contains(&c.cs)).collect();
         // One place, whatever `replicas` has become since the chunk was allocated.
         let policy = Policy { replicas: stay.len() as u8 + 1, ..policy };
         let placement = place(&candidates, &stay, &policy, op.seed).map_err(|short| {

@@ -4,7 +4,9 @@ use super::{Answer, Step, check_count, check_text};
 use crate::state::State;
 use crate::state::changes::{Due, Position, takes_writes};
 use crate::state::chunk::{ChunkEntry, MemberSet, MemberState};
-use crate::state::command::{ChunkVersion, DropMember, JoinMembers, PromoteMembers, VersionsInstalled};
+use crate::state::command::{
+    ChunkVersion, DropMember, JoinMembers, Leave, PromoteMembers, VersionsInstalled,
+};
 use crate::state::effect::{CopyOrder, Effect, InstallOrder};
 use crate::state::event::EventCode;
 use crate::state::ids::{ChunkId, CsId, FileId, Version};
@@ -138,7 +140,9 @@ impl State {
                 return Vec::new();
             }
         }
-        let how = if op.lost { Leaving::Failed } else { Leaving::Absent };
+        // What was made and cannot become a member has nothing to return with.
+        let is_useless = op.lease.is_none() && self.changes.is_fresh(cs, ChunkId::from_raw(op.chunk));
+        let how = if op.lost || is_useless { Leaving::Failed } else { Leaving::Absent };
         // Who writes has all of them without it at once; what is seen of one chunk only is about that one.
         let one = op.lost || (op.lease.is_none() && op.chunk != 0);
         let concerned = file.chunks.iter().filter(|entry| !one || is_named(entry));
@@ -177,7 +181,7 @@ impl State {
         check_count(op.chunks.len(), MEMBERS_MAX)?;
         let server = self.servers.registered(op.cs, op.session)?;
         let id = server.id;
-        if !server.is_usable() {
+        if !server.serves() {
             return Err(Refusal::WrongRegistration(op.cs));
         }
         let mut work = Work::default();
@@ -197,8 +201,11 @@ impl State {
         let file = self.tree.file(id).ok()?;
         let entry = file.chunks.get(index)?;
         let absent = entry.members().on(cs).is_some_and(|member| member.state == MemberState::Absent);
+        // Nothing returns to what is to be emptied, unless others need it from there.
+        let stays = self.servers.get(cs).is_some_and(|server| server.leave == Leave::Stay);
         // One that nobody can fill would keep the place from others.
         let may = absent
+            && (stays || self.is_kept_on(entry, cs))
             && entry.is_usable()
             && self.may_fill(entry)
             && self.has_room_to_return(file, cs)
@@ -210,19 +217,37 @@ impl State {
 
     /// Whether a replica of a file can return to a chunk server. On a full disk it would only make all who write wait (C13).
     pub(super) fn has_room_to_return(&self, file: &File, cs: CsId) -> bool {
+        self.has_room_for(file, cs, 0)
+    }
+
+    /// As [`Self::has_room_to_return`], with so many chunks to spare.
+    fn has_room_for(&self, file: &File, cs: CsId, spare: u64) -> bool {
         let margin = self.policy(file).fill_margin.min(RETURN_MARGIN);
         self.servers.get(cs).is_some_and(|server| {
             let chunk = file.attrs.chunk_size;
             let stays_free =
                 margin_bytes(server.total_bytes, margin).min(chunk.saturating_mul(RETURN_CHUNKS));
-            server.free_bytes >= stays_free.saturating_add(chunk)
+            let needed = chunk.saturating_mul(spare.saturating_add(1));
+            server.free_bytes >= stays_free.saturating_add(needed)
         })
     }
 
-    /// Whether a replica that is away cannot return to a chunk server only because its disk is full.
-    pub fn lacks_room_to_return(&self, cs: CsId) -> bool {
-        let mut files = self.changes.absent_on(cs).filter_map(|(id, _)| self.tree.file(id).ok());
-        files.any(|file| !self.has_room_to_return(file, cs))
+    /// Whether a replica that is away cannot return to a chunk server only because its disk is full, or would be again after so many
+    /// chunks more.
+    pub fn lacks_room_to_return(&self, cs: CsId, spare: u64) -> bool {
+        let mut last = None;
+        // What counts is how large the chunks of a file are: one of each is enough.
+        let differ = |(id, _): &Position| last.replace(*id) != Some(*id);
+        let mut files =
+            self.changes.absent_on(cs).filter(differ).filter_map(|(id, _)| self.tree.file(id).ok());
+        files.any(|file| !self.has_room_for(file, cs, spare))
+    }
+
+    /// Whether a chunk has fewer members that are there than it needs to be written.
+    pub fn is_blocked(&self, at: Position) -> bool {
+        let alive = self.entry_at(at).map(|entry| entry.in_sync().filter(|cs| self.is_alive(*cs)).count());
+        let minimum = self.tree.file(at.0).map_or(1, |file| file.attrs.replicas.minimum);
+        alive.is_some_and(|alive| alive < usize::from(minimum))
     }
 
     /// Replicas on a chunk server that could join now, at most `limit`.
@@ -278,6 +303,9 @@ impl State {
                 continue;
             };
             self.change_members(&mut work, position, members);
+            if done.lost_blocks > 0 {
+                self.note_loss(step, position, cs, done.lost_blocks);
+            }
             promoted += 1;
             copied = copied.saturating_add(done.copied_bytes);
         }
@@ -346,6 +374,11 @@ impl State {
         Some(CopyOrder { file, index, chunk, version: entry.version() })
     }
 
+    /// Whether a replica is to be filled: it is a joiner, or will be one when it can.
+    pub fn is_to_be_filled(&self, cs: CsId, chunk: ChunkId) -> bool {
+        self.changes.joiner(cs, chunk).is_some() || self.changes.is_absent(cs, chunk)
+    }
+
     pub(super) fn entry_at(&self, (id, index): Position) -> Option<&ChunkEntry> {
         self.tree.file(id).ok()?.chunks.get(index)
     }
@@ -392,27 +425,43 @@ impl State {
         self.entry_at((order.file, order.index)).is_some_and(ChunkEntry::is_unreconciled)
     }
 
-    /// Whether nobody else than these can have what a joiner lacks: all other members are gone for good. Other joiners may have held
-    /// the chunk before, and keep what they have of it: they are waited for until it is known that they cannot be filled, either.
-    /// Of several such one comes after the other.
+    /// Whether nobody else than these can have what a joiner lacks: all other members are gone for good, or cannot return. Other joiners
+    /// may have held the chunk before, and keep what they have of it: they are waited for until it is known that they cannot be
+    /// filled, either. Of several such one comes after the other, and who was only made comes last. Whoever is not waited for here,
+    /// and may have more, is kept ([`ChunkEntry::lacks_blocks`]).
     pub fn are_last_sources(
         &self,
         cs: CsId,
         order: &CopyOrder,
         sources: &[CsId],
         is_failing: impl Fn(CsId) -> bool,
+        is_given_up: impl Fn(CsId) -> bool,
     ) -> bool {
         let is_meant = |entry: &&ChunkEntry| (entry.id(), entry.version()) == (order.chunk, order.version);
         let Some(entry) = self.entry_at((order.file, order.index)).filter(is_meant) else { return false };
+        let Ok(file) = self.tree.file(order.file) else { return false };
+        let turn = |cs: CsId| (self.changes.is_fresh(cs, order.chunk), cs);
+        let is_stuck = |cs: CsId| is_given_up(cs) || !self.has_room_to_return(file, cs);
         entry.members().iter().all(|member| match member.state {
-            MemberState::InSync | MemberState::Absent => {
-                sources.contains(&member.cs) || self.is_gone(member.cs)
-            }
+            MemberState::InSync => sources.contains(&member.cs) || self.is_gone(member.cs),
+            // Who is to be emptied, or shows damage, may return all the same.
+            MemberState::Absent => match self.footing(member.cs) {
+                Footing::Gone => true,
+                Footing::Firm | Footing::Leaving if is_stuck(member.cs) => true,
+                _ => self.changes.is_fresh(member.cs, order.chunk),
+            },
             MemberState::Joining => {
-                member.cs == cs || !self.is_alive(member.cs) || (member.cs > cs && is_failing(member.cs))
+                let comes_later = turn(member.cs) > turn(cs) && is_failing(member.cs);
+                member.cs == cs || !self.is_alive(member.cs) || comes_later
             }
             _ => true,
         })
+    }
+
+    /// The version of a chunk of a file.
+    pub fn version_of(&self, file: FileId, chunk: ChunkId) -> Option<Version> {
+        let file = self.tree.file(file).ok()?;
+        file.chunks.iter().find(|entry| entry.id() == chunk).map(ChunkEntry::version)
     }
 
     /// Other members that damaged blocks of a member can be repaired from, if the chunk is the one that is meant.

@@ -8,6 +8,7 @@ mod cluster;
 mod files;
 mod inodes;
 mod leases;
+mod losses;
 mod members;
 mod pending;
 mod removal;
@@ -123,6 +124,7 @@ impl State {
             CommandOp::DropCs(op) => self.drop_cs(step, op),
             CommandOp::QuarantineReplicas(op) => self.quarantine_replicas(step, op),
             CommandOp::LoseReplicas(op) => self.lose_replicas(step, op),
+            CommandOp::SettleLosses(op) => self.settle_losses(step, op),
             CommandOp::MakeNode(op) => self.make_node(step, op),
             CommandOp::LinkNode(op) => self.link_node(step, op),
             CommandOp::UnlinkNode(op) => self.unlink_node(step, op),

@@ -83,23 +83,11 @@ impl State {
         if !entry.is_usable() || !(self.may_fill(entry) || begun) {
             return None;
         }
-        let mut replicas = self.replicas_of(file, entry);
+        let replicas = self.replicas_seen(file, entry, overdue);
         let wanted = file.attrs.replicas;
         let alive = entry.in_sync().filter(|cs| self.is_alive(*cs)).count();
-        let away = replicas.iter().filter(|replica| replica.footing == Footing::Away);
-        let hurry = alive < usize::from(wanted.minimum) && away.clone().all(|replica| overdue(replica.cs));
-        for replica in &mut replicas {
-            let in_vain = match (replica.state, replica.footing) {
-                (MemberState::Creating, Footing::Away) => overdue(replica.cs),
-                (MemberState::Absent, Footing::Firm) => {
-                    overdue(replica.cs) || !self.has_room_to_return(file, replica.cs)
-                }
-                _ => false,
-            };
-            if in_vain {
-                replica.footing = Footing::Gone;
-            }
-        }
+        let mut away = replicas.iter().filter(|replica| self.footing(replica.cs) == Footing::Away);
+        let hurry = alive < usize::from(wanted.minimum) && away.all(|replica| overdue(replica.cs));
         let found = need(&replicas, wanted, hurry);
         // Whoever reconciles it may need what only this replica has.
         let is_needed = |cs: CsId| {
@@ -112,15 +100,35 @@ impl State {
         found.filter(|need| !matches!(need, Need::Less(cs) if entry.is_unreconciled() && is_needed(*cs)))
     }
 
+    /// A chunk's replicas as they count now: who is waited for in vain stands like one that is gone, and takes no place.
+    fn replicas_seen(&self, file: &File, entry: &ChunkEntry, overdue: impl Fn(CsId) -> bool) -> Vec<Replica> {
+        let mut replicas = self.replicas_of(file, entry);
+        for replica in &mut replicas {
+            let in_vain = match (replica.state, replica.footing) {
+                (MemberState::Creating, Footing::Away) => overdue(replica.cs),
+                (MemberState::Absent, Footing::Firm) => {
+                    overdue(replica.cs) || !self.has_room_to_return(file, replica.cs)
+                }
+                _ => false,
+            };
+            if in_vain {
+                replica.footing = Footing::Gone;
+            }
+        }
+        replicas
+    }
+
     /// A chunk's replicas with those that are being made.
     fn replicas_of(&self, file: &File, entry: &ChunkEntry) -> Vec<Replica> {
-        let members = entry.members().iter().map(|member| (member.cs, member.state));
-        let made = self.changes.adding(entry.id()).map(|cs| (cs, MemberState::Creating));
-        let of = |(cs, state): (CsId, MemberState)| Replica {
+        let members =
+            entry.members().iter().map(|member| (member.cs, member.state, self.is_kept(entry, &member)));
+        let made = self.changes.adding(entry.id()).map(|cs| (cs, MemberState::Creating, false));
+        let of = |(cs, state, kept): (CsId, MemberState, bool)| Replica {
             cs,
             state,
             footing: self.footing(cs),
             burden: self.burden(file, entry, cs),
+            kept,
         };
         members.chain(made).map(of).collect()
     }
@@ -185,7 +193,7 @@ impl State {
         from: (FileId, u32),
         limit: usize,
         moves: usize,
-        is_busy: impl Fn(CsId) -> bool,
+        is_busy: impl Fn(CsId, ChunkId) -> bool,
     ) -> (Vec<ReplicaPlace>, Option<(FileId, u32)>) {
         let mut places: Vec<ReplicaPlace> = Vec::new();
         let mut left = limit;
@@ -204,7 +212,7 @@ impl State {
                 if carries <= emptiest + MUCH {
                     continue;
                 }
-                let better = self.better_place(file, entry, |cs| is_busy(cs) || arrives(cs));
+                let better = self.better_place(file, entry, |cs| is_busy(cs, entry.id()) || arrives(cs));
                 let (index, version) = (entry.index(), entry.version().raw());
                 places.extend(better.map(|cs| ReplicaPlace { file: id.raw(), index, version, cs: cs.0 }));
             }
@@ -217,6 +225,7 @@ impl State {
     fn better_place(&self, file: &File, entry: &ChunkEntry, is_busy: impl Fn(CsId) -> bool) -> Option<CsId> {
         let settled = entry.is_usable()
             && !entry.is_unreconciled()
+            && !entry.lacks_blocks()
             && entry.in_sync().count() == entry.members().len()
             && entry.in_sync().all(|cs| self.footing(cs) == Footing::Firm)
             && self.changes.adding(entry.id()).next().is_none()
@@ -252,12 +261,18 @@ impl State {
 
     /// Whether one of the chunk servers that are open could take one more replica of a chunk: cheaper to ask than
     /// [`Self::places_for`], which says where.
-    pub fn is_place_among(&self, step: &ReplicaStep, is_open: impl Fn(CsId) -> bool) -> bool {
+    pub fn is_place_among(
+        &self,
+        step: &ReplicaStep,
+        overdue: impl Fn(CsId, ChunkId) -> bool,
+        is_open: impl Fn(CsId) -> bool,
+    ) -> bool {
         let Ok(file) = self.tree.file(step.file) else { return false };
         let Some(entry) = file.chunks.get(step.index) else { return false };
         let policy = self.policy(file);
         let apart = policy.domain == FailureDomain::Host && policy.strict_domain;
-        let replicas = if apart { self.replicas_of(file, entry) } else { Vec::new() };
+        let replicas =
+            if apart { self.replicas_seen(file, entry, |cs| overdue(cs, entry.id())) } else { Vec::new() };
         let stay = replicas.iter().filter(|replica| replica.keeps_place());
         let hosts: Vec<&str> =
             stay.filter_map(|replica| self.servers.get(replica.cs)).map(|server| &*server.host).collect();
@@ -282,12 +297,13 @@ impl State {
         step: &ReplicaStep,
         count: u8,
         seed: u64,
+        overdue: impl Fn(CsId, ChunkId) -> bool,
         is_busy: impl Fn(CsId) -> bool,
     ) -> Result<Vec<CsId>, PlacementRefusal> {
         let Ok(file) = self.tree.file(step.file) else { return Ok(Vec::new()) };
         let Some(entry) = file.chunks.get(step.index) else { return Ok(Vec::new()) };
         // Where a replica counts, or will, no host gets another one. Those that are lost keep nobody away but from their own place.
-        let replicas = self.replicas_of(file, entry);
+        let replicas = self.replicas_seen(file, entry, |cs| overdue(cs, entry.id()));
         let stay: Vec<CsId> =
             replicas.iter().filter(|replica| replica.keeps_place()).map(|replica| replica.cs).collect();
         let taken: BTreeSet<CsId> = replicas.iter().map(|replica| replica.cs).collect();
@@ -423,6 +439,7 @@ impl State {
         members.add(cs, MemberState::Joining);
         self.changes.end_addition(cs, chunk);
         self.change_members(work, made.position, members);
+        self.changes.is_made(cs, chunk);
         true
     }
 

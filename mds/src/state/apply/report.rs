@@ -27,6 +27,8 @@ pub enum Stranger {
     Deleted,
     /// It is of a time before the metadata was restored from a backup, which may have known it (C12): an operator decides.
     Former,
+    /// It is of that time, and newer than what the backup knows of its chunk: perhaps the newest there is.
+    Newer,
     /// It was never made, or never had that version, as far as this metadata knows: that is older than it should be.
     Unborn,
 }
@@ -47,7 +49,7 @@ impl State {
     /// was made (C12).
     pub fn judge_replica(&self, entry: &ChunkEntry, version: Version) -> Stranger {
         if version.generation() < self.cluster.generation {
-            Stranger::Former
+            if version > entry.version() { Stranger::Newer } else { Stranger::Former }
         } else if version > entry.version() {
             Stranger::Unborn
         } else {
@@ -57,7 +59,7 @@ impl State {
 
     /// Whether a replica of a chunk that is in the maps with other members is deleted.
     pub fn is_surplus(&self, entry: &ChunkEntry, version: Version) -> bool {
-        version <= entry.version() && self.is_deletable(self.judge_replica(entry, version))
+        self.is_deletable(self.judge_replica(entry, version))
     }
 
     /// Whether what is judged so is deleted.
@@ -65,7 +67,7 @@ impl State {
         match judged {
             Stranger::Deleted => true,
             Stranger::Former => self.config.is_on(Parameter::DeleteUnknown),
-            Stranger::Unborn => false,
+            Stranger::Newer | Stranger::Unborn => false,
         }
     }
 

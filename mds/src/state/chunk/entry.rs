@@ -9,7 +9,9 @@ const SHARED: u8 = 1;
 const UNRECONCILED: u8 = 2;
 /// Placed with all replicas on different hosts, and still so.
 const ON_DISTINCT_HOSTS: u8 = 4;
-const FLAGS: u8 = SHARED | UNRECONCILED | ON_DISTINCT_HOSTS;
+/// Members lack blocks: see [`ChunkEntry::lacks_blocks`].
+const LACKS_BLOCKS: u8 = 8;
+const FLAGS: u8 = SHARED | UNRECONCILED | ON_DISTINCT_HOSTS | LACKS_BLOCKS;
 
 /// A chunk of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +100,12 @@ impl ChunkEntry {
         self.flags & ON_DISTINCT_HOSTS != 0
     }
 
+    /// A replica became a member without some blocks, because no member had them whole (C8). Whoever is away may have them: no replica
+    /// goes that could be asked still.
+    pub fn lacks_blocks(&self) -> bool {
+        self.flags & LACKS_BLOCKS != 0
+    }
+
     /// Every chosen chunk server has said that it holds the chunk (C9): it may be written.
     pub fn is_usable(&self) -> bool {
         self.members.count(MemberState::Creating) == 0
@@ -120,6 +128,10 @@ impl ChunkEntry {
 
     pub(in crate::state) fn set_unreconciled(&mut self, on: bool) {
         self.set_flag(UNRECONCILED, on);
+    }
+
+    pub(in crate::state) fn set_lacks_blocks(&mut self, on: bool) {
+        self.set_flag(LACKS_BLOCKS, on);
     }
 
     pub(in crate::state) fn set_on_distinct_hosts(&mut self, on: bool) {

@@ -101,6 +101,32 @@ pub struct ChunkVersion {
     /// Bytes copied to get there.
     #[prost(uint64, tag = "3")]
     pub copied_bytes: u64,
+    /// Blocks that it lacks, because no member had them whole (C8).
+    #[prost(uint32, tag = "4")]
+    pub lost_blocks: u32,
+}
+
+/// Blocks that members lack are waited for no more: whoever may have had them is a member, and has been asked (C8). Chunks of another
+/// version, or of which somebody is still to be asked, are passed over.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct SettleLosses {
+    /// Which; at most [`crate::state::MEMBERS_MAX`].
+    #[prost(message, repeated, tag = "1")]
+    pub chunks: Vec<LossAt>,
+}
+
+/// A chunk with members that lack blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct LossAt {
+    /// The file.
+    #[prost(uint64, tag = "1")]
+    pub file: u64,
+    /// Which of its chunks.
+    #[prost(uint32, tag = "2")]
+    pub index: u32,
+    /// The version under which all were asked.
+    #[prost(uint64, tag = "3")]
+    pub version: u64,
 }
 
 /// A chunk server's joiners have everything: they become members (C7). Those of another version are passed over.

@@ -31,8 +31,8 @@ pub use lease::{
     Resume, Revoke, RevokeWhat,
 };
 pub use member::{
-    AddReplicas, ChunkPosition, ChunkVersion, DropMember, JoinMembers, PromoteMembers, RemoveReplicas,
-    ReplicaPlace, VersionsInstalled,
+    AddReplicas, ChunkPosition, ChunkVersion, DropMember, JoinMembers, LossAt, PromoteMembers,
+    RemoveReplicas, ReplicaPlace, SettleLosses, VersionsInstalled,
 };
 pub use namespace::{
     AttrChange, CreateFile, FailureDomain, MakeDir, Remove, Rename, ReplicaChange, Resize, SetAttr, Target,
@@ -58,7 +58,7 @@ pub struct Command {
     /// What to do.
     #[prost(
         oneof = "CommandOp",
-        tags = "10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51, 52, 53, 54, 55, 56, 57, 58, 60, 61, 62, 63, 64, 65, 66, 70, 71, 72, 73, 74, 75, 90, 91, 92, 93, 94"
+        tags = "10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24, 25, 30, 31, 32, 33, 34, 40, 41, 42, 43, 44, 45, 46, 47, 48, 50, 51, 52, 53, 54, 55, 56, 57, 58, 60, 61, 62, 63, 64, 65, 66, 70, 71, 72, 73, 74, 75, 76, 90, 91, 92, 93, 94"
     )]
     pub op: Option<CommandOp>,
 }
@@ -222,6 +222,9 @@ pub enum CommandOp {
     /// See [`LoseReplicas`].
     #[prost(message, tag = "75")]
     LoseReplicas(LoseReplicas),
+    /// See [`SettleLosses`].
+    #[prost(message, tag = "76")]
+    SettleLosses(SettleLosses),
     /// See [`SetPassword`].
     #[prost(message, tag = "90")]
     SetPassword(SetPassword),
@@ -294,6 +297,7 @@ impl CommandOp {
             Self::DropCs(_) => 73,
             Self::QuarantineReplicas(_) => 74,
             Self::LoseReplicas(_) => 75,
+            Self::SettleLosses(_) => 76,
             Self::SetPassword(_) => 90,
             Self::AdmitNode(_) => 91,
             Self::RevokeNode(_) => 92,
@@ -328,6 +332,7 @@ impl CommandOp {
                 | Self::DropCs(_)
                 | Self::QuarantineReplicas(_)
                 | Self::LoseReplicas(_)
+                | Self::SettleLosses(_)
         )
     }
 }

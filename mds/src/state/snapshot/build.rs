@@ -3,8 +3,8 @@
 use super::access;
 use super::records::{
     AdditionRecord, AnswerRecord, AttrsRecord, ChunkRecord, ChunksRecord, ClientRecord, ClusterRecord,
-    CsList, DeletionRecord, DueRecord, EventRecord, FileRecord, InodeKind, InodeRecord, LinkRecord,
-    OwnedRecord, PhaseRecord, Readers, RecordKind, RequesterRecord, ServerRecord, SettingRecord,
+    CsList, DeletionRecord, DueRecord, EventRecord, FileRecord, FreshRecord, InodeKind, InodeRecord,
+    LinkRecord, OwnedRecord, PhaseRecord, Readers, RecordKind, RequesterRecord, ServerRecord, SettingRecord,
     SpecialRecord, XattrRecord,
 };
 use crate::state::attrs::{AttrSet, Attrs, Replicas};
@@ -61,6 +61,9 @@ pub(super) fn write(state: &State, out: &mut impl FnMut(RecordKind)) {
             version: made.version.raw(),
             epoch: made.epoch.raw(),
         }));
+    }
+    for (chunk, cs) in state.changes.all_fresh() {
+        out(RecordKind::Fresh(FreshRecord { cs: cs.0, chunk: chunk.raw() }));
     }
     for (chunk, deletion) in state.deletions.iter() {
         out(RecordKind::Deletion(deletion_record(chunk, deletion)));
@@ -334,6 +337,10 @@ impl Builder {
             RecordKind::Chunks(record) => self.add_chunks(record),
             RecordKind::Due(record) => self.add_due(record),
             RecordKind::Addition(record) => self.add_addition(record),
+            RecordKind::Fresh(record) => {
+                self.state.changes.is_made(CsId(record.cs), ChunkId::from_raw(record.chunk));
+                Ok(())
+            }
             RecordKind::Deletion(record) => self.add_deletion(record),
             RecordKind::Event(record) => self.add_event(record),
             RecordKind::Requester(record) => self.add_requester(record),

@@ -8,7 +8,7 @@ use prost::Message;
 /// One record.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Record {
-    #[prost(oneof = "RecordKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 15, 90, 91")]
+    #[prost(oneof = "RecordKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 90, 91")]
     pub(super) kind: Option<RecordKind>,
 }
 
@@ -44,6 +44,9 @@ pub(super) enum RecordKind {
     /// After the inodes: a replica that a chunk server is to make.
     #[prost(message, tag = "11")]
     Addition(AdditionRecord),
+    /// After the inodes: a replica that was made to join and has never been a member.
+    #[prost(message, tag = "12")]
+    Fresh(FreshRecord),
     /// Last, exactly once.
     #[prost(message, tag = "15")]
     End(End),
@@ -116,6 +119,14 @@ pub(super) struct AdditionRecord {
     pub(super) version: u64,
     #[prost(uint64, tag = "5")]
     pub(super) epoch: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct FreshRecord {
+    #[prost(uint32, tag = "1")]
+    pub(super) cs: u32,
+    #[prost(uint64, tag = "2")]
+    pub(super) chunk: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -379,7 +390,7 @@ pub(super) struct ChunkRecord {
     pub(super) id: u64,
     #[prost(uint64, tag = "3")]
     pub(super) version: u64,
-    /// 1 shared (reserved), 2 unreconciled, 4 on distinct hosts.
+    /// 1 shared (reserved), 2 unreconciled, 4 on distinct hosts, 8 members lack blocks.
     #[prost(uint32, tag = "4")]
     pub(super) flags: u32,
     /// Reserved; 0 for none.

@@ -197,7 +197,9 @@ fn chunk_samples() -> Vec<(&'static str, CommandOp)> {
 
 fn member_samples() -> Vec<(&'static str, CommandOp)> {
     let (cs, session) = (1025, 3);
-    let versions = || vec![ChunkVersion { chunk: 1 << 48, version: 9, copied_bytes: 65_536 }];
+    let versions = || vec![ChunkVersion { chunk: 1 << 48, version: 9, copied_bytes: 65_536, lost_blocks: 0 }];
+    let lossy = ChunkVersion { lost_blocks: 3, ..versions()[0] };
+    let loss = LossAt { file: 4, index: 70_000, version: 9 };
     let drop = DropMember {
         lease: lease(),
         file: 4,
@@ -215,6 +217,10 @@ fn member_samples() -> Vec<(&'static str, CommandOp)> {
         ("join-members", CommandOp::JoinMembers(JoinMembers { cs, session, chunks })),
         ("promote-members", CommandOp::PromoteMembers(PromoteMembers { cs, session, chunks: versions() })),
         (
+            "promote-members-lossy",
+            CommandOp::PromoteMembers(PromoteMembers { cs, session, chunks: vec![lossy] }),
+        ),
+        (
             "versions-installed",
             CommandOp::VersionsInstalled(VersionsInstalled { cs, session, chunks: versions() }),
         ),
@@ -230,6 +236,7 @@ fn member_samples() -> Vec<(&'static str, CommandOp)> {
             CommandOp::QuarantineReplicas(QuarantineReplicas { cs, session, replicas: vec![unknown] }),
         ),
         ("lose-replicas", CommandOp::LoseReplicas(LoseReplicas { cs, session, places: vec![place] })),
+        ("settle-losses", CommandOp::SettleLosses(SettleLosses { chunks: vec![loss] })),
     ]
 }
 
@@ -479,7 +486,7 @@ fn read_log(mut bytes: &[u8]) -> Vec<Command> {
 #[test]
 fn every_kind_of_command_is_read_as_it_was_written_first() {
     let samples = samples();
-    assert_eq!(samples.len(), 57, "one for each kind, and four with a field that came later");
+    assert_eq!(samples.len(), 59, "one for each kind, and five with a field that came later");
     for (name, command) in samples {
         let bytes = frozen(&name, || command.encode_log());
         assert_eq!(Command::decode_log(&bytes), Ok(command.clone()), "{name}");

@@ -7,6 +7,7 @@ mod cluster;
 mod fixtures;
 mod inodes;
 mod leases;
+mod losses;
 mod members;
 mod names;
 mod random;

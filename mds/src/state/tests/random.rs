@@ -143,6 +143,7 @@ impl Model {
                             chunk: chunk.raw(),
                             version: version.raw(),
                             copied_bytes: 0,
+                            lost_blocks: 0,
                         })
                         .collect();
                     if chunks.is_empty() {
@@ -375,6 +376,7 @@ impl Model {
                 // Now and then the answer to an earlier order.
                 version: if b.is_multiple_of(8) { order.from.raw() } else { order.to.raw() },
                 copied_bytes: 0,
+                lost_blocks: 0,
             };
             let chunks = some.map(chunk).collect();
             let _ = self.run(CommandOp::VersionsInstalled(VersionsInstalled { cs, session, chunks }));
@@ -397,6 +399,7 @@ impl Model {
                 chunk: order.chunk.raw(),
                 version: order.version.raw(),
                 copied_bytes: u64::from(b),
+                lost_blocks: u32::from(b) & 1,
             };
             let chunks = chunks.iter().map(chunk).collect();
             let _ = self.run(CommandOp::PromoteMembers(PromoteMembers { cs, session, chunks }));
@@ -412,7 +415,8 @@ impl Model {
             match step.step {
                 PlannedStep::Add { count, .. } => {
                     let is_busy = |cs: CsId| b.is_multiple_of(3) && cs.0.is_multiple_of(2);
-                    let places = self.world.state.places_for(&step, count, u64::from(a), is_busy);
+                    let places =
+                        self.world.state.places_for(&step, count, u64::from(a), |_, _| false, is_busy);
                     add.extend(places.unwrap_or_default().into_iter().map(|cs| step.place(cs)));
                 }
                 PlannedStep::Remove { cs } => remove.push(step.place(cs)),
@@ -424,6 +428,10 @@ impl Model {
         }
         let _ = self.run(CommandOp::AddReplicas(AddReplicas { places: add }));
         let _ = self.run(CommandOp::RemoveReplicas(RemoveReplicas { places: remove }));
+        if b.is_multiple_of(7) {
+            let chunks = self.world.state.losses_to_settle().into_iter().map(|(_, loss)| loss).collect();
+            let _ = self.run(CommandOp::SettleLosses(SettleLosses { chunks }));
+        }
     }
 
     fn make_replicas(&mut self, a: u8, b: u8) {

@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::server::rebuild::{ARRIVING_MAX, Look, Rebuild, Round, Steps, plan_round};
+use crate::server::returns::{Returns, joining_now};
+use crate::state::chunk::MemberState;
+use crate::state::health::ChunkHealth;
 use crate::state::replication::ReplicaStep;
 use rt::time::Instant;
 use std::collections::BTreeSet;
@@ -26,7 +29,7 @@ impl World {
     fn steps_with_first(&self, n: u8) -> Vec<ReplicaStep> {
         let id = self.cs(n).id;
         let mut steps = self.steps();
-        steps.sort_by_key(|step| !self.state.is_place_among(step, |cs| cs == id));
+        steps.sort_by_key(|step| !self.state.is_place_among(step, |_, _| false, |cs| cs == id));
         steps
     }
 
@@ -74,7 +77,10 @@ fn c13_who_is_busy_holds_up_nobody_else() {
     world.fill_all();
     let steps = world.steps_with_first(4);
     let id = world.cs(4).id;
-    assert!(steps.iter().take_while(|step| world.state.is_place_among(step, |cs| cs == id)).count() > 64);
+    assert!(
+        steps.iter().take_while(|step| world.state.is_place_among(step, |_, _| false, |cs| cs == id)).count()
+            > 64
+    );
     let round = plan(&world, &rebuild, steps);
     assert_eq!([1, 2, 4].map(|n| world.arrive_on(&round, n)), [ARRIVING_MAX, ARRIVING_MAX, 0]);
     // Whoever refuses holds up nobody, either.
@@ -99,7 +105,7 @@ fn c13_joiners_that_cannot_be_filled_keep_nobody_out() {
     assert_eq!(orders.len(), ARRIVING_MAX);
     for order in &orders {
         let version = order.version;
-        assert_eq!(rebuild.not_filled(id, order.chunk, version, now()), (Duration::from_secs(2), false));
+        assert_eq!(rebuild.not_filled(id, order.chunk, version, now()).pause, Duration::from_secs(2));
     }
     let round = plan(&world, &rebuild, world.steps());
     assert_eq!([1, 2, 4].map(|n| world.arrive_on(&round, n)), [0, 0, 0], "it rests");
@@ -163,12 +169,102 @@ fn somebody_hears_once_of_a_joiner_that_cannot_be_filled() {
     let rebuild = Rebuild::default();
     let (cs, chunk, version) = (CsId(1025), ChunkId::from_raw(7), Version::first(1));
     let fails = |version, after| rebuild.not_filled(cs, chunk, version, now() + Duration::from_secs(after));
-    let pauses: Vec<u64> = (0..6).map(|n| fails(version, n).0.as_secs()).collect();
+    let ends = |version, after| {
+        let failed = fails(version, after);
+        (failed.gives_up, failed.tell)
+    };
+    let pauses: Vec<u64> = (0..6).map(|n| fails(version, n).pause.as_secs()).collect();
     assert_eq!(pauses, [2, 4, 8, 16, 30, 30]);
-    assert!(!fails(version, 299).1 && fails(version, 300).1 && !fails(version, 301).1);
+    assert_eq!([299, 300, 301].map(|at| ends(version, at)), [(false, false), (true, true), (false, false)]);
+    // It joins anew after its rest: not for so long this time, and nobody has to hear of it again.
     let later = version.next(1);
-    assert_eq!(fails(later, 302), (Duration::from_secs(2), false), "it joins anew");
-    assert!(rebuild.is_failing(cs, chunk) && !rebuild.is_failing(CsId(1026), chunk));
+    assert_eq!(fails(later, 900).pause, Duration::from_secs(2));
+    assert_eq!([959, 960, 961].map(|at| ends(later, at)), [(false, false), (true, false), (false, false)]);
+    let last = later.next(1);
+    assert_eq!(
+        (ends(last, 4562), ends(last, 4861)),
+        ((false, false), (false, false)),
+        "long ago is forgotten"
+    );
+    assert_eq!(ends(last, 4862), (true, true));
+}
+
+#[test]
+fn c13_a_joiner_that_fails_in_a_file_that_is_written_is_given_up_as_well() {
+    let (mut world, a) = World::with_servers(4);
+    let file = world.written_file(a, "/f", 1, 2);
+    let back = world.holder(file, 0, 0);
+    let (rebuild, id) = (Rebuild::default(), world.cs(back).id);
+    let chunk = world.chunk(file, 0).chunk;
+    let at = |seconds: u64| now() + Duration::from_secs(seconds);
+    let leaves = |world: &mut World, lease: bool| {
+        let op = world.drop_op(a, file, back);
+        let op = if lease { op } else { DropMember { lease: None, ..op } };
+        assert_eq!(world.count(CommandOp::DropMember(op)), 1);
+    };
+    let (mut told, mut given_up) = (Vec::new(), Vec::new());
+    // It fails every half minute, and its chunk has other versions every minute.
+    for seconds in (0..=420).step_by(30) {
+        if seconds % 60 == 0 {
+            leaves(&mut world, true);
+            if rebuild.is_given_up(id, chunk, at(seconds)) {
+                break;
+            }
+            assert_eq!(world.join(back), 1);
+            world.ok(CommandOp::DropMember(DropMember { lost: false, ..world.drop_op(a, file, back) }));
+            // All of it looked at meanwhile: it is away just now.
+            let mut look = Look::new(START);
+            rebuild.forget_joiners(&world.state, at(seconds));
+            while look.advance(&world.state, &rebuild, at(seconds), &mut Steps::default()) {}
+            assert_eq!(world.join(back), 1);
+        }
+        let version = world.state.joiner(id, chunk).expect("it joins").version;
+        let failed = rebuild.not_filled(id, chunk, version, at(seconds));
+        if failed.gives_up {
+            given_up.push(seconds);
+            rebuild.give_up(id, chunk, at(seconds));
+        }
+        told.extend(failed.tell.then_some(seconds));
+    }
+    assert_eq!((given_up, told), (vec![300], vec![300]));
+    assert_eq!(world.state_on(file, 0, back), MemberState::Absent);
+    let later = at(360);
+    let round = plan_round(&world.state, &rebuild, look_at(&world, &rebuild, later).take(), later, || 7);
+    assert_eq!((round.add.len(), world.arrive_on(&round, back)), (1, 0), "made elsewhere");
+    assert!(!rebuild.is_futile(id, later), "one replica is no eight of them");
+    world.add(round);
+    assert_eq!((world.make_all(), world.fill_all()), (1, 1));
+    assert_eq!(world.take_steps(), (0, 1));
+    assert_eq!(world.chunk(file, 0).health, ChunkHealth::Healthy);
+}
+
+#[test]
+fn c6_a_server_that_registers_is_given_its_replicas_at_once() {
+    let (mut world, a) = World::with_servers(4);
+    let file = world.written_file(a, "/f", 20, 2);
+    let back = world.holder(file, 0, 0);
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, back)));
+    let (rebuild, returns, id) = (Rebuild::default(), Returns::default(), world.cs(back).id);
+    let returning = |world: &World, rebuild: &Rebuild| {
+        joining_now(&world.state, rebuild, &returns, id, now() + Duration::from_secs(9)).len()
+    };
+    let all = returning(&world, &rebuild);
+    assert!(all > 1);
+    for number in 0..ARRIVING_MAX as u64 {
+        rebuild.not_filled(id, ChunkId::from_raw(number), Version::first(1), now());
+    }
+    assert!(rebuild.is_futile(id, now() + Duration::from_secs(9)));
+    assert_eq!(returning(&world, &rebuild), 1, "one is tried");
+    rebuild.full(id, now());
+    assert_eq!(returning(&world, &rebuild), 0);
+    rebuild.give_up(id, world.chunk(file, 0).chunk, now());
+    rebuild.registered(id);
+    assert_eq!(returning(&world, &rebuild), all);
+    // Whoever writes waits for it: nothing is put off.
+    rebuild.full(id, now());
+    let other = world.holder(file, 0, 1);
+    world.lapse(other);
+    assert_eq!(returning(&world, &rebuild), 0, "nobody can fill it");
 }
 
 /// All that a look from a position on finds.
@@ -181,8 +277,12 @@ fn look_from(world: &World, begin: (FileId, u32), mut steps: Steps) -> Steps {
 
 /// All that somebody finds who knows this.
 fn look(world: &World, rebuild: &Rebuild) -> Steps {
+    look_at(world, rebuild, now())
+}
+
+fn look_at(world: &World, rebuild: &Rebuild, at: Instant) -> Steps {
     let (mut steps, mut look) = (Steps::default(), Look::new(START));
-    while look.advance(&world.state, rebuild, now(), &mut steps) {}
+    while look.advance(&world.state, rebuild, at, &mut steps) {}
     steps
 }
 

@@ -6,6 +6,7 @@ use crate::state::health::ChunkHealth;
 use crate::state::replication::{PlannedStep, ReplicaStep, Urgency};
 
 const NOBODY: fn(CsId) -> bool = |_| false;
+const NEVER: fn(CsId, ChunkId) -> bool = |_, _| false;
 
 /// Four chunk servers, and a file with three chunks in use of two replicas each, minimum one.
 fn world() -> (World, Session, u64) {
@@ -38,7 +39,7 @@ impl World {
         for step in self.steps() {
             match step.step {
                 PlannedStep::Add { count, .. } => {
-                    let places = self.state.places_for(&step, count, 1, NOBODY).unwrap_or_default();
+                    let places = self.state.places_for(&step, count, 1, NEVER, NOBODY).unwrap_or_default();
                     add.extend(places.into_iter().map(|cs| step.place(cs)));
                 }
                 PlannedStep::Remove { cs } => remove.push(step.place(cs)),
@@ -63,7 +64,7 @@ impl World {
     /// All who are there install, fill and are promoted.
     pub(super) fn fill_all(&mut self) -> u64 {
         let servers: Vec<u8> =
-            self.state.servers().filter(|server| server.is_usable()).map(|server| server.uuid.0[0]).collect();
+            self.state.servers().filter(|server| server.serves()).map(|server| server.uuid.0[0]).collect();
         servers.iter().for_each(|n| {
             self.install(*n);
         });
@@ -188,7 +189,7 @@ fn nothing_is_decided_for_another_version() {
     world.goes_offline(lost);
     let steps = world.steps();
     let step = steps.iter().find(|step| step.index == 0).expect("a step");
-    let target = world.state.places_for(step, 1, 1, NOBODY).expect("a place")[0];
+    let target = world.state.places_for(step, 1, 1, NEVER, NOBODY).expect("a place")[0];
     let place = ReplicaPlace { file, index: 0, version: step.version.raw(), cs: target.0 };
     world.ok(CommandOp::DropMember(world.drop_op(a, file, lost)));
     assert_eq!(world.count(CommandOp::AddReplicas(AddReplicas { places: vec![place] })), 0);
@@ -206,7 +207,7 @@ fn nothing_is_decided_for_another_version() {
         world.state.deletions().map(|(_, deletion)| deletion.waiting.clone()).collect::<Vec<_>>(),
         [[target]]
     );
-    assert_ne!(world.state.places_for(step, 1, 1, NOBODY).unwrap_or_default(), [target]);
+    assert_ne!(world.state.places_for(step, 1, 1, NEVER, NOBODY).unwrap_or_default(), [target]);
 }
 
 #[test]
@@ -404,16 +405,16 @@ fn replicas_move_to_disks_that_are_much_emptier() {
     world.serve(4);
     let start = (FileId::from_raw(0), 0);
     fill_disks(&mut world, &[30, 30, 30, 25]);
-    assert_eq!(world.state.plan_moves(start, 100, 10, NOBODY).0, [], "not worth it");
+    assert_eq!(world.state.plan_moves(start, 100, 10, NEVER).0, [], "not worth it");
     fill_disks(&mut world, &[30, 30, 40, 1]);
-    let (moves, next) = world.state.plan_moves(start, 100, 10, NOBODY);
+    let (moves, next) = world.state.plan_moves(start, 100, 10, NEVER);
     assert_eq!((moves.len(), next), (1, None), "one at a time to each");
     assert_eq!(moves[0].cs, world.cs(4).id.0);
-    assert_eq!(world.state.plan_moves(start, 100, 10, |cs| cs == CsId(moves[0].cs)).0, []);
+    assert_eq!(world.state.plan_moves(start, 100, 10, |cs, _| cs == CsId(moves[0].cs)).0, []);
     let at = moves[0].index;
     let before: Vec<CsId> = world.chunk(file, at).members.iter().map(|member| member.cs).collect();
     assert_eq!(world.count(CommandOp::AddReplicas(AddReplicas { places: moves.clone() })), 1);
-    let again = world.state.plan_moves(start, 100, 10, NOBODY).0;
+    let again = world.state.plan_moves(start, 100, 10, NEVER).0;
     assert!(again.iter().all(|place| place.index != at), "it is on its way");
     assert_eq!((world.make_all(), world.fill_all()), (1, 1));
     assert_eq!(world.take_steps(), (0, 1), "and now somebody is one too many");
@@ -442,16 +443,16 @@ fn replicas_move_to_their_tier_and_away_from_each_other() {
     world.allocate(a, file, &[0]);
     world.create_all();
     let start = (FileId::from_raw(0), 0);
-    assert_eq!(world.state.plan_moves(start, 100, 10, NOBODY).0, [], "there is no other place");
+    assert_eq!(world.state.plan_moves(start, 100, 10, NEVER).0, [], "there is no other place");
     // A disk of the tier, on a host that has a replica: that one may go, the other may not be joined.
     let claim = RegisterCs { tier: 2, host: "host1".into(), ..World::claim(3) };
     let fences = world.register(claim).fences;
     world.confirm(3, fences);
-    let moves = world.state.plan_moves(start, 100, 10, NOBODY).0;
+    let moves = world.state.plan_moves(start, 100, 10, NEVER).0;
     assert_eq!(moves.iter().map(|place| place.cs).collect::<Vec<_>>(), [world.cs(3).id.0]);
     world.ok(CommandOp::AddReplicas(AddReplicas { places: moves }));
     assert_eq!((world.make_all(), world.fill_all(), world.take_steps()), (1, 1, (0, 1)));
-    assert_eq!(world.state.plan_moves(start, 100, 10, NOBODY).0, [], "it is where it should be");
+    assert_eq!(world.state.plan_moves(start, 100, 10, NEVER).0, [], "it is where it should be");
     let members: Vec<CsId> = world.chunk(file, 0).members.iter().map(|member| member.cs).collect();
     let hosts: Vec<&str> = members.iter().map(|cs| &*world.state.server(*cs).expect("known").host).collect();
     assert!(members.contains(&world.cs(3).id), "{members:?}");
@@ -545,12 +546,40 @@ fn what_shows_damage_gets_nothing_new() {
     let steps = world.steps();
     assert!(!steps.is_empty());
     for step in steps.iter().filter(|step| matches!(step.step, PlannedStep::Add { .. })) {
-        assert!(!world.state.is_place_among(step, |place| place.0 == cs));
-        let places = world.state.places_for(step, 1, 1, NOBODY).unwrap_or_default();
+        assert!(!world.state.is_place_among(step, NEVER, |place| place.0 == cs));
+        let places = world.state.places_for(step, 1, 1, NEVER, NOBODY).unwrap_or_default();
         assert!(places.iter().all(|place| place.0 != cs), "{places:?}");
     }
     let start = (FileId::from_raw(0), 0);
-    assert!(world.state.plan_moves(start, 100, 10, NOBODY).0.iter().all(|place| place.cs != cs));
+    assert!(world.state.plan_moves(start, 100, 10, NEVER).0.iter().all(|place| place.cs != cs));
+}
+
+#[test]
+fn c13_what_shows_damage_gets_new_chunks_if_there_is_no_other_place() {
+    let (mut world, a) = World::with_servers(4);
+    let shows_damage = |world: &mut World, n: u8| {
+        let (cs, session) = world.cs_name(n);
+        let (total_bytes, free_bytes) = (world.cs(n).total_bytes, world.cs(n).total_bytes);
+        let flags = crate::state::servers::FLAG_DAMAGED;
+        let report = CsReport { cs, session, total_bytes, free_bytes, flags, ..CsReport::default() };
+        world.ok(CommandOp::CsReport(report));
+    };
+    [2, 3].into_iter().for_each(|n| shows_damage(&mut world, n));
+    let file = world.file("/f", 20, 3);
+    world.open(a, file);
+    world.allocate(a, file, &(0..20).collect::<Vec<_>>());
+    world.create_all();
+    let good = [1, 4].map(|n| world.cs(n).id);
+    for index in 0..20 {
+        let chunk = world.chunk(file, index);
+        assert!(good.iter().all(|cs| chunk.members.iter().any(|member| member.cs == *cs)), "these first");
+        assert_eq!(chunk.members.len(), 3, "and one that shows damage");
+    }
+    let steps = world.steps();
+    assert!(steps.len() == 20 && steps.iter().all(|step| step.urgency() == Urgency::Degraded), "{steps:?}");
+    assert_eq!(world.take_steps(), (0, 0), "there is no place for a better one");
+    world.serve(5);
+    assert_eq!(world.take_steps().0, 20);
 }
 
 #[test]
@@ -565,10 +594,10 @@ fn c13_a_replica_does_not_return_to_a_full_disk() {
     percent[usize::from(full) - 1] = 99;
     fill_disks(&mut world, &percent);
     let id = world.cs(full).id;
-    assert!(world.state.returning(id, 10).len() as u64 == held && !world.state.lacks_room_to_return(id));
+    assert!(world.state.returning(id, 10).len() as u64 == held && !world.state.lacks_room_to_return(id, 0));
     percent[usize::from(full) - 1] = 100;
     fill_disks(&mut world, &percent);
-    assert!(world.state.lacks_room_to_return(id));
+    assert!(world.state.lacks_room_to_return(id, 0));
     assert_eq!(world.join(full), 0);
     assert_eq!(world.take_steps(), (held, 0), "made elsewhere");
     assert_eq!((world.make_all(), world.fill_all()), (held, held));

@@ -136,6 +136,11 @@ fn c12_a_replica_that_is_newer_than_the_map_is_kept() {
     for stranger in [now, newer] {
         assert_eq!(world.ok(quarantine(&world, spare, version(stranger))), Outcome::Acknowledged(0));
     }
+    let judged = |world: &World, of: Version| {
+        let found = world.state.tree().file(FileId::from_raw(file)).unwrap();
+        world.state.judge_replica(found.chunks().get(0).unwrap(), of)
+    };
+    assert_eq!([now, newer].map(|of| judged(&world, of)), [Stranger::Former, Stranger::Newer]);
     let (key, value) = ("mds.wd.delete_unknown".to_owned(), "1".to_owned());
     world.ok(CommandOp::SetConfig(SetConfig { key, value, origin: String::new() }));
     assert_eq!(

@@ -1,0 +1,95 @@
+//! Blocks that no member had when a replica was filled: whoever may have them is kept until it has been asked (C8).
+
+use super::members::MEMBERS_MAX;
+use super::{Answer, Step, check_count};
+use crate::state::State;
+use crate::state::changes::Position;
+use crate::state::chunk::{ChunkEntry, Member, MemberState};
+use crate::state::command::{CsState, Leave, LossAt, SettleLosses};
+use crate::state::effect::Effect;
+use crate::state::event::EventCode;
+use crate::state::ids::{ChunkId, CsId, FileId};
+use crate::state::outcome::Outcome;
+
+impl State {
+    /// Whether a replica is kept because it may have blocks that members of its chunk lack. Not if an operator has given up its chunk
+    /// server, nor one that has never been a member: it has what the members have.
+    pub(super) fn is_kept(&self, entry: &ChunkEntry, member: &Member) -> bool {
+        let may_return =
+            matches!(member.state, MemberState::InSync | MemberState::Joining | MemberState::Absent);
+        let stays = self.servers.get(member.cs).is_some_and(|server| match server.leave {
+            Leave::Stay => server.state != CsState::Dropped,
+            Leave::Leave => !matches!(server.state, CsState::Offline | CsState::Dropped),
+            Leave::Lost => false,
+        });
+        entry.lacks_blocks() && may_return && stays && !self.changes.is_fresh(member.cs, entry.id())
+    }
+
+    /// As [`Self::is_kept`], of the replica on a chunk server.
+    pub(super) fn is_kept_on(&self, entry: &ChunkEntry, cs: CsId) -> bool {
+        entry.members().on(cs).is_some_and(|member| self.is_kept(entry, &member))
+    }
+
+    /// Members of a chunk lack blocks from now on.
+    pub(super) fn note_loss(&mut self, step: &mut Step, at: Position, cs: CsId, blocks: u32) {
+        self.set_lacks_blocks(at, true);
+        step.event(EventCode::BlocksLost, &[&cs.0, &blocks, &self.tree.path_of(at.0)]);
+    }
+
+    fn set_lacks_blocks(&mut self, at: Position, lacks: bool) {
+        let Ok(file) = self.tree.file_mut(at.0) else { return };
+        let changed = file.chunks.update(at.1, |entry| {
+            entry.set_lacks_blocks(lacks);
+            entry.id()
+        });
+        if let Some(chunk) = changed {
+            self.changes.lacks(chunk, at, lacks);
+        }
+    }
+
+    /// Whether all who may have what members of a chunk lack are members that can be asked.
+    fn are_all_there(&self, entry: &ChunkEntry) -> bool {
+        let is_there = |member: &Member| {
+            member.state == MemberState::InSync
+                && self.is_alive(member.cs)
+                && self.changes.is_settled(member.cs, entry.id())
+        };
+        entry.lacks_blocks()
+            && !entry.is_unreconciled()
+            && entry.members().iter().all(|member| !self.is_kept(entry, &member) || is_there(&member))
+    }
+
+    /// Chunks with members that lack blocks, of which all can be asked who may have them.
+    pub fn losses_to_settle(&self) -> Vec<(ChunkId, LossAt)> {
+        let found = self.changes.lacking().filter_map(|(chunk, at)| Some((chunk, at, self.entry_at(at)?)));
+        let there = found.filter(|(_, _, entry)| self.are_all_there(entry));
+        let named = there.map(|(chunk, (file, index), entry)| {
+            (chunk, LossAt { file: file.raw(), index, version: entry.version().raw() })
+        });
+        named.collect()
+    }
+
+    /// Whether members of some chunk lack blocks.
+    pub fn is_somebody_lacking(&self) -> bool {
+        self.changes.lacking().next().is_some()
+    }
+
+    pub(super) fn settle_losses(&mut self, step: &mut Step, op: &SettleLosses) -> Answer {
+        check_count(op.chunks.len(), MEMBERS_MAX)?;
+        let mut settled = 0;
+        for loss in &op.chunks {
+            let at = (FileId::from_raw(loss.file), loss.index);
+            let is_settled = self
+                .entry_at(at)
+                .is_some_and(|entry| entry.version().raw() == loss.version && self.are_all_there(entry));
+            if is_settled {
+                self.set_lacks_blocks(at, false);
+                settled += 1;
+            }
+        }
+        if settled > 0 {
+            step.effect(Effect::Replicate);
+        }
+        Ok(Outcome::Acknowledged(settled))
+    }
+}

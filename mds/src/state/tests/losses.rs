@@ -1,0 +1,172 @@
+//! Blocks that no member had: whoever may have them is kept (C8).
+
+use super::*;
+use crate::state::chunk::MemberState;
+use crate::state::replication::PlannedStep;
+
+/// A chunk of two replicas; one of them was away, and lost for good as it seemed. The one that was made instead lacks blocks.
+fn world() -> (World, Session, u64, u8) {
+    let (mut world, a) = World::with_servers(4);
+    let file = world.written_file(a, "/f", 1, 2);
+    let away = world.holder(file, 0, 0);
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, away)));
+    world.goes_offline(away);
+    assert_eq!((world.take_steps(), world.make_all()), ((1, 0), 1));
+    world.fill_lossy(2);
+    assert_eq!(world.last_events(2), [EventCode::BlocksLost, EventCode::ReplicasReturned]);
+    (world, a, file, away)
+}
+
+impl World {
+    /// Whoever is being filled becomes a member, but without so many blocks.
+    fn fill_lossy(&mut self, lost_blocks: u32) {
+        let servers: Vec<u8> =
+            self.state.servers().filter(|server| server.serves()).map(|server| server.uuid.0[0]).collect();
+        servers.iter().for_each(|n| {
+            self.install(*n);
+        });
+        for n in &servers {
+            let orders = self.copies(*n);
+            let CommandOp::PromoteMembers(mut op) = self.promote_op(*n, &orders) else { continue };
+            op.chunks.iter_mut().for_each(|done| done.lost_blocks = lost_blocks);
+            self.ok(CommandOp::PromoteMembers(op));
+        }
+        servers.iter().for_each(|n| {
+            self.install(*n);
+        });
+    }
+
+    fn settle_all(&mut self) -> u64 {
+        let chunks = self.state.losses_to_settle().into_iter().map(|(_, loss)| loss).collect();
+        self.count(CommandOp::SettleLosses(SettleLosses { chunks }))
+    }
+
+    fn in_sync(&self, file: u64) -> usize {
+        self.chunk(file, 0).members.iter().filter(|member| member.state == MemberState::InSync).count()
+    }
+}
+
+#[test]
+fn c8_who_may_have_lost_blocks_stays_until_it_was_asked() {
+    let (mut world, _, file, away) = world();
+    assert_eq!((world.in_sync(file), world.steps()), (2, vec![]), "as many as wanted, and nobody goes");
+    let restored = State::decode_snapshot(&world.state.encode_snapshot());
+    assert!(restored.as_ref() == Ok(&world.state), "{restored:?}");
+    assert_eq!((world.state.losses_to_settle(), world.settle_all()), (vec![], 0), "it is offline");
+    world.returns(away);
+    assert_eq!((world.steps(), world.join(away)), (vec![], 1), "it is let back");
+    assert_eq!((world.steps(), world.settle_all()), (vec![], 0), "it is not a member yet");
+    assert_eq!(world.fill_all(), 1);
+    assert_eq!((world.in_sync(file), world.steps()), (3, vec![]), "now the others are repaired from it");
+    let (_, loss) = world.state.losses_to_settle()[0];
+    world.lapse(away);
+    assert_eq!(world.count(CommandOp::SettleLosses(SettleLosses { chunks: vec![loss] })), 0);
+    world.returns(away);
+    let other = LossAt { version: loss.version + 1, ..loss };
+    assert_eq!(world.count(CommandOp::SettleLosses(SettleLosses { chunks: vec![other] })), 0);
+    let settled = world.run(CommandOp::SettleLosses(SettleLosses { chunks: vec![loss] }));
+    assert_eq!(settled.outcome, Ok(Outcome::Acknowledged(1)));
+    assert!(settled.effects.contains(&Effect::Replicate));
+    assert!(!world.state.is_somebody_lacking());
+    assert_eq!((world.take_steps(), world.in_sync(file), world.steps()), ((0, 1), 2, vec![]));
+}
+
+#[test]
+fn an_operator_gives_up_who_may_have_lost_blocks() {
+    let (mut world, _, _, away) = world();
+    let release = |how: Leave| {
+        CommandOp::ReleaseCs(ReleaseCs { cs: 1024 + u32::from(away), how: how.into(), origin: String::new() })
+    };
+    let id = world.cs(away).id;
+    assert_eq!(id.0, 1024 + u32::from(away));
+    world.ok(release(Leave::Lost));
+    assert!(matches!(world.steps()[..], [step] if step.step == PlannedStep::Remove { cs: id }));
+    assert_eq!((world.settle_all(), world.take_steps()), (1, (0, 1)));
+
+    // One that serves is emptied as soon as it has been asked.
+    let (mut world, _, file, away) = self::world();
+    world.returns(away);
+    world.ok(release(Leave::Leave));
+    assert_eq!((world.steps(), world.join(away), world.fill_all()), (vec![], 1, 1));
+    assert_eq!((world.steps(), world.settle_all()), (vec![], 1));
+    assert_eq!((world.take_steps(), world.in_sync(file)), ((0, 1), 2));
+    assert!(world.state.is_empty_of_replicas(id));
+}
+
+#[test]
+fn what_lacks_blocks_does_not_pile_up() {
+    let (mut world, a, file, away) = world();
+    world.returns(away);
+    assert_eq!((world.join(away), world.fill_all()), (1, 1));
+    // Nothing is moved, and no more replicas are made than wanted.
+    let start = (FileId::from_raw(0), 0);
+    assert_eq!((world.state.plan_moves(start, 100, 9, |_, _| false).0, world.take_steps()), (vec![], (0, 0)));
+    assert_eq!(world.chunk(file, 0).members.len(), 3);
+    // With the file goes what is noted of it.
+    assert!(world.state.is_somebody_lacking());
+    world.release(a, file, true);
+    world.ok(CommandOp::Remove(Remove { path: "/f".into(), recursive: false }));
+    assert!(!world.state.is_somebody_lacking());
+}
+
+#[test]
+fn c13_what_was_made_and_cannot_be_filled_leaves_its_place() {
+    let (mut world, a) = World::with_servers(3);
+    let file = world.written_file(a, "/f", 1, 2);
+    let away = world.holder(file, 0, 0);
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, away)));
+    world.goes_offline(away);
+    assert_eq!((world.take_steps(), world.make_all()), ((1, 0), 1));
+    let made = (1..=3).find(|n| *n != away && world.cs(*n).id != world.source(file)).expect("a third one");
+    let gives_up = |world: &World, n| DropMember { lease: None, ..world.drop_op(a, file, n) };
+    assert_eq!(world.count(CommandOp::DropMember(gives_up(&world, made))), 1);
+    assert_eq!(world.state_on(file, 0, made), MemberState::Failed, "it never had anything");
+    assert_eq!(world.take_steps(), (0, 1), "its place is free");
+
+    // One that was a member is away, and no other joiner waits for it when it is given up.
+    let (mut world, a) = World::with_servers(3);
+    let file = world.written_file(a, "/f", 1, 2);
+    let back = world.holder(file, 0, 0);
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, back)));
+    assert_eq!(world.join(back), 1);
+    assert_eq!(
+        world.count(CommandOp::DropMember(DropMember { lease: None, ..world.drop_op(a, file, back) })),
+        1
+    );
+    assert_eq!(world.state_on(file, 0, back), MemberState::Absent);
+    let (id, start) = (world.cs(back).id, (FileId::from_raw(0), 0));
+    let steps = world.state.plan_replicas(start, 9, |cs, _| cs == id).0;
+    let places = world.state.places_for(&steps[0], 1, 1, |cs, _| cs == id, |_| false).expect("a place");
+    let add = CommandOp::AddReplicas(AddReplicas { places: vec![steps[0].place(places[0])] });
+    assert_eq!((world.count(add), world.make_all()), (1, 1));
+    (1..=3).for_each(|n| {
+        world.install(n);
+    });
+    let order = world.state.joiner(places[0], world.chunk(file, 0).chunk).expect("it joins");
+    let sources = world.state.copy_sources(places[0], &order);
+    let is_last = |given_up: bool| {
+        world.state.are_last_sources(places[0], &order, &sources, |_| false, |cs| given_up && cs == id)
+    };
+    assert!(!is_last(false) && is_last(true));
+    // It is filled without what the one that was given up may have: that one is kept.
+    world.fill_lossy(1);
+    let late = world.state.plan_replicas(start, 9, |cs, _| cs == id).0;
+    assert_eq!((world.in_sync(file), late), (2, vec![]));
+}
+
+#[test]
+fn c13_another_disk_of_the_same_host_takes_what_was_given_up() {
+    let (mut world, a) = World::with_servers(3);
+    let file = world.written_file(a, "/f", 1, 3);
+    let claim = RegisterCs { host: "host1".into(), ..World::claim(4) };
+    let fences = world.register(claim).fences;
+    world.confirm(4, fences);
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, 1)));
+    let (id, other) = (world.cs(1).id, world.cs(4).id);
+    let given_up = |cs: CsId, _: ChunkId| cs == id;
+    let steps = world.state.plan_replicas((FileId::from_raw(0), 0), 9, given_up).0;
+    assert_eq!(steps.len(), 1);
+    assert!(!world.state.is_place_among(&steps[0], |_, _| false, |_| true), "it is waited for there");
+    assert!(world.state.is_place_among(&steps[0], given_up, |cs| cs == other));
+    assert_eq!(world.state.places_for(&steps[0], 1, 1, given_up, |_| false), Ok(vec![other]));
+}
