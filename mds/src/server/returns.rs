@@ -139,8 +139,9 @@ impl Reign {
     }
 }
 
-/// Which replicas on a chunk server are given back now. Where joiners fail one is tried; and whoever writes to a chunk that has too few
-/// members waits for every one that may be filled.
+/// Which replicas on a chunk server are given back now. To a full one nothing is: it would refuse at once, and each time the chunk would
+/// have two versions more. Where joiners fail one is tried; and whoever writes to a chunk that has too few members waits for every one
+/// that may be filled.
 pub(crate) fn joining_now(
     state: &State,
     rebuild: &Rebuild,
@@ -148,9 +149,12 @@ pub(crate) fn joining_now(
     cs: CsId,
     now: Instant,
 ) -> Vec<ChunkPosition> {
-    let (is_full, is_futile) = (rebuild.is_full(cs, now), rebuild.is_futile(cs, now));
+    if rebuild.is_full(cs, now) {
+        return Vec::new();
+    }
+    let is_futile = rebuild.is_futile(cs, now);
     let room = JOINERS_MAX.saturating_sub(state.joiners_on(cs, |chunk| rebuild.is_failing(state, cs, chunk)));
-    let mut has_trial = !is_full && is_futile && state.joiners_on(cs, |_| false) == 0;
+    let mut has_trial = is_futile && state.joiners_on(cs, |_| false) == 0;
     let is_given_up =
         |position| state.chunk_at(position).is_some_and(|chunk| rebuild.is_given_up(cs, chunk, now));
     // Those that rest are passed over; more are asked for than there is room, so that they hide nobody for long.
@@ -159,8 +163,7 @@ pub(crate) fn joining_now(
         if returns.rests(position.0, cs, now) {
             return false;
         }
-        let is_wanted =
-            !is_given_up(position) && ((!is_full && !is_futile) || std::mem::take(&mut has_trial));
+        let is_wanted = !is_given_up(position) && (!is_futile || std::mem::take(&mut has_trial));
         is_wanted || state.is_blocked(position)
     });
     fit.take(room).map(|(file, index)| ChunkPosition { file: file.raw(), index }).collect()

@@ -10,18 +10,18 @@ use crate::state::effect::Effect;
 use crate::state::event::EventCode;
 use crate::state::ids::{ChunkId, CsId, FileId};
 use crate::state::outcome::Outcome;
+use crate::state::servers::ChunkServer;
 
 impl State {
     /// Whether a replica is kept because it may have blocks that members of its chunk lack. Not if an operator has given up its chunk
-    /// server, nor one that has never been a member: it has what the members have.
+    /// server by force (who empties one gives up nothing of it, also when it is offline for a while), nor one that has never been a
+    /// member: it has what the members have.
     pub(super) fn is_kept(&self, entry: &ChunkEntry, member: &Member) -> bool {
         let may_return =
             matches!(member.state, MemberState::InSync | MemberState::Joining | MemberState::Absent);
-        let stays = self.servers.get(member.cs).is_some_and(|server| match server.leave {
-            Leave::Stay => server.state != CsState::Dropped,
-            Leave::Leave => !matches!(server.state, CsState::Offline | CsState::Dropped),
-            Leave::Lost => false,
-        });
+        let is_given_up =
+            |server: &ChunkServer| server.leave == Leave::Lost || server.state == CsState::Dropped;
+        let stays = self.servers.get(member.cs).is_some_and(|server| !is_given_up(server));
         entry.lacks_blocks() && may_return && stays && !self.changes.is_fresh(member.cs, entry.id())
     }
 

@@ -196,16 +196,20 @@ impl State {
         Ok(Outcome::Acknowledged(joined))
     }
 
+    /// Whether nobody wants to remove a chunk server.
+    fn stays(&self, cs: CsId) -> bool {
+        self.servers.get(cs).is_some_and(|server| server.leave == Leave::Stay)
+    }
+
     /// The members of a chunk with the absent one as a joiner; `None` if it cannot join now.
     fn may_join(&self, (id, index): Position, cs: CsId) -> Option<MemberSet> {
         let file = self.tree.file(id).ok()?;
         let entry = file.chunks.get(index)?;
         let absent = entry.members().on(cs).is_some_and(|member| member.state == MemberState::Absent);
         // Nothing returns to what is to be emptied, unless others need it from there.
-        let stays = self.servers.get(cs).is_some_and(|server| server.leave == Leave::Stay);
         // One that nobody can fill would keep the place from others.
         let may = absent
-            && (stays || self.is_kept_on(entry, cs))
+            && (self.stays(cs) || self.is_kept_on(entry, cs))
             && entry.is_usable()
             && self.may_fill(entry)
             && self.has_room_to_return(file, cs)
@@ -444,10 +448,11 @@ impl State {
         let is_stuck = |cs: CsId| is_given_up(cs) || !self.has_room_to_return(file, cs);
         entry.members().iter().all(|member| match member.state {
             MemberState::InSync => sources.contains(&member.cs) || self.is_gone(member.cs),
-            // Who is to be emptied, or shows damage, may return all the same.
+            // Who shows damage may return all the same; who is to be emptied only when it is known that it is needed.
             MemberState::Absent => match self.footing(member.cs) {
                 Footing::Gone => true,
                 Footing::Firm | Footing::Leaving if is_stuck(member.cs) => true,
+                Footing::Leaving if !self.stays(member.cs) && !self.is_kept(entry, &member) => true,
                 _ => self.changes.is_fresh(member.cs, order.chunk),
             },
             MemberState::Joining => {

@@ -1,7 +1,7 @@
 //! Blocks that no member had: whoever may have them is kept (C8).
 
 use super::*;
-use crate::state::chunk::MemberState;
+use crate::state::chunk::{Member, MemberState};
 use crate::state::replication::PlannedStep;
 
 /// A chunk of two replicas; one of them was away, and lost for good as it seemed. The one that was made instead lacks blocks.
@@ -91,6 +91,76 @@ fn an_operator_gives_up_who_may_have_lost_blocks() {
     assert_eq!((world.steps(), world.settle_all()), (vec![], 1));
     assert_eq!((world.take_steps(), world.in_sync(file)), ((0, 1), 2));
     assert!(world.state.is_empty_of_replicas(id));
+}
+
+#[test]
+fn who_empties_a_server_gives_up_nothing_of_it_when_it_is_offline() {
+    let (mut world, a) = World::with_servers(4);
+    let file = world.written_file(a, "/f", 1, 2);
+    let away = world.holder(file, 0, 0);
+    let release = |how: Leave| {
+        CommandOp::ReleaseCs(ReleaseCs { cs: 1024 + u32::from(away), how: how.into(), origin: String::new() })
+    };
+    world.ok(release(Leave::Leave));
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, away)));
+    world.goes_offline(away);
+    assert_eq!((world.take_steps(), world.make_all()), ((1, 0), 1));
+    world.fill_lossy(1);
+    assert_eq!((world.in_sync(file), world.steps(), world.settle_all()), (2, vec![], 0), "it stays");
+    world.returns(away);
+    assert_eq!((world.join(away), world.fill_all(), world.settle_all()), (1, 1, 1));
+    assert_eq!((world.take_steps(), world.in_sync(file)), ((0, 1), 2), "it has been asked");
+
+    // By force it is given up, which is possible as long as it is offline.
+    let (mut world, _, _, away) = self::world();
+    let (cs, id) = (1024 + u32::from(away), world.cs(away).id);
+    for (how, steps) in [(Leave::Leave, 0), (Leave::Lost, 1)] {
+        world.ok(CommandOp::ReleaseCs(ReleaseCs { cs, how: how.into(), origin: String::new() }));
+        assert_eq!(world.steps().len(), steps, "{how:?}");
+    }
+    assert_eq!(world.take_steps(), (0, 1));
+    assert!(world.state.is_empty_of_replicas(id));
+}
+
+#[test]
+fn c8_nobody_waits_for_who_is_to_be_emptied_and_may_not_return() {
+    let (mut world, a) = World::with_servers(4);
+    let file = world.written_file(a, "/f", 1, 2);
+    let leaves = world.holder(file, 0, 0);
+    let id = world.cs(leaves).id;
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, leaves)));
+    assert_eq!(world.join(leaves), 1);
+    let release = ReleaseCs { cs: id.0, how: Leave::Leave.into(), origin: String::new() };
+    world.ok(CommandOp::ReleaseCs(release));
+    assert_eq!((world.state_on(file, 0, leaves), world.join(leaves)), (MemberState::Absent, 0));
+    assert_eq!((world.take_steps(), world.make_all()), ((1, 0), 1));
+    let is_last = |world: &mut World| {
+        (1..=4).for_each(|n| {
+            world.install(n);
+        });
+        let chunk = world.chunk(file, 0);
+        let joins = |member: &&Member| member.state == MemberState::Joining && member.cs != id;
+        let made = chunk.members.iter().find(joins).expect("it joins").cs;
+        let order = world.state.joiner(made, chunk.chunk).expect("it joins");
+        let sources = world.state.copy_sources(made, &order);
+        world.state.are_last_sources(made, &order, &sources, |_| false, |_| false)
+    };
+    assert!(is_last(&mut world), "otherwise the made one would wait for ever");
+    world.fill_lossy(1);
+    assert_eq!((world.in_sync(file), world.steps()), (2, vec![]), "it is kept");
+    // From now on it may return, and who comes next waits for it.
+    let other = world.holder(file, 0, 1);
+    world.goes_offline(other);
+    assert_eq!((world.take_steps(), world.make_all()), ((1, 0), 1));
+    assert!(!is_last(&mut world));
+    assert_eq!(world.join(leaves), 1);
+    assert_eq!((world.fill_all(), world.fill_all()), (1, 1), "one version after the other");
+    world.returns(other);
+    world.join(other);
+    world.fill_all();
+    assert_eq!(world.settle_all(), 1);
+    while world.take_steps() != (0, 0) {}
+    assert!(world.state.is_empty_of_replicas(id) && world.in_sync(file) == 2);
 }
 
 #[test]

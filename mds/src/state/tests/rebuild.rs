@@ -260,11 +260,32 @@ fn c6_a_server_that_registers_is_given_its_replicas_at_once() {
     rebuild.give_up(id, world.chunk(file, 0).chunk, now());
     rebuild.registered(id);
     assert_eq!(returning(&world, &rebuild), all);
-    // Whoever writes waits for it: nothing is put off.
-    rebuild.full(id, now());
     let other = world.holder(file, 0, 1);
     world.lapse(other);
-    assert_eq!(returning(&world, &rebuild), 0, "nobody can fill it");
+    assert!(returning(&world, &rebuild) < all, "nobody can fill some of them");
+}
+
+#[test]
+fn c13_a_full_server_cannot_be_hurried() {
+    let (mut world, a) = World::with_servers(3);
+    let file = world.written_file(a, "/f", 3, 3);
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, 1)));
+    let (rebuild, returns, id) = (Rebuild::default(), Returns::default(), world.cs(1).id);
+    let returning = |world: &World, seconds: u64| {
+        joining_now(&world.state, &rebuild, &returns, id, now() + Duration::from_secs(seconds)).len()
+    };
+    for index in 0..ARRIVING_MAX as u32 {
+        let chunk = world.chunk(file, index % 3).chunk;
+        rebuild.not_filled(id, ChunkId::from_raw(u64::from(index) + 1), Version::first(1), now());
+        rebuild.give_up(id, chunk, now());
+    }
+    assert_eq!(returning(&world, 1), 0, "they could not be filled");
+    world.lapse(2);
+    assert!((0..3).all(|index| world.state.is_blocked((FileId::from_raw(file), index))));
+    assert_eq!(returning(&world, 1), 3, "who writes waits for them: it is tried");
+    rebuild.full(id, now());
+    assert_eq!(returning(&world, 1), 0, "it would refuse at once, again and again");
+    assert_eq!(returning(&world, 10), 3);
 }
 
 /// All that a look from a position on finds.
