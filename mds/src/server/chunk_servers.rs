@@ -229,7 +229,7 @@ impl Reign {
         if registered.stale {
             return Ok(reply);
         }
-        self.rebuild.registered(cs);
+        self.rebuild.registered(cs, rt::time::now());
         self.returns.registered(cs, rt::time::now());
         rt::spawn(Rc::clone(self).look_for_copied_host(cs));
         let fences = self.connect(cs, asked, registered);

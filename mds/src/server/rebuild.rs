@@ -276,18 +276,27 @@ impl Rebuild {
         self.is_given_up(cs, chunk, now) || self.is_full_for_long(cs, now)
     }
 
-    /// A chunk server has registered anew: what failed there before may be over.
-    pub(crate) fn registered(&self, cs: CsId) {
+    /// A chunk server has registered anew: what failed there before may be over, and while it was away nothing was tried.
+    pub(crate) fn registered(&self, cs: CsId, now: Instant) {
         self.refused.borrow_mut().remove(&cs);
         self.futile.borrow_mut().remove(&cs);
         self.full.borrow_mut().remove(&cs);
         self.given_up.borrow_mut().retain(|(of, _), _| *of != cs);
+        let mut failing = self.failing.borrow_mut();
+        let first = (cs, ChunkId::from_raw(0));
+        for (_, failing) in failing.range_mut(first..).take_while(|((of, _), _)| *of == cs) {
+            failing.deadline = failing.deadline.max(now + FAILING_AGAIN);
+        }
     }
 
-    /// Forgets replicas that are not to be filled any more, or have not failed for long.
+    /// Forgets replicas that are not to be filled any more, or have not failed for long. Those that were given up are remembered as long as
+    /// there is room: what is made there again is the same to whoever has heard of it.
     pub(crate) fn forget_joiners(&self, state: &State, now: Instant) {
-        self.failing.borrow_mut().retain(|(cs, chunk), failing| {
-            state.is_to_be_filled(*cs, *chunk) && now.since(failing.last) < FAILING_FORGOTTEN
+        let mut failing = self.failing.borrow_mut();
+        let has_room = failing.len() < FAILING_MAX / 2;
+        failing.retain(|(cs, chunk), failing| {
+            let is_known = state.is_to_be_filled(*cs, *chunk) || (failing.told && has_room);
+            is_known && now.since(failing.last) < FAILING_FORGOTTEN
         });
     }
 
@@ -490,13 +499,18 @@ pub(crate) fn plan_round(
     let in_vain = |cs, chunk| rebuild.is_in_vain(cs, chunk, now);
     for step in steps {
         let Some(step) = state.replan(&step, in_vain) else { continue };
+        let chunk = state.chunk_at((step.file, step.index));
+        // Where it could not be filled for long it would only be made once more, to fail again.
+        let is_open = |room: &BTreeMap<CsId, usize>, cs: CsId| {
+            room.contains_key(&cs) && chunk.is_none_or(|chunk| !rebuild.is_given_up(cs, chunk, now))
+        };
         match step.step {
             PlannedStep::Remove { cs } => round.remove.push(step.place(cs)),
             PlannedStep::Add { .. } if stopped.is_some() => round.held = stopped,
             PlannedStep::Add { count, .. }
-                if state.is_place_among(&step, in_vain, |cs| room.contains_key(&cs)) =>
+                if state.is_place_among(&step, in_vain, |cs| is_open(&room, cs)) =>
             {
-                let places = state.places_for(&step, count, seed(), in_vain, |cs| !room.contains_key(&cs));
+                let places = state.places_for(&step, count, seed(), in_vain, |cs| !is_open(&room, cs));
                 let places = places.unwrap_or_default();
                 round.queued += 1;
                 if places.len() < usize::from(count) {

@@ -11,6 +11,21 @@ use crate::state::event::EventCode;
 use crate::state::ids::{ChunkId, CsId, FileId};
 use crate::state::outcome::Outcome;
 use crate::state::servers::ChunkServer;
+use std::collections::BTreeSet;
+
+/// Chunk servers that are named in an event.
+const NAMED: usize = 8;
+
+/// Blocks that replicas on a chunk server were filled without, as far as an operator is to hear of it.
+#[derive(Default)]
+pub(super) struct Losses {
+    chunks: u64,
+    blocks: u64,
+    /// The file of the first chunk.
+    first: Option<FileId>,
+    /// Who may have them, and is not there.
+    waited_for: BTreeSet<CsId>,
+}
 
 impl State {
     /// Whether a replica is kept because it may have blocks that members of its chunk lack. Not if an operator has given up its chunk
@@ -30,10 +45,33 @@ impl State {
         entry.members().on(cs).is_some_and(|member| self.is_kept(entry, &member))
     }
 
-    /// Members of a chunk lack blocks from now on.
-    pub(super) fn note_loss(&mut self, step: &mut Step, at: Position, cs: CsId, blocks: u32) {
+    /// Members of a chunk lack blocks from now on. An operator is to hear of it when that is new, and somebody is waited for: a replica
+    /// that returns without what it had given up before is no news, and whoever is there is asked at once.
+    pub(super) fn note_loss(&mut self, at: Position, blocks: u32, losses: &mut Losses) {
+        let is_new = self.entry_at(at).is_some_and(|entry| !entry.lacks_blocks());
         self.set_lacks_blocks(at, true);
-        step.event(EventCode::BlocksLost, &[&cs.0, &blocks, &self.tree.path_of(at.0)]);
+        let Some(entry) = self.entry_at(at).filter(|_| is_new) else { return };
+        let is_there = |member: &Member| member.state == MemberState::InSync && self.is_alive(member.cs);
+        let kept = entry.members().iter().filter(|member| self.is_kept(entry, member) && !is_there(member));
+        let waited_for: Vec<CsId> = kept.map(|member| member.cs).collect();
+        if !waited_for.is_empty() {
+            losses.chunks += 1;
+            losses.blocks += u64::from(blocks);
+            losses.first.get_or_insert(at.0);
+            losses.waited_for.extend(waited_for);
+        }
+    }
+
+    /// Tells an operator of what a chunk server was filled without, and who is waited for because of that.
+    pub(super) fn tell_of_losses(&self, step: &mut Step, cs: CsId, losses: &Losses) {
+        let Some(first) = losses.first else { return };
+        let mut names: Vec<String> = losses.waited_for.iter().take(NAMED).map(CsId::to_string).collect();
+        let others = losses.waited_for.len() - names.len();
+        if others > 0 {
+            names.push(format!("{others} more"));
+        }
+        let (path, names) = (self.tree.path_of(first), names.join(", "));
+        step.event(EventCode::BlocksLost, &[&cs.0, &losses.blocks, &path, &losses.chunks, &names]);
     }
 
     fn set_lacks_blocks(&mut self, at: Position, lacks: bool) {

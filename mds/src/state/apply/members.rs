@@ -1,5 +1,6 @@
 //! Replicas leave, join, and are promoted (C3, C6, C7).
 
+use super::losses::Losses;
 use super::{Answer, Step, check_count, check_text};
 use crate::state::State;
 use crate::state::changes::{Due, Position, takes_writes};
@@ -214,9 +215,11 @@ impl State {
             && self.may_fill(entry)
             && self.has_room_to_return(file, cs)
             && entry.in_sync().any(|cs| self.is_alive(cs));
-        let mut members = entry.members().clone();
-        members.set_state(cs, MemberState::Joining);
-        may.then_some(members)
+        may.then(|| {
+            let mut members = entry.members().clone();
+            members.set_state(cs, MemberState::Joining);
+            members
+        })
     }
 
     /// Whether a replica of a file can return to a chunk server. On a full disk it would only make all who write wait (C13).
@@ -242,8 +245,7 @@ impl State {
         let mut last = None;
         // What counts is how large the chunks of a file are: one of each is enough.
         let differ = |(id, _): &Position| last.replace(*id) != Some(*id);
-        let mut files =
-            self.changes.absent_on(cs).filter(differ).filter_map(|(id, _)| self.tree.file(id).ok());
+        let mut files = self.away_to_return(cs).filter(differ).filter_map(|(id, _)| self.tree.file(id).ok());
         files.any(|file| !self.has_room_for(file, cs, spare))
     }
 
@@ -257,7 +259,20 @@ impl State {
     /// Replicas on a chunk server that could join now, at most `limit`.
     pub fn returning(&self, cs: CsId, limit: usize) -> Vec<Position> {
         let may = |position: &Position| self.may_join(*position, cs).is_some();
-        self.changes.absent_on(cs).filter(may).take(limit).collect()
+        self.away_to_return(cs).filter(may).take(limit).collect()
+    }
+
+    /// Replicas that are away and of which it is worth to look whether they can return. Of a server that is to be emptied only those count
+    /// that may have what others lack: that are few, and all others would be looked at in vain, each time.
+    pub(in crate::state) fn away_to_return(&self, cs: CsId) -> impl Iterator<Item = Position> {
+        let stays = self.stays(cs);
+        let all = self.changes.absent_on(cs).take_while(move |_| stays);
+        let lacking = self.changes.lacking().take_while(move |_| !stays);
+        all.chain(
+            lacking
+                .filter(move |(chunk, _)| self.changes.is_absent(cs, *chunk))
+                .map(|(_, position)| position),
+        )
     }
 
     /// The chunk at a place in the maps.
@@ -283,6 +298,7 @@ impl State {
         let cs = self.servers.registered(op.cs, op.session)?.id;
         let mut work = Work::default();
         let (mut promoted, mut copied) = (0, 0u64);
+        let mut losses = Losses::default();
         for done in &op.chunks {
             let chunk = ChunkId::from_raw(done.chunk);
             let Some(position) = self.changes.joiner(cs, chunk) else { continue };
@@ -308,12 +324,13 @@ impl State {
             };
             self.change_members(&mut work, position, members);
             if done.lost_blocks > 0 {
-                self.note_loss(step, position, cs, done.lost_blocks);
+                self.note_loss(position, done.lost_blocks, &mut losses);
             }
             promoted += 1;
             copied = copied.saturating_add(done.copied_bytes);
         }
         self.send(step, work);
+        self.tell_of_losses(step, cs, &losses);
         if self.changes.absent_on(cs).next().is_some() {
             step.effect(Effect::Returns);
         }

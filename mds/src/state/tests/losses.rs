@@ -164,6 +164,85 @@ fn c8_nobody_waits_for_who_is_to_be_emptied_and_may_not_return() {
 }
 
 #[test]
+fn an_operator_hears_once_of_lost_blocks_and_who_may_have_them() {
+    let told = |world: &World| {
+        let events = world.state.events.iter().filter(|event| event.code == EventCode::BlocksLost);
+        events.map(|event| event.message()).collect::<Vec<_>>()
+    };
+    let (mut world, a) = World::with_servers(3);
+    let file = world.written_file(a, "/f", 3, 2);
+    let away = world.holder(file, 0, 0);
+    let held = (0..3).filter(|n| (0..2).any(|nth| world.holder(file, *n, nth) == away)).count();
+    world.ok(CommandOp::DropMember(DropMember { chunk: 0, ..world.drop_op(a, file, away) }));
+    world.goes_offline(away);
+    while world.take_steps() != (0, 0) {
+        world.make_all();
+    }
+    world.fill_lossy(2);
+    // One event for all chunks that are filled on a server at once; it says who is to come back.
+    let name = world.cs(away).id.to_string();
+    let messages = told(&world);
+    let made: BTreeSet<&str> = messages.iter().filter_map(|text| text.split(' ').next()).collect();
+    assert!(made.len() == messages.len() && !made.is_empty(), "{messages:?}");
+    assert!(messages.iter().all(|text| text.contains(&format!("bring {name} back"))), "{messages:?}");
+    let count = |text: &String| {
+        let (_, rest) = text.split_once(" blocks of ").expect("chunks are counted");
+        rest.split(' ').next().and_then(|count| count.parse::<usize>().ok()).expect("a number")
+    };
+    assert_eq!(messages.iter().map(count).sum::<usize>(), held);
+
+    // Who returns without them, when all have been asked, is no news: nobody is away.
+    world.returns(away);
+    while world.join(away) > 0 {
+        world.fill_all();
+    }
+    assert_eq!(world.settle_all() as usize, held);
+    while world.take_steps() != (0, 0) {}
+    let again = world.holder(file, 0, 0);
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, again)));
+    assert!(world.join(again) > 0);
+    world.fill_lossy(2);
+    assert!(world.state.is_somebody_lacking());
+    assert_eq!(told(&world), messages);
+    // Nor is it while somebody is waited for already.
+    let (mut world, _, file, away) = self::world();
+    let other = world.holder(file, 0, 1);
+    assert!(told(&world).len() == 1 && other != away);
+    world.goes_offline(other);
+    assert_eq!((world.take_steps(), world.make_all()), ((1, 0), 1));
+    world.fill_lossy(2);
+    assert_eq!((world.in_sync(file), told(&world).len()), (2, 1));
+}
+
+#[test]
+fn c13_of_a_server_that_is_emptied_only_what_others_lack_is_looked_at() {
+    let (mut world, a) = World::with_servers(4);
+    let file = world.written_file(a, "/f", 12, 3);
+    world.ok(CommandOp::DropMember(DropMember { chunk: 0, ..world.drop_op(a, file, 1) }));
+    let id = world.cs(1).id;
+    let looked_at = |world: &World| world.state.away_to_return(id).count();
+    let away = looked_at(&world);
+    assert!(away > 3 && world.state.returning(id, 100).len() == away);
+    world.ok(CommandOp::ReleaseCs(ReleaseCs { cs: id.0, how: Leave::Leave.into(), origin: String::new() }));
+    assert_eq!((looked_at(&world), world.state.returning(id, 100)), (0, vec![]));
+    // One of what is made instead is filled without some blocks.
+    assert_eq!((world.take_steps(), world.make_all()), ((away as u64, 0), away as u64));
+    (2..=4).for_each(|n| {
+        world.install(n);
+    });
+    let mut lost_blocks = 1;
+    for n in 2..=4 {
+        let orders = world.copies(n);
+        let CommandOp::PromoteMembers(mut op) = world.promote_op(n, &orders) else { continue };
+        if let Some(first) = op.chunks.first_mut() {
+            first.lost_blocks = std::mem::take(&mut lost_blocks);
+        }
+        world.ok(CommandOp::PromoteMembers(op));
+    }
+    assert_eq!((looked_at(&world), world.state.returning(id, 100).len(), world.join(1)), (1, 1, 1));
+}
+
+#[test]
 fn what_lacks_blocks_does_not_pile_up() {
     let (mut world, a, file, away) = world();
     world.returns(away);

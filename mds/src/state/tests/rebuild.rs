@@ -239,6 +239,81 @@ fn c13_a_joiner_that_fails_in_a_file_that_is_written_is_given_up_as_well() {
 }
 
 #[test]
+fn c13_what_was_made_and_could_not_be_filled_rests_before_it_is_made_there_again() {
+    let (mut world, a) = World::with_servers(3);
+    let file = world.written_file(a, "/f", 1, 2);
+    let away = world.holder(file, 0, 0);
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, away)));
+    world.goes_offline(away);
+    let rebuild = Rebuild::default();
+    let chunk = world.chunk(file, 0).chunk;
+    let at = |seconds: u64| now() + Duration::from_secs(seconds);
+    let round = |world: &World, seconds: u64| {
+        rebuild.forget_joiners(&world.state, at(seconds));
+        plan_round(&world.state, &rebuild, look_at(world, &rebuild, at(seconds)).take(), at(seconds), || 7)
+    };
+    // It is made, fails until it is given up, and is deleted.
+    let fails = |world: &mut World, from: u64| {
+        let added = round(world, from);
+        assert_eq!(added.add.len(), 1);
+        let cs = CsId(added.add[0].cs);
+        world.add(added);
+        assert_eq!(world.make_all(), 1);
+        (1..=3).for_each(|n| {
+            world.install(n);
+        });
+        let version = world.state.joiner(cs, chunk).expect("it joins").version;
+        let (seconds, failed) = (from..)
+            .step_by(30)
+            .map(|seconds| (seconds, rebuild.not_filled(cs, chunk, version, at(seconds))))
+            .find(|(_, failed)| failed.gives_up)
+            .expect("it is given up");
+        rebuild.give_up(cs, chunk, at(seconds));
+        let n = world.state.server(cs).expect("known").uuid.0[0];
+        world.ok(CommandOp::DropMember(DropMember { lease: None, ..world.drop_op(a, file, n) }));
+        assert_eq!(world.state_on(file, 0, n), MemberState::Failed);
+        assert_eq!(world.take_steps(), (0, 1), "it leaves its place");
+        let chunks = vec![chunk.raw()];
+        world.ok(CommandOp::PurgeChunks(PurgeChunks { chunks: chunks.clone() }));
+        let session = world.cs(n).session;
+        assert_eq!(world.count(CommandOp::ChunksPurged(ChunksPurged { cs: cs.0, session, chunks })), 1);
+        (seconds, failed.tell)
+    };
+    assert_eq!(fails(&mut world, 0), (300, true));
+    for seconds in [301, 600, 899] {
+        let resting = round(&world, seconds);
+        assert_eq!((resting.add.len(), resting.later.len(), resting.short.chunks), (0, 1, 0), "{seconds}");
+    }
+    // Then it is tried for a minute, and nobody hears of it again.
+    assert_eq!(fails(&mut world, 900), (960, false));
+    assert_eq!((round(&world, 1559).add.len(), round(&world, 1560).add.len()), (0, 1));
+    // Elsewhere it is made at once.
+    world.serve(4);
+    let elsewhere = round(&world, 961);
+    assert_eq!((world.arrive_on(&elsewhere, 4), elsewhere.add.len()), (1, 1));
+}
+
+#[test]
+fn c6_while_a_server_is_away_its_joiners_do_not_fail() {
+    let rebuild = Rebuild::default();
+    let (cs, chunk, version) = (CsId(1025), ChunkId::from_raw(7), Version::first(1));
+    let gives_up = |cs, version, after| {
+        rebuild.not_filled(cs, chunk, version, now() + Duration::from_secs(after)).gives_up
+    };
+    let other = CsId(1026);
+    assert!(!gives_up(cs, version, 0) && !gives_up(other, version, 0));
+    rebuild.registered(cs, now() + Duration::from_secs(600));
+    let later = version.next(1);
+    assert_eq!([601, 659, 660].map(|after| gives_up(cs, later, after)), [false, false, true]);
+    assert!(gives_up(other, later, 601), "that one was there");
+    // Nothing is put off by a registration in the beginning.
+    let third = CsId(1027);
+    gives_up(third, version, 0);
+    rebuild.registered(third, now() + Duration::from_secs(10));
+    assert_eq!([299, 300].map(|after| gives_up(third, later, after)), [false, true]);
+}
+
+#[test]
 fn c6_a_server_that_registers_is_given_its_replicas_at_once() {
     let (mut world, a) = World::with_servers(4);
     let file = world.written_file(a, "/f", 20, 2);
@@ -258,7 +333,7 @@ fn c6_a_server_that_registers_is_given_its_replicas_at_once() {
     rebuild.full(id, now());
     assert_eq!(returning(&world, &rebuild), 0);
     rebuild.give_up(id, world.chunk(file, 0).chunk, now());
-    rebuild.registered(id);
+    rebuild.registered(id, now());
     assert_eq!(returning(&world, &rebuild), all);
     let other = world.holder(file, 0, 1);
     world.lapse(other);
