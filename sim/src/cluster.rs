@@ -33,8 +33,8 @@ pub const REPLICAS_MIN: usize = 2;
 /// How long all replicas may take to be back when nothing disturbs them any more: a chunk server that a client could not reach several
 /// times is kept from it for up to a minute.
 const RETURN_MAX: Duration = Duration::from_secs(180);
-/// The same if some chunk has too many: those that may have blocks which others lack are asked for 15 minutes before they go.
-const SURPLUS_MAX: Duration = Duration::from_secs(1500);
+/// The same if some chunk has too many: those that may have blocks which others lack are asked before they go.
+const SURPLUS_MAX: Duration = Duration::from_secs(400);
 /// By how much a clock may be fast or slow, in parts per million.
 const DRIFT_PPM: u64 = 20_000;
 /// Clients, and volumes.

@@ -100,6 +100,8 @@ pub enum Fault {
         recorded: Vec<Option<u32>>,
         /// No other one is waited for: unless it is here, it is lost.
         for_good: bool,
+        /// Its chunk is reconciled: nobody will settle it.
+        settled: bool,
     },
 }
 
@@ -112,6 +114,9 @@ pub trait Source: Debug {
     fn read_settled(&self, _offset: u32, _len: u32) -> ReadingSettled<'_> {
         Box::pin(async { Err(NotRead) })
     }
+
+    /// Of a block that was asked for, nothing was learned that counts for good.
+    fn passed_over(&self) {}
 
     /// Why the last read of this very range gave nothing.
     fn fault(&self, _offset: u32, _len: u32) -> Fault {
@@ -406,10 +411,20 @@ impl Engine {
                     wanted.extend(parts.rev().map(|first| first..part.end.min(first + step)));
                 }
                 Err(Fault::Partly | Fault::Lost { .. }) if newer.contains(&part.start) => {}
-                Err(Fault::Lost { recorded, for_good }) if part.len() == 1 => {
+                Err(Fault::Lost { recorded, for_good, settled }) if part.len() == 1 => {
+                    let nobody_knows = recorded.iter().all(Option::is_none);
                     match self.own_copy(chunk, part.start, &recorded).await? {
                         Own::Right => {}
                         Own::Useless if for_good => self.write_lost(chunk, version, part).await?,
+                        // What is here may be older, and whoever knew is gone. All else that is here may be missing there.
+                        Own::Unclear if for_good && settled && nobody_knows && self.keeps_checksums() => {
+                            tracing::error!(
+                                "chunk {:#x}, block {}: what is here cannot be compared with anything; it is given up",
+                                chunk.id,
+                                part.start
+                            );
+                            self.write_lost(chunk, version, part).await?;
+                        }
                         Own::Useless | Own::Unclear => failed.add_blocks(&part),
                     }
                 }
@@ -477,7 +492,7 @@ impl Engine {
         block: u32,
         recorded: &[Option<u32>],
     ) -> Result<Own, Refusal> {
-        if self.superblock.borrow().no_checksums {
+        if !self.keeps_checksums() {
             // Nothing here could tell that it is lost.
             return Ok(Own::Unclear);
         }

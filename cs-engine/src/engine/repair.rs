@@ -68,7 +68,7 @@ impl Engine {
                 // The repair has no epoch that could be stale.
                 self.recheck(&chunk, u64::MAX, version)?;
                 let damaged = self.to_repair(&chunk, piece).await?;
-                self.without_doubt(&chunk, damaged, &mut left).await?
+                self.without_doubt(&chunk, damaged, &mut left, source).await?
             };
             // The last one is the next one. What is damaged on the other side, too, is asked for by the region, then by the block.
             let neighbours = |a: &(u32, Kind), b: &(u32, Kind)| a.0 + 1 == b.0 && a.1 == b.1;
@@ -112,6 +112,7 @@ impl Engine {
         chunk: &Rc<Chunk>,
         damaged: Vec<u32>,
         left: &mut u32,
+        source: &dyn Source,
     ) -> Result<Vec<(u32, Kind)>, Refusal> {
         let mut listed = Vec::new();
         self.file_state(chunk.file).for_each_unstable(chunk.id, |_, _, blocks| listed.push(blocks));
@@ -121,6 +122,7 @@ impl Engine {
                 kinds.push((block, Kind::Recorded));
             } else if listed.iter().any(|blocks| blocks.contains(&block)) {
                 *left += 1;
+                source.passed_over();
             } else {
                 kinds.push((block, Kind::Unrecorded));
             }
@@ -171,9 +173,12 @@ impl Engine {
                     let unsettled = |write: &Listed| {
                         (write.first..write.first.saturating_add(write.count)).contains(&block)
                     };
-                    !self.is_recorded(chunk, block).await?
-                        && !listed.iter().any(unsettled)
-                        && !own.iter().any(|blocks| blocks.contains(&block))
+                    let in_doubt =
+                        listed.iter().any(unsettled) || own.iter().any(|blocks| blocks.contains(&block));
+                    if in_doubt {
+                        source.passed_over();
+                    }
+                    !in_doubt && !self.is_recorded(chunk, block).await?
                 }
             };
             if usable {

@@ -15,7 +15,7 @@ use rt::net::Address;
 use rt::sync::{Notify, Semaphore};
 use rt::time::Instant;
 use wire::copy::{ChangedRegions, ChangedRegionsReply, CopyFlush, ListedWrite, RECORDED};
-use wire::cs::{BlockRange, CatchUp, CatchUpItem, CaughtUpItem, ItemResult, RepairBlocks, RepairItem};
+use wire::cs::{BlockRange, CatchUp, CatchUpItem, CaughtUpItem, ItemResult, RepairBlocks};
 use wire::data::{Read, ReadReply, Target};
 use wire::lease::CsAddress;
 use wire::{Action, Op, Status};
@@ -158,9 +158,17 @@ impl Copier {
         let mut results = Vec::with_capacity(order.items.len());
         for item in order.items {
             let id = item.chunk_id;
-            let status = match self.repair_one(item).await {
+            let members = self.members(CatchUpItem {
+                file_id: item.file_id,
+                chunk_id: item.chunk_id,
+                version: item.version,
+                sources: item.sources,
+                ..CatchUpItem::default()
+            });
+            let status = match self.repair_ranges(&members, &item.ranges).await {
                 Ok(0) => Status::Ok,
-                Ok(_) => Status::Corrupt,
+                // Who has not said that it does not have them may have them.
+                Ok(_) => members.unsaid.get().unwrap_or(Status::Corrupt),
                 Err(refusal) => Failure::from(refusal).status,
             };
             results.push(ItemResult { id, status: u32::from(status.code()) });
@@ -169,15 +177,13 @@ impl Copier {
     }
 
     /// Gives how many blocks are still damaged.
-    async fn repair_one(&self, item: RepairItem) -> Result<u32, Refusal> {
-        let RepairItem { file_id, chunk_id, version, ranges, sources } = item;
-        let item = CatchUpItem { file_id, chunk_id, version, sources, ..CatchUpItem::default() };
-        let members = self.members(item);
+    async fn repair_ranges(&self, members: &Rc<Members>, ranges: &[BlockRange]) -> Result<u32, Refusal> {
+        let CatchUpItem { file_id, chunk_id, version, .. } = members.item;
         let mut left = 0;
         for BlockRange { first, count } in ranges {
             let end =
-                first.checked_add(count).ok_or(Refusal::Invalid("the range is not inside the chunk"))?;
-            left += self.engine.repair_blocks(file_id, chunk_id, version, first..end, &*members).await?;
+                first.checked_add(*count).ok_or(Refusal::Invalid("the range is not inside the chunk"))?;
+            left += self.engine.repair_blocks(file_id, chunk_id, version, *first..end, &**members).await?;
         }
         Ok(left)
     }
@@ -189,6 +195,7 @@ impl Copier {
             boots: RefCell::default(),
             read: RefCell::default(),
             last: Cell::new(Status::Timeout),
+            unsaid: Cell::default(),
             faults: RefCell::default(),
             gave: Cell::default(),
             waited: Cell::default(),
@@ -474,6 +481,8 @@ struct Members {
     read: RefCell<Regions>,
     /// Why the last one gave nothing.
     last: Cell<Status>,
+    /// What somebody answered instead of saying whether it has what was asked for.
+    unsaid: Cell<Option<Status>>,
     /// Ranges that could not be read because of damage, by offset and length.
     faults: RefCell<BTreeMap<(u32, u32), Fault>>,
     /// Who gave something last is asked first.
@@ -537,6 +546,9 @@ impl Members {
     fn failed(&self, id: u64, status: Status) {
         tracing::debug!("chunk {:#x}: chunk server {id}: {status}", self.item.chunk_id);
         self.last.set(status);
+        if !is_damage(status) {
+            self.unsaid.set(Some(status));
+        }
     }
 
     /// Has all members flush, and gives what they list as not stable now that everything is copied: what only one of them
@@ -659,7 +671,7 @@ impl Members {
             // Members of a reconciled chunk have one content: the record of one says what it was. Who has noted it as lost has none.
             recorded.retain(Option::is_some);
         }
-        Err(Fault::Lost { recorded, for_good })
+        Err(Fault::Lost { recorded, for_good, settled: !self.item.unreconciled })
     }
 }
 
@@ -720,6 +732,10 @@ impl Source for Members {
                 }
             }
         })
+    }
+
+    fn passed_over(&self) {
+        self.unsaid.set(Some(Status::Unsettled));
     }
 
     fn fault(&self, offset: u32, len: u32) -> Fault {

@@ -237,12 +237,18 @@ impl World {
 
     /// Orders a block to be repaired from the other server.
     async fn repair(&self, index: usize, block: u32) -> Status {
-        self.repair_from(index, &[1 - index], 1, block).await
+        self.repair_from(index, &[1 - index], 1, block..block + 1).await
     }
 
-    async fn repair_from(&self, index: usize, from: &[usize], version: u64, block: u32) -> Status {
+    async fn repair_from(
+        &self,
+        index: usize,
+        from: &[usize],
+        version: u64,
+        blocks: std::ops::Range<u32>,
+    ) -> Status {
         let (file_id, chunk_id) = (FILE, CHUNK);
-        let ranges = vec![BlockRange { first: block, count: 1 }];
+        let ranges = vec![BlockRange { first: blocks.start, count: blocks.len() as u32 }];
         let sources = from.iter().map(|source| IDS[*source]).collect();
         let item = RepairItem { file_id, chunk_id, version, ranges, sources };
         let servers = from.iter().map(|source| self.named(*source)).collect();
@@ -672,8 +678,17 @@ fn c8_a_block_that_only_a_returner_has_is_repaired_everywhere() {
         for index in [member, made, away] {
             assert_eq!(world.install(index, 5, ReplicaRole::Member, false).await, Status::Ok);
         }
-        assert_eq!(world.repair_from(made, &[member, away], 5, UNCHANGED).await, Status::Ok);
-        assert_eq!(world.repair_from(member, &[made, away], 5, UNCHANGED).await, Status::Ok);
+        // All are made to look at everything. As long as one cannot be asked nobody knows that a block is lost.
+        let all = 0..SIZE / BLOCK;
+        control::power_cut(&world.hosts[away..], PeerView::Reset);
+        let unsaid = world.repair_from(made, &[member, away], 5, all.clone()).await;
+        assert!(!matches!(unsaid, Status::Ok | Status::Corrupt), "{unsaid}");
+        control::power_on(world.hosts[away]);
+        world.run(away, None).await;
+        // For a moment it is taken for unreachable.
+        control::advance(SECOND * 3).await;
+        assert_eq!(world.repair_from(made, &[member, away], 5, all.clone()).await, Status::Corrupt);
+        assert_eq!(world.repair_from(member, &[made, away], 5, all).await, Status::Corrupt);
         for index in [member, made, away] {
             let (status, found) = world.read(index, Op::Read, 5, 0, MIB).await;
             assert!((status, &found) == (Status::Ok, &content), "server {index}: {status}");

@@ -274,6 +274,7 @@ struct AllDamaged {
     members: Damaged,
     recorded: Vec<Option<u32>>,
     for_good: bool,
+    settled: bool,
 }
 
 impl Source for AllDamaged {
@@ -284,7 +285,8 @@ impl Source for AllDamaged {
     fn fault(&self, offset: u32, len: u32) -> Fault {
         match self.members.fault(offset, len) {
             Fault::Partly if len == BLOCK as u32 => {
-                Fault::Lost { recorded: self.recorded.clone(), for_good: self.for_good }
+                let (recorded, for_good, settled) = (self.recorded.clone(), self.for_good, self.settled);
+                Fault::Lost { recorded, for_good, settled }
             }
             fault => fault,
         }
@@ -302,7 +304,7 @@ fn c8_a_block_that_no_member_has_whole_is_as_bad_in_the_new_replica() {
         let new = NewChunk { version: 2, joining: true, ..new_chunk(CHUNK, SIZE) };
         engine.create_chunk(new).await.unwrap();
         let members = Damaged { content: whole, bad: BAD.to_vec(), unsettled: RefCell::default() };
-        let source = AllDamaged { members, recorded: vec![Some(7)], for_good: true };
+        let source = AllDamaged { members, recorded: vec![Some(7)], for_good: true, settled: false };
         engine.take_difference(CHUNK, 2, &Known::default()).await.unwrap();
         for first in (0..128).step_by(16) {
             engine.copy_regions(CHUNK, 2, first..first + 16, &source).await.unwrap();
@@ -369,9 +371,17 @@ fn c8_a_joiner_keeps_the_last_good_copy_of_a_block() {
             (Some(own ^ 1), true, Ok(false)),
             // Another joiner may have it: what is here is kept all the same, and nothing is given up.
             (Some(own), false, Ok(true)),
-            (Some(own ^ 1), false, waits),
+            (Some(own ^ 1), false, waits.clone()),
         ];
-        for (recorded, for_good, kept) in cases {
+        let cases =
+            cases.map(|(recorded, for_good, kept)| (vec![Some(own ^ 2), recorded], for_good, false, kept));
+        // Nobody has a record left: in a reconciled chunk nobody ever will, and all else that is here is wanted.
+        let forgotten = [
+            (vec![None, None], true, true, Ok(false)),
+            (vec![None, None], false, true, waits.clone()),
+            (vec![None, None], true, false, waits),
+        ];
+        for (recorded, for_good, settled, kept) in cases.into_iter().chain(forgotten) {
             let (old, kept) = (old.clone(), if checksums { kept } else { Err(Refusal::NoSource(CHUNK)) });
             rig.life(async move |engine| {
                 let client = Client::with_chunk(&engine, 1, SIZE).await;
@@ -391,7 +401,7 @@ fn c8_a_joiner_keeps_the_last_good_copy_of_a_block() {
                 engine.take_difference(CHUNK, 2, &known).await.unwrap();
                 let content = pattern(2, SIZE as usize);
                 let members = Damaged { content, bad: vec![BAD], unsettled: RefCell::default() };
-                let source = AllDamaged { members, recorded: vec![Some(own ^ 2), recorded], for_good };
+                let source = AllDamaged { members, recorded: recorded.clone(), for_good, settled };
                 let copied = engine.copy_regions(CHUNK, 2, 0..2, &source).await;
                 assert_eq!(copied.map(|_| ()), kept.clone().map(|_| ()), "{recorded:?}");
                 engine.commit_copied(CHUNK, 2).await.unwrap();

@@ -1,7 +1,8 @@
 //! Blocks that members lack are waited for until everybody has been asked who may have them (C8).
 //!
-//! A chunk server tells what is damaged on it every five minutes, and it is repaired from all members each time. Where all who may
-//! have a block have been members under one version for longer than that takes a few times, it is repaired, or nobody has it.
+//! Silence says nothing: who was restarted has forgotten what it lacks until its verifier comes round. So when all who may have a block have
+//! been members under one version for a moment, each is made to look at all of the chunk and to repair it from the others. What is damaged
+//! then although everybody has answered is on nobody.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,13 +11,16 @@ use std::time::Duration;
 
 use rt::sync::Notify;
 use rt::time::Instant;
+use wire::Status;
+use wire::cs::{BlockRange, DamageItem};
 
 use super::reign::Reign;
+use super::repairs::NotTried;
+use crate::state::ChunkId;
 use crate::state::command::{CommandOp, LossAt, SettleLosses};
-use crate::state::{ChunkId, MEMBERS_MAX};
 
-/// How long all have to be members: what is damaged is told three times meanwhile.
-const ASKED_LONG: Duration = Duration::from_secs(900);
+/// How long all have to be members before they are asked.
+const THERE_LONG: Duration = Duration::from_secs(30);
 /// How often it is looked whether they are.
 const PAUSE: Duration = Duration::from_secs(30);
 
@@ -33,13 +37,8 @@ impl Losses {
         self.wanted.notify_one();
     }
 
-    /// A repair was not tried, or did not end: the time begins anew.
-    pub(super) fn not_asked(&self, chunk: ChunkId) {
-        self.there.borrow_mut().remove(&chunk);
-    }
-
-    /// Which of those that can be settled have been like this for long.
-    fn asked_long(&self, found: Vec<(ChunkId, LossAt)>, now: Instant) -> Vec<LossAt> {
+    /// Which of those that can be settled have been like this for a moment.
+    fn there_long(&self, found: Vec<(ChunkId, LossAt)>, now: Instant) -> Vec<(ChunkId, LossAt)> {
         let mut there = self.there.borrow_mut();
         let seen = found.iter().map(|(chunk, loss)| {
             let before = there.get(chunk).copied().filter(|(version, _)| *version == loss.version);
@@ -47,8 +46,8 @@ impl Losses {
         });
         let seen = seen.collect();
         *there = seen;
-        let is_long = |chunk: &ChunkId| now.since(there[chunk].1) >= ASKED_LONG;
-        found.into_iter().filter(|(chunk, _)| is_long(chunk)).map(|(_, loss)| loss).collect()
+        let is_long = |chunk: &ChunkId| now.since(there[chunk].1) >= THERE_LONG;
+        found.into_iter().filter(|(chunk, _)| is_long(chunk)).collect()
     }
 }
 
@@ -58,9 +57,15 @@ impl Reign {
         loop {
             let wanted = self.losses.wanted.notified();
             let found = self.read(crate::state::State::losses_to_settle);
-            for some in self.losses.asked_long(found, rt::time::now()).chunks(MEMBERS_MAX) {
+            for (chunk, loss) in self.losses.there_long(found, rt::time::now()) {
+                if self.is_over() {
+                    return;
+                }
+                if !self.have_all_answered(chunk, &loss).await {
+                    continue;
+                }
                 rt::sim::hit("mds.losses-settled");
-                let op = CommandOp::SettleLosses(SettleLosses { chunks: some.to_vec() });
+                let op = CommandOp::SettleLosses(SettleLosses { chunks: vec![loss] });
                 match self.insist(op).await {
                     Some(Ok(_)) => {}
                     Some(Err(refusal)) => tracing::warn!("lost blocks are waited for still: {refusal}"),
@@ -74,6 +79,33 @@ impl Reign {
             }
         }
     }
+
+    /// Has each member of a chunk look at all of it, and repair what is damaged: whether all have, and whoever they asked said what it has.
+    async fn have_all_answered(self: &Rc<Self>, chunk: ChunkId, loss: &LossAt) -> bool {
+        let (members, blocks) = self.read(|state| state.members_to_ask(chunk, loss));
+        let is_somebody_there = !members.is_empty();
+        for (cs, session) in members {
+            let damage = DamageItem {
+                file_id: loss.file,
+                chunk_id: chunk.raw(),
+                version: loss.version,
+                ranges: vec![BlockRange { first: 0, count: blocks }],
+                ..DamageItem::default()
+            };
+            match self.order_repair(cs, session, damage).await {
+                Ok(Status::Ok | Status::Corrupt) => {}
+                Ok(status) => {
+                    tracing::debug!(
+                        "{cs} does not say what chunk {:#x} lacks for good: {status}",
+                        chunk.raw()
+                    );
+                    return false;
+                }
+                Err(NotTried) => return false,
+            }
+        }
+        is_somebody_there
+    }
 }
 
 #[cfg(test)]
@@ -81,17 +113,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_are_there_for_long_under_one_version() {
+    fn all_are_there_for_a_moment_under_one_version() {
         let losses = Losses::default();
         let chunk = ChunkId::new(1, 7);
         let at = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
         let found = |version| vec![(chunk, LossAt { file: 4, index: 0, version })];
-        let settled = |version, seconds| losses.asked_long(found(version), at(seconds)).len();
-        assert_eq!([settled(5, 100), settled(5, 999), settled(5, 1000)], [0, 0, 1]);
-        assert_eq!([settled(6, 1001), settled(6, 1900), settled(6, 1901)], [0, 0, 1], "another version");
-        losses.not_asked(chunk);
-        assert_eq!([settled(6, 1902), settled(6, 2801), settled(6, 2802)], [0, 0, 1], "nobody was asked");
-        assert_eq!(losses.asked_long(Vec::new(), at(2803)), []);
-        assert_eq!([settled(6, 2804), settled(6, 3703), settled(6, 3704)], [0, 0, 1], "one was away");
+        let asked = |version, seconds| losses.there_long(found(version), at(seconds)).len();
+        assert_eq!([asked(5, 100), asked(5, 129), asked(5, 130)], [0, 0, 1]);
+        assert_eq!([asked(6, 131), asked(6, 160), asked(6, 161)], [0, 0, 1], "another version");
+        assert_eq!(losses.there_long(Vec::new(), at(162)), []);
+        assert_eq!([asked(6, 163), asked(6, 192), asked(6, 193)], [0, 0, 1], "one was away");
     }
 }

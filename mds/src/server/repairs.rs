@@ -66,7 +66,7 @@ impl Repairs {
 }
 
 /// Nobody has been asked for the blocks, or did not say what came of it.
-struct NotTried;
+pub(super) struct NotTried;
 
 impl Reign {
     pub(super) async fn report_damage(
@@ -108,30 +108,23 @@ impl Reign {
         let chunk = ChunkId::from_raw(damage.chunk_id);
         match Rc::clone(&self).try_repair(cs, session, damage.clone()).await {
             Ok(Status::Ok) => self.repairs.ended(cs, chunk, None),
-            Ok(Status::Corrupt) => self.repairs.ended(cs, chunk, Some(damage)),
-            Ok(_) | Err(NotTried) => {
-                self.losses.not_asked(chunk);
-                self.repairs.ended(cs, chunk, Some(damage));
-            }
+            Ok(_) | Err(NotTried) => self.repairs.ended(cs, chunk, Some(damage)),
         }
     }
 
-    async fn try_repair(
-        self: Rc<Self>,
+    /// Has a chunk server repair what is damaged of these ranges from the other members.
+    pub(super) async fn order_repair(
+        &self,
         cs: CsId,
         session: u64,
         damage: DamageItem,
     ) -> Result<Status, NotTried> {
         let _place = self.repairs.places.try_acquire(1).ok_or(NotTried)?;
         let (file, chunk) = (FileId::from_raw(damage.file_id), ChunkId::from_raw(damage.chunk_id));
-        let blocks: u64 = damage.ranges.iter().map(|range| u64::from(range.count)).sum();
         let version = Version::from_raw(damage.version);
         let sources = self.read(|state| state.repair_sources(file, chunk, version, cs));
         if sources.is_empty() {
-            tracing::warn!(
-                "{cs}: {blocks} blocks of chunk {:#x} are damaged, and no other member can give them",
-                chunk.raw()
-            );
+            // No other member can give anything.
             return Ok(Status::Corrupt);
         }
         let item = RepairItem {
@@ -148,17 +141,28 @@ impl Reign {
         });
         let connection = connection.ok_or(NotTried)?;
         let order = RepairBlocks { items: vec![item], servers };
-        let status = match connection.ask(&order, rt::time::now() + REPAIR_TIME).await {
-            Ok(reply) => reply.results.first().map_or(Status::Internal, |result| {
+        match connection.ask(&order, rt::time::now() + REPAIR_TIME).await {
+            Ok(reply) => Ok(reply.results.first().map_or(Status::Internal, |result| {
                 Status::from_code(u16::try_from(result.status).unwrap_or(u16::MAX))
-            }),
+            })),
             Err(error) => {
                 tracing::warn!("{cs} did not repair chunk {:#x}: {error}", chunk.raw());
-                return Err(NotTried);
+                Err(NotTried)
             }
-        };
+        }
+    }
+
+    async fn try_repair(
+        self: Rc<Self>,
+        cs: CsId,
+        session: u64,
+        damage: DamageItem,
+    ) -> Result<Status, NotTried> {
+        let chunk = ChunkId::from_raw(damage.chunk_id);
+        let blocks: u64 = damage.ranges.iter().map(|range| u64::from(range.count)).sum();
+        let status = self.order_repair(cs, session, damage).await?;
         if !status.is_ok() {
-            tracing::warn!("{cs} could not repair chunk {:#x}: {status}", chunk.raw());
+            tracing::warn!("{cs} could not repair {blocks} blocks of chunk {:#x}: {status}", chunk.raw());
             return Ok(status);
         }
         rt::sim::hit("mds.blocks-repaired");

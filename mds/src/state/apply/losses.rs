@@ -107,6 +107,16 @@ impl State {
         named.collect()
     }
 
+    /// The members of a chunk with their sessions, and how many blocks it has, if it is the one that is meant.
+    pub fn members_to_ask(&self, chunk: ChunkId, loss: &LossAt) -> (Vec<(CsId, u64)>, u32) {
+        let at = (FileId::from_raw(loss.file), loss.index);
+        let is_meant = |entry: &&ChunkEntry| (entry.id(), entry.version().raw()) == (chunk, loss.version);
+        let Some(entry) = self.entry_at(at).filter(is_meant) else { return Default::default() };
+        let size = self.tree.file(at.0).map_or(0, |file| file.attrs.chunk_size);
+        let members = entry.in_sync().filter_map(|cs| Some((cs, self.servers.get(cs)?.session)));
+        (members.collect(), u32::try_from(size / 4096).unwrap_or(u32::MAX))
+    }
+
     /// Whether members of some chunk lack blocks.
     pub fn is_somebody_lacking(&self) -> bool {
         self.changes.lacking().next().is_some()
