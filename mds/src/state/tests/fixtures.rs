@@ -7,6 +7,7 @@
 //! - `v1/history.log`: a log (32-bit little-endian length, then the command, and so on).
 //! - `v1/snapshot.bin`: the snapshot after that log.
 //! - `v1/history-inodes.log`, `v1/snapshot-inodes.bin`: the same for what came later, inodes as POSIX has them.
+//! - `v1/history-members.log`, `v1/snapshot-members.bin`: the same with replicas and chunk servers that come and go.
 //! - `v1/access.log`, `v1/access-snapshot.bin`: the same with passwords and nodes.
 //! - `v1/server`: the files of a server's directory, for `log::fixtures`.
 
@@ -463,6 +464,42 @@ fn inode_history() -> Vec<Command> {
     world.log
 }
 
+/// Replicas leave, return, are made elsewhere, lack blocks, and go; so do chunk servers.
+fn member_history() -> Vec<Command> {
+    let (mut world, a) = World::with_servers(5);
+    let file = world.written_file(a, "/m", 3, 2);
+    // One returns by difference.
+    let away = world.holder(file, 0, 0);
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, away)));
+    assert!(world.join(away) > 0 && world.fill_all() > 0);
+    // Another is made instead of one that is offline, and lacks blocks, which that one may have.
+    let lost = world.holder(file, 0, 1);
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, lost)));
+    world.goes_offline(lost);
+    assert!(world.take_steps().0 > 0 && world.make_all() > 0);
+    world.fill_lossy(2);
+    world.returns(lost);
+    assert!(world.join(lost) > 0 && world.fill_all() > 0);
+    assert!(world.settle_all() > 0 && world.take_steps().1 > 0);
+    // One is emptied and leaves, one is given up.
+    let leaves = world.holder(file, 1, 0);
+    world.ok(world.release_op(leaves, Leave::Leave));
+    while world.take_steps() != (0, 0) {
+        world.make_all();
+        world.fill_all();
+    }
+    let id = 1024 + u32::from(leaves);
+    world.ok(CommandOp::DropCs(DropCs { cs: id }));
+    let given_up = world.holder(file, 2, 0);
+    world.lapse(given_up);
+    world.ok(world.release_op(given_up, Leave::Lost));
+    assert!(world.take_steps().0 > 0 && world.make_all() > 0);
+    // What is under way stays so: somebody is being filled, somebody has left, somebody has versions to install.
+    let gone = world.holder(file, 0, 0);
+    world.ok(CommandOp::DropMember(world.drop_op(a, file, gone)));
+    world.log
+}
+
 fn write_log(commands: &[Command]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for command in commands {
@@ -527,6 +564,24 @@ fn the_log_of_inodes_still_gives_its_state() {
     let kinds: Vec<_> = page.entries.iter().map(|(_, node)| node.kind).collect();
     use NodeKind::*;
     assert_eq!(kinds, [BlockDevice, Symlink, Socket, File], "of c, p, s and three");
+}
+
+#[test]
+fn the_log_of_members_still_gives_its_state() {
+    let commands = read_log(&frozen("history-members.log", || write_log(&member_history())));
+    let mut state = State::new();
+    for (n, command) in commands.iter().enumerate() {
+        state.apply(n as u64 + 1, command);
+    }
+    let bytes = frozen("snapshot-members.bin", || state.encode_snapshot());
+    let read = State::decode_snapshot(&bytes).unwrap();
+    assert!(read == state && state.encode_snapshot() == bytes);
+    let states: Vec<CsState> = read.servers().map(|server| server.state).collect();
+    assert_eq!(states.iter().filter(|state| **state == CsState::Dropped).count(), 1);
+    assert!(!read.is_somebody_lacking(), "everybody was asked");
+    assert!(!read.pending_work().is_empty(), "versions to be installed, a replica to be filled");
+    let told = |code| read.events().iter().any(|event| event.code == code);
+    assert!(told(EventCode::BlocksLost) && told(EventCode::ReplicasReturned));
 }
 
 #[test]

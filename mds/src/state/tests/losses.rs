@@ -19,7 +19,7 @@ fn world() -> (World, Session, u64, u8) {
 
 impl World {
     /// Whoever is being filled becomes a member, but without so many blocks.
-    fn fill_lossy(&mut self, lost_blocks: u32) {
+    pub(super) fn fill_lossy(&mut self, lost_blocks: u32) {
         let servers: Vec<u8> =
             self.state.servers().filter(|server| server.serves()).map(|server| server.uuid.0[0]).collect();
         servers.iter().for_each(|n| {
@@ -36,7 +36,7 @@ impl World {
         });
     }
 
-    fn settle_all(&mut self) -> u64 {
+    pub(super) fn settle_all(&mut self) -> u64 {
         let chunks = self.state.losses_to_settle().into_iter().map(|(_, loss)| loss).collect();
         self.count(CommandOp::SettleLosses(SettleLosses { chunks }))
     }

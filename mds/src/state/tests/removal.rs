@@ -4,7 +4,7 @@ use super::*;
 use crate::state::chunk::MemberState;
 
 impl World {
-    fn release_op(&self, n: u8, how: Leave) -> CommandOp {
+    pub(super) fn release_op(&self, n: u8, how: Leave) -> CommandOp {
         CommandOp::ReleaseCs(ReleaseCs { cs: self.cs(n).id.0, how: how.into(), origin: "node".into() })
     }
 
