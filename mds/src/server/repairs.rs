@@ -3,7 +3,7 @@
 //! A chunk server tells what is still damaged every few minutes, and with each registration. What no member could give is remembered
 //! until then, so that it is tried again at once when the chunk gets another member; it may be forgotten at any time.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -33,12 +33,26 @@ const LEFT_MAX: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Repairs {
     places: rt::sync::Semaphore,
-    left: RefCell<BTreeMap<(ChunkId, CsId), DamageItem>>,
+    left: RefCell<BTreeMap<(ChunkId, CsId), Left>>,
+    /// How often something was left so far.
+    count: Cell<u64>,
+}
+
+/// What nobody could give.
+#[derive(Debug)]
+struct Left {
+    /// When it was so last, counted. What is damaged still is told again, and becomes new by that.
+    number: u64,
+    damage: DamageItem,
 }
 
 impl Default for Repairs {
     fn default() -> Self {
-        Self { places: rt::sync::Semaphore::new(REPAIRS_MAX), left: RefCell::default() }
+        Self {
+            places: rt::sync::Semaphore::new(REPAIRS_MAX),
+            left: RefCell::default(),
+            count: Cell::default(),
+        }
     }
 }
 
@@ -47,10 +61,16 @@ impl Repairs {
     fn ended(&self, cs: CsId, chunk: ChunkId, left: Option<DamageItem>) {
         let mut known = self.left.borrow_mut();
         match left {
-            Some(damage) if known.len() < LEFT_MAX || known.contains_key(&(chunk, cs)) => {
-                known.insert((chunk, cs), damage);
+            Some(damage) => {
+                let number = self.count.get();
+                self.count.set(number + 1);
+                known.insert((chunk, cs), Left { number, damage });
+                if known.len() > LEFT_MAX {
+                    // Nobody has told of it again for the longest time.
+                    let oldest = known.iter().min_by_key(|(_, left)| left.number).map(|(at, _)| *at);
+                    oldest.and_then(|at| known.remove(&at));
+                }
             }
-            Some(_) => {}
             None => {
                 known.remove(&(chunk, cs));
             }
@@ -61,7 +81,7 @@ impl Repairs {
     fn left_of(&self, chunk: ChunkId) -> Vec<(CsId, DamageItem)> {
         let known = self.left.borrow();
         let of_it = known.range((chunk, CsId(0))..=(chunk, CsId(u32::MAX)));
-        of_it.map(|((_, cs), damage)| (*cs, damage.clone())).collect()
+        of_it.map(|((_, cs), left)| (*cs, left.damage.clone())).collect()
     }
 }
 
@@ -90,7 +110,7 @@ impl Reign {
     pub(super) fn repair_again(self: &Rc<Self>, chunk: ChunkId) {
         for (cs, damage) in self.repairs.left_of(chunk) {
             let found = self.read(|state| {
-                let version = state.version_of(FileId::from_raw(damage.file_id), chunk)?;
+                let version = state.version_on(FileId::from_raw(damage.file_id), chunk, cs)?;
                 Some((version, state.server(cs)?.session))
             });
             match found {
@@ -180,5 +200,28 @@ impl Reign {
             tracing::debug!("{cs}: {refusal}");
         }
         Ok(status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c13_what_nobody_tells_of_again_makes_room() {
+        let repairs = Repairs::default();
+        let cs = CsId(1025);
+        let chunk = |number: usize| ChunkId::from_raw(number as u64);
+        let leave = |number| repairs.ended(cs, chunk(number), Some(DamageItem::default()));
+        let is_known = |number| !repairs.left_of(chunk(number)).is_empty();
+        (0..LEFT_MAX).for_each(leave);
+        leave(0);
+        leave(LEFT_MAX);
+        assert!(is_known(0) && !is_known(1) && is_known(2) && is_known(LEFT_MAX));
+        assert_eq!(repairs.left.borrow().len(), LEFT_MAX);
+        repairs.ended(cs, chunk(2), None);
+        assert!(!is_known(2));
+        leave(1);
+        assert!(is_known(1) && is_known(3), "there was room");
     }
 }

@@ -480,10 +480,11 @@ impl State {
         })
     }
 
-    /// The version of a chunk of a file.
-    pub fn version_of(&self, file: FileId, chunk: ChunkId) -> Option<Version> {
-        let file = self.tree.file(file).ok()?;
-        file.chunks.iter().find(|entry| entry.id() == chunk).map(ChunkEntry::version)
+    /// The version of a chunk of a file, if there is a member on a chunk server.
+    pub fn version_on(&self, file: FileId, chunk: ChunkId, cs: CsId) -> Option<Version> {
+        let mut entries = self.tree.file(file).ok()?.chunks.iter();
+        let entry = entries.find(|entry| entry.id() == chunk)?;
+        entry.in_sync().any(|member| member == cs).then(|| entry.version())
     }
 
     /// Other members that damaged blocks of a member can be repaired from, if the chunk is the one that is meant.

@@ -142,6 +142,9 @@ fn c6_c7_an_absent_replica_joins_is_filled_and_promoted() {
     assert_eq!(world.join(1), 3);
     assert_eq!(world.state_on(file, 2, 1), MemberState::Joining);
     assert_eq!(world.chunk(file, 0).health, ChunkHealth::Replicating);
+    let (chunk, version) = (world.chunk(file, 0).chunk, world.chunk(file, 0).version);
+    let version_on = |n: u8| world.state.version_on(FileId::from_raw(file), chunk, world.cs(n).id);
+    assert_eq!([1, 2].map(version_on), [None, Some(version)], "only members are repaired");
     // The versions of leaving and joining are installed with one order.
     let due = world.state.pending_for(world.cs(2).id);
     let [Effect::InstallVersions { chunks, .. }] = &due[..] else { panic!("{due:?}") };
