@@ -198,7 +198,9 @@ impl Engine {
         states: &[(BlockState, Place)],
     ) -> Result<(Buf, Vec<u32>), Refusal> {
         if let Some(index) = states.iter().position(|(state, _)| *state == BlockState::Unknown) {
-            return Err(Refusal::Unsettled { block: blocks.start + index as u32 });
+            let block = blocks.start + index as u32;
+            let in_doubt = self.is_in_doubt(chunk, block);
+            return Err(if in_doubt { Refusal::Unsettled { block } } else { Refusal::Corrupt { block } });
         }
         if let Some(index) = states.iter().position(|(state, _)| *state == BlockState::Lost) {
             return Err(Refusal::Corrupt { block: blocks.start + index as u32 });

@@ -94,7 +94,7 @@ impl Engine {
             for ((block, content), (state, _)) in run.blocks.zip(contents).zip(rest.by_ref()) {
                 conditions.push(match (state, content) {
                     (BlockState::Hole, _) => Condition::Hole,
-                    (BlockState::Unknown, _) if chunk.is_suspect(block) => Condition::Unsettled,
+                    (BlockState::Unknown, _) if self.is_in_doubt(chunk, block) => Condition::Unsettled,
                     // Nothing that could settle it is under way any more.
                     (BlockState::Unknown, _) => Condition::Lost,
                     (BlockState::Lost, _) => Condition::Lost,
@@ -109,6 +109,14 @@ impl Engine {
             }
         }
         Ok(conditions)
+    }
+
+    /// Whether an unknown block is one that its writer may send again, or that a reconciler settles.
+    pub(super) fn is_in_doubt(&self, chunk: &Chunk, block: u32) -> bool {
+        let mut in_doubt = chunk.is_suspect(block);
+        self.file_state(chunk.file)
+            .for_each_unstable(chunk.id, |_, _, listed| in_doubt |= listed.contains(&block));
+        in_doubt
     }
 
     /// The plain checksums of what a run of blocks holds; nothing for those that cannot be read.

@@ -23,12 +23,26 @@ use crate::state::command::{CommandOp, LossAt, SettleLosses};
 const THERE_LONG: Duration = Duration::from_secs(30);
 /// How often it is looked whether they are.
 const PAUSE: Duration = Duration::from_secs(30);
+/// The longest rest of a chunk of which somebody did not answer.
+const REST_MAX: Duration = Duration::from_secs(3600);
+/// Blocks that are looked at by one order: also where each needs several questions of a disk that is slow to say no, it ends in its time.
+const ASKED_BLOCKS: u32 = 256;
 
-/// Since when all are there who may have what members of a chunk lack, by chunk: under this version.
+/// A chunk that members lack blocks of, with all there who may have them.
+#[derive(Clone, Copy, Debug)]
+struct There {
+    /// Under this version.
+    version: u64,
+    /// When they are asked.
+    due: Instant,
+    rest: Duration,
+}
+
+/// Chunks that members lack blocks of, with all there who may have them.
 #[derive(Debug, Default)]
 pub(crate) struct Losses {
     wanted: Notify,
-    there: RefCell<BTreeMap<ChunkId, (u64, Instant)>>,
+    there: RefCell<BTreeMap<ChunkId, There>>,
 }
 
 impl Losses {
@@ -41,13 +55,21 @@ impl Losses {
     fn there_long(&self, found: Vec<(ChunkId, LossAt)>, now: Instant) -> Vec<(ChunkId, LossAt)> {
         let mut there = self.there.borrow_mut();
         let seen = found.iter().map(|(chunk, loss)| {
-            let before = there.get(chunk).copied().filter(|(version, _)| *version == loss.version);
-            (*chunk, before.unwrap_or((loss.version, now)))
+            let before = there.get(chunk).copied().filter(|before| before.version == loss.version);
+            let new = There { version: loss.version, due: now + THERE_LONG, rest: THERE_LONG };
+            (*chunk, before.unwrap_or(new))
         });
         let seen = seen.collect();
         *there = seen;
-        let is_long = |chunk: &ChunkId| now.since(there[chunk].1) >= THERE_LONG;
-        found.into_iter().filter(|(chunk, _)| is_long(chunk)).collect()
+        found.into_iter().filter(|(chunk, _)| there[chunk].due <= now).collect()
+    }
+
+    /// Somebody did not answer: they are asked again after a rest, which doubles each time.
+    fn not_answered(&self, chunk: ChunkId, now: Instant) {
+        if let Some(there) = self.there.borrow_mut().get_mut(&chunk) {
+            there.rest = (there.rest * 2).min(REST_MAX);
+            there.due = now + there.rest;
+        }
     }
 }
 
@@ -62,6 +84,7 @@ impl Reign {
                     return;
                 }
                 if !self.have_all_answered(chunk, &loss).await {
+                    self.losses.not_answered(chunk, rt::time::now());
                     continue;
                 }
                 rt::sim::hit("mds.losses-settled");
@@ -82,29 +105,30 @@ impl Reign {
 
     /// Has each member of a chunk look at all of it, and repair what is damaged: whether all have, and whoever they asked said what it has.
     async fn have_all_answered(self: &Rc<Self>, chunk: ChunkId, loss: &LossAt) -> bool {
-        let (members, blocks) = self.read(|state| state.members_to_ask(chunk, loss));
-        let is_somebody_there = !members.is_empty();
+        let asked = self.read(|state| state.members_to_ask(chunk, loss));
+        let (members, blocks) = &asked;
         for (cs, session) in members {
-            let damage = DamageItem {
-                file_id: loss.file,
-                chunk_id: chunk.raw(),
-                version: loss.version,
-                ranges: vec![BlockRange { first: 0, count: blocks }],
-                ..DamageItem::default()
-            };
-            match self.order_repair(cs, session, damage).await {
-                Ok(Status::Ok | Status::Corrupt) => {}
-                Ok(status) => {
-                    tracing::debug!(
-                        "{cs} does not say what chunk {:#x} lacks for good: {status}",
-                        chunk.raw()
-                    );
-                    return false;
+            for first in (0..*blocks).step_by(ASKED_BLOCKS as usize) {
+                let damage = DamageItem {
+                    file_id: loss.file,
+                    chunk_id: chunk.raw(),
+                    version: loss.version,
+                    ranges: vec![BlockRange { first, count: ASKED_BLOCKS.min(blocks - first) }],
+                    ..DamageItem::default()
+                };
+                match self.order_repair(*cs, *session, damage).await {
+                    Ok(Status::Ok | Status::Corrupt) => {}
+                    Ok(status) => {
+                        let chunk = chunk.raw();
+                        tracing::debug!("{cs} does not say what chunk {chunk:#x} lacks for good: {status}");
+                        return false;
+                    }
+                    Err(NotTried) => return false,
                 }
-                Err(NotTried) => return false,
             }
         }
-        is_somebody_there
+        // Who was away for a moment was not asked by the others: it has another session.
+        !members.is_empty() && self.read(|state| state.members_to_ask(chunk, loss)) == asked
     }
 }
 
@@ -123,5 +147,9 @@ mod tests {
         assert_eq!([asked(6, 131), asked(6, 160), asked(6, 161)], [0, 0, 1], "another version");
         assert_eq!(losses.there_long(Vec::new(), at(162)), []);
         assert_eq!([asked(6, 163), asked(6, 192), asked(6, 193)], [0, 0, 1], "one was away");
+        losses.not_answered(chunk, at(200));
+        assert_eq!([asked(6, 259), asked(6, 260)], [0, 1], "a rest");
+        losses.not_answered(chunk, at(300));
+        assert_eq!([asked(6, 419), asked(6, 420)], [0, 1], "a longer one");
     }
 }

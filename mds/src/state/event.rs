@@ -223,7 +223,7 @@ events! {
         "CS#{0} has {1} replicas that are newer than the restored metadata knows: their chunks may lack what was written after the backup; they are kept. If there is a newer copy of the metadata, restore that";
     /// Arguments: CS, blocks, path, chunks, chunk servers.
     BlocksLost = 60: "mds.blocks_lost" Mds Error
-        "CS#{0} was filled without {1} blocks[ of {3} chunks] that none of its sources had, the first of '{2}': they cannot be read until they are repaired or written again. Other replicas may have them and are kept until they have been asked[: bring {4} back, or give up with rm-cs -f what is lost for ever]";
+        "CS#{0} was filled without {1} blocks[ of {3} chunks] that none of its sources had, the first of '{2}': they cannot be read until they are repaired or written again[. Other replicas may have them and are kept until they have been asked: bring {4} back, or give up with rm-cs -f what is lost for ever]";
 
     /// Arguments: origin.
     PasswordSet = 90: "mds.password_set" Mds Info "The password of the cluster was set{0}";

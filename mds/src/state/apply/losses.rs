@@ -45,16 +45,16 @@ impl State {
         entry.members().on(cs).is_some_and(|member| self.is_kept(entry, &member))
     }
 
-    /// Members of a chunk lack blocks from now on. An operator is to hear of it when that is new, and somebody is waited for: a replica
-    /// that returns without what it had given up before is no news, and whoever is there is asked at once.
-    pub(super) fn note_loss(&mut self, at: Position, blocks: u32, losses: &mut Losses) {
+    /// Members of a chunk lack blocks from now on. An operator is to hear of it when that is new: a replica was made without them, or
+    /// somebody is waited for. One that returns without what it had given up before is no news.
+    pub(super) fn note_loss(&mut self, at: Position, blocks: u32, is_made: bool, losses: &mut Losses) {
         let is_new = self.entry_at(at).is_some_and(|entry| !entry.lacks_blocks());
         self.set_lacks_blocks(at, true);
         let Some(entry) = self.entry_at(at).filter(|_| is_new) else { return };
         let is_there = |member: &Member| member.state == MemberState::InSync && self.is_alive(member.cs);
         let kept = entry.members().iter().filter(|member| self.is_kept(entry, member) && !is_there(member));
         let waited_for: Vec<CsId> = kept.map(|member| member.cs).collect();
-        if !waited_for.is_empty() {
+        if is_made || !waited_for.is_empty() {
             losses.chunks += 1;
             losses.blocks += u64::from(blocks);
             losses.first.get_or_insert(at.0);
@@ -107,13 +107,14 @@ impl State {
         named.collect()
     }
 
-    /// The members of a chunk with their sessions, and how many blocks it has, if it is the one that is meant.
+    /// The members of a chunk that are there with their sessions, and how many blocks it has, if it is the one that is meant.
     pub fn members_to_ask(&self, chunk: ChunkId, loss: &LossAt) -> (Vec<(CsId, u64)>, u32) {
         let at = (FileId::from_raw(loss.file), loss.index);
         let is_meant = |entry: &&ChunkEntry| (entry.id(), entry.version().raw()) == (chunk, loss.version);
         let Some(entry) = self.entry_at(at).filter(is_meant) else { return Default::default() };
         let size = self.tree.file(at.0).map_or(0, |file| file.attrs.chunk_size);
-        let members = entry.in_sync().filter_map(|cs| Some((cs, self.servers.get(cs)?.session)));
+        let alive = entry.in_sync().filter(|cs| self.is_alive(*cs));
+        let members = alive.filter_map(|cs| Some((cs, self.servers.get(cs)?.session)));
         (members.collect(), u32::try_from(size / 4096).unwrap_or(u32::MAX))
     }
 

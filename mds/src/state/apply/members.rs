@@ -322,9 +322,10 @@ impl State {
             let Some(members) = promote(entry.members(), cs, minimum, stays) else {
                 continue;
             };
+            let is_made = self.changes.is_fresh(cs, chunk);
             self.change_members(&mut work, position, members);
             if done.lost_blocks > 0 {
-                self.note_loss(position, done.lost_blocks, &mut losses);
+                self.note_loss(position, done.lost_blocks, is_made, &mut losses);
             }
             promoted += 1;
             copied = copied.saturating_add(done.copied_bytes);
