@@ -33,8 +33,6 @@ pub const REPLICAS_MIN: usize = 2;
 /// How long all replicas may take to be back when nothing disturbs them any more: a chunk server that a client could not reach several
 /// times is kept from it for up to a minute.
 const RETURN_MAX: Duration = Duration::from_secs(180);
-/// The same if some chunk has too many: those that may have blocks which others lack are asked before they go.
-const SURPLUS_MAX: Duration = Duration::from_secs(400);
 /// By how much a clock may be fast or slow, in parts per million.
 const DRIFT_PPM: u64 = 20_000;
 /// Clients, and volumes.
@@ -614,21 +612,15 @@ async fn check_differences(shared: &Rc<Shared>, master: &Rc<Master>) {
 
 /// Waits until every chunk has all its replicas again; gives the state of the cluster, as an error if that takes too long.
 async fn until_healthy(master: &Rc<Master>, purged: bool) -> Result<ClusterStatReply, ClusterStatReply> {
-    let began = rt::time::now();
-    let (mut last, mut patience_max) = (ClusterStatReply::default(), RETURN_MAX);
-    while began.elapsed() < patience_max {
+    let deadline = rt::time::now() + RETURN_MAX;
+    let mut last = ClusterStatReply::default();
+    while rt::time::now() < deadline {
         let patience = rt::time::now() + Duration::from_secs(10);
         match master.ask(&wire::cluster::ClusterStat {}, patience).await {
             Ok(stat) if stat.chunks.healthy == stat.fs_chunks && !(purged && stat.chunks.deleting > 0) => {
                 return Ok(stat);
             }
-            Ok(stat) => {
-                let surplus = stat.chunks.overcommitted;
-                if surplus > 0 && stat.chunks.healthy + surplus == stat.fs_chunks {
-                    patience_max = SURPLUS_MAX;
-                }
-                last = stat;
-            }
+            Ok(stat) => last = stat,
             Err(error) => rt::sim::trace(|| format!("stat: {error}")),
         }
         rt::time::sleep(Duration::from_secs(1)).await;

@@ -33,7 +33,7 @@ const QUICK_MAX: Duration = Duration::from_secs(2 * 60);
 /// The simulator's seeds.
 const SIM_MAX: Duration = Duration::from_secs(4 * 60);
 /// The end-to-end tests, with two minutes of torture and what comes after them.
-const E2E_MAX: Duration = Duration::from_secs(13 * 60);
+const E2E_MAX: Duration = Duration::from_secs(11 * 60);
 /// Silence of an end-to-end test after which it counts as hanging. Its own waits are shorter, but some scenarios run a
 /// program to its end before they print, which takes as long as the machine is slow.
 const E2E_SILENCE_MAX: Duration = Duration::from_secs(10 * 60);

@@ -61,7 +61,7 @@ impl Engine {
         if !(1..=DIGEST_BLOCKS_MAX).contains(&unit) {
             return Err(Refusal::Invalid("a unit of digests has 1 to 256 blocks"));
         }
-        if self.superblock.borrow().no_checksums {
+        if !self.keeps_checksums() {
             return Ok(None);
         }
         let piece = DIGEST_BLOCKS_MAX / unit * unit;
