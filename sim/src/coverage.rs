@@ -36,6 +36,7 @@ const BESIDES: &[&str] = &[
     "mds.replica-removed",
     "mds.cs-dropped",
     "mds.replicas-compared",
+    "cs.doubt-settled",
 ];
 
 /// A chunk server that does not serve because a misdirected write destroyed its journal: too rare to be demanded.

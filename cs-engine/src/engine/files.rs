@@ -326,6 +326,19 @@ impl FileState {
         self.retain_unstable(|&(e, _, c, _)| c != chunk || e >= settled);
     }
 
+    /// The metadata server knows that writes of epochs below `below` are stable on all members of a chunk, of which the replica here is one.
+    /// Whether that goes for all that a crash can have left in doubt; no epoch above `newest` had been granted by then.
+    pub(crate) fn settle(&self, chunk: u64, below: u64, newest: u64) -> bool {
+        self.retain_unstable(|&(e, _, c, _)| c != chunk || e >= below);
+        self.resumed.get().map_or(newest, |(epoch, _)| epoch) < below
+    }
+
+    /// Chunks with unstable writes of epochs before the current one.
+    pub(crate) fn older_unstable(&self) -> BTreeSet<u64> {
+        let current = self.session.borrow().epoch;
+        self.unstable.borrow().range(..(current, 0, 0, 0)).map(|(&(.., chunk, _), _)| chunk).collect()
+    }
+
     /// Whether a mark that recovery found, when the session had this epoch, no longer hides a write whose record was
     /// lost in the crash. Such a write is either sent again, and stable once the watermark has passed
     /// everything that could have been on its way then, or it belongs to an epoch that has been settled.
@@ -524,6 +537,29 @@ mod tests {
         // It was a member after all.
         file.written(away, 5);
         assert!(listed().is_empty());
+    }
+
+    #[test]
+    fn c5_what_the_metadata_server_has_seen_settled_is_in_doubt_no_more() {
+        let file = file();
+        file.replay(3, 5, 5);
+        let (cold, other) = (5, 6);
+        for chunk in [cold, other] {
+            file.add_unstable(3, 7, Unstable { chunk, first: 0, count: 1 });
+        }
+        let listed = || file.older_unstable().into_iter().collect::<Vec<_>>();
+        assert!(listed().is_empty(), "its writer is there still");
+        assert!(!file.settle(cold, 3, 3), "the crash was in epoch 3, or in a later one");
+        assert!(
+            !file.settle(cold, 3, 4) && !file.settle(cold, 4, 4),
+            "nobody knows that it was not in epoch 4"
+        );
+        assert_eq!(file.unstable().len(), 1, "what is listed of epoch 3 is settled all the same");
+        assert!(file.settle(cold, 5, 4), "and now that is settled, too");
+        file.advance(4, 1, 1);
+        assert_eq!(listed(), [other]);
+        assert!(!file.settle(other, 4, 4), "of epoch 4 something may be in doubt here");
+        assert!(listed().is_empty() && file.settle(other, 5, 5));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod control;
 mod copier;
 mod courtesy;
 mod data;
+mod doubts;
 mod pace;
 mod registration;
 mod scrub;

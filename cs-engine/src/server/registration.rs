@@ -14,14 +14,15 @@ use rt::net::Address;
 use rt::time::Instant;
 use wire::cluster::{Event, Severity};
 use wire::cs::{
-    self, CaughtUp, DamageItem, Heartbeat, JournalInfo, RegisterCs, RegisterCsReply, ReplicaReport,
-    ReplicaState, ReportChunks, ReportDamage,
+    self, CaughtUp, ChunkInDoubt, DamageItem, Heartbeat, JournalInfo, RegisterCs, RegisterCsReply,
+    ReplicaReport, ReplicaState, ReportChunks, ReportDamage,
 };
 use wire::hello::Role;
 use wire::session::IoStats;
 use wire::{Action, Status};
 
 use super::Server;
+use super::doubts::{self, Doubts};
 use crate::engine::{Engine, Held, Refusal};
 
 /// First pause after a failed attempt.
@@ -406,6 +407,7 @@ impl Registrar {
         // From which chunk on the metadata server wants to hear what is here.
         let mut inventory = reply.report_all.then_some(0);
         self.server.scrub().forget_told();
+        let doubts = Doubts::default();
         let journal = self.journal_told.get();
         loop {
             let told = self.tell_outcomes_for(pause, connection, reply);
@@ -417,10 +419,11 @@ impl Registrar {
             if self.server.registration().has_lapsed() {
                 return "it was not renewed in time".into();
             }
+            let in_doubt = doubts.take(self.engine());
             let (items, new) = self.server.scrub().take_news();
             let telling = Told::of(self.engine());
             let news: Vec<u64> = new.iter().map(|replica| replica.chunk_id).collect();
-            let heartbeat = match self.heartbeat(reply, new, telling).await {
+            let heartbeat = match self.heartbeat(reply, new, telling, in_doubt).await {
                 Ok(heartbeat) => heartbeat,
                 Err(error) => {
                     self.server.scrub().not_told(&news);
@@ -449,6 +452,7 @@ impl Registrar {
                     if answer.report_all {
                         inventory = Some(0);
                     }
+                    doubts::settle(self.engine(), &answer.settled);
                 }
                 Err(error) => {
                     if matches!(error, AskError::Status { status: Status::Forbidden, .. }) {
@@ -575,6 +579,7 @@ impl Registrar {
         reply: &RegisterCsReply,
         differences: Vec<ReplicaReport>,
         telling: Told,
+        in_doubt: Vec<ChunkInDoubt>,
     ) -> Result<Heartbeat, std::io::Error> {
         let engine = self.engine();
         let space = rt::fs::space(&self.options.path).await?;
@@ -602,6 +607,7 @@ impl Registrar {
             copied_out_bytes,
             copied_in_bytes,
             verified: self.server.scrub().take_verified(),
+            in_doubt,
         })
     }
 }

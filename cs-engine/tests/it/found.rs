@@ -6,7 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use cs_engine::engine::{self, CreateOptions, Refusal};
+use cs_engine::engine::{self, CreateOptions, Engine, Refusal, Settled};
 use cs_engine::format::BLOCK;
 use rt::sim::control::{self, PeerView};
 use rt::sim::{DiskOptions, HostOptions, SimOptions, Simulation};
@@ -81,10 +81,13 @@ fn c9_a_chunk_that_is_told_as_made_outlives_a_power_cut_whoever_made_it() {
     }
 }
 
+/// The extent that [`killed_in_an_active_extent`] leaves.
+const AT: u32 = 2 * MIB;
+/// A block of it that the crash has left in doubt.
+const OTHER: u32 = AT / BLOCK as u32 + 3;
+
 /// A block that nobody wrote since the last checkpoint, in an extent that was active in a crash.
-#[test]
-fn c5_an_orderly_stop_after_a_crash_keeps_the_doubt() {
-    const AT: u32 = 2 * MIB;
+fn killed_in_an_active_extent() -> Rig {
     let rig = Rig::new();
     rig.life(async |engine| {
         let client = Client::with_chunk(&engine, 1, 8 << 20).await;
@@ -95,16 +98,51 @@ fn c5_an_orderly_stop_after_a_crash_keeps_the_doubt() {
         client.flush().await;
     });
     // A write in place of which the crash took the record.
-    let other = AT / BLOCK as u32 + 3;
     let file =
         std::fs::File::options().write(true).open(rig.path.join("chunks/42/0001000000000042")).unwrap();
-    file.write_all_at(&pattern(3, BLOCK), u64::from(other) * BLOCK as u64).unwrap();
+    file.write_all_at(&pattern(3, BLOCK), u64::from(OTHER) * BLOCK as u64).unwrap();
+    rig
+}
+
+async fn read_other(engine: &Rc<Engine>) -> Result<Vec<u8>, Refusal> {
+    Client::new(engine, 1).try_read(CHUNK, OTHER * BLOCK as u32, BLOCK as u32).await
+}
+
+#[test]
+fn c5_an_orderly_stop_after_a_crash_keeps_the_doubt() {
+    let rig = killed_in_an_active_extent();
     for life in 1..4 {
         rig.life(async move |engine| {
-            let client = Client::new(&engine, 1);
-            let read = client.try_read(CHUNK, other * BLOCK as u32, BLOCK as u32).await;
-            assert_eq!(read, Err(Refusal::Unsettled { block: other }), "life {life}");
+            assert_eq!(read_other(&engine).await, Err(Refusal::Unsettled { block: OTHER }), "life {life}");
             engine.stop().await;
         });
     }
+}
+
+/// Nobody writes to the chunk any more.
+#[test]
+fn c5_c8_when_its_file_is_known_to_be_settled_nothing_is_in_doubt_and_what_does_not_match_is_damage() {
+    let rig = killed_in_an_active_extent();
+    rig.life(async |engine| {
+        let in_doubt = || engine.in_doubt(0, 9);
+        assert_eq!((in_doubt(), engine.in_doubt(CHUNK + 1, 9)), (vec![(CHUNK, FILE)], vec![]));
+        engine.verify_next().await.expect("verified");
+        assert_eq!(engine.damage().len(), 0, "it may be right");
+        let settled = Settled { chunk: CHUNK, version: 1, below: 2, newest: 1 };
+        let later = Settled { version: 2, ..settled };
+        let held = Settled { below: 1, ..settled };
+        for other in [later, held, Settled { chunk: CHUNK + 1, ..settled }] {
+            engine.settle(&other);
+            assert_eq!(in_doubt(), [(CHUNK, FILE)], "{other:?}");
+        }
+        engine.settle(&settled);
+        assert_eq!(in_doubt(), []);
+        engine.verify_next().await.expect("verified");
+        assert_eq!(engine.damage().len(), 1);
+        engine.stop().await;
+    });
+    rig.life(async |engine| {
+        assert_eq!(engine.in_doubt(0, 9), [], "it has stopped in order");
+        assert_eq!(read_other(&engine).await, Err(Refusal::Corrupt { block: OTHER }));
+    });
 }

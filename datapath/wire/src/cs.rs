@@ -240,6 +240,37 @@ pub struct Heartbeat {
     /// (COMPARE_CHUNKS).
     #[prost(message, repeated, tag = "15")]
     pub verified: Vec<VerifiedChunk>,
+    /// Chunks of which it has something in doubt since a crash, some of them: [`HeartbeatReply::settled`] ends that (C5).
+    #[prost(message, repeated, tag = "16")]
+    pub in_doubt: Vec<ChunkInDoubt>,
+}
+
+/// A chunk that may have writes that its CS does not know to be stable on all members (C5).
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct ChunkInDoubt {
+    /// Chunk id.
+    #[prost(uint64, tag = "1")]
+    pub chunk_id: u64,
+    /// File id.
+    #[prost(uint64, tag = "2")]
+    pub file_id: u64,
+}
+
+/// A chunk that is reconciled and of which the CS is a member in sync that has installed its version.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct SettledChunk {
+    /// Chunk id.
+    #[prost(uint64, tag = "1")]
+    pub chunk_id: u64,
+    /// Its version.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
+    /// Writes of lower epochs are stable on all members: these epochs ended in order, or were reconciled.
+    #[prost(uint64, tag = "3")]
+    pub below_epoch: u64,
+    /// The highest epoch of the file that was granted or prepared.
+    #[prost(uint64, tag = "4")]
+    pub newest_epoch: u64,
 }
 
 /// A chunk that was verified.
@@ -277,7 +308,7 @@ pub struct ScrubStats {
 }
 
 /// HEARTBEAT reply.
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct HeartbeatReply {
     /// Term of the registration in milliseconds from the sending of the request.
     #[prost(uint32, tag = "1")]
@@ -298,6 +329,9 @@ pub struct HeartbeatReply {
     /// The same of joiners that only lie better on it (`mds.wd.move_limit`).
     #[prost(uint64, optional, tag = "6")]
     pub move_bytes_per_second: Option<u64>,
+    /// Of the chunks in doubt those that are not, as far as the MDS knows.
+    #[prost(message, repeated, tag = "7")]
+    pub settled: Vec<SettledChunk>,
 }
 
 /// REPORT_CHUNKS request: a page of the inventory. The reply is empty.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use rt::time::Instant;
 use wire::cluster::{CopyRate, Event, Severity};
 use wire::cs::{
-    CaughtUp, FLAG_FAILED_IO, FLAG_FAILED_JOURNAL, FLAG_FAILED_REPOSITORY, FLAGS_FAILED,
+    CaughtUp, ChunkInDoubt, FLAG_FAILED_IO, FLAG_FAILED_JOURNAL, FLAG_FAILED_REPOSITORY, FLAGS_FAILED,
     FLAGS_OUT_OF_SERVICE, FenceItem, Heartbeat, HeartbeatReply, RegisterCs, RegisterCsReply, ReplicaReport,
-    ReplicaState, flag_letters,
+    ReplicaState, SettledChunk, flag_letters,
 };
 use wire::hello::Empty;
 use wire::session::IoStats;
@@ -28,7 +28,7 @@ use crate::state::command::{
 use crate::state::outcome::CsRegistered;
 use crate::state::servers::{ChunkServer, Standing};
 use crate::state::{
-    ChunkId, CsId, EventCode, MEMBERS_MAX, Outcome, Parameter, REPORTED_MAX, Refusal, Secret,
+    ChunkId, CsId, EventCode, FileId, MEMBERS_MAX, Outcome, Parameter, REPORTED_MAX, Refusal, Secret,
 };
 
 /// Fences that go with the answer to a registration; others follow.
@@ -36,6 +36,8 @@ const FENCES_TOLD_MAX: usize = 8192;
 /// The term that the answer to a registration names. The first renewal confirms the registration and begins the full
 /// term, so it should not be long in coming.
 const FIRST_TERM: Duration = Duration::from_secs(2);
+/// Chunks in doubt that are looked up for one heartbeat.
+const IN_DOUBT_MAX: usize = 64;
 /// Reports of clients about replicas that are remembered, so that a repetition is not news.
 const REPORTS_MAX: usize = 256;
 
@@ -363,6 +365,7 @@ impl Reign {
         }
         self.report(cs, &call, worth);
         self.compare_verified(cs, call.session, &call.verified);
+        let settled = self.settled_of(cs, &call.in_doubt);
         let report_all = self.wants_inventory(cs, call.session, now);
         let of = |parameter| self.read(|state| state.config(parameter));
         let small = |parameter| u32::try_from(of(parameter)).ok();
@@ -374,7 +377,26 @@ impl Reign {
             report_all,
             copy_bytes_per_second: bytes(Parameter::CopyLimit),
             move_bytes_per_second: bytes(Parameter::MoveLimit),
+            settled,
         })
+    }
+
+    /// Which of a chunk server's chunks are not in doubt (C5).
+    fn settled_of(&self, cs: CsId, doubts: &[ChunkInDoubt]) -> Vec<SettledChunk> {
+        let mut by_file: BTreeMap<FileId, BTreeSet<ChunkId>> = BTreeMap::new();
+        for doubt in doubts.iter().take(IN_DOUBT_MAX) {
+            let chunks = by_file.entry(FileId::from_raw(doubt.file_id)).or_default();
+            chunks.insert(ChunkId::from_raw(doubt.chunk_id));
+        }
+        let settled = |(file, chunks): (&FileId, &BTreeSet<ChunkId>)| {
+            self.read(|state| state.settled(*file, chunks, cs)).into_iter().map(|settled| SettledChunk {
+                chunk_id: settled.chunk.raw(),
+                version: settled.version.raw(),
+                below_epoch: settled.below,
+                newest_epoch: settled.newest.raw(),
+            })
+        };
+        by_file.iter().flat_map(settled).collect()
     }
 
     /// Logs what a heartbeat says, as far as it is worth an entry.

@@ -14,7 +14,7 @@
 //! | [`namespace`], [`inode`], [`name`], [`xattrs`], [`chunk`], [`lease`], [`clients`], [`servers`], [`nodes`], [`window`] | the parts of the state |
 //! | `apply` | one file per group of commands |
 //! | [`placement`], `membership`, [`space`], [`health`] | pure decisions |
-//! | [`query`], [`comparable`], [`view`], [`snapshot`], [`invariants`] | reading, writing down, checking |
+//! | [`query`], [`comparable`], [`settled`], [`view`], [`snapshot`], [`invariants`] | reading, writing down, checking |
 //!
 //! **Invariant:** a refused command changes nothing but the list of events and the window of answers.
 //! **Invariant:** nothing here depends on the order in which effects are carried out, or on their being carried out
@@ -46,6 +46,7 @@ pub mod query;
 pub mod refusal;
 pub mod replication;
 pub mod servers;
+mod settled;
 pub mod snapshot;
 pub mod space;
 pub mod view;

@@ -425,6 +425,7 @@ fn chunk_servers() -> Vec<Sample> {
         copied_out_bytes: 0,
         copied_in_bytes: 0,
         verified: Vec::new(),
+        in_doubt: Vec::new(),
     };
     let scrub = ScrubStats {
         chunks: 31,
@@ -439,6 +440,9 @@ fn chunk_servers() -> Vec<Sample> {
         verified: vec![VerifiedChunk { chunk_id: 0x2002, file_id: 4097 }],
         ..heartbeat.clone()
     };
+    let doubtful =
+        Heartbeat { in_doubt: vec![ChunkInDoubt { chunk_id: 0x2002, file_id: 4097 }], ..heartbeat.clone() };
+    let settled = SettledChunk { chunk_id: 0x2002, version: 0x11, below_epoch: 8, newest_epoch: 7 };
     let scrubbed = Heartbeat { scrub: Some(scrub), ..heartbeat.clone() };
     let copying = Heartbeat { copied_out_bytes: 65_536, copied_in_bytes: 1 << 20, ..heartbeat.clone() };
     let page = ReportChunks { cs_id: 1025, session: 34, first_id: 1, replicas: vec![replica], last: true };
@@ -474,6 +478,7 @@ fn chunk_servers() -> Vec<Sample> {
         report_all: true,
         copy_bytes_per_second: Some(64 << 20),
         move_bytes_per_second: Some(0),
+        ..HeartbeatReply::default()
     };
     let [mut copying, mut reporting] = call(copying, reply);
     copying.name = text("heartbeat_copying.request");
@@ -481,6 +486,11 @@ fn chunk_servers() -> Vec<Sample> {
     let [mut verified, _] = call(verified, HeartbeatReply::default());
     verified.name = text("heartbeat_verified.request");
     samples.extend([copying, reporting, verified]);
+    let reply = HeartbeatReply { term_ms: 60_000, settled: vec![settled], ..HeartbeatReply::default() };
+    for mut sample in call(doubtful, reply) {
+        sample.name = sample.name.replace("heartbeat", "heartbeat_settled");
+        samples.push(sample);
+    }
     samples.extend(call(page, Empty {}));
     samples.extend(call(CreateChunks { items: vec![create] }, results(0x2002)));
     samples.extend(call(DeleteChunks { items: vec![delete] }, results(0x2002)));

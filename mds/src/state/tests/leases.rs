@@ -276,6 +276,41 @@ fn c5_what_was_not_reconciled_survives_the_next_end() {
 }
 
 #[test]
+fn c5_members_hear_up_to_which_epoch_nothing_is_in_doubt() {
+    let (mut world, a) = World::with_servers(2);
+    let file = world.written_file(a, "/f", 2, 2);
+    let map = world.state.file_map(FileId::from_raw(file), 0, 10).unwrap().chunks;
+    let chunks: BTreeSet<ChunkId> = map.iter().map(|chunk| chunk.chunk).collect();
+    let servers = [1, 2].map(|n| world.cs(n).id);
+    let settled = |world: &World, cs: CsId| -> Vec<(u64, u64)> {
+        let settled = world.state.settled(FileId::from_raw(file), &chunks, cs);
+        settled.iter().map(|settled| (settled.below, settled.newest.raw())).collect()
+    };
+    let first = world.state.tree().file(FileId::from_raw(file)).unwrap().lease().epoch().raw();
+    assert_eq!(settled(&world, servers[0]), [(first, first); 2], "its writer is there");
+    assert_eq!(world.state.settled(FileId::from_raw(file), &BTreeSet::new(), servers[0]), []);
+    assert_eq!(settled(&world, CsId(99)), [], "no member");
+    world.release(a, file, true);
+    assert_eq!(settled(&world, servers[1]), [(first + 1, first); 2], "released in order");
+    let reader = world.granted(World::open_op(a, file, READ)).epoch;
+    assert_eq!(settled(&world, servers[0]), [(reader + 1, reader); 2], "readers write nothing");
+    world.release(a, file, true);
+    world.open(a, file);
+    world.release(a, file, false);
+    assert_eq!(settled(&world, servers[0]), []);
+    let fencing = world.fencing(World::open_op(a, file, WRITE));
+    world.record(1, file, fencing.epoch);
+    world.record(2, file, fencing.epoch);
+    assert_eq!(settled(&world, servers[0]), [], "before it is granted");
+    let epoch = world.open(a, file).epoch;
+    assert_eq!(settled(&world, servers[0]), [], "not reconciled");
+    let lease = world.proof(a, file);
+    let done = ReconciledChunk { index: 1, chunk: map[1].chunk.raw(), version: map[1].version.raw() };
+    world.ok(CommandOp::ReconcileDone(ReconcileDone { lease, file, chunks: vec![done], writes_lost: false }));
+    assert_eq!(settled(&world, servers[0]), [(epoch, epoch)]);
+}
+
+#[test]
 fn c5_what_nobody_could_write_is_not_suspect() {
     let (mut world, a) = World::with_servers(1);
     let file = world.file("/f", 3, 1);

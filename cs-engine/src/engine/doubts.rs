@@ -1,0 +1,65 @@
+//! What is in doubt since a crash, and how the metadata server ends that for chunks that nobody writes to (C5).
+//!
+//! A holder's writes end the doubts of the chunks that it writes to (`FileState::forget_below`). Those of others end when the
+//! metadata server says up to which epoch the file was settled while the replica here was a member: all that was acknowledged below is stable
+//! on all members, so nothing of it is listed for a reason any more, and nothing of it hides under a mark.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use super::Engine;
+
+/// A chunk of whose lower epochs nothing is in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The chunk.
+    pub chunk: u64,
+    /// The version of which the replica here is a member.
+    pub version: u64,
+    /// What was written in lower epochs is stable on all members.
+    pub below: u64,
+    /// The highest epoch that was granted. None that was granted when this server crashed is above it.
+    pub newest: u64,
+}
+
+impl Engine {
+    /// Chunks, with their files, of which something may be in doubt that no writer settles soon: from an id on, ascending, at most so many.
+    #[must_use]
+    pub fn in_doubt(&self, from: u64, limit: usize) -> Vec<(u64, u64)> {
+        let mut chunks = BTreeSet::new();
+        for (id, chunk) in self.marked.borrow().range(from..) {
+            if chunk.active.borrow().values().any(|mark| mark.suspect.is_some()) {
+                chunks.insert((*id, chunk.file));
+            }
+        }
+        for file in self.files.borrow().values() {
+            let listed = file.older_unstable();
+            chunks.extend(listed.into_iter().filter(|id| *id >= from).map(|id| (id, file.file)));
+        }
+        chunks.into_iter().take(limit).collect()
+    }
+
+    /// Takes word that a chunk is settled. What is said of another version, or of a chunk that is in use just now, counts for nothing.
+    pub fn settle(self: &Rc<Self>, settled: &Settled) {
+        let Settled { chunk, version, below, newest } = *settled;
+        let Some(chunk) = self.chunks.borrow().get(&chunk).map(Rc::clone) else { return };
+        if chunk.is_joiner() || chunk.version.get() != version || !chunk.ranges.is_empty() {
+            return;
+        }
+        if !self.file_state(chunk.file).settle(chunk.id, below, newest) {
+            return;
+        }
+        let mut any = false;
+        for mark in chunk.active.borrow_mut().values_mut() {
+            any |= mark.suspect.take().is_some();
+            mark.lost = false;
+        }
+        if any {
+            rt::sim::hit("cs.doubt-settled");
+            if !self.has_suspects() {
+                // It notes the boot, which had to wait for this.
+                self.checkpoint_wanted.notify_one();
+            }
+        }
+    }
+}
