@@ -455,6 +455,7 @@ impl Registrar {
                     doubts::settle(self.engine(), &answer.settled);
                 }
                 Err(error) => {
+                    self.server.scrub().not_named(heartbeat.verified);
                     if matches!(error, AskError::Status { status: Status::Forbidden, .. }) {
                         self.server.registration().withdraw();
                     }

@@ -129,6 +129,16 @@ impl Scrub {
         self.verified.take().into()
     }
 
+    /// The heartbeat that named them was not heard: the next one does.
+    pub(crate) fn not_named(&self, names: Vec<VerifiedChunk>) {
+        let mut verified = self.verified.borrow_mut();
+        for name in names.into_iter().rev() {
+            if verified.len() < VERIFIED_MAX && !verified.contains(&name) {
+                verified.push_front(name);
+            }
+        }
+    }
+
     /// Looks at damage that was come across, as long as the server runs: what turns out to be good is forgotten, what is new or was
     /// told long ago is to be told.
     async fn watch(self: Rc<Self>) {
