@@ -1,8 +1,9 @@
 //! The hosts and processes of a simulated cluster.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use client::Servers;
@@ -33,6 +34,8 @@ pub const REPLICAS_MIN: usize = 2;
 /// How long all replicas may take to be back when nothing disturbs them any more: a chunk server that a client could not reach several
 /// times is kept from it for up to a minute.
 const RETURN_MAX: Duration = Duration::from_secs(180);
+/// How long what was in doubt may stay so when every file was released in order: chunk servers ask every half minute.
+const DOUBTS: Duration = Duration::from_secs(90);
 /// By how much a clock may be fast or slow, in parts per million.
 const DRIFT_PPM: u64 = 20_000;
 /// Clients, and volumes.
@@ -69,6 +72,8 @@ pub struct Cluster {
     /// Told to chunk servers that shall stop in order.
     stop: Rc<Notify>,
     stopping: Rc<Cell<bool>>,
+    /// The chunk servers' own, while they run.
+    engines: Rc<RefCell<BTreeMap<usize, Weak<Engine>>>>,
     /// Common to all processes.
     pub shared: Rc<Shared>,
     jobs: Vec<Job>,
@@ -148,6 +153,7 @@ impl Cluster {
             running: RefCell::default(),
             stop: Rc::new(Notify::new()),
             stopping: Rc::new(Cell::new(false)),
+            engines: Rc::default(),
             shared: Shared::new(CLIENTS, CLIENTS + 1),
             jobs,
             finished: Rc::new(RefCell::new(vec![false; CLIENTS])),
@@ -255,8 +261,12 @@ impl Cluster {
                 let (stop, stopping) = (Rc::clone(&self.stop), Rc::clone(&self.stopping));
                 let shared = Rc::clone(&self.shared);
                 let doomed = self.is_doomed(part);
+                let engines = Rc::clone(&self.engines);
+                let runs = move |engine: &Rc<Engine>| {
+                    engines.borrow_mut().insert(n, Rc::downgrade(engine));
+                };
                 let process = control::start_process(host, "cs", async move {
-                    match run_cs(credentials, mds, ip, stop, stopping).await {
+                    match run_cs(credentials, mds, ip, stop, stopping, runs).await {
                         Ok(()) => {}
                         // It fails again at its start, or remembers that it has failed.
                         Err(error) if doomed => {
@@ -340,6 +350,37 @@ impl Cluster {
         findings
     }
 
+    /// Nothing is in doubt any more once every file was released in order: else verifying is blind there, and no stop is an orderly one (C5).
+    pub async fn doubts_end(&self) {
+        if self.shared.misdirected.get() {
+            return;
+        }
+        let lasts = |n: &usize| {
+            let part = Part::Cs(*n);
+            !self.is_dead(part) && !self.is_doomed(part) && !self.is_removed(part)
+        };
+        let in_doubt = || -> Vec<(usize, u64)> {
+            let engines = self.engines.borrow();
+            let running = engines.iter().filter(|(n, _)| lasts(n));
+            let running = running.filter_map(|(n, engine)| Some((*n, engine.upgrade()?)));
+            running
+                .flat_map(|(n, engine)| engine.in_doubt(0, 9).into_iter().map(move |(id, _)| (n, id)))
+                .collect()
+        };
+        let began = rt::time::now();
+        while !in_doubt().is_empty() {
+            if began.elapsed() > DOUBTS {
+                let left = in_doubt();
+                self.shared.violation(format!(
+                    "convergence: chunk servers and their chunks in doubt (C5): {left:x?}"
+                ));
+                return;
+            }
+            rt::time::sleep(Duration::from_secs(1)).await;
+        }
+        rt::sim::gauge("sim.settled-after-s", began.elapsed().as_secs());
+    }
+
     /// Whether an operator has had this chunk server removed.
     fn is_removed(&self, part: Part) -> bool {
         let address = std::net::SocketAddr::new(control::host_ip(self.host(part)), CS_PORT);
@@ -407,6 +448,7 @@ async fn run_cs(
     ip: std::net::IpAddr,
     stop: Rc<Notify>,
     stopping: Rc<Cell<bool>>,
+    runs: impl FnOnce(&Rc<Engine>),
 ) -> Result<(), engine::OpenError> {
     let dir = Path::new(CS_DIR);
     let lock = loop {
@@ -419,6 +461,7 @@ async fn run_cs(
     };
     let options = EngineOptions { checkpoint_interval: Duration::from_secs(2), files_max: 8, pages_max: 16 };
     let engine = Engine::open(dir, lock, options).await?;
+    runs(&engine);
     let boot_id = rt::node::boot_id().expect("simulated hosts have a boot id");
     let endpoint = endpoint(&credentials, Role::Cs, engine.superblock().cs_id);
     let server = Server::new(Rc::clone(&engine), boot_id);

@@ -120,6 +120,9 @@ async fn whole(operations: u64, count: usize, plan: Plan, compares: bool) -> (u6
     if cluster.shared.violations.borrow().is_empty() {
         cluster.verify().await;
     }
+    if cluster.shared.violations.borrow().is_empty() {
+        cluster.doubts_end().await;
+    }
     // A misdirected write may have taken the newer copy of a header.
     if !cluster.shared.misdirected.get() {
         control::fallen().into_iter().for_each(|text| cluster.shared.violation(text));
