@@ -371,9 +371,8 @@ impl Cluster {
         while !in_doubt().is_empty() {
             if began.elapsed() > DOUBTS {
                 let left = in_doubt();
-                self.shared.violation(format!(
-                    "convergence: chunk servers and their chunks in doubt (C5): {left:x?}"
-                ));
+                self.shared
+                    .violation(format!("C5: chunk servers and their chunks that stay in doubt: {left:x?}"));
                 return;
             }
             rt::time::sleep(Duration::from_secs(1)).await;

@@ -41,7 +41,13 @@ impl Engine {
 
     /// Takes word that a chunk is settled. What is said of another version, or of a chunk that is in use just now, counts for nothing.
     pub fn settle(self: &Rc<Self>, settled: &Settled) {
-        let Settled { chunk, version, below, newest } = *settled;
+        let Settled { chunk, version, mut below, newest } = *settled;
+        if rt::sim::planted("doubts-stay") {
+            return;
+        }
+        if rt::sim::planted("settled-too-early") {
+            below = u64::MAX;
+        }
         let Some(chunk) = self.chunks.borrow().get(&chunk).map(Rc::clone) else { return };
         if chunk.is_joiner() || chunk.version.get() != version || !chunk.ranges.is_empty() {
             return;

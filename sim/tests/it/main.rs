@@ -77,6 +77,16 @@ fn a_reconciliation_that_is_skipped_is_caught() {
 }
 
 #[test]
+fn doubts_that_never_end_are_caught() {
+    must_catch(&["doubts-stay"], Plan::Drawn);
+}
+
+#[test]
+fn doubts_that_end_too_early_are_caught() {
+    must_catch(&["settled-too-early"], Plan::Drawn);
+}
+
+#[test]
 fn a_loss_that_no_flush_tells_is_caught() {
     must_catch(&["loss-not-told"], Plan::Drawn);
 }
