@@ -43,6 +43,8 @@ pub enum Plan {
     Damage,
     /// Members lose their power as soon as they have a new version (C7).
     Versions,
+    /// A chunk server restarts with writes that no other member has got, and their client dies (C5).
+    Doubts,
 }
 
 impl Plan {
@@ -58,9 +60,13 @@ impl Plan {
         match self {
             Self::Deletion => 1,
             Self::Drawn | Self::Succession | Self::Devices => 12,
-            Self::Remains | Self::Absence | Self::Sleep | Self::Fences | Self::Damage | Self::Versions => {
-                u64::MAX
-            }
+            Self::Remains
+            | Self::Absence
+            | Self::Sleep
+            | Self::Fences
+            | Self::Damage
+            | Self::Versions
+            | Self::Doubts => u64::MAX,
         }
     }
 }
@@ -76,6 +82,7 @@ pub async fn one(cluster: &Rc<Cluster>, cuts: &Cuts, plan: Plan) {
         Plan::Deletion => faults::one_mild(cluster),
         Plan::Damage => damage(cluster).await,
         Plan::Versions => versions(cluster, cuts).await,
+        Plan::Doubts => doubts(cluster).await,
     }
 }
 
@@ -212,6 +219,40 @@ async fn versions(cluster: &Rc<Cluster>, cuts: &Cuts) {
     rt::time::sleep(Duration::from_micros(rt::random::below(2_000))).await;
     faults::power_cut(cluster, cuts, &[Part::Cs((away + next) % CHUNK_SERVERS)]);
     rt::time::sleep(Duration::from_secs(12)).await;
+}
+
+/// A client reaches a single chunk server and has it write; that one restarts, and has time to ask what is in doubt; then the client dies.
+async fn doubts(cluster: &Rc<Cluster>) {
+    let (client, n) = (some_client(), some_cs());
+    let host = cluster.host(Part::Client(client));
+    let beyond: Vec<HostId> = cs_hosts(cluster)
+        .into_iter()
+        .filter(|other| *other != cluster.host(Part::Cs(n)))
+        .chain([cluster.host(Part::Mds)])
+        .collect();
+    for _ in 0..100 {
+        if cluster.shared.changing.get() > 0 {
+            break;
+        }
+        rt::time::sleep(Duration::from_millis(1)).await;
+    }
+    for &other in &beyond {
+        control::partition(host, other);
+    }
+    rt::time::sleep(Duration::from_millis(2 + rt::random::below(20))).await;
+    if cluster.process(Part::Cs(n)).is_some_and(control::kill) {
+        faults::restart(cluster, Part::Cs(n));
+        rt::time::sleep(Duration::from_millis(500 + rt::random::below(1_500))).await;
+    }
+    if cluster.process(Part::Client(client)).is_some_and(control::kill) {
+        after(cluster, Duration::from_millis(rt::random::below(300)), move |cluster| {
+            faults::restart(cluster, Part::Client(client));
+        });
+    }
+    for &other in &beyond {
+        control::heal(host, other);
+    }
+    rt::time::sleep(Duration::from_secs(2)).await;
 }
 
 /// Has chunks verified, and compared, all the time.

@@ -42,9 +42,6 @@ impl Engine {
     /// Takes word that a chunk is settled. What is said of another version, or of a chunk that is in use just now, counts for nothing.
     pub fn settle(self: &Rc<Self>, settled: &Settled) {
         let Settled { chunk, version, mut below, newest } = *settled;
-        if rt::sim::planted("doubts-stay") {
-            return;
-        }
         if rt::sim::planted("settled-too-early") {
             below = u64::MAX;
         }

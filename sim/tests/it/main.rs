@@ -77,13 +77,9 @@ fn a_reconciliation_that_is_skipped_is_caught() {
 }
 
 #[test]
-fn doubts_that_never_end_are_caught() {
-    must_catch(&["doubts-stay"], Plan::Drawn);
-}
-
-#[test]
 fn doubts_that_end_too_early_are_caught() {
-    must_catch(&["settled-too-early"], Plan::Drawn);
+    must_catch(&["settled-too-early"], Plan::Doubts);
+    finds_nothing(&[], Plan::Doubts);
 }
 
 #[test]
