@@ -364,7 +364,7 @@ impl Cluster {
             let running = engines.iter().filter(|(n, _)| lasts(n));
             let running = running.filter_map(|(n, engine)| Some((*n, engine.upgrade()?)));
             running
-                .flat_map(|(n, engine)| engine.in_doubt(0, 9).into_iter().map(move |(id, _)| (n, id)))
+                .flat_map(|(n, engine)| engine.in_doubt((0, 0), 9).into_iter().map(move |(_, id)| (n, id)))
                 .collect()
         };
         let began = rt::time::now();

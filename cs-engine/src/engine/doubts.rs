@@ -23,20 +23,29 @@ pub struct Settled {
 }
 
 impl Engine {
-    /// Chunks, with their files, of which something may be in doubt that no writer settles soon: from an id on, ascending, at most so many.
+    /// Files and chunks of which something may be in doubt that no writer settles soon: from a pair on, ascending, at most so many.
     #[must_use]
-    pub fn in_doubt(&self, from: u64, limit: usize) -> Vec<(u64, u64)> {
-        let mut chunks = BTreeSet::new();
-        for (id, chunk) in self.marked.borrow().range(from..) {
+    pub fn in_doubt(&self, from: (u64, u64), limit: usize) -> Vec<(u64, u64)> {
+        let mut page = BTreeSet::new();
+        let mut add = |pair| {
+            if pair >= from && page.insert(pair) && page.len() > limit {
+                page.pop_last();
+            }
+        };
+        for (id, chunk) in &*self.marked.borrow() {
             if chunk.active.borrow().values().any(|mark| mark.suspect.is_some()) {
-                chunks.insert((*id, chunk.file));
+                add((chunk.file, *id));
             }
         }
-        for file in self.files.borrow().values() {
-            let listed = file.older_unstable();
-            chunks.extend(listed.into_iter().filter(|id| *id >= from).map(|id| (id, file.file)));
+        for (id, file) in self.files.borrow().range(from.0..) {
+            file.left_unstable().into_iter().for_each(|chunk| add((*id, chunk)));
         }
-        chunks.into_iter().take(limit).collect()
+        page.into_iter().collect()
+    }
+
+    /// All that is in doubt has been asked for: what nobody has asked for when this is done again is nobody's.
+    pub fn begin_quiet(&self) {
+        self.files.borrow().values().for_each(|file| file.begin_quiet());
     }
 
     /// Takes word that a chunk is settled. What is said of another version, or of a chunk that is in use just now, counts for nothing.

@@ -72,6 +72,8 @@ pub struct FileState {
     resumed: Cell<Option<(u64, u64)>>,
     /// Writes of lower epochs are stable: the file was released in order.
     settled_before: Cell<u64>,
+    /// No request with watermarks has come since the last round of questions about what is in doubt.
+    quiet: Cell<bool>,
     /// Chunks of the file that are here.
     pub(crate) chunks: Cell<usize>,
     in_flight: RefCell<BTreeMap<u64, usize>>,
@@ -109,6 +111,7 @@ impl FileState {
             stable: Cell::new(0),
             resumed: Cell::new(None),
             settled_before: Cell::new(0),
+            quiet: Cell::new(false),
             chunks: Cell::new(0),
             in_flight: RefCell::default(),
             idle: Notify::new(),
@@ -154,6 +157,7 @@ impl FileState {
 
     /// A request's watermarks: begins the session of `epoch` if it is new.
     pub(crate) fn advance(&self, epoch: u64, done: u64, stable: u64) {
+        self.quiet.set(false);
         if self.resumed.get().is_none() {
             self.resumed.set(Some((epoch, done)));
         }
@@ -330,13 +334,19 @@ impl FileState {
     /// Whether that goes for all that a crash can have left in doubt; no epoch above `newest` had been granted by then.
     pub(crate) fn settle(&self, chunk: u64, below: u64, newest: u64) -> bool {
         self.retain_unstable(|&(e, _, c, _)| c != chunk || e >= below);
-        self.resumed.get().map_or(newest, |(epoch, _)| epoch) < below
+        self.resumed.get().map_or(newest.max(self.fence()), |(epoch, _)| epoch) < below
     }
 
-    /// Chunks with unstable writes of epochs before the current one.
-    pub(crate) fn older_unstable(&self) -> BTreeSet<u64> {
-        let current = self.session.borrow().epoch;
+    /// Chunks with unstable writes that no writer settles soon: those of epochs that are over as far as the server knows, and all if it has
+    /// not heard of the file since the last round.
+    pub(crate) fn left_unstable(&self) -> BTreeSet<u64> {
+        let current = if self.quiet.get() { u64::MAX } else { self.fence() };
         self.unstable.borrow().range(..(current, 0, 0, 0)).map(|(&(.., chunk, _), _)| chunk).collect()
+    }
+
+    /// A round of questions about what is in doubt has ended.
+    pub(crate) fn begin_quiet(&self) {
+        self.quiet.set(true);
     }
 
     /// Whether a mark that recovery found, when the session had this epoch, no longer hides a write whose record was
@@ -547,8 +557,12 @@ mod tests {
         for chunk in [cold, other] {
             file.add_unstable(3, 7, Unstable { chunk, first: 0, count: 1 });
         }
-        let listed = || file.older_unstable().into_iter().collect::<Vec<_>>();
+        let listed = || file.left_unstable().into_iter().collect::<Vec<_>>();
         assert!(listed().is_empty(), "its writer is there still");
+        file.begin_quiet();
+        assert_eq!(listed(), [cold, other], "or it is not");
+        assert!(!file.settle(cold, 3, 2), "epoch 3 was granted, whoever says what");
+        file.quiet.set(false);
         assert!(!file.settle(cold, 3, 3), "the crash was in epoch 3, or in a later one");
         assert!(
             !file.settle(cold, 3, 4) && !file.settle(cold, 4, 4),
@@ -558,6 +572,11 @@ mod tests {
         assert!(file.settle(cold, 5, 4), "and now that is settled, too");
         file.advance(4, 1, 1);
         assert_eq!(listed(), [other]);
+        file.add_unstable(4, 2, Unstable { chunk: cold, first: 0, count: 1 });
+        assert_eq!(listed(), [other]);
+        file.raise_fence(5);
+        assert_eq!(listed(), [cold, other], "epoch 4 is over");
+        file.clear_unstable(cold, 4);
         assert!(!file.settle(other, 4, 4), "of epoch 4 something may be in doubt here");
         assert!(listed().is_empty() && file.settle(other, 5, 5));
     }

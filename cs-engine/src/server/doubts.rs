@@ -17,8 +17,8 @@ const ROUND: Duration = Duration::from_secs(30);
 /// How far it has come.
 #[derive(Debug, Default)]
 pub(crate) struct Doubts {
-    /// The next chunk to name.
-    from: Cell<u64>,
+    /// The next file and chunk to name.
+    from: Cell<(u64, u64)>,
     /// When the next round begins.
     next: Cell<Option<Instant>>,
 }
@@ -33,8 +33,11 @@ impl Doubts {
         let page = engine.in_doubt(self.from.get(), NAMED_MAX);
         let last = page.last().filter(|_| page.len() == NAMED_MAX);
         self.next.set(last.is_none().then(|| now + ROUND));
-        self.from.set(last.map_or(0, |(chunk, _)| chunk + 1));
-        page.into_iter().map(|(chunk_id, file_id)| ChunkInDoubt { chunk_id, file_id }).collect()
+        self.from.set(last.map_or((0, 0), |(file, chunk)| (*file, chunk + 1)));
+        if last.is_none() {
+            engine.begin_quiet();
+        }
+        page.into_iter().map(|(file_id, chunk_id)| ChunkInDoubt { chunk_id, file_id }).collect()
     }
 }
 

@@ -119,13 +119,35 @@ fn c5_an_orderly_stop_after_a_crash_keeps_the_doubt() {
     }
 }
 
+#[test]
+fn what_is_in_doubt_is_named_page_by_page() {
+    let rig = Rig::new();
+    rig.life(async |engine| {
+        let client = Client::with_chunk(&engine, 1, 8 << 20).await;
+        for chunk in [CHUNK, CHUNK + 1, CHUNK + 2] {
+            if chunk != CHUNK {
+                engine.create_chunk(new_chunk(chunk, 8 << 20)).await.expect("a new chunk");
+            }
+            let data = pattern(chunk, MIB as usize);
+            client.try_write(chunk, 0, &data).await.expect("a write");
+        }
+    });
+    rig.life(async |engine| {
+        let (first, second, third) = ((FILE, CHUNK), (FILE, CHUNK + 1), (FILE, CHUNK + 2));
+        assert_eq!(engine.in_doubt((0, 0), 2), [first, second]);
+        assert_eq!(engine.in_doubt((FILE, CHUNK + 2), 2), [third]);
+        assert_eq!(engine.in_doubt((FILE - 1, u64::MAX), 9), [first, second, third]);
+        assert_eq!(engine.in_doubt((FILE + 1, 0), 9), []);
+    });
+}
+
 /// Nobody writes to the chunk any more.
 #[test]
 fn c5_c8_when_its_file_is_known_to_be_settled_nothing_is_in_doubt_and_what_does_not_match_is_damage() {
     let rig = killed_in_an_active_extent();
     rig.life(async |engine| {
-        let in_doubt = || engine.in_doubt(0, 9);
-        assert_eq!((in_doubt(), engine.in_doubt(CHUNK + 1, 9)), (vec![(CHUNK, FILE)], vec![]));
+        let in_doubt = || engine.in_doubt((0, 0), 9);
+        assert_eq!((in_doubt(), engine.in_doubt((FILE, CHUNK + 1), 9)), (vec![(FILE, CHUNK)], vec![]));
         engine.verify_next().await.expect("verified");
         assert_eq!(engine.damage().len(), 0, "it may be right");
         let settled = Settled { chunk: CHUNK, version: 1, below: 2, newest: 1 };
@@ -133,7 +155,7 @@ fn c5_c8_when_its_file_is_known_to_be_settled_nothing_is_in_doubt_and_what_does_
         let held = Settled { below: 1, ..settled };
         for other in [later, held, Settled { chunk: CHUNK + 1, ..settled }] {
             engine.settle(&other);
-            assert_eq!(in_doubt(), [(CHUNK, FILE)], "{other:?}");
+            assert_eq!(in_doubt(), [(FILE, CHUNK)], "{other:?}");
         }
         engine.settle(&settled);
         assert_eq!(in_doubt(), []);
@@ -142,7 +164,7 @@ fn c5_c8_when_its_file_is_known_to_be_settled_nothing_is_in_doubt_and_what_does_
         engine.stop().await;
     });
     rig.life(async |engine| {
-        assert_eq!(engine.in_doubt(0, 9), [], "it has stopped in order");
+        assert_eq!(engine.in_doubt((0, 0), 9), [], "it has stopped in order");
         assert_eq!(read_other(&engine).await, Err(Refusal::Corrupt { block: OTHER }));
     });
 }

@@ -27,6 +27,7 @@ use crate::state::command::{
 };
 use crate::state::outcome::CsRegistered;
 use crate::state::servers::{ChunkServer, Standing};
+use crate::state::settled::Settled;
 use crate::state::{
     ChunkId, CsId, EventCode, FileId, MEMBERS_MAX, Outcome, Parameter, REPORTED_MAX, Refusal, Secret,
 };
@@ -38,6 +39,8 @@ const FENCES_TOLD_MAX: usize = 8192;
 const FIRST_TERM: Duration = Duration::from_secs(2);
 /// Chunks in doubt that are looked up for one heartbeat.
 const IN_DOUBT_MAX: usize = 64;
+/// Chunks of files that are looked through for it; a file is looked through as a whole.
+const LOOKED_AT_MAX: usize = 64 << 10;
 /// Reports of clients about replicas that are remembered, so that a repetition is not news.
 const REPORTS_MAX: usize = 256;
 
@@ -388,15 +391,26 @@ impl Reign {
             let chunks = by_file.entry(FileId::from_raw(doubt.file_id)).or_default();
             chunks.insert(ChunkId::from_raw(doubt.chunk_id));
         }
-        let settled = |(file, chunks): (&FileId, &BTreeSet<ChunkId>)| {
-            self.read(|state| state.settled(*file, chunks, cs)).into_iter().map(|settled| SettledChunk {
-                chunk_id: settled.chunk.raw(),
-                version: settled.version.raw(),
-                below_epoch: settled.below,
-                newest_epoch: settled.newest.raw(),
-            })
+        // Whoever is left out this time comes first another time.
+        let first = rt::random::below(by_file.len().max(1) as u64) as usize;
+        let mut settled = Vec::new();
+        let mut looked_at = 0;
+        for (file, chunks) in by_file.iter().cycle().skip(first).take(by_file.len()) {
+            if looked_at > LOOKED_AT_MAX {
+                break;
+            }
+            self.read(|state| {
+                looked_at += state.tree().file(*file).map_or(0, |file| file.chunks().len());
+                settled.extend(state.settled(*file, chunks, cs));
+            });
+        }
+        let told = |settled: Settled| SettledChunk {
+            chunk_id: settled.chunk.raw(),
+            version: settled.version.raw(),
+            below_epoch: settled.below,
+            newest_epoch: settled.newest.raw(),
         };
-        by_file.iter().flat_map(settled).collect()
+        settled.into_iter().map(told).collect()
     }
 
     /// Logs what a heartbeat says, as far as it is worth an entry.

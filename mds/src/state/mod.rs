@@ -46,7 +46,7 @@ pub mod query;
 pub mod refusal;
 pub mod replication;
 pub mod servers;
-mod settled;
+pub mod settled;
 pub mod snapshot;
 pub mod space;
 pub mod view;
