@@ -1,4 +1,4 @@
-//! What is in doubt since a crash, and how the metadata server ends that for chunks that nobody writes to (C5).
+//! What is in doubt after a crash, of this server or of a writer, and how the metadata server ends that for chunks that nobody writes to (C5).
 //!
 //! A holder's writes end the doubts of the chunks that it writes to (`FileState::forget_below`). Those of others end when the
 //! metadata server says up to which epoch the file was settled while the replica here was a member: all that was acknowledged below is stable

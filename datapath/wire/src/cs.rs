@@ -240,7 +240,8 @@ pub struct Heartbeat {
     /// (COMPARE_CHUNKS).
     #[prost(message, repeated, tag = "15")]
     pub verified: Vec<VerifiedChunk>,
-    /// Chunks of which it has something in doubt since a crash, some of them: [`HeartbeatReply::settled`] ends that (C5).
+    /// Chunks of which it has something in doubt that no writer is about to settle, some of them: [`HeartbeatReply::settled`] ends
+    /// that (C5).
     #[prost(message, repeated, tag = "16")]
     pub in_doubt: Vec<ChunkInDoubt>,
 }

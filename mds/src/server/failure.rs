@@ -173,7 +173,6 @@ fn status_of(refusal: &Refusal) -> Status {
         // Only the leader's own commands are refused like this.
         Refusal::NotInitialized(())
         | Refusal::NotCreating(_)
-        | Refusal::MayHoldData(_)
         | Refusal::NotDeleted(_)
         | Refusal::BadCsStep(_) => Status::Internal,
     }

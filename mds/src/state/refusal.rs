@@ -147,14 +147,6 @@ pub enum Refusal {
     #[error("chunk {:#x} is not being created on CS#{}", .0.chunk, .0.cs)]
     #[prost(message, tag = "43")]
     NotCreating(ChunkAt),
-    /// The chunk was being created when a backup was taken that was restored since: it may have been made, and written (C12).
-    #[error(
-        "chunk {:#x} may hold data on CS#{}: it was being created when the metadata was backed up that was restored; start that chunk \
-         server, or remove it with `rm-cs -f` if it is lost",
-        .0.chunk, .0.cs
-    )]
-    #[prost(message, tag = "45")]
-    MayHoldData(ChunkAt),
     /// The chunk is not in the delete list.
     #[error("chunk {0:#x} is not in the delete list")]
     #[prost(uint64, tag = "44")]
@@ -297,7 +289,6 @@ impl Refusal {
             | Self::CsIdMismatch(_)
             | Self::BadCsStep(_)
             | Self::CsStays(_)
-            | Self::MayHoldData(_)
             | Self::CsDropped(_)
             | Self::UnknownParameter(_)
             | Self::BadValue(_)
@@ -550,7 +541,7 @@ pub(crate) struct StoredRefusal {
     /// The refusal.
     #[prost(
         oneof = "Refusal",
-        tags = "1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23, 24, 25, 26, 30, 31, 32, 33, 34, 35, 36, 40, 41, 42, 43, 44, 45, 50, 51, 52, 53, 54, 55, 56, 60, 61, 70, 71, 72, 73, 74, 75, 76, 77, 78, 90, 91"
+        tags = "1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23, 24, 25, 26, 30, 31, 32, 33, 34, 35, 36, 40, 41, 42, 43, 44, 50, 51, 52, 53, 54, 55, 56, 60, 61, 70, 71, 72, 73, 74, 75, 76, 77, 78, 90, 91"
     )]
     pub(crate) refusal: Option<Refusal>,
 }
@@ -610,7 +601,6 @@ mod tests {
             Refusal::TooMany(Default::default()),
             Refusal::NoPlace(Default::default()),
             Refusal::NotCreating(Default::default()),
-            Refusal::MayHoldData(Default::default()),
             Refusal::NotDeleted(1),
             Refusal::UnknownCs(1),
             Refusal::WrongRegistration(1),

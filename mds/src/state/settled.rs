@@ -38,6 +38,8 @@ impl State {
         };
         let is_settled = |entry: &ChunkEntry| {
             chunks.contains(&entry.id())
+                // Of what a restored backup knew nothing is certain: a chunk that it saw being created may have been written since (C12).
+                && entry.id().generation() == self.cluster.generation
                 && !entry.is_unreconciled()
                 && entry.members().on(cs).is_some_and(|member| member.state == MemberState::InSync)
                 && self.changes.is_settled(cs, entry.id())

@@ -6,7 +6,7 @@ use super::{Answer, Step, check_count};
 use crate::state::State;
 use crate::state::chunk::{ChunkEntry, MemberState};
 use crate::state::command::{
-    AllocateChunks, ChunkCreated, ChunksPurged, CsState, Leave, PurgeChunks, ReplaceCreating,
+    AllocateChunks, ChunkCreated, ChunksPurged, Leave, PurgeChunks, ReplaceCreating,
 };
 use crate::state::config::Parameter;
 use crate::state::effect::{Effect, NewChunk};
@@ -173,15 +173,11 @@ impl State {
             }
             // A chunk that is not being created any more: done, replaced or deleted meanwhile.
             let Some((id, index)) = self.creating.get(&chunk).copied() else { continue };
-            let is_restored = self.is_restored(chunk);
             let file = self.tree.file_mut(id)?;
             let created = file.chunks.update(index, |entry| {
                 let creating = entry.members().on(cs).is_some_and(|m| m.state == MemberState::Creating);
                 if creating {
                     entry.members_mut().set_state(cs, MemberState::InSync);
-                }
-                if creating && entry.is_usable() && is_restored {
-                    entry.set_unreconciled(true);
                 }
                 (creating, entry.is_usable())
             });
@@ -196,12 +192,6 @@ impl State {
         Ok(Outcome::Acknowledged(news))
     }
 
-    /// Whether a chunk that is being created was so when a backup was taken that was restored since: it may have been made and written after
-    /// that (C12).
-    fn is_restored(&self, chunk: ChunkId) -> bool {
-        chunk.generation() < self.cluster.generation
-    }
-
     pub(super) fn replace_creating(&mut self, step: &mut Step, op: &ReplaceCreating) -> Answer {
         let (chunk, cs) = (ChunkId::from_raw(op.chunk), CsId(op.cs));
         let not_creating = || Refusal::NotCreating(ChunkAt { chunk: op.chunk, cs: op.cs });
@@ -210,10 +200,6 @@ impl State {
         let entry = file.chunks.get(index).ok_or_else(not_creating)?;
         let failed = entry.members().on(cs).filter(|member| member.state == MemberState::Creating);
         let slot = failed.ok_or_else(not_creating)?.slot;
-        let is_lost = self.server(cs).is_none_or(|server| server.state == CsState::Dropped);
-        if self.is_restored(chunk) && !is_lost {
-            return Err(Refusal::MayHoldData(ChunkAt { chunk: op.chunk, cs: op.cs }));
-        }
 
         let policy = self.policy(file);
         let stay: Vec<CsId> =

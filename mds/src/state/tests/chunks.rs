@@ -126,37 +126,6 @@ fn a_server_that_cannot_create_is_replaced() {
 }
 
 #[test]
-fn c12_what_a_backup_saw_being_created_may_have_been_written_since() {
-    let (mut world, a) = World::with_servers(3);
-    let file = world.file("/f", 2, 2);
-    world.open(a, file);
-    let place = world.allocate(a, file, &[0]).chunks[0].clone();
-    world.ok(CommandOp::RaiseGeneration(RaiseGeneration::default()));
-    for n in 1..=3 {
-        let fences = world.register(world.claim_again(n)).fences;
-        world.confirm(n, fences);
-    }
-    let cs = place.servers[0];
-    let replace = CommandOp::ReplaceCreating(ReplaceCreating { chunk: place.chunk, cs, seed: 1 });
-    let refused = world.refused(replace);
-    assert!(matches!(refused, Refusal::MayHoldData(_)), "{refused}");
-    assert_eq!(world.state.deletions().count(), 0);
-    world.create_all();
-    assert_eq!(world.unreconciled(file), [0], "its replicas may differ");
-    let chunk = BTreeSet::from([ChunkId::from_raw(place.chunk)]);
-    let b = world.session(2);
-    let settled = |world: &World| world.state.settled(FileId::from_raw(file), &chunk, CsId(cs));
-    assert_eq!(settled(&world), []);
-    let fencing = world.fencing(World::open_op(b, file, LeaseMode::Exclusive));
-    place.servers.iter().for_each(|cs| world.record((cs - 1024) as u8, file, fencing.epoch));
-    assert!(world.open(b, file).needs_reconcile);
-    assert_eq!(settled(&world), []);
-    let new = world.allocate(b, file, &[1]).chunks[0].clone();
-    world.create_all();
-    assert_eq!((world.unreconciled(file), new.usable), (vec![0], false), "what is made now is new");
-}
-
-#[test]
 fn c9_deleted_chunks_go_through_quarantine() {
     let (mut world, a) = World::with_servers(2);
     let file = world.written_file(a, "/f", 2, 2);

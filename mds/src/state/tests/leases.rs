@@ -308,6 +308,19 @@ fn c5_members_hear_up_to_which_epoch_nothing_is_in_doubt() {
     let done = ReconciledChunk { index: 1, chunk: map[1].chunk.raw(), version: map[1].version.raw() };
     world.ok(CommandOp::ReconcileDone(ReconcileDone { lease, file, chunks: vec![done], writes_lost: false }));
     assert_eq!(settled(&world, servers[0]), [(epoch, epoch)]);
+    world.release(a, file, true);
+    assert_eq!(settled(&world, servers[0]), [(epoch + 1, epoch)]);
+    world.ok(CommandOp::RaiseGeneration(RaiseGeneration::default()));
+    assert_eq!(settled(&world, servers[0]), []);
+    world.state.tree.file_mut(FileId::from_raw(file)).unwrap().lease = crate::state::lease::Lease::default();
+    world
+        .state
+        .tree
+        .file_mut(FileId::from_raw(file))
+        .unwrap()
+        .chunks
+        .update_all(|entry| entry.set_unreconciled(false));
+    assert_eq!(settled(&world, servers[0]), [], "nothing that a backup knew (C12)");
 }
 
 #[test]
