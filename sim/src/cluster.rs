@@ -72,7 +72,7 @@ pub struct Cluster {
     /// Told to chunk servers that shall stop in order.
     stop: Rc<Notify>,
     stopping: Rc<Cell<bool>>,
-    /// The chunk servers' own, while they run.
+    /// The chunk servers' own, unless the cluster wants them no more.
     engines: Rc<RefCell<BTreeMap<usize, Weak<Engine>>>>,
     /// Common to all processes.
     pub shared: Rc<Shared>,
@@ -262,11 +262,14 @@ impl Cluster {
                 let shared = Rc::clone(&self.shared);
                 let doomed = self.is_doomed(part);
                 let engines = Rc::clone(&self.engines);
-                let runs = move |engine: &Rc<Engine>| {
-                    engines.borrow_mut().insert(n, Rc::downgrade(engine));
+                let serves = move |engine: Option<&Rc<Engine>>| {
+                    let _before = match engine {
+                        Some(engine) => engines.borrow_mut().insert(n, Rc::downgrade(engine)),
+                        None => engines.borrow_mut().remove(&n),
+                    };
                 };
                 let process = control::start_process(host, "cs", async move {
-                    match run_cs(credentials, mds, ip, stop, stopping, runs).await {
+                    match run_cs(credentials, mds, ip, stop, stopping, serves).await {
                         Ok(()) => {}
                         // It fails again at its start, or remembers that it has failed.
                         Err(error) if doomed => {
@@ -449,7 +452,7 @@ async fn run_cs(
     ip: std::net::IpAddr,
     stop: Rc<Notify>,
     stopping: Rc<Cell<bool>>,
-    runs: impl FnOnce(&Rc<Engine>),
+    serves: impl Fn(Option<&Rc<Engine>>) + 'static,
 ) -> Result<(), engine::OpenError> {
     let dir = Path::new(CS_DIR);
     let lock = loop {
@@ -462,7 +465,7 @@ async fn run_cs(
     };
     let options = EngineOptions { checkpoint_interval: Duration::from_secs(2), files_max: 8, pages_max: 16 };
     let engine = Engine::open(dir, lock, options).await?;
-    runs(&engine);
+    serves(Some(&engine));
     let boot_id = rt::node::boot_id().expect("simulated hosts have a boot id");
     let endpoint = endpoint(&credentials, Role::Cs, engine.superblock().cs_id);
     let server = Server::new(Rc::clone(&engine), boot_id);
@@ -486,6 +489,7 @@ async fn run_cs(
     let registering = rt::spawn(async move {
         if let Err(error) = registrar.run().await {
             rt::sim::trace(|| format!("registration ends: {error}"));
+            serves(None);
         }
     });
     loop {
