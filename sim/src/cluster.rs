@@ -82,7 +82,7 @@ pub struct Cluster {
     /// The chunk server whose disk is lost for ever.
     dead: Cell<Option<usize>>,
     /// The chunk server whose disk fails.
-    doomed: Cell<Option<usize>>,
+    doomed: Rc<Cell<Option<usize>>>,
 }
 
 fn endpoint(credentials: &Credentials, role: Role, cs_id: u64) -> Endpoint {
@@ -159,7 +159,7 @@ impl Cluster {
             finished: Rc::new(RefCell::new(vec![false; CLIENTS])),
             depth,
             dead: Cell::new(None),
-            doomed: Cell::new(None),
+            doomed: Rc::default(),
         };
         cluster.make_mds(&authority).await;
         cluster
@@ -260,7 +260,7 @@ impl Cluster {
                 let ip = control::host_ip(host);
                 let (stop, stopping) = (Rc::clone(&self.stop), Rc::clone(&self.stopping));
                 let shared = Rc::clone(&self.shared);
-                let doomed = self.is_doomed(part);
+                let doomed = Rc::clone(&self.doomed);
                 let engines = Rc::clone(&self.engines);
                 let serves = move |engine: Option<&Rc<Engine>>| {
                     let _before = match engine {
@@ -272,7 +272,7 @@ impl Cluster {
                     match run_cs(credentials, mds, ip, stop, stopping, serves).await {
                         Ok(()) => {}
                         // It fails again at its start, or remembers that it has failed.
-                        Err(error) if doomed => {
+                        Err(error) if doomed.get() == Some(n) => {
                             rt::sim::hit("disk.failed-server-refuses");
                             rt::sim::trace(|| format!("a chunk server whose disk fails: {error}"));
                         }
