@@ -239,7 +239,8 @@ async fn doubts(cluster: &Rc<Cluster>) {
     for &other in &beyond {
         control::partition(host, other);
     }
-    rt::time::sleep(Duration::from_millis(2 + rt::random::below(20))).await;
+    // What it writes now ends nowhere.
+    rt::time::sleep(Duration::from_millis(30 + rt::random::below(100))).await;
     if cluster.process(Part::Cs(n)).is_some_and(control::kill) {
         faults::restart(cluster, Part::Cs(n));
         rt::time::sleep(Duration::from_millis(500 + rt::random::below(1_500))).await;
