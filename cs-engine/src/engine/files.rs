@@ -333,7 +333,11 @@ impl FileState {
     /// The metadata server knows that writes of epochs below `below` are stable on all members of a chunk, of which the replica here is one.
     /// Whether that goes for all that a crash can have left in doubt; no epoch above `newest` had been granted by then.
     pub(crate) fn settle(&self, chunk: u64, below: u64, newest: u64) -> bool {
-        self.retain_unstable(|&(e, _, c, _)| c != chunk || e >= below);
+        // A writer that is there may have listed very many, none of them below.
+        let is_listed = self.unstable.borrow().range(..(below, 0, 0, 0)).any(|(&(.., of, _), _)| of == chunk);
+        if is_listed {
+            self.retain_unstable(|&(e, _, c, _)| c != chunk || e >= below);
+        }
         self.resumed.get().map_or(newest.max(self.fence()), |(epoch, _)| epoch) < below
     }
 
