@@ -387,8 +387,12 @@ impl Cluster {
 
     /// Whether an operator has had this chunk server removed.
     fn is_removed(&self, part: Part) -> bool {
-        let address = std::net::SocketAddr::new(control::host_ip(self.host(part)), CS_PORT);
-        self.shared.removed.borrow().contains(&address.to_string())
+        matches!(part, Part::Cs(n) if self.shared.removed.borrow().contains(&self.cs_address(n)))
+    }
+
+    /// Where a chunk server is reached, as the metadata server tells it.
+    pub fn cs_address(&self, n: usize) -> String {
+        std::net::SocketAddr::new(control::host_ip(self.host(Part::Cs(n))), CS_PORT).to_string()
     }
 
     /// Opens every volume, reads every sector ever written, compares the members.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rt::sim::control::{self, PeerView};
 use rt::sim::{DiskFault, DiskFaultKind, HostId};
-use wire::cluster::{RemoveAction, RemoveCs};
+use wire::cluster::{ClusterStat, RemoveAction, RemoveCs, ServiceStatus};
 use wire::lease::{Revoke, RevokeTarget};
 use wire::namespace::{Attrs, SetAttr};
 
@@ -275,6 +275,32 @@ fn lose_disk(cluster: &Rc<Cluster>, cuts: &Cuts) {
     let n = some_cs();
     cluster.bury(n);
     power_cut(cluster, cuts, &[Part::Cs(n)]);
+    // Long before or after it counts as offline.
+    let patience = Duration::from_millis(rt::random::below(60_000));
+    after(cluster, patience, move |cluster| give_up(cluster, n));
+}
+
+/// An operator says that a chunk server will never be back: chunks may wait for what only it had (C10).
+fn give_up(cluster: &Cluster, n: usize) {
+    let address = cluster.cs_address(n);
+    cluster.operate(async move |master| {
+        let patience = || rt::time::now() + Duration::from_secs(20);
+        // Refused as long as the metadata server has not noticed that it is gone.
+        for _ in 0..60 {
+            let stat = master.ask(&ClusterStat {}, patience()).await.unwrap_or_default();
+            let lost = stat.cs.iter().find(|cs| cs.addresses.contains(&address));
+            if let Some(lost) = lost {
+                let request = RemoveCs { cs_id: lost.cs_id, action: RemoveAction::Force.into() };
+                let is_done = lost.status() == ServiceStatus::Dropped
+                    || master.ask(&request, patience()).await.is_ok();
+                if is_done {
+                    rt::sim::hit("operator.give-up");
+                    return;
+                }
+            }
+            rt::time::sleep(Duration::from_secs(1)).await;
+        }
+    });
 }
 
 /// A disk refuses a write or a flush: its chunk server takes itself out of service for good, whatever it is asked for afterwards
@@ -498,7 +524,11 @@ pub async fn calm(cluster: &Rc<Cluster>) {
         if let Part::Cs(_) = part {
             control::occupy(host, CS_DIR, 0);
         }
-        if cluster.is_dead(part) {
+        if let Part::Cs(n) = part
+            && cluster.is_dead(part)
+        {
+            // Whoever was to do it may have lost power meanwhile.
+            give_up(cluster, n);
             continue;
         }
         if !control::is_powered(host) {

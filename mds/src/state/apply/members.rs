@@ -123,6 +123,9 @@ impl State {
     ) -> Option<MemberSet> {
         let minimum = self.tree.file(id).ok()?.attrs.replicas.minimum;
         let usable = entry.is_usable().then_some(entry)?;
+        if how == Leaving::Absent && !self.can_do_without(entry, cs) {
+            return None;
+        }
         leave(usable.members(), cs, how, minimum, |cs| self.is_alive(cs))
     }
 
@@ -318,12 +321,17 @@ impl State {
             let minimum = file.attrs.replicas.minimum;
             // Of those who have not reconciled only who is gone for good may leave.
             let unreconciled = entry.is_unreconciled();
-            let stays = |cs| if unreconciled { !self.is_gone(cs) } else { self.is_alive(cs) };
+            let stays = |cs| if unreconciled { !self.is_given_up(entry, cs) } else { self.is_alive(cs) };
             let Some(members) = promote(entry.members(), cs, minimum, stays) else {
                 continue;
             };
             let is_made = self.changes.is_fresh(cs, chunk);
             self.change_members(&mut work, position, members);
+            let is_member = |entry: &ChunkEntry| entry.in_sync().any(|member| member == cs);
+            if unreconciled && self.entry_at(position).is_some_and(is_member) {
+                // It has what its sources had.
+                self.changes.forgot(cs, chunk);
+            }
             if done.lost_blocks > 0 {
                 self.note_loss(position, done.lost_blocks, is_made, &mut losses);
             }
@@ -465,7 +473,7 @@ impl State {
         let turn = |cs: CsId| (self.changes.is_fresh(cs, order.chunk), cs);
         let is_stuck = |cs: CsId| is_given_up(cs) || !self.has_room_to_return(file, cs);
         entry.members().iter().all(|member| match member.state {
-            MemberState::InSync => sources.contains(&member.cs) || self.is_gone(member.cs),
+            MemberState::InSync => sources.contains(&member.cs) || self.is_given_up(entry, member.cs),
             // Who shows damage may return all the same; who is to be emptied only when it is known that it is needed.
             MemberState::Absent => match self.footing(member.cs) {
                 Footing::Gone => true,

@@ -3,9 +3,9 @@
 use super::access;
 use super::records::{
     AdditionRecord, AnswerRecord, AttrsRecord, ChunkRecord, ChunksRecord, ClientRecord, ClusterRecord,
-    CsList, DeletionRecord, DueRecord, EventRecord, FileRecord, FreshRecord, InodeKind, InodeRecord,
-    LinkRecord, OwnedRecord, PhaseRecord, Readers, RecordKind, RequesterRecord, ServerRecord, SettingRecord,
-    SpecialRecord, XattrRecord,
+    CsList, DeletionRecord, DueRecord, EventRecord, FileRecord, ForgetfulRecord, FreshRecord, InodeKind,
+    InodeRecord, LinkRecord, OwnedRecord, PhaseRecord, Readers, RecordKind, RequesterRecord, ServerRecord,
+    SettingRecord, SpecialRecord, XattrRecord,
 };
 use crate::state::attrs::{AttrSet, Attrs, Replicas};
 use crate::state::changes::{Addition, Due, Position};
@@ -64,6 +64,9 @@ pub(super) fn write(state: &State, out: &mut impl FnMut(RecordKind)) {
     }
     for (chunk, cs) in state.changes.all_fresh() {
         out(RecordKind::Fresh(FreshRecord { cs: cs.0, chunk: chunk.raw() }));
+    }
+    for (chunk, cs) in state.changes.all_forgetful() {
+        out(RecordKind::Forgetful(ForgetfulRecord { cs: cs.0, chunk: chunk.raw() }));
     }
     for (chunk, deletion) in state.deletions.iter() {
         out(RecordKind::Deletion(deletion_record(chunk, deletion)));
@@ -339,6 +342,10 @@ impl Builder {
             RecordKind::Addition(record) => self.add_addition(record),
             RecordKind::Fresh(record) => {
                 self.state.changes.is_made(CsId(record.cs), ChunkId::from_raw(record.chunk));
+                Ok(())
+            }
+            RecordKind::Forgetful(record) => {
+                self.state.changes.forgot(CsId(record.cs), ChunkId::from_raw(record.chunk));
                 Ok(())
             }
             RecordKind::Deletion(record) => self.add_deletion(record),

@@ -218,6 +218,58 @@ fn c5_joiners_leave_what_is_to_be_reconciled() {
     }
 }
 
+/// A reboot is a failure, until the chunk is reconciled.
+#[test]
+fn c10_who_has_lost_its_memory_does_not_outlive_who_has_not() {
+    let (mut world, a) = World::with_servers(3);
+    let file = world.written_file(a, "/f", 2, 2);
+    let on = |world: &World| {
+        [1, 2, 3]
+            .into_iter()
+            .filter(|n| {
+                let id = world.cs(*n).id;
+                world.chunk(file, 0).members.iter().any(|member| member.cs == id)
+            })
+            .collect::<Vec<u8>>()
+    };
+    let [silent, rebooted] = on(&world)[..] else { panic!("two members") };
+    let second = world.drop_op(a, file, rebooted);
+    let claim = RegisterCs { boot_id: vec![77; 16], ..world.claim_again(rebooted) };
+    let fences = world.register(claim).fences;
+    world.confirm(rebooted, fences);
+    assert_eq!(world.unreconciled(file)[0], 0);
+    assert!(world.state.may_drop(&second), "it counts as failed");
+    let first = world.drop_op(a, file, silent);
+    assert!(!world.state.may_drop(&first), "nobody else has what was acknowledged");
+    assert_eq!(world.count(CommandOp::DropMember(first.clone())), 0);
+    // However long it is silent.
+    world.lapse(silent);
+    let (cs, session) = world.cs_name(silent);
+    for state in [CsState::Inactive, CsState::Offline] {
+        world.ok(CommandOp::CsStateChanged(CsStateChanged { cs, session, state: state.into() }));
+    }
+    assert!(world.last_events(3).contains(&EventCode::LastMemoryAway), "{:?}", world.last_events(3));
+    assert!(!world.state.may_drop(&first));
+    let restored = State::decode_snapshot(&world.state.encode_snapshot());
+    assert!(restored.as_ref() == Ok(&world.state), "{restored:?}");
+    // An operator gives it up.
+    let lost = ReleaseCs { cs, how: Leave::Lost.into(), origin: String::new() };
+    let mut given_up = World { state: world.state.clone(), index: world.index, log: world.log.clone() };
+    given_up.ok(CommandOp::ReleaseCs(lost));
+    assert!(given_up.state.may_drop(&first));
+    // It is back, and with it the chunk is reconciled: from then on both are worth the same.
+    let fences = world.register(world.claim_again(silent)).fences;
+    world.confirm(silent, fences);
+    let chunks = [0, 1].map(|index| {
+        let chunk = world.chunk(file, index);
+        ReconciledChunk { index, chunk: chunk.chunk.raw(), version: chunk.version.raw() }
+    });
+    let lease = world.proof(a, file);
+    let done = ReconcileDone { lease, file, chunks: chunks.to_vec(), writes_lost: false };
+    world.ok(CommandOp::ReconcileDone(done));
+    assert!(world.state.may_drop(&world.drop_op(a, file, silent)));
+}
+
 #[test]
 fn a_lost_replica_does_not_return() {
     let (mut world, a, file) = world();
