@@ -291,8 +291,8 @@ fn give_up(cluster: &Cluster, n: usize) {
             let lost = stat.cs.iter().find(|cs| cs.addresses.contains(&address));
             if let Some(lost) = lost {
                 let request = RemoveCs { cs_id: lost.cs_id, action: RemoveAction::Force.into() };
-                let is_done = lost.status() == ServiceStatus::Dropped
-                    || master.ask(&request, patience()).await.is_ok();
+                let is_done =
+                    lost.status() == ServiceStatus::Dropped || master.ask(&request, patience()).await.is_ok();
                 if is_done {
                     rt::sim::hit("operator.give-up");
                     return;

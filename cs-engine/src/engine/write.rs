@@ -83,6 +83,14 @@ pub(super) struct Checked<'a> {
     pub(super) request: &'a WriteRequest,
     pub(super) chunk: &'a Rc<Chunk>,
     pub(super) blocks: Range<u32>,
+    /// What is new here, should the whole be refused.
+    noted: RefCell<Vec<Range<u32>>>,
+}
+
+impl<'a> Checked<'a> {
+    fn new(request: &'a WriteRequest, chunk: &'a Rc<Chunk>, blocks: Range<u32>) -> Self {
+        Self { request, chunk, blocks, noted: RefCell::default() }
+    }
 }
 
 /// Ends a write's presence in the books, however it ends.
@@ -169,11 +177,11 @@ impl Engine {
             let engine = Rc::clone(self);
             rt::spawn(async move {
                 let _held = (running, locked);
-                engine.write_locked(&Checked { request: &request, chunk: &chunk, blocks }, &file).await
+                engine.write_locked(&Checked::new(&request, &chunk, blocks), &file).await
             });
             return Ok(WriteReply { flush_soon: false });
         }
-        self.write_locked(&Checked { request: &request, chunk: &chunk, blocks }, &file).await?;
+        self.write_locked(&Checked::new(&request, &chunk, blocks), &file).await?;
         drop((locked, running));
         Ok(WriteReply { flush_soon: self.wants_flush(&file) })
     }
@@ -203,19 +211,23 @@ impl Engine {
     }
 
     async fn write_locked(self: &Rc<Self>, write: &Checked<'_>, file: &FileState) -> Result<(), Refusal> {
-        let Checked { request, chunk, blocks } = write;
+        let Checked { request, chunk, blocks, noted } = write;
         if request.settles.is_none() && request.epoch > chunk.written_in.get() {
             chunk.written_in.set(request.epoch);
             file.written(chunk.id, request.epoch);
         }
         let result = self.write_parts(write).await;
-        // Listed also when it was refused in the middle: blocks may be new here and old elsewhere (C5).
+        // Listed also when it was refused in the middle: blocks may be new here and old elsewhere (C5). But only those: what is listed
+        // of a write counts as its content when the members are compared.
         let (epoch, seq) = request.origin();
-        file.add_unstable(
-            epoch,
-            seq,
-            Unstable { chunk: chunk.id, first: blocks.start, count: blocks.len() as u32 },
-        );
+        let list = |blocks: &Range<u32>| {
+            let write = Unstable { chunk: chunk.id, first: blocks.start, count: blocks.len() as u32 };
+            file.add_unstable(epoch, seq, write);
+        };
+        match &result {
+            Ok(()) => list(blocks),
+            Err(_) => noted.borrow().iter().for_each(list),
+        }
         chunk.changed(blocks);
         result?;
         file.done(request.epoch, request.seq);
@@ -282,7 +294,13 @@ impl Engine {
                 let way = self.choose_way(chunk, file, &part.blocks, whole).await?;
                 let appended = match way {
                     Way::Journal => self.append_data(record, payload).await?,
-                    Way::InPlace => self.write_in_place(record, payload, file, chunk, &part.blocks).await?,
+                    Way::InPlace => {
+                        let written = self.write_in_place(record, payload, file, chunk, &part.blocks).await;
+                        if written.is_err() {
+                            self.list_nobodys(write, &part.blocks);
+                        }
+                        written?
+                    }
                 };
                 (appended, words, Some(way))
             }
@@ -292,7 +310,19 @@ impl Engine {
         self.mark(chunk, &part.blocks, appended.lsn);
         chunk.changed(&part.blocks);
         self.note_part(chunk, &part.blocks, &appended, (epoch, seq), &words, place);
+        if several {
+            write.noted.borrow_mut().push(part.blocks);
+        }
         Ok(())
+    }
+
+    /// Lists what a write in place has left although its record was refused, see [`Self::write_in_place`].
+    fn list_nobodys(&self, write: &Checked<'_>, blocks: &Range<u32>) {
+        let is_nobodys =
+            |block: &u32| write.chunk.entry(*block).is_some_and(|entry| (entry.epoch, entry.seq) == (0, 0));
+        let left: Vec<u32> = blocks.clone().filter(is_nobodys).collect();
+        let runs = left.chunk_by(|a, b| a + 1 == *b).map(|run| run[0]..run[0] + run.len() as u32);
+        write.noted.borrow_mut().extend(runs);
     }
 
     /// Notes blocks in the block map that went one way; without a way they are holes.

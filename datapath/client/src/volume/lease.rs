@@ -123,9 +123,14 @@ pub(crate) struct Issued<'a> {
 }
 
 impl<'a> Issued<'a> {
-    /// A number for a new write.
+    /// A number for what settles a chunk.
     pub(crate) fn begin(lease: &'a Lease) -> Self {
-        Self { lease, seq: lease.window.borrow_mut().issue(), open: true }
+        Self { lease, seq: lease.window.borrow_mut().issue(None), open: true }
+    }
+
+    /// A number for a caller's write to a chunk.
+    pub(crate) fn write(lease: &'a Lease, chunk: u64) -> Self {
+        Self { lease, seq: lease.window.borrow_mut().issue(Some(chunk)), open: true }
     }
 
     /// Everybody who must has it.

@@ -179,6 +179,14 @@ impl Inner {
             chunk.settled.set(true);
             return Ok(());
         }
+        // A member has rebooted, or was left out of a chunk that another one has to be settled with. What some members have of a write on its
+        // way may be settled away, and whoever has carried it out would take it for done when it comes again (C11): it gets a number of
+        // another epoch.
+        if lease.window.borrow().writes_to(chunk.index) {
+            rt::sim::hit("client.settles-under-writes");
+            lease.break_off();
+            return Err(Stop::Broken.into());
+        }
         let doubts = self.doubts(lease, chunk).await?;
         let mut copied = 0;
         for range in &doubts {

@@ -1,13 +1,13 @@
 //! Sequence numbers of one lease epoch: which writes are answered, which are stable (C5, C11).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The writes of one epoch.
 #[derive(Debug)]
 pub(crate) struct Window {
     next: u64,
-    /// Issued and not answered to the caller.
-    open: BTreeSet<u64>,
+    /// Issued and not answered to the caller; with the chunk that it goes to if it is a caller's write.
+    open: BTreeMap<u64, Option<u64>>,
     /// All lower ones are stable on all members.
     stable: u64,
     /// Chunk servers with writes that no flush has covered: the number of the last such write there.
@@ -35,7 +35,7 @@ impl Window {
     pub(crate) fn new() -> Self {
         Self {
             next: 1,
-            open: BTreeSet::new(),
+            open: BTreeMap::new(),
             stable: 1,
             dirty: BTreeMap::new(),
             answers: 0,
@@ -43,12 +43,17 @@ impl Window {
         }
     }
 
-    /// A number for a new write.
-    pub(crate) fn issue(&mut self) -> u64 {
+    /// A number for a new write: a caller's to a chunk, or what settles one.
+    pub(crate) fn issue(&mut self, chunk: Option<u64>) -> u64 {
         let seq = self.next;
         self.next += 1;
-        self.open.insert(seq);
+        self.open.insert(seq, chunk);
         seq
+    }
+
+    /// Whether a caller's write to a chunk is on its way.
+    pub(crate) fn writes_to(&self, chunk: u64) -> bool {
+        self.open.values().any(|to| *to == Some(chunk))
     }
 
     /// Whether any number has been given out.
@@ -81,7 +86,7 @@ impl Window {
 
     /// All lower numbers have been answered.
     pub(crate) fn done(&self) -> u64 {
-        self.open.first().copied().unwrap_or(self.next)
+        self.open.first_key_value().map_or(self.next, |(seq, _)| *seq)
     }
 
     /// All lower numbers are stable.
@@ -120,7 +125,7 @@ mod tests {
     #[test]
     fn watermarks_follow_the_oldest_open_write() {
         let mut window = Window::new();
-        let (a, b, c) = (window.issue(), window.issue(), window.issue());
+        let (a, b, c) = (window.issue(None), window.issue(None), window.issue(None));
         assert_eq!((a, b, c), (1, 2, 3));
         window.answered(b);
         assert_eq!(window.done(), 1);
@@ -133,7 +138,7 @@ mod tests {
     #[test]
     fn a_flush_claims_only_what_was_answered_when_it_began() {
         let mut window = Window::new();
-        let (a, b) = (window.issue(), window.issue());
+        let (a, b) = (window.issue(None), window.issue(None));
         window.touch(10, a);
         window.touch(11, b);
         window.answered(a);
@@ -152,7 +157,7 @@ mod tests {
     #[test]
     fn a_flush_speaks_for_all_that_was_answered_when_it_began_and_for_nothing_else() {
         let mut window = Window::new();
-        let (a, b, c) = (window.issue(), window.issue(), window.issue());
+        let (a, b, c) = (window.issue(None), window.issue(None), window.issue(None));
         for seq in [a, b, c] {
             window.touch(10, seq);
         }
@@ -180,11 +185,11 @@ mod tests {
     #[test]
     fn a_write_during_a_flush_keeps_its_server_dirty() {
         let mut window = Window::new();
-        let a = window.issue();
+        let a = window.issue(None);
         window.touch(10, a);
         window.answered(a);
         let plan = window.plan();
-        let b = window.issue();
+        let b = window.issue(None);
         window.touch(10, b);
         window.answered(b);
         window.flushed(&plan);

@@ -178,7 +178,7 @@ impl Inner {
                 // Zeroes over what was never written. (With a number given out something was there: dropping that ends the epoch.)
                 return Ok(());
             };
-            let seq = issued.get_or_insert_with(|| Issued::begin(lease)).seq;
+            let seq = issued.get_or_insert_with(|| Issued::write(lease, part.index)).seq;
             // Whoever waits for a server that is not needed any more is woken by the new version.
             let sent = if let ([only], []) = (&chunk.members[..], &chunk.joiners[..]) {
                 let mut send = std::pin::pin!(self.write_member(lease, &chunk, only, part, seq));

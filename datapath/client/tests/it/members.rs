@@ -303,6 +303,41 @@ fn c3_a_write_counts_when_all_of_one_version_have_answered_under_it() {
     });
 }
 
+/// Who has carried it out already would take it for done, although settling has put something else in its place (simulator, seed 10266).
+#[test]
+fn c11_a_write_on_its_way_is_another_one_after_settling() {
+    run_with(3, CHUNK, async |world| {
+        world.mds.allocate(0);
+        let volume = world.open().await;
+        let installed = Rc::new(Notify::new());
+        let told = Rc::clone(&installed);
+        world.cs[1].desk.script(move |op, body| match op {
+            Op::Write if version_of(body) == FIRST_VERSION => Turn::Wait(Rc::clone(&told)),
+            _ => Turn::Usual,
+        });
+        let writing = write(&volume, 0);
+        rt::time::sleep(100 * MS).await;
+        assert_eq!(world.cs[0].desk.writes().len(), 1);
+        // Somebody has rebooted and is left out: the chunk has to be settled among the others.
+        world.mds.unreconciled.set(true);
+        world.mds.set(3, MemberState::Absent);
+        world.cs[0].desk.script(|op, body| match op {
+            Op::Write if version_of(body) == FIRST_VERSION => has(FIRST_VERSION + 1),
+            _ => Turn::Usual,
+        });
+        let other = write(&volume, 8192);
+        done(writing).await;
+        done(other).await;
+        assert_eq!(volume.epoch(), 2);
+        for cs in &world.cs[..2] {
+            assert_eq!(cs.desk.count(Op::Survey), 1, "nothing is settled while a write is on its way");
+            let anew = cs.desk.writes().into_iter().filter(|write| write.target.epoch == 2);
+            assert_eq!(anew.map(|write| write.offset).collect::<BTreeSet<_>>(), BTreeSet::from([0, 8192]));
+        }
+        installed.notify_all();
+    });
+}
+
 #[test]
 fn c7_a_joiner_gets_everything_and_is_asked_for_nothing() {
     run_with(3, 2 * CHUNK, async |world| {
