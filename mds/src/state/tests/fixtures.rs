@@ -8,6 +8,7 @@
 //! - `v1/snapshot.bin`: the snapshot after that log.
 //! - `v1/history-inodes.log`, `v1/snapshot-inodes.bin`: the same for what came later, inodes as POSIX has them.
 //! - `v1/history-members.log`, `v1/snapshot-members.bin`: the same with replicas and chunk servers that come and go.
+//! - `v1/history-memory.log`, `v1/snapshot-memory.bin`: the same with chunk servers that have lost their memory.
 //! - `v1/access.log`, `v1/access-snapshot.bin`: the same with passwords and nodes.
 //! - `v1/server`: the files of a server's directory, for `log::fixtures`.
 
@@ -500,6 +501,30 @@ fn member_history() -> Vec<Command> {
     world.log
 }
 
+/// Two files lose the memory of a member each; one is reconciled, the other waits for who is offline.
+fn memory_history() -> Vec<Command> {
+    let (mut world, a) = World::with_servers(3);
+    let file = world.written_file(a, "/reconciled", 2, 2);
+    let reboot = |world: &mut World, number: u8, boot: u8| {
+        let claim = RegisterCs { boot_id: vec![boot; 16], ..world.claim_again(number) };
+        let fences = world.register(claim).fences;
+        world.confirm(number, fences);
+    };
+    let rebooted = world.holder(file, 0, 0);
+    reboot(&mut world, rebooted, 77);
+    let chunks = [0, 1].map(|index| {
+        let chunk = world.chunk(file, index);
+        ReconciledChunk { index, chunk: chunk.chunk.raw(), version: chunk.version.raw() }
+    });
+    let done = ReconcileDone { lease: world.proof(a, file), file, chunks: chunks.to_vec(), writes_lost: false };
+    world.ok(CommandOp::ReconcileDone(done));
+    let waits = world.written_file(a, "/waits", 2, 2);
+    let (away, rebooted) = (world.holder(waits, 0, 0), world.holder(waits, 0, 1));
+    world.goes_offline(away);
+    reboot(&mut world, rebooted, 78);
+    world.log
+}
+
 fn write_log(commands: &[Command]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for command in commands {
@@ -582,6 +607,20 @@ fn the_log_of_members_still_gives_its_state() {
     assert!(!read.pending_work().is_empty(), "versions to be installed, a replica to be filled");
     let told = |code| read.events().iter().any(|event| event.code == code);
     assert!(told(EventCode::BlocksLost) && told(EventCode::ReplicasReturned));
+}
+
+#[test]
+fn the_log_of_memories_still_gives_its_state() {
+    let commands = read_log(&frozen("history-memory.log", || write_log(&memory_history())));
+    let mut state = State::new();
+    for (n, command) in commands.iter().enumerate() {
+        state.apply(n as u64 + 1, command);
+    }
+    let bytes = frozen("snapshot-memory.bin", || state.encode_snapshot());
+    let read = State::decode_snapshot(&bytes).unwrap();
+    assert!(read == state && state.encode_snapshot() == bytes);
+    let told = |code| read.events().iter().filter(|event| event.code == code).count();
+    assert_eq!((told(EventCode::CsRebooted), told(EventCode::LastMemoryAway)), (2, 1));
 }
 
 #[test]
