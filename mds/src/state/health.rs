@@ -17,7 +17,8 @@ pub enum ChunkHealth {
     Degraded,
     /// Degraded, and a replica that no longer counts holds older data.
     Urgent,
-    /// Fewer active replicas than the minimum: writes wait (C3), reads go on.
+    /// Fewer active replicas than the minimum: writes wait (C3), reads go on. Or only a replica that is away has all that was
+    /// acknowledged: what is in doubt waits for it (C10).
     Blocked,
     /// Blocked, and nobody is waited for any more: it is replicated before all others.
     Pending,
@@ -46,9 +47,16 @@ impl ChunkHealth {
         Self::Void,
     ];
 
-    /// Judges a chunk. `reach` says how a chunk server is: `None` if it is not known at all.
-    pub fn of(entry: &ChunkEntry, replicas: Replicas, reach: impl Fn(CsId) -> Option<CsState>) -> Self {
+    /// Judges a chunk. `reach` says how a chunk server is: `None` if it is not known at all; `is_needed` whether nothing can be
+    /// reconciled without a member.
+    pub fn of(
+        entry: &ChunkEntry,
+        replicas: Replicas,
+        reach: impl Fn(CsId) -> Option<CsState>,
+        is_needed: impl Fn(CsId) -> bool,
+    ) -> Self {
         let (mut active, mut inactive) = (0u8, 0u8);
+        let mut waits = false;
         let (mut readable, mut old, mut awaited, mut joining) = (false, false, false, false);
         for member in entry.members().iter() {
             let heard_of = matches!(reach(member.cs), Some(CsState::Active | CsState::Inactive));
@@ -62,15 +70,19 @@ impl ChunkHealth {
                 (MemberState::Absent, Some(CsState::Inactive)) => inactive += 1,
                 (MemberState::Absent | MemberState::Stale | MemberState::Failed, _) => old = true,
                 (MemberState::InSync, Some(CsState::Active)) => active += 1,
-                (MemberState::InSync, Some(CsState::Inactive)) => inactive += 1,
-                (MemberState::InSync, Some(CsState::Offline | CsState::Dropped) | None) => {}
+                (MemberState::InSync, away) => {
+                    inactive += u8::from(away == Some(CsState::Inactive));
+                    waits |= is_needed(member.cs);
+                }
             }
         }
         if !readable {
             Self::Offline
         } else if active < replicas.minimum {
             // Without an active replica there is nothing to copy from.
-            if awaited || active == 0 { Self::Blocked } else { Self::Pending }
+            if awaited || waits || active == 0 { Self::Blocked } else { Self::Pending }
+        } else if waits {
+            Self::Blocked
         } else if joining {
             Self::Replicating
         } else if active > replicas.normal {
@@ -182,7 +194,7 @@ mod tests {
     use crate::state::ids::{ChunkId, Version};
 
     /// Builds a chunk from letters: `a`ctive, `i`nactive, `o`ffline, unknown `?` in-sync members; `s`tale, `f`ailed,
-    /// `j`oining, `c`reating members on active servers; absent ones on active (`b`), inactive (`d`) and offline (`e`) ones.
+    /// `j`oining, `c`reating members on active servers; `I` and `O` like `i` and `o`, and nothing is reconciled without them; absent ones on active (`b`), inactive (`d`) and offline (`e`) ones.
     fn judge(members: &str, normal: u8, minimum: u8) -> ChunkHealth {
         let ids: Vec<_> = (0..members.len() as u32).map(CsId).collect();
         let mut entry = ChunkEntry::allocated(0, ChunkId::new(1, 1), Version::first(1), &ids, true);
@@ -198,12 +210,13 @@ mod tests {
             entry.members_mut().set_state(*cs, state);
         }
         let reach = |cs: CsId| match members.as_bytes()[cs.0 as usize] {
-            b'i' | b'd' => Some(CsState::Inactive),
-            b'o' | b'e' => Some(CsState::Offline),
+            b'i' | b'I' | b'd' => Some(CsState::Inactive),
+            b'o' | b'O' | b'e' => Some(CsState::Offline),
             b'?' => None,
             _ => Some(CsState::Active),
         };
-        ChunkHealth::of(&entry, Replicas { normal, minimum }, reach)
+        let is_needed = |cs: CsId| members.as_bytes()[cs.0 as usize].is_ascii_uppercase();
+        ChunkHealth::of(&entry, Replicas { normal, minimum }, reach, is_needed)
     }
 
     #[test]
@@ -239,6 +252,12 @@ mod tests {
             ("aij", Blocked),
             ("ooj", Offline),
             ("aaaa", Overcommitted),
+            ("aaI", Blocked),
+            ("aaO", Blocked),
+            ("aoO", Blocked),
+            ("aaaO", Blocked),
+            ("OOO", Offline),
+            ("aaOc", Void),
             ("aac", Void),
             ("ccc", Void),
         ];

@@ -493,14 +493,17 @@ impl State {
     }
 
     fn view(&self, file: &File, entry: &ChunkEntry) -> ChunkView {
+        view(entry, self.health_of(file, entry))
+    }
+
+    fn health_of(&self, file: &File, entry: &ChunkEntry) -> ChunkHealth {
         let reach = |cs| self.servers.get(cs).map(|server| server.state);
-        view(entry, ChunkHealth::of(entry, file.attrs.replicas, reach))
+        ChunkHealth::of(entry, file.attrs.replicas, reach, |cs| !self.can_do_without(entry, cs))
     }
 
     fn judged_chunks(&self) -> impl Iterator<Item = (FileId, &ChunkEntry, ChunkHealth)> {
-        let reach = |cs| self.servers.get(cs).map(|server| server.state);
         self.tree.files().flat_map(move |(id, file)| {
-            let judged = move |entry| (id, entry, ChunkHealth::of(entry, file.attrs.replicas, reach));
+            let judged = move |entry| (id, entry, self.health_of(file, entry));
             file.chunks.iter().map(judged)
         })
     }

@@ -72,7 +72,7 @@ impl State {
     /// Whether a chunk loses nothing that was acknowledged if a member leaves: another one remembers it too and is waited for, or nobody
     /// can. A reboot is a failure (C10): who has lost its memory in writes that are not reconciled is no reason to give up one that has
     /// not, however long it is silent.
-    pub(super) fn can_do_without(&self, entry: &ChunkEntry, cs: CsId) -> bool {
+    pub(in crate::state) fn can_do_without(&self, entry: &ChunkEntry, cs: CsId) -> bool {
         let is_member = entry.in_sync().any(|member| member == cs);
         let other = |member: CsId| member != cs && self.remembers(entry, member) && !self.is_gone(member);
         !entry.is_unreconciled()

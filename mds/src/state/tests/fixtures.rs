@@ -516,7 +516,8 @@ fn memory_history() -> Vec<Command> {
         let chunk = world.chunk(file, index);
         ReconciledChunk { index, chunk: chunk.chunk.raw(), version: chunk.version.raw() }
     });
-    let done = ReconcileDone { lease: world.proof(a, file), file, chunks: chunks.to_vec(), writes_lost: false };
+    let done =
+        ReconcileDone { lease: world.proof(a, file), file, chunks: chunks.to_vec(), writes_lost: false };
     world.ok(CommandOp::ReconcileDone(done));
     let waits = world.written_file(a, "/waits", 2, 2);
     let (away, rebooted) = (world.holder(waits, 0, 0), world.holder(waits, 0, 1));

@@ -250,6 +250,7 @@ fn c10_who_has_lost_its_memory_does_not_outlive_who_has_not() {
     }
     assert!(world.last_events(3).contains(&EventCode::LastMemoryAway), "{:?}", world.last_events(3));
     assert!(!world.state.may_drop(&first));
+    assert_eq!(world.state.summary().chunks.get(ChunkHealth::Blocked), 2, "both chunks wait");
     let restored = State::decode_snapshot(&world.state.encode_snapshot());
     assert!(restored.as_ref() == Ok(&world.state), "{restored:?}");
     // An operator gives it up.
