@@ -27,7 +27,7 @@ const BESIDES: &[&str] = &[
     "disk.lost",
     "disk.damaged-regions",
     "disk.full-while-away",
-    "operator.give-up",
+    "operator.gives-up",
     "operator.remove",
     "operator.revoke",
     "client.sleeps",

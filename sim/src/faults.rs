@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use link::Master;
 use rt::sim::control::{self, PeerView};
 use rt::sim::{DiskFault, DiskFaultKind, HostId};
-use wire::cluster::{ClusterStat, RemoveAction, RemoveCs, ServiceStatus};
+use wire::cluster::{ClusterStat, GetEvents, RemoveAction, RemoveCs, ServiceStatus};
 use wire::lease::{Revoke, RevokeTarget};
 use wire::namespace::{Attrs, SetAttr};
 
@@ -275,32 +276,46 @@ fn lose_disk(cluster: &Rc<Cluster>, cuts: &Cuts) {
     let n = some_cs();
     cluster.bury(n);
     power_cut(cluster, cuts, &[Part::Cs(n)]);
-    // Long before or after it counts as offline.
-    let patience = Duration::from_millis(rt::random::below(60_000));
-    after(cluster, patience, move |cluster| give_up(cluster, n));
+    // In some runs an operator knows, long before or after it counts as offline; in others he has to be told.
+    if rt::random::below(2) == 0 {
+        let patience = Duration::from_millis(rt::random::below(60_000));
+        after(cluster, patience, move |cluster| give_up(cluster, n, false));
+    }
 }
 
-/// An operator says that a chunk server will never be back: chunks may wait for what only it had (C10).
-fn give_up(cluster: &Cluster, n: usize) {
+/// An operator says that a chunk server will never be back: chunks may wait for what only it had (C10). If `told`, only after an event
+/// has named it.
+fn give_up(cluster: &Cluster, n: usize, told: bool) {
     let address = cluster.cs_address(n);
     cluster.operate(async move |master| {
         let patience = || rt::time::now() + Duration::from_secs(20);
         // Refused as long as the metadata server has not noticed that it is gone.
-        for _ in 0..60 {
-            let stat = master.ask(&ClusterStat {}, patience()).await.unwrap_or_default();
-            let lost = stat.cs.iter().find(|cs| cs.addresses.contains(&address));
-            if let Some(lost) = lost {
-                let request = RemoveCs { cs_id: lost.cs_id, action: RemoveAction::Force.into() };
-                let is_done =
-                    lost.status() == ServiceStatus::Dropped || master.ask(&request, patience()).await.is_ok();
-                if is_done {
-                    rt::sim::hit("operator.give-up");
-                    return;
-                }
-            }
+        for _ in 0..120 {
             rt::time::sleep(Duration::from_secs(1)).await;
+            let stat = master.ask(&ClusterStat {}, patience()).await.unwrap_or_default();
+            let Some(lost) = stat.cs.iter().find(|cs| cs.addresses.contains(&address)) else { continue };
+            if lost.status() == ServiceStatus::Dropped {
+                return;
+            }
+            if told && !is_named(&master, lost.cs_id).await {
+                continue;
+            }
+            let request = RemoveCs { cs_id: lost.cs_id, action: RemoveAction::Force.into() };
+            if master.ask(&request, patience()).await.is_ok() {
+                rt::sim::hit(if told { "operator.gives-up-as-told" } else { "operator.gives-up" });
+                return;
+            }
         }
     });
+}
+
+/// Whether an event says that chunks wait for a chunk server.
+async fn is_named(master: &Master, cs: u64) -> bool {
+    let newest = GetEvents { limit: 1000, newest: true, ..GetEvents::default() };
+    let events = master.ask(&newest, rt::time::now() + Duration::from_secs(20)).await.unwrap_or_default();
+    let name = format!("CS#{cs}");
+    let mut waits = events.events.iter().filter(|event| event.code == "mds.last_memory_away");
+    waits.any(|event| event.message.contains(&name))
 }
 
 /// A disk refuses a write or a flush: its chunk server takes itself out of service for good, whatever it is asked for afterwards
@@ -525,10 +540,11 @@ pub async fn calm(cluster: &Rc<Cluster>) {
             control::occupy(host, CS_DIR, 0);
         }
         if let Part::Cs(n) = part
-            && cluster.is_dead(part)
+            && (cluster.is_dead(part) || cluster.is_doomed(part))
         {
-            // Whoever was to do it may have lost power meanwhile.
-            give_up(cluster, n);
+            give_up(cluster, n, true);
+        }
+        if cluster.is_dead(part) {
             continue;
         }
         if !control::is_powered(host) {

@@ -44,9 +44,6 @@ pub(super) struct Changes {
     fresh: BTreeSet<(ChunkId, CsId)>,
     /// Chunks with members that lack blocks. Derived from the maps.
     lacking: BTreeMap<ChunkId, Position>,
-    /// Of chunks that are to be reconciled the members that may lack acknowledged writes: they have registered as rebooted since, or have
-    /// become members only then (C10).
-    forgetful: BTreeSet<(ChunkId, CsId)>,
 }
 
 fn remove<T>(table: &mut ByServer<T>, cs: CsId, chunk: ChunkId) -> Option<T> {
@@ -79,7 +76,6 @@ impl Changes {
             }
         }
         if let Some(entry) = before.or(after) {
-            self.remember(entry.id(), after);
             let lacks = after.is_some_and(ChunkEntry::lacks_blocks);
             self.lacks(entry.id(), (file, entry.index()), lacks);
         }
@@ -92,32 +88,6 @@ impl Changes {
             };
             table.entry(member.cs).or_default().insert(entry.id(), (file, entry.index()));
         }
-    }
-
-    /// A chunk has become another, or is reconciled: who counts as forgetful still?
-    pub(super) fn remember(&mut self, chunk: ChunkId, after: Option<&ChunkEntry>) {
-        let of_chunk = (chunk, CsId(0))..=(chunk, CsId(u32::MAX));
-        let all: Vec<_> = self.forgetful.range(of_chunk).copied().collect();
-        for (chunk, cs) in all {
-            if !after.is_some_and(|entry| may_be_forgetful(entry, cs)) {
-                self.forgetful.remove(&(chunk, cs));
-            }
-        }
-    }
-
-    /// A member may lack what was acknowledged; whether that is new.
-    pub(super) fn forgot(&mut self, cs: CsId, chunk: ChunkId) -> bool {
-        self.forgetful.insert((chunk, cs))
-    }
-
-    /// Whether a member may lack what was acknowledged.
-    pub(super) fn is_forgetful(&self, cs: CsId, chunk: ChunkId) -> bool {
-        self.forgetful.contains(&(chunk, cs))
-    }
-
-    /// Members that may lack what was acknowledged.
-    pub(super) fn all_forgetful(&self) -> impl Iterator<Item = (ChunkId, CsId)> {
-        self.forgetful.iter().copied()
     }
 
     /// A replica joins that was made for it.
@@ -244,7 +214,7 @@ impl Changes {
         entries: impl Iterator<Item = (FileId, &'a ChunkEntry)>,
     ) -> Result<(), &'static str> {
         let mut fresh = Self::default();
-        let (mut due, mut adding, mut young, mut forgetful) = (0, 0, 0, 0);
+        let (mut due, mut adding, mut young) = (0, 0, 0);
         for (file, entry) in entries {
             fresh.note(file, None, Some(entry));
             for cs in self.adding(entry.id()) {
@@ -262,14 +232,6 @@ impl Changes {
                 }
             }
             for member in entry.members().iter() {
-                if self.is_forgetful(member.cs, entry.id()) {
-                    forgetful += 1;
-                    if !may_be_forgetful(entry, member.cs) {
-                        return Err(
-                            "a replica may lack writes that is no member, or of a chunk that is reconciled",
-                        );
-                    }
-                }
                 if self.is_fresh(member.cs, entry.id()) {
                     young += 1;
                     if !may_be_fresh(member.state) {
@@ -291,9 +253,6 @@ impl Changes {
         }
         if fresh.lacking != self.lacking {
             return Err("the list of chunks with members that lack blocks is wrong");
-        }
-        if forgetful != self.forgetful.len() {
-            return Err("a replica that may lack writes is in no map");
         }
         if young != self.fresh.len() {
             return Err("a replica that has never been a member is in no map");
@@ -320,12 +279,6 @@ fn has_empty<T>(table: &ByServer<T>) -> bool {
 /// Whether a replica in this state is told of versions.
 pub(super) fn takes_writes(state: MemberState) -> bool {
     matches!(state, MemberState::InSync | MemberState::Joining)
-}
-
-/// Whether a replica may be a member that lacks what was acknowledged.
-fn may_be_forgetful(entry: &ChunkEntry, cs: CsId) -> bool {
-    entry.is_unreconciled()
-        && entry.members().on(cs).is_some_and(|member| member.state == MemberState::InSync)
 }
 
 /// Whether a replica in this state may be one that has never been a member.

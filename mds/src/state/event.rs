@@ -224,9 +224,9 @@ events! {
     /// Arguments: CS, blocks, path, chunks, chunk servers.
     BlocksLost = 60: "mds.blocks_lost" Mds Error
         "CS#{0} was filled without {1} blocks[ of {3} chunks] that none of its sources had, the first of '{2}': they cannot be read until they are repaired or written again[. Other replicas may have them and are kept until they have been asked: bring {4} back, or give up with rm-cs -f what is lost for ever]";
-    /// Arguments: CS, chunks, path.
+    /// Arguments: chunk servers, chunks, path.
     LastMemoryAway = 62: "mds.last_memory_away" Mds Error
-        "CS#{0} is offline, and alone has what was acknowledged of {1} chunks, the first of '{2}': their other members have lost their memory, so they wait. Bring it back, or give up with rm-cs -f what is lost for ever";
+        "{1} chunks, the first of '{2}', wait for {0}: what was acknowledged there and not flushed may be nowhere else, because the others have lost their memory. Bring back what is offline, or give up with rm-cs -f what is lost for ever";
 
     /// Arguments: origin.
     PasswordSet = 90: "mds.password_set" Mds Info "The password of the cluster was set{0}";

@@ -85,6 +85,7 @@ mod tests {
         MemberSet::new(letters.chars().enumerate().map(|(slot, letter)| Member {
             slot: slot as u8,
             cs: CsId(slot as u32),
+            forgetful: false,
             state: match letter {
                 'a' | 'l' => MemberState::InSync,
                 'j' | 'x' => MemberState::Joining,

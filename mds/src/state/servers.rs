@@ -12,8 +12,6 @@ use std::collections::BTreeMap;
 
 /// Flag `h`: stored data does not match its checksum.
 pub const FLAG_DAMAGED: u32 = 1 << 9;
-/// Flags `H` and `S`: its disk or its journal's disk has failed, and it will never serve again (C4).
-pub const FLAGS_BROKEN: u32 = 1 << 8 | 1 << 10;
 
 /// How far a registration has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,11 +166,6 @@ impl ChunkServer {
     /// Whether so much on it was damaged that its replicas are made anew elsewhere.
     pub fn shows_damage(&self) -> bool {
         self.flags & FLAG_DAMAGED != 0
-    }
-
-    /// Whether it will never serve again.
-    pub fn is_broken(&self) -> bool {
-        self.flags & FLAGS_BROKEN != 0
     }
 
     /// Whether what is on it can be used.

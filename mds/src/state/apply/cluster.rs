@@ -91,9 +91,6 @@ impl State {
         for (_, file) in self.tree.files_mut() {
             file.lease.doubt();
             file.chunks.update_all(|entry| entry.set_unreconciled(entry.is_usable()));
-            for entry in file.chunks.iter() {
-                self.changes.remember(entry.id(), Some(entry));
-            }
         }
         self.fencing.clear();
         self.kept.clear();

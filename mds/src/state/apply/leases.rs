@@ -341,7 +341,6 @@ impl State {
             });
         }
         let left = file.chunks.unreconciled();
-        settled.iter().for_each(|chunk| self.changes.remember(*chunk, None));
         // What was settled did not go to joiners: they have what members had before, or a part of that.
         self.dismiss_joiners(step, |_, _, entry| settled.contains(&entry.id()));
         if op.writes_lost && left < before {

@@ -327,12 +327,11 @@ impl State {
             };
             let is_made = self.changes.is_fresh(cs, chunk);
             self.change_members(&mut work, position, members);
-            let is_member = |entry: &ChunkEntry| entry.in_sync().any(|member| member == cs);
-            if unreconciled && self.entry_at(position).is_some_and(is_member) {
-                // It has what its sources had.
-                self.changes.forgot(cs, chunk);
-            }
             if done.lost_blocks > 0 {
+                // What it has instead of these blocks is worth no more than what a loss of memory leaves.
+                if let Ok(file) = self.tree.file_mut(position.0) {
+                    file.chunks.update(position.1, |entry| entry.forget(cs));
+                }
                 self.note_loss(position, done.lost_blocks, is_made, &mut losses);
             }
             promoted += 1;

@@ -10,6 +10,7 @@ mod inodes;
 mod leases;
 mod losses;
 mod members;
+mod memory;
 mod pending;
 mod removal;
 mod replication;

@@ -73,6 +73,10 @@ impl State {
                 Leave::Lost => step.event(EventCode::CsLost, &[&op.cs, &replicas, &origin]),
             }
         }
+        if how == Leave::Lost && how != before {
+            // Of who was waited for with it.
+            self.tell_last_memories(step, id);
+        }
         if how != Leave::Stay {
             // Nothing new goes there; what is half made is not worth to be moved.
             self.end_additions(step, |cs| cs == id);

@@ -57,47 +57,17 @@ impl State {
         self.footing(cs) == Footing::Gone
     }
 
-    /// Whether a member of a chunk has all that was acknowledged, as far as anybody can have it.
-    fn remembers(&self, entry: &ChunkEntry, cs: CsId) -> bool {
-        !entry.is_unreconciled() || !self.changes.is_forgetful(cs, entry.id())
-    }
-
-    /// Whether a chunk server will never be back: an operator has said so, or its disk has failed.
-    fn is_hopeless(&self, cs: CsId) -> bool {
-        self.servers.get(cs).is_none_or(|server| {
-            server.leave == Leave::Lost || server.state == CsState::Dropped || server.is_broken()
-        })
-    }
-
-    /// Whether a chunk loses nothing that was acknowledged if a member leaves: another one remembers it too and is waited for, or nobody
-    /// can. A reboot is a failure (C10): who has lost its memory in writes that are not reconciled is no reason to give up one that has
-    /// not, however long it is silent.
-    pub(in crate::state) fn can_do_without(&self, entry: &ChunkEntry, cs: CsId) -> bool {
-        let is_member = entry.in_sync().any(|member| member == cs);
-        let other = |member: CsId| member != cs && self.remembers(entry, member) && !self.is_gone(member);
-        !entry.is_unreconciled()
-            || !is_member
-            || !self.remembers(entry, cs)
-            || self.is_hopeless(cs)
-            || entry.in_sync().any(other)
-    }
-
-    /// Whether a member of a chunk is not waited for any more.
-    pub(super) fn is_given_up(&self, entry: &ChunkEntry, cs: CsId) -> bool {
-        self.is_gone(cs) && self.can_do_without(entry, cs)
-    }
-
     /// Whether a replica of a chunk may be filled. One that nobody has reconciled waits for that, as long as all its members may come
-    /// back: one of them may have acknowledged writes that the others have lost, and a copy of the others must not make it
-    /// dispensable (C4). With a member that is gone for good there is nothing to wait for, also when it has left the members
-    /// since; but then all that are left have to be there.
+    /// back: one of them may have acknowledged writes that the others have lost (C4). With a member that is gone there is nothing to wait
+    /// for, also when it has left the members since; but then all that are left have to be there. A copy of them makes nobody dispensable
+    /// who remembers more, see [`Self::can_do_without`]: it keeps safe what they have.
     pub(super) fn may_fill(&self, entry: &ChunkEntry) -> bool {
-        let is_given_up = |state: MemberState| {
-            entry.members().iter().any(|member| member.state == state && self.is_given_up(entry, member.cs))
+        let is_gone = |state: MemberState| {
+            entry.members().iter().any(|member| member.state == state && self.is_gone(member.cs))
         };
         !entry.is_unreconciled()
-            || is_given_up(MemberState::InSync)
-            || (is_given_up(MemberState::Absent) && entry.in_sync().all(|cs| self.is_alive(cs)))
+            || is_gone(MemberState::InSync)
+            || (is_gone(MemberState::Absent) && entry.in_sync().all(|cs| self.is_alive(cs)))
     }
 
     /// What a chunk's replicas need now. `overdue` says for whom nobody waits any longer: who is away, by those who have to write;

@@ -4,7 +4,7 @@ use super::leases::holders_of;
 use super::{Answer, Step, check_count, check_text};
 use crate::state::State;
 use crate::state::attrs::TIER_MAX;
-use crate::state::chunk::{ChunkEntry, MemberState};
+use crate::state::chunk::MemberState;
 use crate::state::command::{
     CsLapsed, CsReport, CsState, CsStateChanged, FenceRecord, FencesRecorded, LeaseMode, RegisterCs,
     ReportedEvent, ReportedSeverity,
@@ -189,20 +189,8 @@ impl State {
                 entry.set_unreconciled(entry.is_unreconciled() || (held && entry.is_usable()));
             });
         }
-        // Also of files that their writers left before.
-        let mut news = BTreeSet::new();
-        for (_, file) in self.tree.files().filter(|(_, file)| file.chunks.unreconciled() > 0) {
-            let is_in_doubt =
-                |entry: &&ChunkEntry| entry.is_unreconciled() && entry.in_sync().any(|cs| cs == id);
-            for entry in file.chunks.iter().filter(is_in_doubt) {
-                if self.changes.forgot(id, entry.id()) {
-                    news.insert(entry.id());
-                }
-            }
-        }
-        for away in self.servers.iter().filter(|server| server.state == CsState::Offline) {
-            self.tell_who_waits_for(step, away.id, |chunk| news.contains(&chunk));
-        }
+        // Also in files that their writers left before.
+        self.note_forgotten(step, id);
         self.tell_open_files(step, id);
     }
 
@@ -329,28 +317,11 @@ impl State {
         server.changed_ms = step.now_ms;
         step.event(code, &[&op.cs, &offline_s]);
         if code == EventCode::CsOffline {
-            self.tell_who_waits_for(step, CsId(op.cs), |_| true);
+            self.tell_last_memories(step, CsId(op.cs));
         }
         step.effect(Effect::Replicate);
         self.report_status(step);
         Ok(Outcome::Acknowledged(1))
-    }
-
-    /// Tells an operator of those chunks among some that cannot be reconciled without a chunk server.
-    fn tell_who_waits_for(&self, step: &mut Step, cs: CsId, among: impl Fn(ChunkId) -> bool) {
-        let mut chunks = 0;
-        let mut first = None;
-        for (id, file) in self.tree.files().filter(|(_, file)| file.chunks.unreconciled() > 0) {
-            let wait = |entry: &&ChunkEntry| among(entry.id()) && !self.can_do_without(entry, cs);
-            let count = file.chunks.iter().filter(wait).count();
-            if count > 0 {
-                chunks += count;
-                first.get_or_insert(id);
-            }
-        }
-        if let Some(id) = first {
-            step.event(EventCode::LastMemoryAway, &[&cs.0, &chunks, &self.tree.path_of(id)]);
-        }
     }
 
     pub(super) fn cs_report(&mut self, step: &mut Step, op: &CsReport) -> Answer {

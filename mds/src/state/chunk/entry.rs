@@ -120,6 +120,18 @@ impl ChunkEntry {
     pub(in crate::state) fn change(&mut self, version: Version, members: MemberSet) {
         assert!(version > self.version, "versions only grow (C7)");
         (self.version, self.members) = (version, members);
+        self.members.spread();
+    }
+
+    /// Members that have all that was acknowledged, as far as anybody can have it (C10).
+    pub(in crate::state) fn remembering(&self) -> impl Iterator<Item = CsId> {
+        let remembers = |member: &super::Member| member.state == MemberState::InSync && !member.forgetful;
+        self.members.iter().filter(remembers).map(|member| member.cs)
+    }
+
+    /// A member may lack what was acknowledged, if that is not reconciled; whether that is new.
+    pub(in crate::state) fn forget(&mut self, cs: CsId) -> bool {
+        self.is_unreconciled() && self.members.forget(cs)
     }
 
     pub(in crate::state) fn members_mut(&mut self) -> &mut MemberSet {
@@ -128,6 +140,9 @@ impl ChunkEntry {
 
     pub(in crate::state) fn set_unreconciled(&mut self, on: bool) {
         self.set_flag(UNRECONCILED, on);
+        if !on {
+            self.members.remember();
+        }
     }
 
     pub(in crate::state) fn set_lacks_blocks(&mut self, on: bool) {
@@ -152,10 +167,12 @@ impl ChunkEntry {
         ChunkParts { index, id, version, members, parent, layout, flags }
     }
 
-    /// Builds an entry from a snapshot; `None` if there is a flag this version does not know.
+    /// Builds an entry from a snapshot; `None` if there is a flag this version does not know, or somebody is forgetful in a reconciled
+    /// chunk.
     pub(in crate::state) fn from_parts(parts: ChunkParts) -> Option<Self> {
         let ChunkParts { index, id, version, members, parent, layout, flags } = parts;
-        (flags & !FLAGS == 0).then_some(Self { id, version, members, parent, index, layout, flags })
+        let makes_sense = flags & !FLAGS == 0 && (flags & UNRECONCILED != 0 || !members.is_any_forgetful());
+        makes_sense.then_some(Self { id, version, members, parent, index, layout, flags })
     }
 }
 
@@ -185,5 +202,22 @@ mod tests {
         let parts = entry.to_parts();
         assert_eq!(ChunkEntry::from_parts(parts.clone()), Some(entry));
         assert_eq!(ChunkEntry::from_parts(ChunkParts { flags: 0x80, ..parts }), None);
+    }
+
+    #[test]
+    fn c10_what_is_reconciled_is_remembered_by_all() {
+        let cs = CsId(1025);
+        let mut entry = ChunkEntry::allocated(0, ChunkId::new(1, 1), Version::first(1), &[cs], true);
+        entry.members_mut().set_state(cs, MemberState::InSync);
+        assert!(!entry.forget(cs), "it is reconciled");
+        entry.set_unreconciled(true);
+        assert_eq!(entry.remembering().collect::<Vec<_>>(), [cs]);
+        assert!(entry.forget(cs));
+        assert_eq!(entry.remembering().next(), None);
+        let parts = entry.to_parts();
+        assert_eq!(ChunkEntry::from_parts(parts.clone()).as_ref(), Some(&entry));
+        assert_eq!(ChunkEntry::from_parts(ChunkParts { flags: 0, ..parts }), None);
+        entry.set_unreconciled(false);
+        assert_eq!(entry.remembering().next(), Some(cs));
     }
 }

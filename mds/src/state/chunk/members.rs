@@ -45,18 +45,40 @@ pub struct Member {
     pub cs: CsId,
     /// What it is.
     pub state: MemberState,
+    /// It may lack what was acknowledged and not flushed: its chunk server has lost its memory since, or it was filled beside such a one
+    /// (C10). Of members and joiners only, and as long as nobody has reconciled the chunk.
+    pub forgetful: bool,
 }
+
+/// [`MemberState::InSync`], and forgetful.
+const FORGETFUL_MEMBER: u8 = 6;
+/// [`MemberState::Joining`], and forgetful.
+const FORGETFUL_JOINER: u8 = 7;
 
 impl Member {
     /// State in the low three bits, slot above.
-    fn pack(self) -> u8 {
+    pub(in crate::state) fn pack(self) -> u8 {
         assert!(self.slot <= SLOT_MAX, "a slot has five bits");
-        self.state as u8 | self.slot << 3
+        let state = match (self.state, self.forgetful) {
+            (MemberState::InSync, true) => FORGETFUL_MEMBER,
+            (MemberState::Joining, true) => FORGETFUL_JOINER,
+            (state, _) => state as u8,
+        };
+        state | self.slot << 3
     }
 
-    fn unpack(cs: u32, packed: u8) -> Self {
-        let state = MemberState::from_raw(packed & 7).expect("only pack() writes these bits");
-        Self { slot: packed >> 3, cs: CsId(cs), state }
+    /// Reads what [`Self::pack`] made of it.
+    pub(in crate::state) fn unpack(cs: CsId, packed: u8) -> Option<Self> {
+        let (state, forgetful) = match packed & 7 {
+            FORGETFUL_MEMBER => (MemberState::InSync, true),
+            FORGETFUL_JOINER => (MemberState::Joining, true),
+            raw => (MemberState::from_raw(raw)?, false),
+        };
+        Some(Self { slot: packed >> 3, cs, state, forgetful })
+    }
+
+    fn may_be_forgetful(&self) -> bool {
+        matches!(self.state, MemberState::InSync | MemberState::Joining)
     }
 }
 
@@ -99,6 +121,9 @@ impl MemberSet {
     /// Builds a set. Two members on one chunk server are our own bug.
     pub fn new(members: impl IntoIterator<Item = Member>) -> Self {
         let mut members: Vec<Member> = members.into_iter().collect();
+        for member in &mut members {
+            member.forgetful &= member.may_be_forgetful();
+        }
         members.sort_unstable();
         let distinct = members.iter().enumerate().all(|(i, a)| members[i + 1..].iter().all(|b| a.cs != b.cs));
         assert!(distinct, "two members on one chunk server: {members:?}");
@@ -125,7 +150,13 @@ impl MemberSet {
     pub fn creating(servers: &[CsId]) -> Self {
         let slots = 0..=SLOT_MAX;
         assert!(servers.len() <= slots.len(), "more members than slots");
-        Self::new(slots.zip(servers).map(|(slot, cs)| Member { slot, cs: *cs, state: MemberState::Creating }))
+        let of = |(slot, cs): (u8, &CsId)| Member {
+            slot,
+            cs: *cs,
+            state: MemberState::Creating,
+            forgetful: false,
+        };
+        Self::new(slots.zip(servers).map(of))
     }
 
     /// How many there are, whatever their state.
@@ -144,7 +175,9 @@ impl MemberSet {
     /// The members by slot.
     pub fn iter(&self) -> impl Iterator<Item = Member> {
         (0..self.len()).map(|at| match &self.0 {
-            Repr::Inline(inline) => Member::unpack(inline.cs[at], inline.packed[at]),
+            Repr::Inline(inline) => {
+                Member::unpack(CsId(inline.cs[at]), inline.packed[at]).expect("only pack() writes these bits")
+            }
             Repr::Spilled(spilled) => spilled.members[at],
         })
     }
@@ -168,10 +201,45 @@ impl MemberSet {
         Some(old.state)
     }
 
+    /// Notes that a member or joiner may lack what was acknowledged, and with it all joiners, which may copy from it; whether anything is
+    /// new.
+    pub(in crate::state) fn forget(&mut self, cs: CsId) -> bool {
+        let before = self.clone();
+        let mark = |member: Member| Member { forgetful: member.forgetful || member.cs == cs, ..member };
+        *self = Self::new(self.iter().map(mark).collect::<Vec<_>>());
+        self.spread();
+        *self != before
+    }
+
+    /// Who is filled beside a forgetful member may have from it what it copies.
+    pub(in crate::state) fn spread(&mut self) {
+        if self.iter().any(|member| member.state == MemberState::InSync && member.forgetful) {
+            let mark = |member: Member| Member {
+                forgetful: member.forgetful || member.state == MemberState::Joining,
+                ..member
+            };
+            *self = Self::new(self.iter().map(mark).collect::<Vec<_>>());
+        }
+    }
+
+    /// Nobody is forgetful any more: all have the same.
+    pub(in crate::state) fn remember(&mut self) {
+        if self.is_any_forgetful() {
+            *self = Self::new(
+                self.iter().map(|member| Member { forgetful: false, ..member }).collect::<Vec<_>>(),
+            );
+        }
+    }
+
+    /// Whether somebody is forgetful.
+    pub fn is_any_forgetful(&self) -> bool {
+        self.iter().any(|member| member.forgetful)
+    }
+
     /// Adds a member in the lowest slot that is free. There must be one: see [`Self::has_room`].
     pub fn add(&mut self, cs: CsId, state: MemberState) {
         let slot = (0..=SLOT_MAX).find(|slot| self.iter().all(|member| member.slot != *slot));
-        let fresh = Member { slot: slot.expect("a free slot"), cs, state };
+        let fresh = Member { slot: slot.expect("a free slot"), cs, state, forgetful: false };
         *self = Self::new(self.iter().chain([fresh]).collect::<Vec<_>>());
     }
 
@@ -190,7 +258,7 @@ impl MemberSet {
     /// Puts `new` in the slot of `old`, to be created there. Returns whether `old` was a member.
     pub fn replace(&mut self, old: CsId, new: CsId) -> bool {
         let Some(gone) = self.on(old) else { return false };
-        let fresh = Member { cs: new, state: MemberState::Creating, ..gone };
+        let fresh = Member { cs: new, state: MemberState::Creating, forgetful: false, ..gone };
         let rest = self.iter().filter(|member| member.cs != old).chain([fresh]);
         *self = Self::new(rest.collect::<Vec<_>>());
         true
@@ -220,7 +288,12 @@ mod tests {
             let want: Vec<_> = servers(n)
                 .into_iter()
                 .enumerate()
-                .map(|(slot, cs)| Member { slot: slot as u8, cs, state: MemberState::Creating })
+                .map(|(slot, cs)| Member {
+                    slot: slot as u8,
+                    cs,
+                    state: MemberState::Creating,
+                    forgetful: false,
+                })
                 .collect();
             assert_eq!(set.iter().collect::<Vec<_>>(), want);
             assert_eq!(set, MemberSet::new(want.into_iter().rev()), "the order of building does not matter");
@@ -231,11 +304,39 @@ mod tests {
     fn every_state_and_slot_is_kept() {
         for state in MemberState::ALL {
             for slot in 0..=SLOT_MAX {
-                let member = Member { slot, cs: CsId(u32::MAX), state };
-                assert_eq!(MemberSet::new([member]).iter().next(), Some(member));
+                for forgetful in [false, true] {
+                    let member = Member { slot, cs: CsId(u32::MAX), state, forgetful };
+                    let kept = Member { forgetful: forgetful && member.may_be_forgetful(), ..member };
+                    let set = MemberSet::new([member]);
+                    assert_eq!(set.iter().next(), Some(kept));
+                    assert_eq!(Member::unpack(kept.cs, kept.pack()), Some(kept));
+                }
             }
         }
         assert_eq!(MemberState::from_raw(6), None);
+    }
+
+    #[test]
+    fn c10_who_is_filled_beside_who_has_forgotten_has_forgotten() {
+        let [a, b, c] = [CsId(1025), CsId(1026), CsId(1027)];
+        let mut set = MemberSet::creating(&[a, b]);
+        set.set_state(a, MemberState::InSync);
+        set.set_state(b, MemberState::InSync);
+        let forgetful = |set: &MemberSet| -> Vec<CsId> {
+            set.iter().filter(|member| member.forgetful).map(|member| member.cs).collect()
+        };
+        set.add(c, MemberState::Joining);
+        assert!(set.forget(a) && !set.forget(a));
+        assert_eq!(forgetful(&set), [a, c], "it may copy from that one");
+        set.set_state(c, MemberState::InSync);
+        set.set_state(a, MemberState::Absent);
+        assert_eq!(forgetful(&set), [c], "it stays so, and who has left counts for nothing");
+        set.set_state(a, MemberState::Joining);
+        set.spread();
+        assert_eq!(forgetful(&set), [a, c]);
+        set.remember();
+        assert_eq!(forgetful(&set), []);
+        assert!(!set.forget(CsId(7)), "it is not there");
     }
 
     #[test]
@@ -264,7 +365,7 @@ mod tests {
             let mut set = MemberSet::creating(&servers(u32::from(n)));
             assert!(set.has_room());
             set.add(CsId(7), MemberState::Joining);
-            let added = Member { slot: n, cs: CsId(7), state: MemberState::Joining };
+            let added = Member { slot: n, cs: CsId(7), state: MemberState::Joining, forgetful: false };
             assert_eq!(set.on(CsId(7)), Some(added));
             assert_eq!(set.has_room(), n < SLOT_MAX);
             if n > 0 {

@@ -3,9 +3,9 @@
 use super::access;
 use super::records::{
     AdditionRecord, AnswerRecord, AttrsRecord, ChunkRecord, ChunksRecord, ClientRecord, ClusterRecord,
-    CsList, DeletionRecord, DueRecord, EventRecord, FileRecord, ForgetfulRecord, FreshRecord, InodeKind,
-    InodeRecord, LinkRecord, OwnedRecord, PhaseRecord, Readers, RecordKind, RequesterRecord, ServerRecord,
-    SettingRecord, SpecialRecord, XattrRecord,
+    CsList, DeletionRecord, DueRecord, EventRecord, FileRecord, FreshRecord, InodeKind, InodeRecord,
+    LinkRecord, OwnedRecord, PhaseRecord, Readers, RecordKind, RequesterRecord, ServerRecord, SettingRecord,
+    SpecialRecord, XattrRecord,
 };
 use crate::state::attrs::{AttrSet, Attrs, Replicas};
 use crate::state::changes::{Addition, Due, Position};
@@ -64,9 +64,6 @@ pub(super) fn write(state: &State, out: &mut impl FnMut(RecordKind)) {
     }
     for (chunk, cs) in state.changes.all_fresh() {
         out(RecordKind::Fresh(FreshRecord { cs: cs.0, chunk: chunk.raw() }));
-    }
-    for (chunk, cs) in state.changes.all_forgetful() {
-        out(RecordKind::Forgetful(ForgetfulRecord { cs: cs.0, chunk: chunk.raw() }));
     }
     for (chunk, deletion) in state.deletions.iter() {
         out(RecordKind::Deletion(deletion_record(chunk, deletion)));
@@ -255,7 +252,7 @@ fn chunk_record(entry: &ChunkEntry) -> ChunkRecord {
         parent: parent.raw(),
         layout: layout.into(),
         servers: members.iter().map(|member| member.cs.0).collect(),
-        places: members.iter().map(|member| member.state as u8 | member.slot << 3).collect(),
+        places: members.iter().map(Member::pack).collect(),
     }
 }
 
@@ -342,10 +339,6 @@ impl Builder {
             RecordKind::Addition(record) => self.add_addition(record),
             RecordKind::Fresh(record) => {
                 self.state.changes.is_made(CsId(record.cs), ChunkId::from_raw(record.chunk));
-                Ok(())
-            }
-            RecordKind::Forgetful(record) => {
-                self.state.changes.forgot(CsId(record.cs), ChunkId::from_raw(record.chunk));
                 Ok(())
             }
             RecordKind::Deletion(record) => self.add_deletion(record),
@@ -646,11 +639,12 @@ fn chunk_entry(record: ChunkRecord) -> Result<ChunkEntry, Wrong> {
     }
     let mut members = Vec::with_capacity(record.servers.len());
     for (cs, place) in record.servers.into_iter().map(CsId).zip(record.places) {
-        let state = MemberState::from_raw(place & 7).ok_or("a replica in an unknown state")?;
+        let member = Member::unpack(cs, place);
+        let member = member.ok_or("a replica in an unknown state")?;
         if members.iter().any(|other: &Member| other.cs == cs) {
             return Err("two replicas on one chunk server");
         }
-        members.push(Member { slot: place >> 3, cs, state });
+        members.push(member);
     }
     let parts = ChunkParts {
         index: record.index,
@@ -661,5 +655,6 @@ fn chunk_entry(record: ChunkRecord) -> Result<ChunkEntry, Wrong> {
         layout: u16::try_from(record.layout).map_err(|_| "a layout over 16 bits")?,
         flags: u8::try_from(record.flags).map_err(|_| "flags over 8 bits")?,
     };
-    ChunkEntry::from_parts(parts).ok_or("a chunk with unknown flags")
+    ChunkEntry::from_parts(parts)
+        .ok_or("a chunk with unknown flags, or with flags that contradict its replicas")
 }

@@ -8,7 +8,7 @@ use prost::Message;
 /// One record.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Record {
-    #[prost(oneof = "RecordKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 90, 91")]
+    #[prost(oneof = "RecordKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 90, 91")]
     pub(super) kind: Option<RecordKind>,
 }
 
@@ -47,9 +47,6 @@ pub(super) enum RecordKind {
     /// After the inodes: a replica that was made to join and has never been a member.
     #[prost(message, tag = "12")]
     Fresh(FreshRecord),
-    /// After the inodes: a member of a chunk to be reconciled that may lack what was acknowledged.
-    #[prost(message, tag = "13")]
-    Forgetful(ForgetfulRecord),
     /// Last, exactly once.
     #[prost(message, tag = "15")]
     End(End),
@@ -126,14 +123,6 @@ pub(super) struct AdditionRecord {
 
 #[derive(Clone, Copy, PartialEq, Message)]
 pub(super) struct FreshRecord {
-    #[prost(uint32, tag = "1")]
-    pub(super) cs: u32,
-    #[prost(uint64, tag = "2")]
-    pub(super) chunk: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Message)]
-pub(super) struct ForgetfulRecord {
     #[prost(uint32, tag = "1")]
     pub(super) cs: u32,
     #[prost(uint64, tag = "2")]

@@ -512,6 +512,10 @@ fn memory_history() -> Vec<Command> {
     };
     let rebooted = world.holder(file, 0, 0);
     reboot(&mut world, rebooted, 77);
+    let waits = world.written_file(a, "/waits", 2, 2);
+    let (away, rebooted) = (world.holder(waits, 0, 0), world.holder(waits, 0, 1));
+    world.goes_offline(away);
+    reboot(&mut world, rebooted, 78);
     let chunks = [0, 1].map(|index| {
         let chunk = world.chunk(file, index);
         ReconciledChunk { index, chunk: chunk.chunk.raw(), version: chunk.version.raw() }
@@ -519,10 +523,6 @@ fn memory_history() -> Vec<Command> {
     let done =
         ReconcileDone { lease: world.proof(a, file), file, chunks: chunks.to_vec(), writes_lost: false };
     world.ok(CommandOp::ReconcileDone(done));
-    let waits = world.written_file(a, "/waits", 2, 2);
-    let (away, rebooted) = (world.holder(waits, 0, 0), world.holder(waits, 0, 1));
-    world.goes_offline(away);
-    reboot(&mut world, rebooted, 78);
     world.log
 }
 
@@ -621,7 +621,13 @@ fn the_log_of_memories_still_gives_its_state() {
     let read = State::decode_snapshot(&bytes).unwrap();
     assert!(read == state && state.encode_snapshot() == bytes);
     let told = |code| read.events().iter().filter(|event| event.code == code).count();
-    assert_eq!((told(EventCode::CsRebooted), told(EventCode::LastMemoryAway)), (2, 1));
+    assert_eq!((told(EventCode::CsRebooted), told(EventCode::LastMemoryAway)), (2, 2));
+    let of_waits = read.stat("/waits").expect("a file").id;
+    let forgetful = |file| {
+        let map = read.file_map(file, 0, 1).expect("a file");
+        map.chunks[0].members.iter().filter(|member| member.forgetful).count()
+    };
+    assert_eq!((forgetful(of_waits), forgetful(read.stat("/reconciled").expect("a file").id)), (1, 0));
 }
 
 #[test]

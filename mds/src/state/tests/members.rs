@@ -271,6 +271,33 @@ fn c10_who_has_lost_its_memory_does_not_outlive_who_has_not() {
     assert!(world.state.may_drop(&world.drop_op(a, file, silent)));
 }
 
+/// Who is only hoped to return counts for nobody: it may have lost its power, too.
+#[test]
+fn c10_the_last_memory_that_is_there_counts() {
+    let (mut world, a) = World::with_servers(3);
+    let file = world.written_file(a, "/f", 2, 3);
+    let reboot = |world: &mut World, n: u8| {
+        let claim = RegisterCs { boot_id: vec![70 + n; 16], ..world.claim_again(n) };
+        let fences = world.register(claim).fences;
+        world.confirm(n, fences);
+    };
+    reboot(&mut world, 1);
+    world.goes_offline(2);
+    let drops = world.drop_op(a, file, 2);
+    assert!(world.state.may_drop(&drops));
+    world.lapse(3);
+    assert!(!world.state.may_drop(&drops));
+    // It had lost its power: now the second one alone remembers.
+    reboot(&mut world, 3);
+    assert!(!world.state.may_drop(&drops));
+    assert_eq!(world.last_events(99).iter().filter(|code| **code == EventCode::LastMemoryAway).count(), 1);
+    let blocked = |world: &World| world.state.summary().chunks.get(ChunkHealth::Blocked);
+    assert_eq!(blocked(&world), 2, "of both chunks");
+    let fences = world.register(world.claim_again(2)).fences;
+    world.confirm(2, fences);
+    assert!(world.state.may_drop(&world.drop_op(a, file, 1)) && blocked(&world) == 0);
+}
+
 #[test]
 fn a_lost_replica_does_not_return() {
     let (mut world, a, file) = world();
