@@ -72,8 +72,10 @@ impl History {
         for found in records {
             let record = &found.record;
             if record.kind == RecordKind::Unstable {
-                for entry in record.entries() {
-                    if let Some(chunk) = history.chunks.get_mut(&u64_of(entry)) {
+                // A checkpoint records lists before marks: it may be the first to speak of a chunk.
+                for id in record.entries().map(u64_of) {
+                    if life(id).is_some_and(|life| found.lsn >= life.born) {
+                        let chunk = history.chunks.entry(id).or_default();
                         chunk.newest_epoch = chunk.newest_epoch.max(record.epoch);
                     }
                 }
@@ -258,6 +260,10 @@ mod tests {
         assert!(marks(&[special(130, RecordKind::Clear, 3, &[])]).is_empty());
         assert_eq!(marks(&[special(130, RecordKind::Clear, 2, &[])]), [1, 2, 3]);
         let unstable = special(125, RecordKind::Unstable, 4, &[7, 0, 0, 5, 1]);
+        let listed_first = special(105, RecordKind::Unstable, 4, &[7, 0, 0, 5, 1]);
+        let records = [&[listed_first], &before[..], &[special(130, RecordKind::Clear, 3, &[])]].concat();
+        let history = History::read(&records, life);
+        assert_eq!(history.chunks[&7].marks.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(marks(&[unstable, special(130, RecordKind::Clear, 3, &[])]), [1, 2, 3]);
         let later = [special(130, RecordKind::Clear, 3, &[]), write(140, RecordKind::InPlace, 0, &[77], 4)];
         assert_eq!(marks(&later), [0]);

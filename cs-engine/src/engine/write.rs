@@ -83,13 +83,16 @@ pub(super) struct Checked<'a> {
     pub(super) request: &'a WriteRequest,
     pub(super) chunk: &'a Rc<Chunk>,
     pub(super) blocks: Range<u32>,
-    /// What is new here, should the whole be refused.
-    noted: RefCell<Vec<Range<u32>>>,
+    /// What is remembered of its file.
+    file: &'a FileState,
 }
 
-impl<'a> Checked<'a> {
-    fn new(request: &'a WriteRequest, chunk: &'a Rc<Chunk>, blocks: Range<u32>) -> Self {
-        Self { request, chunk, blocks, noted: RefCell::default() }
+impl Checked<'_> {
+    /// Lists some of its blocks as not yet stable (C5).
+    fn list(&self, blocks: &Range<u32>) {
+        let (epoch, seq) = self.request.origin();
+        let write = Unstable { chunk: self.chunk.id, first: blocks.start, count: blocks.len() as u32 };
+        self.file.add_unstable(epoch, seq, write);
     }
 }
 
@@ -177,11 +180,12 @@ impl Engine {
             let engine = Rc::clone(self);
             rt::spawn(async move {
                 let _held = (running, locked);
-                engine.write_locked(&Checked::new(&request, &chunk, blocks), &file).await
+                let write = Checked { request: &request, chunk: &chunk, blocks, file: &file };
+                engine.write_locked(&write).await
             });
             return Ok(WriteReply { flush_soon: false });
         }
-        self.write_locked(&Checked::new(&request, &chunk, blocks), &file).await?;
+        self.write_locked(&Checked { request: &request, chunk: &chunk, blocks, file: &file }).await?;
         drop((locked, running));
         Ok(WriteReply { flush_soon: self.wants_flush(&file) })
     }
@@ -210,23 +214,17 @@ impl Engine {
         Ok(())
     }
 
-    async fn write_locked(self: &Rc<Self>, write: &Checked<'_>, file: &FileState) -> Result<(), Refusal> {
-        let Checked { request, chunk, blocks, noted } = write;
+    async fn write_locked(self: &Rc<Self>, write: &Checked<'_>) -> Result<(), Refusal> {
+        let Checked { request, chunk, blocks, file } = write;
         if request.settles.is_none() && request.epoch > chunk.written_in.get() {
             chunk.written_in.set(request.epoch);
             file.written(chunk.id, request.epoch);
         }
         let result = self.write_parts(write).await;
-        // Listed also when it was refused in the middle: blocks may be new here and old elsewhere (C5). But only those: what is listed
-        // of a write counts as its content when the members are compared.
-        let (epoch, seq) = request.origin();
-        let list = |blocks: &Range<u32>| {
-            let write = Unstable { chunk: chunk.id, first: blocks.start, count: blocks.len() as u32 };
-            file.add_unstable(epoch, seq, write);
-        };
-        match &result {
-            Ok(()) => list(blocks),
-            Err(_) => noted.borrow().iter().for_each(list),
+        // Of one that was refused in the middle what is new here is listed already. Not more: what is listed of a write counts as its
+        // content when the members are compared.
+        if result.is_ok() {
+            write.list(blocks);
         }
         chunk.changed(blocks);
         result?;
@@ -311,7 +309,8 @@ impl Engine {
         chunk.changed(&part.blocks);
         self.note_part(chunk, &part.blocks, &appended, (epoch, seq), &words, place);
         if several {
-            write.noted.borrow_mut().push(part.blocks);
+            // Others may take long or be refused, and a checkpoint may forget the record of this one.
+            write.list(&part.blocks);
         }
         Ok(())
     }
@@ -322,7 +321,7 @@ impl Engine {
             |block: &u32| write.chunk.entry(*block).is_some_and(|entry| (entry.epoch, entry.seq) == (0, 0));
         let left: Vec<u32> = blocks.clone().filter(is_nobodys).collect();
         let runs = left.chunk_by(|a, b| a + 1 == *b).map(|run| run[0]..run[0] + run.len() as u32);
-        write.noted.borrow_mut().extend(runs);
+        runs.for_each(|run| write.list(&run));
     }
 
     /// Notes blocks in the block map that went one way; without a way they are holes.

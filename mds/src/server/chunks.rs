@@ -112,7 +112,12 @@ impl Reign {
             writes_lost: call.writes_lost,
         });
         self.change(asked, None, op).await??;
-        Ok(Empty {})
+        // Another version may have come first in the log: then nothing is settled.
+        let chunk = self.read(|state| state.find_chunk(file, ChunkId::from_raw(call.chunk_id)))?;
+        match chunk {
+            Some(chunk) if chunk.unreconciled => Err(other_version(&chunk, call.version)),
+            _ => Ok(Empty {}),
+        }
     }
 
     /// A replica failed a request: it is left out if enough others remain (C3). The answer is the map as it is then. What an
@@ -208,8 +213,15 @@ fn same_version(chunk: Option<ChunkView>, id: u64, version: u64) -> Result<Chunk
     if chunk.version.raw() == version {
         return Ok(chunk);
     }
-    let text = format!("chunk {id:#x} has another version than {version:#x}: ask for its map");
-    Err(Failure::new(Status::StaleVersion, text).detail(chunk.version.raw()))
+    Err(other_version(&chunk, version))
+}
+
+fn other_version(chunk: &ChunkView, version: u64) -> Failure {
+    let id = chunk.chunk.raw();
+    let text = format!(
+        "chunk {id:#x} has another version than {version:#x}, or is to be settled again: ask for its map"
+    );
+    Failure::new(Status::StaleVersion, text).detail(chunk.version.raw())
 }
 
 /// Checks that somebody holds the file's lease at this epoch.

@@ -194,7 +194,7 @@ impl Inner {
         match until_broken(lease, answer.as_mut()).await? {
             Ok(reply) if reply.status.is_ok() => return Ok(Attempt::Done(reply)),
             Ok(reply) => {
-                return self.refused(lease, server, &reply).map(|refusal| match refusal {
+                return self.refused(lease, server, message.op, &reply).map(|refusal| match refusal {
                     Refusal::Final(refused) => Attempt::Refused(refused),
                     Refusal::Passing(busy) => Attempt::Busy(busy),
                 });
@@ -261,13 +261,16 @@ impl Inner {
     }
 
     /// What a refusal means.
-    fn refused(&self, lease: &Lease, server: &Server, reply: &Reply) -> Result<Refusal, Stop> {
+    fn refused(&self, lease: &Lease, server: &Server, op: Op, reply: &Reply) -> Result<Refusal, Stop> {
         let status = reply.status;
         let error = reply.error();
         let (text, detail) = (error.message, error.detail);
         match status.action() {
             Action::Done => unreachable!("success is no refusal"),
-            _ if status == Status::NoSpace && self.fails_when_full.get() => Err(VolumeError::NoSpace.into()),
+            // What settles a chunk waits for room all the same: nobody could use the chunk before.
+            _ if status == Status::NoSpace && op == Op::Write && self.fails_when_full.get() => {
+                Err(VolumeError::NoSpace.into())
+            }
             Action::RetrySame | Action::RetryAfter | Action::Reconnect | Action::Redirect => {
                 let wanted = Duration::from_millis(error.retry_after_ms.into());
                 Ok(Refusal::Passing(Busy { status, text, pause: wanted.clamp(BUSY_PAUSE, ATTEMPT) }))

@@ -140,6 +140,26 @@ impl<'a> Issued<'a> {
     }
 }
 
+/// A part of a write that is there while the size of the file does not tell yet: settling would zero it with what lies behind the end.
+#[derive(Debug)]
+pub(crate) struct Landed<'a> {
+    lease: &'a Lease,
+    chunk: u64,
+}
+
+impl<'a> Landed<'a> {
+    pub(crate) fn new(lease: &'a Lease, chunk: u64) -> Self {
+        lease.window.borrow_mut().land(chunk);
+        Self { lease, chunk }
+    }
+}
+
+impl Drop for Landed<'_> {
+    fn drop(&mut self) {
+        self.lease.window.borrow_mut().leave(self.chunk);
+    }
+}
+
 impl Drop for Issued<'_> {
     fn drop(&mut self) {
         if self.open {

@@ -194,6 +194,14 @@ impl Inner {
         }
         // Agreed content may still be volatile everywhere: it is flushed before it is served.
         self.flush_members(lease, chunk).await?;
+        self.zero_behind_end(lease, chunk).await?;
+        let writes_lost = self.note_lost_writes(lease, chunk);
+        self.report_settled(lease, chunk, writes_lost).await?;
+        if writes_lost {
+            self.loss_told.set(true);
+        }
+        // Only now: with the report whoever is being filled has to begin anew. Had the members lost their lists before, a joiner that becomes
+        // a member meanwhile could pass off what it has copied as newer (C7).
         let clear = ClearMarks {
             target: self.target(lease, chunk),
             upto_epoch: lease.epoch.saturating_sub(1),
@@ -203,12 +211,6 @@ impl Inner {
         clear.encode(&mut body);
         self.tell_all(lease, chunk, &Message { op: Op::ClearMarks, body, payload: None, reply_bytes: 0 })
             .await?;
-        self.zero_behind_end(lease, chunk).await?;
-        let writes_lost = self.note_lost_writes(lease, chunk);
-        self.report_settled(lease, chunk, writes_lost).await?;
-        if writes_lost {
-            self.loss_told.set(true);
-        }
         if copied > 0 {
             tracing::warn!(
                 "file {}: {copied} blocks of chunk {} differed and are settled",

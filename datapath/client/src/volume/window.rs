@@ -8,6 +8,8 @@ pub(crate) struct Window {
     next: u64,
     /// Issued and not answered to the caller; with the chunk that it goes to if it is a caller's write.
     open: BTreeMap<u64, Option<u64>>,
+    /// Chunks in which parts of writes have been answered that grow the file and are not over: how many.
+    landed: BTreeMap<u64, usize>,
     /// All lower ones are stable on all members.
     stable: u64,
     /// Chunk servers with writes that no flush has covered: the number of the last such write there.
@@ -36,6 +38,7 @@ impl Window {
         Self {
             next: 1,
             open: BTreeMap::new(),
+            landed: BTreeMap::new(),
             stable: 1,
             dirty: BTreeMap::new(),
             answers: 0,
@@ -53,7 +56,21 @@ impl Window {
 
     /// Whether a caller's write to a chunk is on its way.
     pub(crate) fn writes_to(&self, chunk: u64) -> bool {
-        self.open.values().any(|to| *to == Some(chunk))
+        self.landed.contains_key(&chunk) || self.open.values().any(|to| *to == Some(chunk))
+    }
+
+    /// A part of a write that grows the file is there: the file's size does not tell yet.
+    pub(crate) fn land(&mut self, chunk: u64) {
+        *self.landed.entry(chunk).or_insert(0) += 1;
+    }
+
+    /// The whole write is over.
+    pub(crate) fn leave(&mut self, chunk: u64) {
+        let Some(count) = self.landed.get_mut(&chunk) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.landed.remove(&chunk);
+        }
     }
 
     /// Whether any number has been given out.
@@ -133,6 +150,22 @@ mod tests {
         assert_eq!(window.done(), 3);
         window.answered(c);
         assert_eq!(window.done(), 4);
+    }
+
+    #[test]
+    fn a_chunk_is_written_to_until_the_last_write_is_over() {
+        let mut window = Window::new();
+        assert!(!window.writes_to(7));
+        let (a, b) = (window.issue(Some(7)), window.issue(None));
+        assert!(window.writes_to(7) && !window.writes_to(8));
+        window.land(7);
+        window.answered(a);
+        window.land(7);
+        assert!(window.writes_to(7));
+        window.leave(7);
+        assert!(window.writes_to(7));
+        window.leave(7);
+        assert!(!window.writes_to(7), "{b} settles");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use wire::data::{Target, Write, WriteKind, WriteReply};
 use wire::{Op, Status};
 
 use super::call::{Message, all, unless_replaced};
-use super::lease::{Chunk, Issued, Lease};
+use super::lease::{Chunk, Issued, Landed, Lease};
 use super::map::Need;
 use super::{BLOCK, BUSY_PAUSE, Halt, Inner, PART_MAX, Stop, Volume};
 use crate::error::VolumeError;
@@ -96,7 +96,8 @@ impl Volume {
             let lease = inner.usable_lease().await?;
             let outcome = async {
                 if !is_data {
-                    return Box::pin(inner.zero_chunks(&lease, &mut zeroed, offset + len, &change)).await;
+                    Box::pin(inner.zero_chunks(&lease, &mut zeroed, offset + len, &change)).await?;
+                    return Ok(Vec::new());
                 }
                 if inner.grows.get() && offset + len > inner.size.get() {
                     Box::pin(inner.settle_end(&lease)).await?;
@@ -104,7 +105,13 @@ impl Volume {
                 inner.write_parts(&lease, &parts).await
             };
             match outcome.await {
-                Ok(()) => break,
+                Ok(landed) => {
+                    if is_data && inner.grows.get() {
+                        self.extend(offset + len);
+                    }
+                    drop(landed);
+                    break;
+                }
                 Err(Stop::Broken) => {}
                 // A member's block may have rotted since it was settled: the next epoch mends it from another one that has it.
                 Err(Stop::Fatal(VolumeError::Corrupt { .. })) if !was_corrupt => {
@@ -120,9 +127,6 @@ impl Volume {
                 }
             }
         }
-        if is_data && inner.grows.get() {
-            self.extend(offset + len);
-        }
         inner.session.report(|io| {
             let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
             io.write_ops += 1;
@@ -134,17 +138,19 @@ impl Volume {
 }
 
 impl Inner {
-    async fn write_parts(&self, lease: &Rc<Lease>, parts: &[Part]) -> Result<(), Stop> {
-        if let [only] = parts {
-            self.write_part(lease, only).await?;
+    /// Gives what has to be kept until the size of the file tells of them.
+    async fn write_parts<'a>(&self, lease: &'a Rc<Lease>, parts: &[Part]) -> Result<Vec<Landed<'a>>, Stop> {
+        let landed = if let [only] = parts {
+            self.write_part(lease, only).await?.into_iter().collect()
         } else {
-            all(parts.iter().map(|part| {
+            let landed = all(parts.iter().map(|part| {
                 let future: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(self.write_part(lease, part));
                 future
-            }))
-            .await?;
-        }
-        self.may_acknowledge(lease).await
+            }));
+            landed.await?.into_iter().flatten().collect()
+        };
+        self.may_acknowledge(lease).await?;
+        Ok(landed)
     }
 
     /// Zeroes the chunks that are there from `at` to `end`, some at a time. `at` tells how far it has come: what has been answered
@@ -167,7 +173,7 @@ impl Inner {
         self.may_acknowledge(lease).await
     }
 
-    async fn write_part(&self, lease: &Rc<Lease>, part: &Part) -> Result<(), Stop> {
+    async fn write_part<'a>(&self, lease: &'a Rc<Lease>, part: &Part) -> Result<Option<Landed<'a>>, Stop> {
         let need = match part.change {
             Change::Data(_) => Need::Data { end: part.end(self.chunk_size) },
             Change::Zeroes | Change::Discard => Need::Zero,
@@ -176,7 +182,7 @@ impl Inner {
         loop {
             let Some(chunk) = self.chunk(lease, part.index, need).await? else {
                 // Zeroes over what was never written. (With a number given out something was there: dropping that ends the epoch.)
-                return Ok(());
+                return Ok(None);
             };
             let seq = issued.get_or_insert_with(|| Issued::write(lease, part.index)).seq;
             // Whoever waits for a server that is not needed any more is woken by the new version.
@@ -199,13 +205,15 @@ impl Inner {
                 Err(Halt::Stop(stop)) => return Err(stop),
             };
             lease.note_unstable(&chunk, seq);
+            let is_growing = self.grows.get() && part.end(self.chunk_size) > self.size.get();
+            let landed = is_growing.then(|| Landed::new(lease, part.index));
             if let Some(issued) = issued.take() {
                 issued.answered();
             }
             if flush_soon {
                 self.flush_in_background(lease);
             }
-            return Ok(());
+            return Ok(landed);
         }
     }
 
@@ -296,7 +304,7 @@ impl Inner {
         let mut crcs = Vec::new();
         wire::crc::block_crcs(offset.into(), &content, &mut crcs);
         let part = Part { index, offset, len: BLOCK as u32, change: Change::Data(content.freeze()), crcs };
-        self.write_part(lease, &part).await
+        self.write_part(lease, &part).await.map(drop)
     }
 }
 

@@ -375,6 +375,35 @@ fn a_chunk_is_settled_among_its_members_alone() {
     });
 }
 
+/// Before the metadata server knows that a chunk is settled, and so that whoever is being filled has to begin anew, the members keep their
+/// claims: else a joiner that becomes a member meanwhile would be believed (C7).
+#[test]
+fn c5_lists_are_cleared_when_it_is_known_that_a_chunk_is_settled() {
+    run(CHUNK, async |world| {
+        world.mds.allocate(0);
+        world.mds.needs_reconcile.set(true);
+        world.mds.unreconciled.set(true);
+        let volume = world.open().await;
+        let cleared = |world: &World| world.cs.iter().map(|cs| cs.desk.count(Op::ClearMarks)).sum::<usize>();
+        let mut refusals = 3;
+        world.mds.desk.script(move |op, _| match op {
+            Op::ReconcileDone if refusals > 0 => {
+                refusals -= 1;
+                Turn::refuse(Status::StaleVersion)
+            }
+            _ => Turn::Usual,
+        });
+        let reading = volume.read(0, 4096);
+        let mut reading = std::pin::pin!(reading);
+        while world.mds.desk.count(Op::ReconcileDone) < 3 {
+            let waited = rt::time::timeout(MS, reading.as_mut()).await;
+            assert!(waited.is_err() && cleared(&world) == 0, "refused, and cleared all the same");
+        }
+        reading.await.expect("settled");
+        assert_eq!((world.mds.desk.count(Op::ReconcileDone), cleared(&world)), (4, 2));
+    });
+}
+
 #[test]
 fn a_chunk_is_settled_without_a_member_that_is_gone() {
     run(CHUNK, async |world| {
