@@ -8,7 +8,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use cs_engine::engine::{self, BlockSurvey, CreateOptions, Refusal, Surveyed};
+use cs_engine::engine::{self, BlockSurvey, CreateOptions, Refusal, Surveyed, WriteKind};
 use cs_engine::format::BLOCK;
 use cs_engine::format::superblock::Superblock;
 use cs_engine::format::table::{CrcPage, Place};
@@ -191,6 +191,46 @@ fn c5_who_has_refused_a_write_has_nothing_of_it() {
         }
         control::occupy(host, "/cs", 32 << 20);
         full.set(true);
+        server.wait().await.returned();
+    });
+    ended.expect("no violation");
+}
+
+/// A checkpoint may forget the record of one part while the others wait for room: whoever is asked then has to know of it (C5).
+#[test]
+fn c5_a_part_of_a_write_is_listed_as_soon_as_it_is_there() {
+    let mut simulation = Simulation::new(SimOptions::new(1));
+    let ended = simulation.run(async {
+        let disk = DiskOptions { capacity: 32 << 20, ..DiskOptions::default() };
+        let host = control::add_host(HostOptions::new("cs").with_disk(disk));
+        let server = control::start_process(host, "csd", async move {
+            let dir = Path::new("/cs");
+            engine::create(&CreateOptions { dir: dir.into(), superblock: superblock() })
+                .await
+                .expect("a server");
+            let engine = open(dir, no_interval()).await.expect("it opens");
+            let client = Client::with_chunk(&engine, 1, 8 << 20).await;
+            client.write(0, &pattern(1, 4 * BLOCK)).await;
+            client.flush().await;
+            // Two parts of blocks, and whole ones between them.
+            let zeroes = client.request(CHUNK, 100, 3 * BLOCK as u32, WriteKind::Zero);
+            let seq = zeroes.seq;
+            let (theirs, over) = (Rc::clone(&engine), Rc::new(Cell::new(false)));
+            let is_over = Rc::clone(&over);
+            let writing = rt::spawn(async move {
+                let written = theirs.write(zeroes).await;
+                is_over.set(true);
+                written
+            });
+            let mut listed = false;
+            while !over.get() {
+                let doubts = engine.doubts(FILE, 1, CHUNK, 1).expect("doubts");
+                listed |= doubts.iter().any(|doubt| doubt.seq == seq);
+                rt::time::sleep(Duration::from_micros(1)).await;
+            }
+            writing.await.expect("it ends").expect("zeroed");
+            assert!(listed, "nobody could know of its parts before it was over");
+        });
         server.wait().await.returned();
     });
     ended.expect("no violation");
