@@ -1,6 +1,7 @@
 //! What changes a file's shape: cutting, extending, allocating, punching holes; and finding holes.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use wire::Status;
 use wire::inode::{SetInode, SizeChange, StatFs, TimeChange};
@@ -12,6 +13,8 @@ use crate::errno::{self, Errno};
 
 /// Largest size of a file in bytes.
 pub(super) const SIZE_MAX: u64 = i64::MAX as u64;
+/// The longest wait for a file to be as long as before a write that failed; else its end is in doubt until it is opened again.
+const UNDO_MAX: Duration = Duration::from_secs(10);
 /// Runs asked for at once when looking for data or a hole.
 const RUNS: usize = 16;
 
@@ -146,8 +149,15 @@ impl Fs {
             ctime: time(inode.ctime_ns),
             ..SetInode::default()
         };
-        if let Err(error) = self.resize_open(node, None, request).await {
-            tracing::warn!("file {} may be longer than what was written: {error:?}", node.id);
+        // The chunk may have to be settled on a server that is full: whoever wrote is not kept waiting for that.
+        let undone = rt::time::timeout(UNDO_MAX, self.resize_open(node, None, request)).await;
+        let failed = match undone {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("{error:?}")),
+            Err(_) => Some(format!("not done within {} s", UNDO_MAX.as_secs())),
+        };
+        if let Some(why) = failed {
+            tracing::warn!("file {} may be longer than what was written: {why}", node.id);
             if let Ok(volume) = node.open.volume() {
                 volume.doubt_end();
             }

@@ -218,6 +218,15 @@ impl Rebuild {
         NotFilled { pause: known.pause, gives_up, tell }
     }
 
+    /// That a joiner could not be filled is neither its nor its chunk server's fault.
+    fn is_no_failure(&self, cs: CsId, chunk: ChunkId, now: Instant) {
+        if let Some(known) = self.failing.borrow_mut().get_mut(&(cs, chunk)) {
+            known.given_up = false;
+            known.deadline = now + FAILING_LONG;
+        }
+        self.futile.borrow_mut().remove(&cs);
+    }
+
     /// One more joiner failed on a chunk server. When too many do and none is filled it is most likely the server's fault: more of them
     /// would only fail there as well, instead of being filled elsewhere.
     fn failed_on(&self, cs: CsId, now: Instant) {
@@ -686,6 +695,11 @@ impl Reign {
         status: Status,
     ) -> Duration {
         let failed = self.rebuild.not_filled(cs, order.chunk, order.version, rt::time::now());
+        if self.read(|state| state.joins_beside_last_memory(cs, order.chunk)) {
+            // It has the rest already, and elsewhere nobody could have more before somebody is back or given up (decision 0018).
+            self.rebuild.is_no_failure(cs, order.chunk, rt::time::now());
+            return failed.pause;
+        }
         if failed.tell {
             let path = self.read(|state| state.tree().path_of(order.file));
             let message = format!(

@@ -329,6 +329,17 @@ impl State {
         }
         let mut servers = BTreeSet::new();
         let mut hosts = BTreeSet::new();
+        if entry.members().is_any_forgetful() && !entry.is_unreconciled() {
+            return fail("a member may lack what was acknowledged, and everything is reconciled");
+        }
+        let remembers = |member: &super::chunk::Member| {
+            member.state == super::chunk::MemberState::Joining && !member.forgetful
+        };
+        if entry.members().iter().any(|member| remembers(&member))
+            && entry.members().iter().any(|m| m.state == super::chunk::MemberState::InSync && m.forgetful)
+        {
+            return fail("a joiner counts for more than a member beside it");
+        }
         for member in entry.members().iter() {
             if self.servers.get(member.cs).is_some_and(|server| server.state == CsState::Dropped) {
                 return fail("a member is on a chunk server that was removed");

@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 /// Flag `h`: stored data does not match its checksum.
 pub const FLAG_DAMAGED: u32 = 1 << 9;
 
+/// Flags `H` and `S`: its disk, or its journal's, has failed.
+pub const FLAGS_FAILED: u32 = 1 << 8 | 1 << 10;
+
 /// How far a registration has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -166,6 +169,11 @@ impl ChunkServer {
     /// Whether so much on it was damaged that its replicas are made anew elsewhere.
     pub fn shows_damage(&self) -> bool {
         self.flags & FLAG_DAMAGED != 0
+    }
+
+    /// Whether it has said that its disk, or its journal's, has failed.
+    pub fn has_failed(&self) -> bool {
+        self.flags & FLAGS_FAILED != 0
     }
 
     /// Whether what is on it can be used.

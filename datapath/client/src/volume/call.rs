@@ -24,6 +24,8 @@ const LOCATE_SAY: Duration = Duration::from_secs(1);
 
 /// How long a server may be busy before that is said.
 const BUSY_SAY: Duration = Duration::from_secs(1);
+/// How long a full server may keep a chunk from being settled before it is reported.
+const FULL_MAX: Duration = Duration::from_secs(5);
 
 /// A request as it goes to every member.
 #[derive(Clone, Debug)]
@@ -121,6 +123,7 @@ impl Inner {
     ) -> Result<Result<Reply, Refused>, Stop> {
         let mut patience = Patience::default();
         let mut lapsed: Option<Instant> = None;
+        let mut full: Option<Instant> = None;
         loop {
             lease.check()?;
             let live = match server.live() {
@@ -151,6 +154,13 @@ impl Inner {
                     if lapsed.is_some_and(|since| since.elapsed() >= server.limits().gone) =>
                 {
                     return Ok(Err(Refused { status, text, detail: 0 }));
+                }
+                // Nobody can use what has to be settled there: others may do without it.
+                Attempt::Busy(Busy { status: Status::NoSpace, text, .. })
+                    if message.op == Op::Settle
+                        && full.get_or_insert_with(rt::time::now).elapsed() >= FULL_MAX =>
+                {
+                    return Ok(Err(Refused { status: Status::NoSpace, text, detail: 0 }));
                 }
                 Attempt::Busy(busy) => {
                     patience.note(server, &busy);

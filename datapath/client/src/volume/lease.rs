@@ -196,6 +196,8 @@ pub(crate) struct Lease {
     /// The chunk at the end of the file is.
     end_settled: Cell<bool>,
     pub(crate) settled_all: Notify,
+    /// Chunks that are settled as the metadata server knows, and whose members have not all been told.
+    pub(crate) uncleared: RefCell<BTreeSet<u64>>,
     /// Flushes that somebody waits for.
     pub(crate) flushes: Semaphore,
     /// A flush nobody waits for is under way.
@@ -222,6 +224,7 @@ impl Lease {
             all_settled: Cell::new(!needs_reconcile),
             end_settled: Cell::new(!needs_reconcile),
             settled_all: Notify::new(),
+            uncleared: RefCell::default(),
             flushes: Semaphore::new(FLUSHES),
             flushing: Cell::new(false),
             broken: Cell::new(false),
@@ -239,6 +242,11 @@ impl Lease {
     pub(crate) fn set_all_settled(&self) {
         self.all_settled.set(true);
         self.settled_all.notify_all();
+    }
+
+    /// Whether members of a chunk have to be told still that it is settled.
+    pub(crate) fn is_uncleared(&self, chunk: u64) -> bool {
+        self.uncleared.borrow().contains(&chunk)
     }
 
     pub(crate) fn is_all_settled(&self) -> bool {

@@ -67,7 +67,7 @@ impl Inner {
                 }
                 Position::Chunk(chunk) if chunk.is_replaced() => self.forget_chunk(lease, &chunk),
                 Position::Chunk(chunk) => {
-                    if !chunk.settled.get() {
+                    if !chunk.settled.get() || lease.is_uncleared(index) {
                         match Box::pin(self.settle(lease, &chunk)).await {
                             Ok(()) => {}
                             // What was written under the old version is done again. A number that was given out ends the epoch.

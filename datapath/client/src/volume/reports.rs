@@ -91,6 +91,8 @@ pub(crate) fn remedy(refused: &Refused, version: u64) -> Remedy {
         Status::StaleVersion => Remedy::Refresh,
         // No answer, or no registration for too long; a server that has lost the whole file has lost the chunk.
         Status::Timeout | Status::RegistrationLapsed | Status::UnknownFile => Remedy::Report,
+        // It had no room for what settles a chunk, for long.
+        Status::NoSpace => Remedy::Report,
         Status::Corrupt => Remedy::ReportOrSettle,
         other if other.action() == Action::ReportMember => Remedy::Report,
         _ => Remedy::Settle,

@@ -172,21 +172,36 @@ impl Inner {
     /// Settles a chunk unless that is done.
     pub(crate) async fn settle(&self, lease: &Rc<Lease>, chunk: &Rc<Chunk>) -> Result<(), Halt> {
         let _one = chunk.settling.acquire(1).await;
-        if chunk.settled.get() {
-            return Ok(());
+        if !chunk.settled.get() {
+            if rt::sim::planted("reconcile-skipped") {
+                chunk.settled.set(true);
+                return Ok(());
+            }
+            // A member has rebooted, or was left out of a chunk that another one has to be settled with. What some members have of a write on
+            // its way may be settled away, and whoever has carried it out would take it for done when it comes again (C11): it gets a number of
+            // another epoch.
+            if lease.window.borrow().writes_to(chunk.index) {
+                rt::sim::hit("client.settles-under-writes");
+                lease.break_off();
+                return Err(Stop::Broken.into());
+            }
+            self.equalise(lease, chunk).await?;
+            // With the report whoever is being filled has to begin anew. Had the members lost their lists before, a joiner that becomes a member
+            // meanwhile could pass off what it has copied as newer (C7).
+            lease.uncleared.borrow_mut().insert(chunk.index);
         }
-        if rt::sim::planted("reconcile-skipped") {
-            chunk.settled.set(true);
-            return Ok(());
+        if lease.is_uncleared(chunk.index) {
+            self.clear_marks(lease, chunk).await?;
+            lease.uncleared.borrow_mut().remove(&chunk.index);
         }
-        // A member has rebooted, or was left out of a chunk that another one has to be settled with. What some members have of a write on its
-        // way may be settled away, and whoever has carried it out would take it for done when it comes again (C11): it gets a number of
-        // another epoch.
-        if lease.window.borrow().writes_to(chunk.index) {
-            rt::sim::hit("client.settles-under-writes");
-            lease.break_off();
-            return Err(Stop::Broken.into());
+        if !chunk.settled.replace(true) {
+            chunk.settled_here.set(true);
         }
+        Ok(())
+    }
+
+    /// Sees to it that all members have the same, durably, and that the metadata server knows it.
+    async fn equalise(&self, lease: &Rc<Lease>, chunk: &Rc<Chunk>) -> Result<(), Halt> {
         let doubts = self.doubts(lease, chunk).await?;
         let mut copied = 0;
         for range in &doubts {
@@ -200,17 +215,6 @@ impl Inner {
         if writes_lost {
             self.loss_told.set(true);
         }
-        // Only now: with the report whoever is being filled has to begin anew. Had the members lost their lists before, a joiner that becomes
-        // a member meanwhile could pass off what it has copied as newer (C7).
-        let clear = ClearMarks {
-            target: self.target(lease, chunk),
-            upto_epoch: lease.epoch.saturating_sub(1),
-            upto_seq: u64::MAX,
-        };
-        let mut body = Vec::new();
-        clear.encode(&mut body);
-        self.tell_all(lease, chunk, &Message { op: Op::ClearMarks, body, payload: None, reply_bytes: 0 })
-            .await?;
         if copied > 0 {
             tracing::warn!(
                 "file {}: {copied} blocks of chunk {} differed and are settled",
@@ -218,9 +222,20 @@ impl Inner {
                 chunk.index
             );
         }
-        chunk.settled.set(true);
-        chunk.settled_here.set(true);
         Ok(())
+    }
+
+    /// Voids the members' lists and marks of earlier epochs: they agree.
+    async fn clear_marks(&self, lease: &Rc<Lease>, chunk: &Rc<Chunk>) -> Result<(), Halt> {
+        let clear = ClearMarks {
+            target: self.target(lease, chunk),
+            upto_epoch: lease.epoch.saturating_sub(1),
+            upto_seq: u64::MAX,
+        };
+        let mut body = Vec::new();
+        clear.encode(&mut body);
+        let message = Message { op: Op::ClearMarks, body, payload: None, reply_bytes: 0 };
+        self.tell_all(lease, chunk, &message).await
     }
 
     pub(super) fn target(&self, lease: &Lease, chunk: &Chunk) -> Target {

@@ -404,6 +404,40 @@ fn c5_lists_are_cleared_when_it_is_known_that_a_chunk_is_settled() {
     });
 }
 
+/// With the report whoever is being filled leaves, and the chunk has another version: under the old one nobody clears anything any more.
+#[test]
+fn c5_lists_are_cleared_under_the_version_that_settling_has_left() {
+    run_with(3, CHUNK, async |world| {
+        world.mds.allocate(0);
+        world.mds.needs_reconcile.set(true);
+        world.mds.unreconciled.set(true);
+        world.mds.set(3, MemberState::Joining);
+        let before = FIRST_VERSION + 1;
+        let volume = world.open().await;
+        let mds = Rc::clone(&world.mds);
+        world.mds.desk.script(move |op, _| {
+            if op == Op::ReconcileDone {
+                mds.unreconciled.set(false);
+                mds.set(3, MemberState::Absent);
+            }
+            Turn::Usual
+        });
+        for cs in &world.cs {
+            cs.desk.script(move |op, body| match op {
+                Op::ClearMarks | Op::Read if version_of(body) == before => has(before + 1),
+                _ => Turn::Usual,
+            });
+        }
+        volume.read(0, 4096).await.expect("settled");
+        volume.flush().await.expect("flushed");
+        let cleared = |op| world.cs.iter().map(|cs| cs.desk.count(op)).collect::<Vec<_>>();
+        assert_eq!((cleared(Op::Survey), world.mds.desk.count(Op::ReconcileDone)), (vec![1, 1, 0], 1));
+        let under = |cs: usize| world.cs[cs].desk.versions(Op::ClearMarks).last().copied();
+        assert_eq!((under(0), under(1), cleared(Op::ClearMarks)[2]), (Some(before + 1), Some(before + 1), 0));
+        assert_eq!(volume.epoch(), 1);
+    });
+}
+
 #[test]
 fn a_chunk_is_settled_without_a_member_that_is_gone() {
     run(CHUNK, async |world| {

@@ -86,6 +86,12 @@ impl Desk {
         self.asked.borrow().iter().filter(|(asked, ..)| *asked == op).count()
     }
 
+    /// The versions that requests of one kind were about.
+    pub(crate) fn versions(&self, op: Op) -> Vec<u64> {
+        let asked = self.asked.borrow();
+        asked.iter().filter(|(asked, ..)| *asked == op).map(|(_, body, _)| version_of(body)).collect()
+    }
+
     /// Requests to the metadata server of one kind so far.
     pub(crate) fn asked<R: wire::Call>(&self) -> Vec<R> {
         let asked = self.asked.borrow();

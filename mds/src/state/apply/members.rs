@@ -327,11 +327,11 @@ impl State {
             };
             let is_made = self.changes.is_fresh(cs, chunk);
             self.change_members(&mut work, position, members);
+            if unreconciled && let Ok(file) = self.tree.file_mut(position.0) {
+                // It has what its sources had, but whoever reconciles believes it last: what it lists has no numbers.
+                file.chunks.update(position.1, |entry| entry.forget(cs));
+            }
             if done.lost_blocks > 0 {
-                // What it has instead of these blocks is worth no more than what a loss of memory leaves.
-                if let Ok(file) = self.tree.file_mut(position.0) {
-                    file.chunks.update(position.1, |entry| entry.forget(cs));
-                }
                 self.note_loss(position, done.lost_blocks, is_made, &mut losses);
             }
             promoted += 1;

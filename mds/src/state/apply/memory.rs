@@ -9,7 +9,8 @@ use crate::state::changes::Position;
 use crate::state::chunk::ChunkEntry;
 use crate::state::command::{CsState, Leave};
 use crate::state::event::EventCode;
-use crate::state::ids::{CsId, FileId};
+use crate::state::ids::{ChunkId, CsId, FileId};
+use crate::state::servers::ChunkServer;
 use std::collections::BTreeSet;
 
 /// Chunk servers that one event names.
@@ -28,20 +29,33 @@ impl State {
     /// operator has said so. Flags `H` and `S` say less: a journal may be found again.
     fn remembering(&self, entry: &ChunkEntry) -> impl Iterator<Item = CsId> {
         let is_given_up = |cs: CsId| {
-            let gone = |server: &crate::state::servers::ChunkServer| {
-                server.leave == Leave::Lost || server.state == CsState::Dropped
-            };
+            let gone = |server: &ChunkServer| server.leave == Leave::Lost || server.state == CsState::Dropped;
             self.servers.get(cs).is_none_or(gone)
         };
         entry.remembering().filter(move |cs| !is_given_up(*cs))
     }
 
     /// Whether a chunk loses nothing that was acknowledged if a member leaves: another one that is there remembers it, too, or this one does
-    /// not. Who is only hoped to return counts for nobody: he may have lost his power.
+    /// not. Who is only hoped to return, or says that its disk or journal has failed, counts for nobody.
     pub(in crate::state) fn can_do_without(&self, entry: &ChunkEntry, cs: CsId) -> bool {
         !entry.is_unreconciled()
             || self.remembering(entry).all(|other| other != cs)
-            || self.remembering(entry).any(|other| other != cs && self.is_alive(other))
+            || self
+                .remembering(entry)
+                .any(|other| other != cs && self.is_alive(other) && !self.has_failed(other))
+    }
+
+    fn has_failed(&self, cs: CsId) -> bool {
+        self.servers.get(cs).is_some_and(ChunkServer::has_failed)
+    }
+
+    /// Whether a joiner is filled beside a member that is away and is waited for all the same: what its sources do not know it cannot have
+    /// before.
+    pub fn joins_beside_last_memory(&self, cs: CsId, chunk: ChunkId) -> bool {
+        let entry = self.changes.joiner(cs, chunk).and_then(|at| self.entry_at(at));
+        entry.is_some_and(|entry| {
+            entry.in_sync().any(|member| self.is_gone(member) && !self.is_given_up(entry, member))
+        })
     }
 
     /// Whether a member of a chunk is not waited for any more.

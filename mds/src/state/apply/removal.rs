@@ -73,8 +73,8 @@ impl State {
                 Leave::Lost => step.event(EventCode::CsLost, &[&op.cs, &replicas, &origin]),
             }
         }
-        if how == Leave::Lost && how != before {
-            // Of who was waited for with it.
+        if how != before && (how == Leave::Lost || before == Leave::Lost) {
+            // Who was waited for with it, or is again.
             self.tell_last_memories(step, id);
         }
         if how != Leave::Stay {

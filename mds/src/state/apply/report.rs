@@ -192,6 +192,9 @@ impl State {
             }
         }
         self.send(step, work);
+        if !lost.is_empty() {
+            self.tell_last_memories(step, cs);
+        }
         for (code, files) in [(EventCode::ReplicasMissing, &lost), (EventCode::ReplicasGone, &kept)] {
             if let Some(first) = files.first() {
                 step.event(code, &[&op.cs, &files.len(), &self.tree.path_of(*first)]);

@@ -55,6 +55,7 @@ impl State {
                 // What it is to make, it may have made, and have forgotten.
                 self.end_additions(step, |cs| cs == id);
                 step.event(EventCode::CsStale, &[&id.0, &stale_replicas]);
+                self.tell_last_memories(step, id);
                 self.tell_open_files(step, id);
             }
         }

@@ -204,11 +204,14 @@ impl MemberSet {
     /// Notes that a member or joiner may lack what was acknowledged, and with it all joiners, which may copy from it; whether anything is
     /// new.
     pub(in crate::state) fn forget(&mut self, cs: CsId) -> bool {
-        let before = self.clone();
+        // Most chunks are elsewhere.
+        if !self.on(cs).is_some_and(|member| member.may_be_forgetful() && !member.forgetful) {
+            return false;
+        }
         let mark = |member: Member| Member { forgetful: member.forgetful || member.cs == cs, ..member };
         *self = Self::new(self.iter().map(mark).collect::<Vec<_>>());
         self.spread();
-        *self != before
+        true
     }
 
     /// Who is filled beside a forgetful member may have from it what it copies.
