@@ -86,8 +86,8 @@ impl Fs {
         if let Err(error) = volume.write(offset, data).await {
             drop(inside);
             if matches!(error, client::VolumeError::NoSpace) && offset + len as u64 > node.size() {
-                doubt.lift();
                 self.undo_growth(node).await;
+                doubt.lift();
             }
             return Err(failed(&file, "writing", &error));
         }

@@ -135,7 +135,7 @@ impl Fs {
                 Err(error) => return Err(error),
             }
         }
-        self.with_lease(node, async || self.resize_open(node, Some(size), request).await).await
+        self.with_lease(node, async || self.resize_open(node, Some(size), request, None).await).await
     }
 
     /// A write behind the end has found no space: what it was given before that, and the size that came with it, goes again.
@@ -149,23 +149,24 @@ impl Fs {
             ctime: time(inode.ctime_ns),
             ..SetInode::default()
         };
-        // The chunk may have to be settled on a server that is full: whoever wrote is not kept waiting for that.
-        let undone = rt::time::timeout(UNDO_MAX, self.resize_open(node, None, request)).await;
-        let failed = match undone {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(format!("{error:?}")),
-            Err(_) => Some(format!("not done within {} s", UNDO_MAX.as_secs())),
-        };
-        if let Some(why) = failed {
-            tracing::warn!("file {} may be longer than what was written: {why}", node.id);
+        if let Err(error) = self.resize_open(node, None, request, Some(UNDO_MAX)).await {
+            tracing::warn!("file {} may be longer than what was written: {error:?}", node.id);
             if let Ok(volume) = node.open.volume() {
                 volume.doubt_end();
             }
         }
     }
 
-    /// Gives a file another size, or makes sure of the one it has, and of zeroes behind it.
-    async fn resize_open(&self, node: &Rc<Node>, size: Option<u64>, request: SetInode) -> Answer<()> {
+    /// Gives a file another size, or makes sure of the one it has, and of zeroes behind it. With `patience` it takes no longer before the
+    /// metadata server is asked: a chunk may have to be settled on a server that is full. What was asked is waited for: nobody may write to
+    /// chunks that go.
+    async fn resize_open(
+        &self,
+        node: &Rc<Node>,
+        size: Option<u64>,
+        request: SetInode,
+        patience: Option<Duration>,
+    ) -> Answer<()> {
         let _alone = node.open.enter_alone().await;
         let _one = node.open.reporting.acquire(1).await;
         let volume = node.open.writable()?;
@@ -177,7 +178,14 @@ impl Fs {
             Some(size) => (size, size < node.size()),
             None => (node.size(), true),
         };
-        let cut = if cuts { Some(volume.cut(size).await.map_err(fail)?) } else { None };
+        let cut = match patience {
+            _ if !cuts => None,
+            None => Some(volume.cut(size).await.map_err(fail)?),
+            Some(most) => {
+                let cut = rt::time::timeout(most, volume.cut(size)).await;
+                Some(cut.map_err(|_| Errno::EIO)?.map_err(fail)?)
+            }
+        };
         let changes = node.open.changes();
         let mut attempts = 0;
         let inode = loop {

@@ -67,7 +67,8 @@ impl Inner {
                 }
                 Position::Chunk(chunk) if chunk.is_replaced() => self.forget_chunk(lease, &chunk),
                 Position::Chunk(chunk) => {
-                    if !chunk.settled.get() || lease.is_uncleared(index) {
+                    // Of a blocked chunk nobody needs to be told: it can be read (C3), and who is away would be waited for.
+                    if !chunk.settled.get() || (lease.is_uncleared(index) && !chunk.blocked.get()) {
                         match Box::pin(self.settle(lease, &chunk)).await {
                             Ok(()) => {}
                             // What was written under the old version is done again. A number that was given out ends the epoch.

@@ -186,9 +186,6 @@ impl Inner {
                 return Err(Stop::Broken.into());
             }
             self.equalise(lease, chunk).await?;
-            // With the report whoever is being filled has to begin anew. Had the members lost their lists before, a joiner that becomes a member
-            // meanwhile could pass off what it has copied as newer (C7).
-            lease.uncleared.borrow_mut().insert(chunk.index);
         }
         if lease.is_uncleared(chunk.index) {
             self.clear_marks(lease, chunk).await?;
@@ -211,6 +208,9 @@ impl Inner {
         self.flush_members(lease, chunk).await?;
         self.zero_behind_end(lease, chunk).await?;
         let writes_lost = self.note_lost_writes(lease, chunk);
+        // With the report whoever is being filled has to begin anew. Had the members lost their lists before, a joiner that becomes a member
+        // meanwhile could pass off what it has copied as newer (C7). Noted first, for the answer may be lost.
+        lease.uncleared.borrow_mut().insert(chunk.index);
         self.report_settled(lease, chunk, writes_lost).await?;
         if writes_lost {
             self.loss_told.set(true);

@@ -438,6 +438,38 @@ fn c5_lists_are_cleared_under_the_version_that_settling_has_left() {
     });
 }
 
+/// Reads go on: a chunk that the metadata server knows to be settled waits for nobody who is away and must stay.
+#[test]
+fn c3_a_settled_chunk_is_read_before_all_have_cleared_their_lists() {
+    run(CHUNK, async |world| {
+        world.mds.allocate(0);
+        world.mds.needs_reconcile.set(true);
+        world.mds.unreconciled.set(true);
+        let mds = Rc::clone(&world.mds);
+        world.mds.desk.script(move |op, _| {
+            if op == Op::ReconcileDone {
+                mds.unreconciled.set(false);
+                mds.blocked.set(true);
+            }
+            Turn::Usual
+        });
+        world.cs[1].desk.script(|op, _| match op {
+            Op::ClearMarks => Turn::Silence,
+            _ => Turn::Usual,
+        });
+        let volume = world.open().await;
+        let reader = volume.clone();
+        let reading = rt::spawn(async move { reader.read(0, 4096).await });
+        while world.cs[1].desk.count(Op::ClearMarks) == 0 {
+            rt::time::sleep(MS).await;
+        }
+        world.order(Order::Kill(1)).await;
+        let read = rt::time::timeout(5 * SECOND, reading).await.expect("soon").expect("it ends");
+        read.expect("the other one has everything");
+        assert_eq!((volume.epoch(), world.mds.desk.count(Op::ReconcileDone)), (1, 1));
+    });
+}
+
 #[test]
 fn a_chunk_is_settled_without_a_member_that_is_gone() {
     run(CHUNK, async |world| {
