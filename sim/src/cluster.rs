@@ -66,7 +66,8 @@ pub enum Part {
 
 /// A cluster under test.
 pub struct Cluster {
-    hosts: Vec<(Part, HostId)>,
+    /// Newer ones of a part last.
+    hosts: RefCell<Vec<(Part, HostId)>>,
     credentials: Vec<(Part, Credentials)>,
     running: RefCell<Vec<(Part, ProcessId)>>,
     /// Told to chunk servers that shall stop in order.
@@ -81,6 +82,12 @@ pub struct Cluster {
     depth: usize,
     /// The chunk server whose disk is lost for ever.
     dead: Cell<Option<usize>>,
+    /// Where it was reached, also when another one has taken its place.
+    lost: RefCell<Option<String>>,
+    /// Of the cluster.
+    id: [u8; 16],
+    /// Whether the hosts' clocks have rates of their own.
+    drifts: bool,
     /// The chunk server whose disk fails.
     doomed: Rc<Cell<Option<usize>>>,
 }
@@ -104,6 +111,7 @@ impl Cluster {
         if drifts {
             rt::sim::hit(coverage::CLOCKS_DRIFT);
         }
+        let id = authority.cluster().0;
         let mut hosts = Vec::new();
         let mut credentials = Vec::new();
         for part in parts {
@@ -112,23 +120,13 @@ impl Cluster {
                 Part::Cs(n) => format!("cs{n}"),
                 Part::Client(n) => format!("client{n}"),
             };
-            // Half of the disks tear blocks in a power cut; there everything goes through the journal.
-            let atomic_unit = if rt::random::below(2) == 0 { 512 } else { 4096 };
-            // Nothing may depend on an operation being carried out whole, or soon.
-            let rates = FaultRates { short_read: 10, short_write: 10, stall: 20, ..FaultRates::default() };
-            let stall = Duration::from_millis(300);
-            let disk = DiskOptions { capacity: 4 << 30, atomic_unit, rates, stall, ..DiskOptions::default() };
-            // Leases must hold whatever the quartz of a host does (C1).
-            let fast_ppm =
-                if drifts { rt::random::below(2 * DRIFT_PPM + 1) as i32 - DRIFT_PPM as i32 } else { 0 };
-            let host = control::add_host(HostOptions::new(&name).with_disk(disk).with_clock(fast_ppm));
+            let (host, atomic_unit) = add_host(&name, drifts);
             let issued =
                 authority.issue(&name, "0123456789abcdef0123456789abcdef", Roles::ALL).expect("a good name");
             hosts.push((part, host));
             credentials.push((part, issued));
             if let Part::Cs(n) = part {
-                let cluster = authority.cluster().0;
-                let made = control::start_process(host, "make-cs", make_cs(n, cluster, atomic_unit == 4096));
+                let made = control::start_process(host, "make-cs", make_cs(n, id, atomic_unit == 4096));
                 made.wait().await.returned();
             }
         }
@@ -148,7 +146,7 @@ impl Cluster {
             })
             .collect();
         let cluster = Self {
-            hosts,
+            hosts: RefCell::new(hosts),
             credentials,
             running: RefCell::default(),
             stop: Rc::new(Notify::new()),
@@ -159,6 +157,9 @@ impl Cluster {
             finished: Rc::new(RefCell::new(vec![false; CLIENTS])),
             depth,
             dead: Cell::new(None),
+            lost: RefCell::default(),
+            id,
+            drifts,
             doomed: Rc::default(),
         };
         cluster.make_mds(&authority).await;
@@ -168,11 +169,9 @@ impl Cluster {
     /// The host of a part.
     #[must_use]
     pub fn host(&self, part: Part) -> HostId {
-        self.hosts
-            .iter()
-            .find(|(other, _)| *other == part)
-            .map(|(_, host)| *host)
-            .expect("every part has a host")
+        let hosts = self.hosts.borrow();
+        let newest = hosts.iter().rev().find(|(other, _)| *other == part);
+        newest.map(|(_, host)| *host).expect("every part has a host")
     }
 
     fn credentials(&self, part: Part) -> Credentials {
@@ -186,7 +185,25 @@ impl Cluster {
 
     /// A chunk server is lost for ever.
     pub fn bury(&self, n: usize) {
+        *self.lost.borrow_mut() = Some(self.cs_address(n));
         self.dead.set(Some(n));
+    }
+
+    /// Where the chunk server was reached whose disk is lost.
+    #[must_use]
+    pub fn lost_address(&self) -> Option<String> {
+        self.lost.borrow().clone()
+    }
+
+    /// An empty disk, and a host, take the place of what is lost: a chunk server of its own.
+    pub async fn replace(&self, n: usize) {
+        rt::sim::hit("disk.replaced");
+        let (host, atomic_unit) = add_host(&format!("cs{n}b"), self.drifts);
+        let made = control::start_process(host, "make-cs", make_cs(n, self.id, atomic_unit == 4096));
+        made.wait().await.returned();
+        self.hosts.borrow_mut().push((Part::Cs(n), host));
+        self.dead.set(None);
+        self.start(Part::Cs(n));
     }
 
     /// The disk of a chunk server will fail.
@@ -415,6 +432,19 @@ impl Cluster {
 fn connect(credentials: &Credentials, mds: ServerAddress) -> (Rc<Master>, Rc<Servers>) {
     let endpoint = endpoint(credentials, Role::Client, 0);
     (Rc::new(Master::new(&endpoint, vec![mds], Keep::default())), Servers::new(endpoint))
+}
+
+/// A host, and the bytes that its disk writes whole.
+fn add_host(name: &str, drifts: bool) -> (HostId, u32) {
+    // Half of the disks tear blocks in a power cut; there everything goes through the journal.
+    let atomic_unit = if rt::random::below(2) == 0 { 512 } else { 4096 };
+    // Nothing may depend on an operation being carried out whole, or soon.
+    let rates = FaultRates { short_read: 10, short_write: 10, stall: 20, ..FaultRates::default() };
+    let stall = Duration::from_millis(300);
+    let disk = DiskOptions { capacity: 4 << 30, atomic_unit, rates, stall, ..DiskOptions::default() };
+    // Leases must hold whatever the quartz of a host does (C1).
+    let fast_ppm = if drifts { rt::random::below(2 * DRIFT_PPM + 1) as i32 - DRIFT_PPM as i32 } else { 0 };
+    (control::add_host(HostOptions::new(name).with_disk(disk).with_clock(fast_ppm)), atomic_unit)
 }
 
 async fn make_cs(number: usize, cluster: [u8; 16], block_atomic: bool) {

@@ -25,6 +25,7 @@ pub const CLOCKS_DRIFT: &str = "clocks.drift";
 /// What operators, lost disks and sleeping clients do.
 const BESIDES: &[&str] = &[
     "disk.lost",
+    "disk.replaced",
     "disk.damaged-regions",
     "disk.full-while-away",
     "operator.gives-up",

@@ -279,14 +279,20 @@ fn lose_disk(cluster: &Rc<Cluster>, cuts: &Cuts) {
     // In some runs an operator knows, long before or after it counts as offline; in others he has to be told.
     if rt::random::below(2) == 0 {
         let patience = Duration::from_millis(rt::random::below(60_000));
-        after(cluster, patience, move |cluster| give_up(cluster, n, false));
+        let address = cluster.cs_address(n);
+        after(cluster, patience, move |cluster| give_up(cluster, address, false));
+    }
+    if rt::random::below(2) == 0 {
+        after(cluster, Duration::from_millis(rt::random::below(25_000)), move |cluster| {
+            let cluster = Rc::clone(cluster);
+            rt::spawn(async move { cluster.replace(n).await });
+        });
     }
 }
 
 /// An operator says that a chunk server will never be back: chunks may wait for what only it had (C10). If `told`, only after an event
 /// has named it.
-fn give_up(cluster: &Cluster, n: usize, told: bool) {
-    let address = cluster.cs_address(n);
+fn give_up(cluster: &Cluster, address: String, told: bool) {
     cluster.operate(async move |master| {
         let patience = || rt::time::now() + Duration::from_secs(20);
         // Refused as long as the metadata server has not noticed that it is gone.
@@ -540,9 +546,9 @@ pub async fn calm(cluster: &Rc<Cluster>) {
             control::occupy(host, CS_DIR, 0);
         }
         if let Part::Cs(n) = part
-            && (cluster.is_dead(part) || cluster.is_doomed(part))
+            && cluster.is_doomed(part)
         {
-            give_up(cluster, n, true);
+            give_up(cluster, cluster.cs_address(n), true);
         }
         if cluster.is_dead(part) {
             continue;
@@ -554,6 +560,9 @@ pub async fn calm(cluster: &Rc<Cluster>) {
             control::resume(process);
         }
         restart(cluster, part);
+    }
+    if let Some(address) = cluster.lost_address() {
+        give_up(cluster, address, true);
     }
     cluster.shared.calm.set(true);
 }
