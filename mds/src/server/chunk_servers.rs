@@ -172,6 +172,8 @@ fn nonce(field: &'static str, bytes: &[u8]) -> Result<Secret, BodyError> {
 }
 
 const _: () = assert!(crate::state::servers::FLAG_DAMAGED == wire::cs::FLAG_FAILED_CHECKSUM);
+const _: () =
+    assert!(crate::state::servers::FLAGS_FAILED == wire::cs::FLAG_FAILED_IO | wire::cs::FLAG_FAILED_JOURNAL);
 
 fn failed(flags: u32) -> Failure {
     let text = format!(

@@ -27,6 +27,16 @@ pub(super) struct Losses {
     waited_for: BTreeSet<CsId>,
 }
 
+/// Chunk servers as an event names them: not all if they are many.
+pub(super) fn names_of(servers: &BTreeSet<CsId>) -> String {
+    let mut names: Vec<String> = servers.iter().take(NAMED).map(CsId::to_string).collect();
+    let others = servers.len() - names.len();
+    if others > 0 {
+        names.push(format!("{others} more"));
+    }
+    names.join(", ")
+}
+
 impl State {
     /// Whether a replica is kept because it may have blocks that members of its chunk lack. Not if an operator has given up its chunk
     /// server by force (who empties one gives up nothing of it, also when it is offline for a while), nor one that has never been a
@@ -65,12 +75,7 @@ impl State {
     /// Tells an operator of what a chunk server was filled without, and who is waited for because of that.
     pub(super) fn tell_of_losses(&self, step: &mut Step, cs: CsId, losses: &Losses) {
         let Some(first) = losses.first else { return };
-        let mut names: Vec<String> = losses.waited_for.iter().take(NAMED).map(CsId::to_string).collect();
-        let others = losses.waited_for.len() - names.len();
-        if others > 0 {
-            names.push(format!("{others} more"));
-        }
-        let (path, names) = (self.tree.path_of(first), names.join(", "));
+        let (path, names) = (self.tree.path_of(first), names_of(&losses.waited_for));
         step.event(EventCode::BlocksLost, &[&cs.0, &losses.blocks, &path, &losses.chunks, &names]);
     }
 

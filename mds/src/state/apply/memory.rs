@@ -1,9 +1,11 @@
 //! Members that have lost their memory, and those that have not (C10, decision 0018).
 //!
 //! A chunk server that registers as rebooted may lack writes that were acknowledged and not flushed. In a chunk that nobody has reconciled it
-//! is *forgetful* from then on, as is whoever is filled beside it; the others *remember*, and the last of them is waited for.
+//! is *forgetful* from then on, as is whoever is filled beside it or becomes a member then; the others *remember*, and the last of them is
+//! waited for.
 
 use super::Step;
+use super::losses::names_of;
 use crate::state::State;
 use crate::state::changes::Position;
 use crate::state::chunk::ChunkEntry;
@@ -12,9 +14,6 @@ use crate::state::event::EventCode;
 use crate::state::ids::{ChunkId, CsId, FileId};
 use crate::state::servers::ChunkServer;
 use std::collections::BTreeSet;
-
-/// Chunk servers that one event names.
-const NAMED: usize = 8;
 
 /// Chunks that wait for chunk servers that are offline.
 #[derive(Default)]
@@ -107,12 +106,7 @@ impl State {
 
     fn tell_waiting(&self, step: &mut Step, waiting: Waiting) {
         let Some(first) = waiting.first else { return };
-        let mut names: Vec<String> = waiting.servers.iter().take(NAMED).map(CsId::to_string).collect();
-        let others = waiting.servers.len() - names.len();
-        if others > 0 {
-            names.push(format!("{others} more"));
-        }
-        let path = self.tree.path_of(first);
-        step.event(EventCode::LastMemoryAway, &[&names.join(", "), &waiting.chunks, &path]);
+        let (names, path) = (names_of(&waiting.servers), self.tree.path_of(first));
+        step.event(EventCode::LastMemoryAway, &[&names, &waiting.chunks, &path]);
     }
 }

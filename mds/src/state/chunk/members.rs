@@ -45,8 +45,8 @@ pub struct Member {
     pub cs: CsId,
     /// What it is.
     pub state: MemberState,
-    /// It may lack what was acknowledged and not flushed: its chunk server has lost its memory since, or it was filled beside such a one
-    /// (C10). Of members and joiners only, and as long as nobody has reconciled the chunk.
+    /// It may lack what was acknowledged and not flushed, or is not believed: its chunk server has lost its memory since, it is filled beside
+    /// such a one, or has become a member since (C10). Of members and joiners only, and as long as nobody has reconciled the chunk.
     pub forgetful: bool,
 }
 
