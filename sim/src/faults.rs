@@ -161,7 +161,7 @@ async fn one(cluster: &Rc<Cluster>, cuts: &Cuts, damaged: Damage) {
             let extra = Duration::from_millis(rt::random::below(500));
             control::delay(a, b, extra, Duration::from_secs(5));
         }
-        17..19 => damage(cluster, damaged),
+        17..19 => damage(cluster, cuts, damaged),
         19 => fill(cluster, some_cs()),
         20..22 => isolate(cluster),
         22..24 => change_replicas(cluster),
@@ -418,11 +418,12 @@ fn change_replicas(cluster: &Rc<Cluster>) {
 }
 
 /// What every member may have lost is not certain any more (C4). There are as many members as the minimum at least; the others may have
-/// been left out (C3).
+/// been left out (C3). In a run with damage one of them may have lost what is in some block without losing its power.
 fn weaken(shared: &Shared, cuts: &[Option<u64>]) {
     let mut newest_first: Vec<u64> = cuts.iter().flatten().copied().collect();
     newest_first.sort_unstable_by_key(|cut| std::cmp::Reverse(*cut));
-    let Some(cut) = newest_first.get(REPLICAS_MIN - 1) else { return };
+    let powerless = REPLICAS_MIN - usize::from(shared.damaged.get());
+    let Some(cut) = newest_first.get(powerless - 1) else { return };
     for oracle in shared.oracles.borrow_mut().iter_mut() {
         oracle.weaken(*cut);
     }
@@ -438,7 +439,7 @@ enum Damage {
 }
 
 /// Damages data of a chunk server.
-fn damage(cluster: &Cluster, damaged: Damage) {
+fn damage(cluster: &Cluster, cuts: &Cuts, damaged: Damage) {
     if cluster.shared.undamaged.get() {
         return;
     }
@@ -457,6 +458,8 @@ fn damage(cluster: &Cluster, damaged: Damage) {
             ((stripe * CHUNK_SERVERS as u64 + n as u64) * REGION, REGION)
         }
     };
+    cluster.shared.damaged.set(true);
+    weaken(&cluster.shared, &cuts.borrow());
     let kind = match rt::random::below(6) {
         1 if damaged == Damage::OneServer => DiskFaultKind::CorruptRead,
         2 if damaged == Damage::OneServer => DiskFaultKind::ReadError,

@@ -36,6 +36,8 @@ pub struct Shared {
     pub misdirected: Cell<bool>,
     /// Nothing is to be damaged in this run.
     pub undamaged: Cell<bool>,
+    /// Something is damaged, or will be: a member of each chunk may be none for what is in some block.
+    pub damaged: Cell<bool>,
     /// Addresses of chunk servers that an operator has had removed.
     pub removed: RefCell<Vec<String>>,
     /// The first chunk server has refused to serve what such a write left: as long as a member cannot be replaced, the

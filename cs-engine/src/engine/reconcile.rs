@@ -30,7 +30,7 @@ pub struct Doubt {
 /// What one block is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockSurvey {
-    /// Epoch of the write that made it, 0 if that is stable.
+    /// Epoch of the write that made it, or of the last one that was taken of what is unknown now; 0 if that is stable.
     pub epoch: u64,
     /// Sequence number of that write.
     pub seq: u64,

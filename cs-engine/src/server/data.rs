@@ -292,7 +292,9 @@ impl Server {
             Surveyed::Hole => {
                 BlockSurvey { epoch: block.epoch, seq: block.seq, crc: 0, state: BlockState::Zero }
             }
-            Surveyed::Unknown => BlockSurvey { epoch: 0, seq: 0, crc: 0, state: BlockState::Unmatched },
+            Surveyed::Unknown => {
+                BlockSurvey { epoch: block.epoch, seq: block.seq, crc: 0, state: BlockState::Unmatched }
+            }
         });
         let reply = SurveyBlocksReply { first_block: survey.first_block, blocks: blocks.collect() };
         let mut body = Vec::new();

@@ -9,9 +9,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cs_engine::engine::{self, BlockSurvey, CreateOptions, Refusal, Surveyed, WriteKind};
-use cs_engine::format::BLOCK;
 use cs_engine::format::superblock::Superblock;
 use cs_engine::format::table::{CrcPage, Place};
+use cs_engine::format::{BLOCK, crc32c};
 use rt::sim::control;
 use rt::sim::{DiskOptions, HostOptions, SimOptions, Simulation};
 
@@ -45,6 +45,28 @@ fn c8_what_was_answered_is_not_rolled_back_by_a_kill() {
         assert_eq!(read, Err(Refusal::Unsettled { block: 3 }));
         let rest = client.try_read(CHUNK, lost.end as u32, (LEN - lost.end) as u32).await;
         assert_eq!(rest.as_deref(), Ok(&new[lost.end..]));
+        engine.stop().await;
+    });
+}
+
+/// Whoever settles has to know that something newer was there than what the other members have (simulator, seed 4448).
+#[test]
+fn c4_a_survey_names_a_write_that_is_damaged() {
+    let rig = Rig::new();
+    let path = rig.path.join(CHUNK_FILE);
+    rig.life(async move |engine| {
+        let client = Client::with_chunk(&engine, 1, 8 << 20).await;
+        let written = pattern(1, 2 * BLOCK);
+        client.write(0, &written).await;
+        engine.checkpoint().await.expect("a checkpoint");
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.write_all_at(&[0x5A; BLOCK], BLOCK as u64).unwrap();
+        file.sync_all().unwrap();
+        let survey = engine.survey(FILE, 1, CHUNK, 1, 0, 2).await.expect("a survey");
+        let [whole, damaged] = survey[..] else { panic!("{survey:?}") };
+        assert_eq!(whole.content, Surveyed::Data(crc32c(&written[..BLOCK])));
+        assert_eq!(damaged, BlockSurvey { content: Surveyed::Unknown, ..whole });
+        assert_eq!(whole.epoch, 1, "{whole:?}");
         engine.stop().await;
     });
 }

@@ -55,8 +55,11 @@ pub enum VolumeError {
         /// Block in the chunk.
         block: u32,
     },
-    /// Every member of a chunk rebooted while acknowledged writes were not flushed: they may be lost (C4).
-    #[error("unflushed writes may be lost: all replicas of a chunk restarted; reopen the volume")]
+    /// Every member of a chunk rebooted, or the last one that did not is damaged, while acknowledged writes were not flushed: they may be
+    /// lost (C4).
+    #[error(
+        "unflushed writes may be lost: all replicas of a chunk restarted or are damaged; reopen the volume"
+    )]
     WritesLost,
     /// A chunk server says that the request is wrong: a bug on one of both sides.
     #[error("refused by chunk server {cs}: {text}")]

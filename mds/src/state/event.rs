@@ -178,7 +178,7 @@ events! {
     Reconciled = 44: "mds.reconciled" Mds Info "All replicas of '{0}' are reconciled";
     /// Arguments: path, client.
     WritesLost = 45: "mds.writes_lost" Mds Error
-        "All replicas of a chunk of '{0}' restarted with writes that CL#{1} had not flushed: its flushes fail until it opens the file again";
+        "All replicas of a chunk of '{0}' restarted with writes that CL#{1} had not flushed, or are damaged: its flushes fail until it opens the file again";
     /// Arguments: CS, chunks, path, why.
     ReplicasLeft = 46: "mds.replicas_left" Mds Warning
         "CS#{0} is left out of {1} chunks of '{2}': {3}; its replicas return by difference";

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 use rt::sync::{Notify, Semaphore};
@@ -91,6 +92,19 @@ impl Chunk {
 
 /// The boot in which each chunk server was met.
 type Boots = BTreeMap<u64, [u8; 16]>;
+
+/// What an earlier epoch has left in a chunk: acknowledged writes that are not stable.
+#[derive(Clone, Debug)]
+struct AtRisk {
+    /// Who had them, each in the boot it was in.
+    members: Boots,
+    /// Whose sequence numbers these are.
+    epoch: u64,
+    /// From the first write of the epoch that is not stable to the last one of this chunk.
+    writes: RangeInclusive<u64>,
+    /// Of those the ones that nobody was told of.
+    unanswered: BTreeSet<u64>,
+}
 
 /// Flushes for callers under way at a time: while one runs on the servers the next is on its way, and whoever comes
 /// after that finds his work done.
@@ -189,7 +203,7 @@ pub(crate) struct Lease {
     unstable_chunks: RefCell<BTreeMap<u64, UnstableChunk>>,
     /// For each chunk that earlier epochs have left with such writes, and that has not been settled since: the boots of
     /// its members when they took them (C4).
-    at_risk: RefCell<BTreeMap<u64, Boots>>,
+    at_risk: RefCell<BTreeMap<u64, AtRisk>>,
     /// Every chunk has been settled that the end of an earlier epoch has left in doubt: before that no flush may
     /// succeed, because what an earlier holder was told is acknowledged, too (C4).
     all_settled: Cell<bool>,
@@ -504,9 +518,12 @@ impl Lease {
         old.prune_unstable();
         let mut at_risk = old.at_risk.borrow().clone();
         let boots = old.boots.borrow();
+        let window = old.window.borrow();
+        let (stable, unanswered) = (window.stable(), window.unanswered().collect::<BTreeSet<_>>());
         for (&index, unstable) in old.unstable_chunks.borrow().iter() {
             let known = unstable.members.iter().filter_map(|id| boots.get(id).map(|boot| (*id, *boot)));
-            at_risk.insert(index, known.collect());
+            let (writes, unanswered) = (stable..=unstable.last, unanswered.clone());
+            at_risk.insert(index, AtRisk { members: known.collect(), epoch: old.epoch, writes, unanswered });
         }
         *self.at_risk.borrow_mut() = at_risk;
     }
@@ -518,9 +535,23 @@ impl Lease {
         let now = self.boots.borrow();
         // Of one that is left out nothing is known, and nothing it has comes back (C6).
         let has_kept = |server: &Rc<Server>| {
-            then.get(&server.id()).is_some_and(|boot| now.get(&server.id()) == Some(boot))
+            then.members.get(&server.id()).is_some_and(|boot| now.get(&server.id()) == Some(boot))
         };
         !chunk.members.iter().any(has_kept)
+    }
+
+    /// Whether a write to a chunk was acknowledged and is not stable, under this epoch or an earlier one that has left it at risk.
+    pub(crate) fn is_at_risk(&self, index: u64, epoch: u64, seq: u64) -> bool {
+        if epoch == self.epoch {
+            let (window, chunks) = (self.window.borrow(), self.unstable_chunks.borrow());
+            let in_range = |unstable: &UnstableChunk| (window.stable()..=unstable.last).contains(&seq);
+            return chunks.get(&index).is_some_and(in_range) && window.unanswered().all(|open| open != seq);
+        }
+        let at_risk = self.at_risk.borrow();
+        let counts = |then: &AtRisk| {
+            then.epoch == epoch && then.writes.contains(&seq) && !then.unanswered.contains(&seq)
+        };
+        at_risk.get(&index).is_some_and(counts)
     }
 
     /// Forgets chunks whose writes are all stable.
@@ -762,6 +793,36 @@ mod tests {
             let chunk = learn(&next, servers, 6, &[1], &[]);
             assert!(next.same_boot(1, [7; 16]) && next.same_boot(2, [8; 16]));
             assert!(!next.lost_all(&chunk));
+        });
+    }
+
+    #[test]
+    fn c4_what_is_at_risk_is_not_stable() {
+        run(|servers, lease| {
+            let chunk = learn(lease, servers, 5, &[1, 2], &[]);
+            let flushed = write(lease, &chunk);
+            let plan = lease.flush_plan();
+            lease.window.borrow_mut().flushed(&plan);
+            let (open, noted) = (Issued::begin(lease), write(lease, &chunk));
+            let later = Issued::begin(lease);
+            let check = |lease: &Lease| {
+                assert!(lease.is_at_risk(0, 1, noted));
+                assert!(!lease.is_at_risk(0, 1, flushed), "stable");
+                assert!(!lease.is_at_risk(0, 1, open.seq), "not answered");
+                assert!(!lease.is_at_risk(0, 1, later.seq), "sent later");
+                assert!(!lease.is_at_risk(1, 1, noted), "another chunk");
+                assert!(!lease.is_at_risk(0, 7, noted), "another epoch");
+            };
+            check(lease);
+            let (second, third) = (Rc::new(Lease::new(2, 0, true)), Rc::new(Lease::new(3, 0, true)));
+            second.inherit(lease);
+            check(&second);
+            third.inherit(&second);
+            check(&third);
+            let chunk = learn(&third, servers, 6, &[1], &[]);
+            assert!(third.lost_all(&chunk));
+            assert!(!third.is_at_risk(0, 1, noted), "settled");
+            [open, later].into_iter().for_each(Issued::answered);
         });
     }
 

@@ -48,6 +48,15 @@ pub(crate) fn choose(members: &[BlockSurvey]) -> Choice {
     if members.iter().all(same) { Choice::Agreed } else { Choice::Member(winner) }
 }
 
+/// The last write to a block that was taken by a member who cannot give it any more, if nobody has content as new as that.
+pub(crate) fn damaged_write(members: &[BlockSurvey]) -> Option<(u64, u64)> {
+    let newest = |is_damaged: bool| {
+        let counts = move |survey: &&BlockSurvey| (survey.state == BlockState::Unmatched) == is_damaged;
+        members.iter().filter(counts).map(|survey| (survey.epoch, survey.seq)).max()
+    };
+    newest(true).filter(|&write| newest(false).is_some_and(|intact| write > intact))
+}
+
 /// What a comparison of a chunk's members found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Comparison {
@@ -336,6 +345,8 @@ impl Inner {
             match choose(&surveys) {
                 Choice::Agreed => {}
                 Choice::Member(winner) => {
+                    // Before anybody is given what is older: a second look would find that all agree.
+                    self.note_damaged_write(lease, chunk, block, &surveys);
                     let survey = surveys[winner];
                     let content = match survey.state {
                         BlockState::Zero => None,
@@ -359,12 +370,27 @@ impl Inner {
                         self.file_id,
                         chunk.index
                     );
-                    self.copy_block(lease, chunk, block, Some(content), surveys[member]).await?;
+                    // Nobody knows of which write it is.
+                    let unnumbered = BlockSurvey { epoch: 0, seq: 0, ..surveys[member] };
+                    self.copy_block(lease, chunk, block, Some(content), unnumbered).await?;
                     copied += 1;
                 }
             }
         }
         Ok(copied)
+    }
+
+    /// If the only copy of a write that was acknowledged and is not stable is damaged, and older content takes its place, flushes say so (C4).
+    fn note_damaged_write(&self, lease: &Lease, chunk: &Chunk, block: u32, surveys: &[BlockSurvey]) {
+        let Some((epoch, seq)) = damaged_write(surveys) else { return };
+        if lease.is_at_risk(chunk.index, epoch, seq) && !self.writes_lost.replace(true) {
+            tracing::error!(
+                "file {}: the only replica that has an unflushed write to block {block} of chunk {} is damaged; flushes \
+                 fail until the volume is opened again",
+                self.file_id,
+                chunk.index
+            );
+        }
     }
 
     /// What each member holds in a range of blocks.
@@ -588,6 +614,30 @@ mod tests {
     #[test]
     fn the_checksum_of_zeroes() {
         assert_eq!(wire::crc::crc32c(&[0; 4096]), ZERO_CRC);
+    }
+
+    #[test]
+    fn c4_damaged_content_is_lost_where_everybody_else_has_older_content() {
+        type Row<'a> = (&'a [BlockSurvey], Option<(u64, u64)>);
+        let damaged = |epoch, seq| BlockSurvey { epoch, seq, ..BAD };
+        #[rustfmt::skip]
+        let rows: &[Row<'_>] = &[
+            (&[ZERO, damaged(2, 7)],                               Some((2, 7))),
+            (&[survey(2, 6, 1), damaged(2, 7), ZERO],              Some((2, 7))),
+            (&[survey(1, 9, 1), damaged(2, 7)],                    Some((2, 7))),
+            (&[damaged(2, 5), damaged(2, 7), survey(2, 6, 1)],     Some((2, 7))),
+            (&[survey(2, 7, 1), damaged(2, 7)],                    None),
+            (&[survey(2, 8, 1), damaged(2, 7)],                    None),
+            (&[damaged(2, 7), survey(2, 6, 1), survey(2, 7, 2)],   None),
+            // Stable long ago.
+            (&[ZERO, BAD],                                         None),
+            (&[ZERO, survey(2, 7, 1)],                             None),
+            // Nobody has anything: no older content takes its place.
+            (&[damaged(2, 7), damaged(2, 7)],                      None),
+        ];
+        for (number, (members, write)) in rows.iter().enumerate() {
+            assert_eq!(damaged_write(members), *write, "line {number}");
+        }
     }
 
     #[test]

@@ -106,6 +106,11 @@ impl Window {
         self.open.first_key_value().map_or(self.next, |(seq, _)| *seq)
     }
 
+    /// Writes that were issued and are not answered, or never will be.
+    pub(crate) fn unanswered(&self) -> impl Iterator<Item = u64> {
+        self.open.keys().copied()
+    }
+
     /// All lower numbers are stable.
     pub(crate) fn stable(&self) -> u64 {
         self.stable

@@ -284,7 +284,8 @@ impl BlockState {
 /// What a member holds in one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BlockSurvey {
-    /// Epoch of the write that the data matches; 0 when it was stable long ago or is unmatched.
+    /// Epoch of the write that the data matches, or with [`BlockState::Unmatched`] of the last one that was taken; 0 when that was stable
+    /// long ago.
     pub epoch: u64,
     /// Sequence number of that write.
     pub seq: u64,
