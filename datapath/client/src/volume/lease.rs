@@ -103,7 +103,7 @@ struct AtRisk {
     /// From the first write of the epoch that is not stable to the last one of this chunk.
     writes: RangeInclusive<u64>,
     /// Of those the ones that nobody was told of.
-    unanswered: BTreeSet<u64>,
+    unanswered: Rc<BTreeSet<u64>>,
 }
 
 /// Flushes for callers under way at a time: while one runs on the servers the next is on its way, and whoever comes
@@ -519,10 +519,10 @@ impl Lease {
         let mut at_risk = old.at_risk.borrow().clone();
         let boots = old.boots.borrow();
         let window = old.window.borrow();
-        let (stable, unanswered) = (window.stable(), window.unanswered().collect::<BTreeSet<_>>());
+        let (stable, unanswered) = (window.stable(), Rc::new(window.unanswered().collect()));
         for (&index, unstable) in old.unstable_chunks.borrow().iter() {
             let known = unstable.members.iter().filter_map(|id| boots.get(id).map(|boot| (*id, *boot)));
-            let (writes, unanswered) = (stable..=unstable.last, unanswered.clone());
+            let (writes, unanswered) = (stable..=unstable.last, Rc::clone(&unanswered));
             at_risk.insert(index, AtRisk { members: known.collect(), epoch: old.epoch, writes, unanswered });
         }
         *self.at_risk.borrow_mut() = at_risk;
