@@ -46,6 +46,8 @@ const MDS_PORT: u16 = 2510;
 const CS_PORT: u16 = 3000;
 /// Directory of a chunk server on its host.
 pub const CS_DIR: &str = "/cs";
+/// Files of chunks, in their repository.
+pub const CHUNKS_DIR: &str = "/cs/chunks";
 /// Directory of the metadata server on its host.
 pub const MDS_DIR: &str = "/mds";
 /// Bytes of a volume.

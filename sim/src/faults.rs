@@ -1,6 +1,5 @@
 //! Faults: what strikes, when, and how it ends.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,9 +10,9 @@ use wire::cluster::{ClusterStat, GetEvents, RemoveAction, RemoveCs, ServiceStatu
 use wire::lease::{Revoke, RevokeTarget};
 use wire::namespace::{Attrs, SetAttr};
 
-use crate::cluster::{CHUNK_SERVERS, CLIENTS, CS_DIR, Cluster, Part, REPLICAS_MIN};
+use crate::cluster::{CHUNK_SERVERS, CHUNKS_DIR, CLIENTS, CS_DIR, Cluster, Part, REPLICAS_MIN};
 use crate::plans::{self, Plan};
-use crate::workload::{self, Shared};
+use crate::workload;
 
 /// A client is cut off for at least this long: longer than the lease that it has in these runs...
 const ISOLATION_MIN: Duration = Duration::from_millis(9_000);
@@ -26,16 +25,12 @@ const REGION: u64 = 64 << 10;
 /// The longest wait for a cluster to get on between two faults.
 const PROGRESS_MAX: Duration = Duration::from_secs(20);
 
-/// When each chunk server has lost its power last.
-pub type Cuts = Rc<RefCell<Vec<Option<u64>>>>;
-
 /// Strikes until `count` faults have struck and the clients are done, or only until the count is reached.
 pub async fn strike(cluster: &Rc<Cluster>, count: usize, plan: Plan) {
-    let cuts = Rc::new(RefCell::new(vec![None; CHUNK_SERVERS]));
     if plan.is_special() {
         for _ in 0..count {
             progress(cluster, 20 + rt::random::below(60)).await;
-            plans::one(cluster, &cuts, plan).await;
+            plans::one(cluster, plan).await;
         }
         return;
     }
@@ -55,15 +50,15 @@ pub async fn strike(cluster: &Rc<Cluster>, count: usize, plan: Plan) {
     if loss == Loss::Device && plan != Plan::Devices {
         loss = Loss::None;
         progress(cluster, rt::random::below(150)).await;
-        fail_device(cluster, &cuts);
+        fail_device(cluster);
         gently(cluster).await;
     }
     for number in 0..count {
         if number == at {
             match std::mem::take(&mut loss) {
-                Loss::Disk => lose_disk(cluster, &cuts),
+                Loss::Disk => lose_disk(cluster),
                 Loss::Operator => remove_server(cluster),
-                Loss::Device => fail_device(cluster, &cuts),
+                Loss::Device => fail_device(cluster),
                 Loss::None => {}
             }
         }
@@ -85,10 +80,10 @@ pub async fn strike(cluster: &Rc<Cluster>, count: usize, plan: Plan) {
             rt::time::sleep(ISOLATION_MAX).await;
             continue;
         }
-        one(cluster, &cuts, damage).await;
+        one(cluster, damage).await;
         if rt::random::below(3) == 0 {
             // Sometimes two at once.
-            one(cluster, &cuts, damage).await;
+            one(cluster, damage).await;
         }
     }
 }
@@ -118,22 +113,22 @@ fn some_host(cluster: &Cluster) -> HostId {
     cluster.host(some_part())
 }
 
-async fn one(cluster: &Rc<Cluster>, cuts: &Cuts, damaged: Damage) {
+async fn one(cluster: &Rc<Cluster>, damaged: Damage) {
     match rt::random::below(28) {
         0..5 => kill(cluster, some_part()),
         5..7 => pause(cluster, some_part()),
         7..10 => {
             let part = some_part();
-            power_cut(cluster, cuts, &[part]);
+            power_cut(cluster, &[part]);
         }
         10 => {
             // Everything at once.
             let all: Vec<Part> = std::iter::once(Part::Mds).chain((0..CHUNK_SERVERS).map(Part::Cs)).collect();
-            power_cut(cluster, cuts, &all);
+            power_cut(cluster, &all);
         }
         11 => {
             let all: Vec<Part> = (0..CHUNK_SERVERS).map(Part::Cs).collect();
-            power_cut(cluster, cuts, &all);
+            power_cut(cluster, &all);
         }
         12..14 => {
             let (a, b) = (some_host(cluster), some_host(cluster));
@@ -161,7 +156,7 @@ async fn one(cluster: &Rc<Cluster>, cuts: &Cuts, damaged: Damage) {
             let extra = Duration::from_millis(rt::random::below(500));
             control::delay(a, b, extra, Duration::from_secs(5));
         }
-        17..19 => damage(cluster, cuts, damaged),
+        17..19 => damage(cluster, damaged),
         19 => fill(cluster, some_cs()),
         20..22 => isolate(cluster),
         22..24 => change_replicas(cluster),
@@ -229,7 +224,7 @@ fn pause(cluster: &Rc<Cluster>, part: Part) {
 }
 
 /// Some hosts lose their power, and have it again after a while.
-pub fn power_cut(cluster: &Rc<Cluster>, cuts: &Cuts, parts: &[Part]) {
+pub fn power_cut(cluster: &Rc<Cluster>, parts: &[Part]) {
     let hosts: Vec<HostId> =
         parts.iter().map(|&part| cluster.host(part)).filter(|&host| control::is_powered(host)).collect();
     if hosts.is_empty() {
@@ -238,12 +233,9 @@ pub fn power_cut(cluster: &Rc<Cluster>, cuts: &Cuts, parts: &[Part]) {
     let view = if rt::random::below(2) == 0 { PeerView::Silence } else { PeerView::Reset };
     control::power_cut(&hosts, view);
     let now = rt::time::now().as_nanos();
-    for part in parts {
-        if let Part::Cs(n) = part {
-            cuts.borrow_mut()[*n] = Some(now);
-        }
+    for part in parts.iter().filter(|part| matches!(part, Part::Cs(_))) {
+        cluster.shared.cuts.borrow_mut().insert(cluster.host(*part), now);
     }
-    weaken(&cluster.shared, &cuts.borrow());
     let parts = parts.to_vec();
     after(cluster, Duration::from_millis(rt::random::below(8_000)), move |cluster| {
         for part in parts {
@@ -271,11 +263,11 @@ enum Loss {
 }
 
 /// A disk is lost with all that was on it: the others make its replicas anew.
-fn lose_disk(cluster: &Rc<Cluster>, cuts: &Cuts) {
+fn lose_disk(cluster: &Rc<Cluster>) {
     rt::sim::hit("disk.lost");
     let n = some_cs();
     cluster.bury(n);
-    power_cut(cluster, cuts, &[Part::Cs(n)]);
+    power_cut(cluster, &[Part::Cs(n)]);
     // In some runs an operator knows, long before or after it counts as offline; in others he has to be told.
     if rt::random::below(2) == 0 {
         let patience = Duration::from_millis(rt::random::below(60_000));
@@ -326,12 +318,11 @@ async fn is_named(master: &Master, cs: u64) -> bool {
 
 /// A disk refuses a write or a flush: its chunk server takes itself out of service for good, whatever it is asked for afterwards
 /// (C4), and the others make its replicas anew.
-fn fail_device(cluster: &Rc<Cluster>, cuts: &Cuts) {
+fn fail_device(cluster: &Rc<Cluster>) {
     let n = some_cs();
     cluster.doom(n);
     // From now on nothing is certain that is only here.
-    cuts.borrow_mut()[n] = Some(u64::MAX);
-    weaken(&cluster.shared, &cuts.borrow());
+    cluster.shared.cuts.borrow_mut().insert(cluster.host(Part::Cs(n)), u64::MAX);
     let kind = if rt::random::below(2) == 0 { DiskFaultKind::WriteError } else { DiskFaultKind::FlushError };
     let fault = DiskFault::new(kind).on(CS_DIR).after(rt::random::below(40));
     control::disk_fault(cluster.host(Part::Cs(n)), CS_DIR, fault);
@@ -404,8 +395,13 @@ fn remove_server(cluster: &Rc<Cluster>) {
 
 /// An operator wants more or fewer replicas of a volume, never fewer than the minimum.
 fn change_replicas(cluster: &Rc<Cluster>) {
-    let path = workload::path(rt::random::below(CLIENTS as u64) as usize);
-    let normal = REPLICAS_MIN as u64 + rt::random::below(2);
+    let volume = rt::random::below(CLIENTS as u64) as usize;
+    set_replicas(cluster, volume, REPLICAS_MIN as u64 + rt::random::below(2));
+}
+
+/// An operator wants so many replicas of a volume.
+pub fn set_replicas(cluster: &Rc<Cluster>, volume: usize, normal: u64) {
+    let path = workload::path(volume);
     cluster.operate(async move |master| {
         let attrs = Attrs {
             replicas: Some(normal as u32),
@@ -415,18 +411,6 @@ fn change_replicas(cluster: &Rc<Cluster>) {
         let request = SetAttr { path, attrs, ..SetAttr::default() };
         let _unanswered = master.ask(&request, rt::time::now() + Duration::from_secs(20)).await;
     });
-}
-
-/// What every member may have lost is not certain any more (C4). There are as many members as the minimum at least; the others may have
-/// been left out (C3). In a run with damage one of them may have lost what is in some block without losing its power.
-fn weaken(shared: &Shared, cuts: &[Option<u64>]) {
-    let mut newest_first: Vec<u64> = cuts.iter().flatten().copied().collect();
-    newest_first.sort_unstable_by_key(|cut| std::cmp::Reverse(*cut));
-    let powerless = REPLICAS_MIN - usize::from(shared.damaged.get());
-    let Some(cut) = newest_first.get(powerless - 1) else { return };
-    for oracle in shared.oracles.borrow_mut().iter_mut() {
-        oracle.weaken(*cut);
-    }
 }
 
 /// Where the damage of a run may be: each block must be whole on another member.
@@ -439,14 +423,14 @@ enum Damage {
 }
 
 /// Damages data of a chunk server.
-fn damage(cluster: &Cluster, cuts: &Cuts, damaged: Damage) {
+fn damage(cluster: &Cluster, damaged: Damage) {
     if cluster.shared.undamaged.get() {
         return;
     }
     let n = if damaged == Damage::OneServer { 0 } else { some_cs() };
     let host = cluster.host(Part::Cs(n));
-    let chunks = format!("{CS_DIR}/chunks");
-    let files: Vec<_> = control::files_under(host, &chunks).into_iter().filter(|(_, len)| *len > 0).collect();
+    let files: Vec<_> =
+        control::files_under(host, CHUNKS_DIR).into_iter().filter(|(_, len)| *len > 0).collect();
     if files.is_empty() {
         return;
     }
@@ -458,8 +442,6 @@ fn damage(cluster: &Cluster, cuts: &Cuts, damaged: Damage) {
             ((stripe * CHUNK_SERVERS as u64 + n as u64) * REGION, REGION)
         }
     };
-    cluster.shared.damaged.set(true);
-    weaken(&cluster.shared, &cuts.borrow());
     let kind = match rt::random::below(6) {
         1 if damaged == Damage::OneServer => DiskFaultKind::CorruptRead,
         2 if damaged == Damage::OneServer => DiskFaultKind::ReadError,

@@ -29,12 +29,39 @@ struct Write {
     ended: Option<u64>,
     certain: bool,
     durable: bool,
-    /// It may have been lost by every member.
-    weak: bool,
+    /// Whether it may have been lost by every member.
+    weak: Weak,
     acknowledged: Option<u64>,
     zero: bool,
     /// Who issued it: see [`Oracle::fence`].
     holder: u64,
+}
+
+/// What was issued until a moment may be lost unless it is durable.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cut {
+    at: u64,
+    /// When that became known: what reads show that began before may be lost since.
+    known: u64,
+}
+
+impl Cut {
+    /// Whether a read that began at `start` proves nothing for a write that was issued at `issued`.
+    fn is_between(self, issued: u64, start: u64) -> bool {
+        issued <= self.at && start <= self.known
+    }
+}
+
+/// How much of an acknowledged write may be lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Weak {
+    /// Nothing.
+    #[default]
+    Nowhere,
+    /// What is in damaged places.
+    Within,
+    /// All of it.
+    Everywhere,
 }
 
 /// What a check found.
@@ -57,7 +84,9 @@ pub struct Oracle {
     /// Whom that has happened to, perhaps: who sleeps meanwhile cannot know, and tells of answers that it had before.
     revoked: BTreeSet<u64>,
     /// The latest moment at which all members had lost power after what was before.
-    cut: u64,
+    cut: Cut,
+    /// For sectors in damaged places, where all members but the one with the damage have lost power.
+    places: BTreeMap<u64, Cut>,
 }
 
 impl Oracle {
@@ -80,7 +109,7 @@ impl Oracle {
             ended: None,
             certain: false,
             durable: false,
-            weak: false,
+            weak: Weak::Nowhere,
             acknowledged: None,
             zero,
             holder: self.holder,
@@ -120,7 +149,12 @@ impl Oracle {
         write.ended = Some(end);
         write.acknowledged = Some(end);
         // The members may have had it before the power failed, and the answer was on its way since.
-        (write.certain, write.weak) = (write.issued > self.cut, write.issued <= self.cut);
+        write.weak = match () {
+            () if write.issued <= self.cut.at => Weak::Everywhere,
+            () if is_within(&self.places, write) => Weak::Within,
+            () => Weak::Nowhere,
+        };
+        write.certain = write.weak == Weak::Nowhere;
         Ok(())
     }
 
@@ -155,8 +189,8 @@ impl Oracle {
             if write.durable || write.acknowledged.is_none_or(|at| at > start) {
                 continue;
             }
-            if write.weak && write.holder == self.holder {
-                (write.weak, write.certain) = (false, true);
+            if write.weak != Weak::Nowhere && write.holder == self.holder {
+                (write.weak, write.certain) = (Weak::Nowhere, true);
                 let candidates = &self.candidates;
                 let shows =
                     |sector: &u64| candidates.get(sector).is_some_and(|candidates| candidates.contains(id));
@@ -174,16 +208,46 @@ impl Oracle {
     }
 
     /// Every member has lost power after `cut`: what was issued before and not flushed may be gone.
-    pub fn weaken(&mut self, cut: u64) {
-        self.cut = self.cut.max(cut);
+    pub fn weaken(&mut self, now: u64, cut: u64) {
+        if cut <= self.cut.at {
+            return;
+        }
+        self.cut = Cut { at: cut, known: now };
         for write in self.writes.values_mut() {
             if !write.durable && write.acknowledged.is_some() && write.issued <= cut {
-                (write.certain, write.weak) = (false, true);
+                (write.certain, write.weak) = (false, Weak::Everywhere);
             }
         }
         // What was seen and not flushed may be gone again.
         let writes = &self.writes;
-        self.seen.retain(|_, id| writes.get(id).is_some_and(|write| write.durable));
+        let stays = |write: &Write| write.durable || write.issued > cut;
+        self.seen.retain(|_, id| writes.get(id).is_some_and(stays));
+    }
+
+    /// Every member has lost power after `cut` but one, and that one is damaged in these sectors: as [`Self::weaken`], for what is there.
+    pub fn weaken_within(&mut self, now: u64, sectors: std::ops::Range<u64>, cut: u64) {
+        let mut changed = false;
+        for sector in sectors.clone() {
+            let place = self.places.entry(sector).or_default();
+            if cut > place.at {
+                *place = Cut { at: cut, known: now };
+                changed = true;
+            }
+        }
+        if !changed {
+            return;
+        }
+        let places = &self.places;
+        for write in self.writes.values_mut() {
+            let counts = !write.durable && write.acknowledged.is_some() && write.weak == Weak::Nowhere;
+            if counts && is_within(places, write) {
+                (write.certain, write.weak) = (false, Weak::Within);
+            }
+        }
+        let writes = &self.writes;
+        let stays = |write: &Write| write.durable || write.issued > cut;
+        let is_elsewhere = |sector: &u64| !sectors.contains(sector);
+        self.seen.retain(|sector, id| is_elsewhere(sector) || writes.get(id).is_some_and(stays));
     }
 
     /// The content of a sector written by `id`.
@@ -250,7 +314,7 @@ impl Oracle {
             return Err(self.explain(volume, sector, start, now, seen, &possible, &candidates));
         };
         // If one value only explains this, what had ended before it was issued cannot show again.
-        if alive.len() == 1 && newest != 0 {
+        if alive.len() == 1 && newest != 0 && !self.may_be_lost_since(newest, sector, start) {
             let seen = self.seen.entry(sector).or_insert(newest);
             *seen = (*seen).max(newest);
         }
@@ -270,6 +334,19 @@ impl Oracle {
         if let Some(candidates) = self.candidates.get_mut(&sector) {
             candidates.retain(|id| !gone(id));
         }
+    }
+
+    /// Whether a write cannot be lost in one of its sectors.
+    fn is_certain(&self, write: &Write, sector: u64) -> bool {
+        let outside = || self.places.get(&sector).is_none_or(|cut| write.issued > cut.at);
+        write.certain || write.weak == Weak::Within && outside()
+    }
+
+    /// Whether a write that a read shows which began at `start` may be lost by now.
+    fn may_be_lost_since(&self, id: WriteId, sector: u64, start: u64) -> bool {
+        let Some(write) = self.writes.get(&id).filter(|write| !write.durable) else { return false };
+        let place = self.places.get(&sector).copied().unwrap_or_default();
+        [self.cut, place].into_iter().any(|cut| cut.is_between(write.issued, start))
     }
 
     fn is_zero(&self, id: WriteId) -> bool {
@@ -293,7 +370,9 @@ impl Oracle {
         }
         candidates.iter().copied().find(|other| {
             self.writes.get(other).is_some_and(|write| {
-                write.certain && write.issued > ended && write.acknowledged.is_some_and(|at| at < start)
+                self.is_certain(write, sector)
+                    && write.issued > ended
+                    && write.acknowledged.is_some_and(|at| at < start)
             })
         })
     }
@@ -331,6 +410,14 @@ impl Oracle {
         ))
     }
 
+    /// Data that its holder was told of and has not flushed, the newest first, each write with its first sector.
+    pub fn unflushed(&self) -> impl Iterator<Item = (WriteId, u64)> {
+        let counts =
+            |write: &Write| write.certain && !write.durable && !write.zero && write.holder == self.holder;
+        let newest_first = self.writes.iter().rev();
+        newest_first.filter(move |(_, write)| counts(write)).map(|(&id, write)| (id, write.sectors.start))
+    }
+
     /// Sectors that were ever written.
     #[must_use]
     pub fn sectors(&self) -> Vec<u64> {
@@ -342,6 +429,11 @@ impl Oracle {
     pub fn writes(&self) -> u64 {
         self.next - 1
     }
+}
+
+/// Whether a part of a write may be lost by damage.
+fn is_within(places: &BTreeMap<u64, Cut>, write: &Write) -> bool {
+    places.range(write.sectors.clone()).any(|(_, cut)| write.issued <= cut.at)
 }
 
 #[cfg(test)]
@@ -406,7 +498,7 @@ mod tests {
         oracle.flushed(14).unwrap();
         let b = oracle.issue(20, 5..6, false);
         oracle.acknowledge(22, b).unwrap();
-        oracle.weaken(25);
+        oracle.weaken(25, 25);
         assert!(read(&mut oracle.clone(), 30, b) && read(&mut oracle.clone(), 30, a));
         assert!(!read(&mut oracle, 30, 0), "C4: a was flushed");
     }
@@ -419,7 +511,7 @@ mod tests {
         oracle.flushed(14).unwrap();
         let b = oracle.issue(20, 5..6, false);
         oracle.acknowledge(22, b).unwrap();
-        oracle.weaken(25);
+        oracle.weaken(25, 25);
         (oracle, a, b)
     }
 
@@ -439,10 +531,35 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_in_a_damaged_place_may_go_when_the_others_lose_power() {
+        let check = |oracle: &Oracle, sector, id| {
+            oracle.clone().check(1, sector, 30, 31, &Oracle::content(1, sector, id)).is_ok()
+        };
+        let mut oracle = Oracle::new();
+        let a = oracle.issue(10, 4..9, false);
+        oracle.acknowledge(12, a).unwrap();
+        let sleeper = oracle.issue(14, 20..21, false);
+        oracle.weaken_within(15, 5..6, 15);
+        oracle.weaken_within(15, 20..21, 15);
+        let later = oracle.issue(16, 5..6, false);
+        oracle.acknowledge(17, sleeper).unwrap();
+        assert!(check(&oracle, 5, a) && check(&oracle, 5, 0) && check(&oracle, 20, 0));
+        assert!(check(&oracle, 8, a) && !check(&oracle, 8, 0), "C3: it is whole there");
+        let mut flushed = oracle.clone();
+        flushed.flushed(20).unwrap();
+        assert!(!check(&flushed, 5, 0), "C4: the flush succeeded");
+        let mut lost = oracle.clone();
+        assert!(read(&mut lost, 20, 0), "it is lost");
+        assert!(lost.flushed(22).is_err(), "C4: it has to fail");
+        oracle.acknowledge(18, later).unwrap();
+        assert!(!check(&oracle, 5, a) && check(&oracle, 5, later), "C3: it came after the damage");
+    }
+
+    #[test]
     fn an_answer_may_have_been_on_its_way_while_the_power_failed() {
         let mut oracle = Oracle::new();
         let a = oracle.issue(10, 5..6, false);
-        oracle.weaken(12);
+        oracle.weaken(12, 12);
         oracle.acknowledge(15, a).unwrap();
         assert!(read(&mut oracle.clone(), 20, 0) && read(&mut oracle.clone(), 20, a));
         oracle.flushed(21).unwrap();
@@ -456,6 +573,18 @@ mod tests {
         oracle.fence(20);
         assert!(read(&mut oracle, 21, a));
         assert!(!read(&mut oracle, 22, 0), "C5: the members have settled on the new value");
+    }
+
+    #[test]
+    fn what_was_seen_while_the_power_failed_may_be_lost() {
+        for begun in [21, 26] {
+            let mut oracle = Oracle::new();
+            let a = oracle.issue(10, 5..6, false);
+            oracle.acknowledge(12, a).unwrap();
+            oracle.weaken(25, 20);
+            assert!(read(&mut oracle, begun, a));
+            assert_eq!(read(&mut oracle, 30, 0), begun == 21, "the members have settled on it since");
+        }
     }
 
     #[test]

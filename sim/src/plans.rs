@@ -1,6 +1,7 @@
 //! What the faults of a run are mostly about. A plan other than the drawn one looks for one thing, so that a deliberate bug of that
 //! kind shows within a few seeds (`sim/tests/it`).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,13 +10,18 @@ use rt::sim::control;
 use rt::sim::{HostId, ProcessId};
 use wire::cluster::SetConfig;
 
-use crate::cluster::{CHUNK_SERVERS, CLIENTS, CS_DIR, Cluster, Part};
-use crate::faults::{self, Cuts, after};
+use crate::cluster::{CHUNK_BYTES, CHUNK_SERVERS, CHUNKS_DIR, CLIENTS, Cluster, Part, REPLICAS_MIN};
+use crate::faults::{self, after};
+use crate::oracle::{Oracle, SECTOR};
 
 /// Blocks of a chunk file.
 const BLOCK: u64 = 4096;
 /// How long a client is kept from the metadata server at most: its lease is over then, and another one has its volume.
 const SUCCESSION_MAX: Duration = Duration::from_secs(15);
+/// The longest wait for a write that nobody has flushed to be in the files of two chunk servers.
+const UNFLUSHED_MAX: Duration = Duration::from_secs(10);
+/// How many of these are looked for, the newest ones.
+const UNFLUSHED_TRIED: usize = 8;
 /// How long a client is given to find a damaged block, or the verifier to have it repaired.
 const REPAIR_TIME: Duration = Duration::from_secs(8);
 
@@ -45,6 +51,8 @@ pub enum Plan {
     Versions,
     /// A chunk server restarts with writes that no other member has got, and their client dies (C5).
     Doubts,
+    /// A block with a write that nobody has flushed is damaged on one of two members, and the other one loses its power (C4).
+    Decay,
 }
 
 impl Plan {
@@ -66,13 +74,14 @@ impl Plan {
             | Self::Fences
             | Self::Damage
             | Self::Versions
-            | Self::Doubts => u64::MAX,
+            | Self::Doubts
+            | Self::Decay => u64::MAX,
         }
     }
 }
 
 /// One fault of a special plan.
-pub async fn one(cluster: &Rc<Cluster>, cuts: &Cuts, plan: Plan) {
+pub async fn one(cluster: &Rc<Cluster>, plan: Plan) {
     match plan {
         Plan::Drawn | Plan::Succession | Plan::Devices => {}
         Plan::Remains => remains(cluster).await,
@@ -81,8 +90,9 @@ pub async fn one(cluster: &Rc<Cluster>, cuts: &Cuts, plan: Plan) {
         Plan::Fences => fences(cluster).await,
         Plan::Deletion => faults::one_mild(cluster),
         Plan::Damage => damage(cluster).await,
-        Plan::Versions => versions(cluster, cuts).await,
+        Plan::Versions => versions(cluster).await,
         Plan::Doubts => doubts(cluster).await,
+        Plan::Decay => decay(cluster).await,
     }
 }
 
@@ -203,7 +213,7 @@ async fn asleep(cluster: &Rc<Cluster>, client: usize) -> Option<(usize, ProcessI
 }
 
 /// A chunk server dies, so that the others get versions without it, and one of them loses its power in that moment.
-async fn versions(cluster: &Rc<Cluster>, cuts: &Cuts) {
+async fn versions(cluster: &Rc<Cluster>) {
     let (away, next) = (some_cs(), 1 + rt::random::below(CHUNK_SERVERS as u64 - 1) as usize);
     let Some(process) = cluster.process(Part::Cs(away)) else { return };
     let installs = || control::coverage().get("engine.installs").copied().unwrap_or(0);
@@ -217,7 +227,7 @@ async fn versions(cluster: &Rc<Cluster>, cuts: &Cuts) {
         rt::time::sleep(Duration::from_micros(100)).await;
     }
     rt::time::sleep(Duration::from_micros(rt::random::below(2_000))).await;
-    faults::power_cut(cluster, cuts, &[Part::Cs((away + next) % CHUNK_SERVERS)]);
+    faults::power_cut(cluster, &[Part::Cs((away + next) % CHUNK_SERVERS)]);
     rt::time::sleep(Duration::from_secs(12)).await;
 }
 
@@ -256,6 +266,59 @@ async fn doubts(cluster: &Rc<Cluster>) {
     rt::time::sleep(Duration::from_secs(2)).await;
 }
 
+/// A write is on two members and not flushed: one of them damages it, and the other one loses its power in that moment.
+async fn decay(cluster: &Rc<Cluster>) {
+    for volume in 0..CLIENTS {
+        faults::set_replicas(cluster, volume, REPLICAS_MIN as u64);
+    }
+    let end = rt::time::now() + UNFLUSHED_MAX;
+    while rt::time::now() < end {
+        rt::time::sleep(Duration::from_micros(rt::random::below(2_000))).await;
+        let Some((path, offset, mut holders)) = unflushed_block(cluster) else { continue };
+        let damaged = holders.swap_remove(rt::random::below(holders.len() as u64) as usize);
+        let host = |n: &usize| cluster.host(Part::Cs(*n));
+        let flushed = |n: &usize| control::durable_content(host(n), &path, offset, BLOCK as usize);
+        let left = |n: &usize| control::visible_content(host(n), &path, offset, BLOCK as usize);
+        let before: Vec<_> = holders.iter().map(flushed).collect();
+        let others: Vec<Part> = holders.iter().copied().map(Part::Cs).collect();
+        faults::power_cut(cluster, &others);
+        // Where a part of the write has survived, nobody could tell what it is but the one that is to be damaged.
+        let is_gone = |(n, before)| matches!((before, left(n)), (Ok(before), Ok(left)) if before == left);
+        if holders.iter().zip(before).all(is_gone) {
+            let _hole = control::rot(host(&damaged), &path, offset);
+        }
+        return rt::time::sleep(REPAIR_TIME * 2).await;
+    }
+}
+
+/// A block with a write that was acknowledged and not flushed, where several chunk servers have it in the file of its chunk; which ones.
+fn unflushed_block(cluster: &Cluster) -> Option<(PathBuf, u64, Vec<usize>)> {
+    let mut found: BTreeMap<(PathBuf, u64), Vec<usize>> = BTreeMap::new();
+    for (volume, oracle) in cluster.shared.oracles.borrow().iter().enumerate() {
+        for (id, sector) in oracle.unflushed().take(UNFLUSHED_TRIED) {
+            let at = sector * SECTOR % CHUNK_BYTES;
+            let block = at / BLOCK * BLOCK;
+            if control::damages().iter().any(|damage| damage.bytes.contains(&block)) {
+                // Twice in one place is one too many.
+                continue;
+            }
+            for n in 0..CHUNK_SERVERS {
+                let host = cluster.host(Part::Cs(n));
+                let holds = |path: &PathBuf| {
+                    let content = control::visible_content(host, path, at, SECTOR as usize);
+                    content.is_ok_and(|content| content == Oracle::content(volume as u64, sector, id))
+                };
+                let files = control::files_under(host, CHUNKS_DIR).into_iter().map(|(path, _)| path);
+                files.filter(holds).for_each(|path| found.entry((path, block)).or_default().push(n));
+            }
+        }
+    }
+    found
+        .into_iter()
+        .map(|((path, block), holders)| (path, block, holders))
+        .find(|(.., holders)| holders.len() > 1)
+}
+
 /// Has chunks verified, and compared, all the time.
 pub(crate) fn verify_often(cluster: &Cluster) {
     cluster.operate(async move |master| {
@@ -268,9 +331,8 @@ pub(crate) fn verify_often(cluster: &Cluster) {
 async fn damage(cluster: &Rc<Cluster>) {
     verify_often(cluster);
     let hosts = cs_hosts(cluster);
-    let chunks = format!("{CS_DIR}/chunks");
     let held = |host: HostId| -> Vec<(PathBuf, u64)> {
-        control::files_under(host, &chunks).into_iter().filter(|(_, len)| *len > 0).collect()
+        control::files_under(host, CHUNKS_DIR).into_iter().filter(|(_, len)| *len > 0).collect()
     };
     let first = some_cs();
     let files = held(hosts[first]);

@@ -1,14 +1,17 @@
 //! A client: opens its volume and does what virtual machines do to disks, telling the oracle.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use client::{OpenOptions, Servers, Session, SessionOptions, Volume, VolumeError};
 use link::Master;
 use rt::buf::Buf;
+use rt::sim::{HostId, control};
 use wire::session::{ClientKind, SessionKey};
 
+use crate::cluster::{CHUNK_BYTES, CHUNKS_DIR, REPLICAS_MIN, VOLUME_BYTES};
 use crate::coverage;
 use crate::oracle::{Oracle, SECTOR, Violation, WriteId};
 use crate::scratch;
@@ -36,8 +39,8 @@ pub struct Shared {
     pub misdirected: Cell<bool>,
     /// Nothing is to be damaged in this run.
     pub undamaged: Cell<bool>,
-    /// Something is damaged, or will be: a member of each chunk may be none for what is in some block.
-    pub damaged: Cell<bool>,
+    /// When each chunk server that has lost its power has lost it last; the end of all time, if its disk may lose anything.
+    pub cuts: RefCell<BTreeMap<HostId, u64>>,
     /// Addresses of chunk servers that an operator has had removed.
     pub removed: RefCell<Vec<String>>,
     /// The first chunk server has refused to serve what such a write left: as long as a member cannot be replaced, the
@@ -77,6 +80,38 @@ impl Shared {
             wanted: RefCell::new(vec![None; clients]),
             ..Self::default()
         })
+    }
+
+    /// What a volume may hold, now that all faults so far are known.
+    pub fn oracle(&self, volume: usize) -> RefMut<'_, Oracle> {
+        let mut oracle = RefMut::map(self.oracles.borrow_mut(), |oracles| &mut oracles[volume]);
+        self.weaken(&mut oracle);
+        oracle
+    }
+
+    /// What may be lost is not certain any more (C4): what no flush covers, once as many chunk servers as a chunk has members at least have
+    /// lost their power after it, for others may have been left out (C3); and in blocks that are damaged on one chunk server,
+    /// once a single other one has. What is damaged counts for the same place of all chunks.
+    fn weaken(&self, oracle: &mut Oracle) {
+        let cuts = self.cuts.borrow();
+        let mut newest_first: Vec<u64> = cuts.values().copied().collect();
+        newest_first.sort_unstable_by_key(|cut| std::cmp::Reverse(*cut));
+        if let Some(cut) = newest_first.get(REPLICAS_MIN - 1) {
+            oracle.weaken(now(), *cut);
+        }
+        for damage in control::damages() {
+            let others = cuts.iter().filter(|(host, _)| **host != damage.host);
+            let Some(cut) = others.map(|(_, cut)| *cut).max() else { continue };
+            if !damage.path.starts_with(CHUNKS_DIR) {
+                // Its tables or its journal: they are about anything.
+                oracle.weaken(now(), cut);
+                continue;
+            }
+            for chunk in (0..VOLUME_BYTES).step_by(CHUNK_BYTES as usize) {
+                let (first, end) = (chunk + damage.bytes.start, chunk + damage.bytes.end);
+                oracle.weaken_within(now(), first / SECTOR..end.div_ceil(SECTOR), cut);
+            }
+        }
     }
 
     /// Notes a violation.
@@ -173,7 +208,7 @@ pub async fn run(shared: Rc<Shared>, master: Rc<Master>, servers: Rc<Servers>, j
         let closing = now();
         match volume.close().await {
             Ok(()) => {
-                let outcome = shared.oracles.borrow_mut()[job.volume].flushed(closing);
+                let outcome = shared.oracle(job.volume).flushed(closing);
                 shared.note(outcome);
                 shared.open.borrow_mut()[job.client] = None;
             }
@@ -288,7 +323,7 @@ async fn write(shared: &Shared, volume: &Volume, job: &Job) -> Result<(), Volume
         bytes.copy_from_slice(&Oracle::content(job.volume as u64, sector, id));
     }
     volume.write(sectors.start * SECTOR, data.freeze()).await?;
-    let outcome = shared.oracles.borrow_mut()[job.volume].acknowledge(now(), id);
+    let outcome = shared.oracle(job.volume).acknowledge(now(), id);
     shared.note(outcome);
     Ok(())
 }
@@ -299,7 +334,7 @@ async fn zero(shared: &Shared, volume: &Volume, job: &Job) -> Result<(), VolumeE
     let _changing = Changing::begin(shared);
     let punch = rt::random::below(2) == 0;
     volume.write_zeroes(sectors.start * SECTOR, (sectors.end - sectors.start) * SECTOR, punch).await?;
-    let outcome = shared.oracles.borrow_mut()[job.volume].acknowledge(now(), id);
+    let outcome = shared.oracle(job.volume).acknowledge(now(), id);
     shared.note(outcome);
     Ok(())
 }
@@ -322,9 +357,9 @@ pub async fn check_range(
     let len = (sectors.end - sectors.start) * SECTOR;
     let data = volume.read_whole(sectors.start * SECTOR, len as usize).await?;
     let end = now();
+    let mut oracle = shared.oracle(number);
     for (bytes, sector) in data.chunks(SECTOR as usize).zip(sectors) {
-        let outcome = shared.oracles.borrow_mut()[number].check(number as u64, sector, start, end, bytes);
-        shared.note(outcome);
+        shared.note(oracle.check(number as u64, sector, start, end, bytes));
     }
     Ok(())
 }
@@ -336,7 +371,7 @@ async fn flush(shared: &Shared, volume: &Volume, job: &Job) -> Result<(), Volume
             rt::sim::hit(coverage::FLUSH_REFUSED);
         }
     })?;
-    let outcome = shared.oracles.borrow_mut()[job.volume].flushed(start);
+    let outcome = shared.oracle(job.volume).flushed(start);
     shared.note(outcome);
     Ok(())
 }

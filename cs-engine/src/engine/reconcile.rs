@@ -116,10 +116,17 @@ impl Engine {
             BlockState::Hole => Ok(Surveyed::Hole),
             BlockState::Unknown | BlockState::Lost => Ok(Surveyed::Unknown),
             BlockState::Data(_) | BlockState::Unchecked => {
-                match self.read_states(chunk, blocks, &states).await {
-                    Ok((_, crcs)) => Ok(Surveyed::Data(crcs[0])),
-                    Err(Refusal::Corrupt { .. } | Refusal::Unsettled { .. }) => Ok(Surveyed::Unknown),
-                    Err(refusal) => Err(refusal),
+                let mut tried = false;
+                loop {
+                    match self.read_states(chunk, blocks.clone(), &states).await {
+                        Ok((_, crcs)) => return Ok(Surveyed::Data(crcs[0])),
+                        // A device that gives something else, or nothing, for once has lost nothing; what is chosen instead stays for ever.
+                        Err(Refusal::Corrupt { .. } | Refusal::Unsettled { .. }) if !tried => tried = true,
+                        Err(Refusal::Corrupt { .. } | Refusal::Unsettled { .. }) => {
+                            return Ok(Surveyed::Unknown);
+                        }
+                        Err(refusal) => return Err(refusal),
+                    }
                 }
             }
         }

@@ -13,7 +13,7 @@ use cs_engine::format::superblock::Superblock;
 use cs_engine::format::table::{CrcPage, Place};
 use cs_engine::format::{BLOCK, crc32c};
 use rt::sim::control;
-use rt::sim::{DiskOptions, HostOptions, SimOptions, Simulation};
+use rt::sim::{DiskFault, DiskFaultKind, DiskOptions, HostOptions, SimOptions, Simulation};
 
 use crate::rig::{CHUNK, Client, FILE, MIB, Rig, new_chunk, no_interval, open, pattern, superblock};
 use crate::scrub::Holds;
@@ -69,6 +69,46 @@ fn c4_a_survey_names_a_write_that_is_damaged() {
         assert_eq!(whole.epoch, 1, "{whole:?}");
         engine.stop().await;
     });
+}
+
+/// What settling puts in the place of a block stays there: one wrong answer of a device is not enough.
+#[test]
+fn c4_a_survey_asks_a_device_twice() {
+    let faults = [DiskFaultKind::CorruptRead, DiskFaultKind::ReadError, DiskFaultKind::BitRot];
+    let cases = faults.into_iter().flat_map(|kind| [(kind, 1), (kind, 2)]);
+    for (kind, times) in cases {
+        let mut simulation = Simulation::new(SimOptions::new(1));
+        let ended = simulation.run(async move {
+            let host = control::add_host(HostOptions::new("cs").with_disk(DiskOptions::default()));
+            let dir = Path::new("/cs");
+            let first = control::start_process(host, "csd", async move {
+                engine::create(&CreateOptions { dir: dir.into(), superblock: superblock() })
+                    .await
+                    .expect("a server");
+                let engine = open(dir, no_interval()).await.expect("it opens");
+                Client::with_chunk(&engine, 1, 8 << 20).await.write(0, &pattern(1, BLOCK)).await;
+                engine.stop().await;
+            });
+            first.wait().await.returned();
+            let fault = DiskFault::new(kind).on(dir.join(CHUNK_FILE)).times(times);
+            control::disk_fault(host, dir, fault);
+            let second = control::start_process(host, "csd", async move {
+                let engine = open(dir, no_interval()).await.expect("it opens");
+                let survey = engine.survey(FILE, 1, CHUNK, 1, 0, 1).await.expect("a survey");
+                let is_lost = times == 2 || kind == DiskFaultKind::BitRot;
+                let content =
+                    if is_lost { Surveyed::Unknown } else { Surveyed::Data(crc32c(&pattern(1, BLOCK))) };
+                assert_eq!(survey[0].content, content, "{kind:?}, {times} times");
+            });
+            second.wait().await.returned();
+            assert_eq!(control::coverage().get(kind.name()), Some(&times));
+            let damages = control::damages();
+            let block = (dir.join(CHUNK_FILE), 0..BLOCK as u64);
+            assert!(damages.iter().all(|damage| (damage.path.clone(), damage.bytes.clone()) == block));
+            assert_eq!(damages.len() as u64, times);
+        });
+        ended.expect("it comes to an end");
+    }
 }
 
 /// A discard opens no file, so that it is acknowledged; a checkpoint has to live with it.

@@ -88,6 +88,12 @@ fn a_loss_that_no_flush_tells_is_caught() {
 }
 
 #[test]
+fn a_damaged_write_that_no_flush_tells_is_caught() {
+    must_catch(&["damage-not-told"], Plan::Decay);
+    finds_nothing(&[], Plan::Decay);
+}
+
+#[test]
 fn an_answer_under_an_earlier_session_is_caught() {
     must_catch(&["generation-ignored"], Plan::Sleep);
     finds_nothing(&[], Plan::Sleep);

@@ -383,7 +383,8 @@ impl Inner {
     /// If the only copy of a write that was acknowledged and is not stable is damaged, and older content takes its place, flushes say so (C4).
     fn note_damaged_write(&self, lease: &Lease, chunk: &Chunk, block: u32, surveys: &[BlockSurvey]) {
         let Some((epoch, seq)) = damaged_write(surveys) else { return };
-        if lease.is_at_risk(chunk.index, epoch, seq) && !self.writes_lost.replace(true) {
+        let is_told = !rt::sim::planted("damage-not-told");
+        if is_told && lease.is_at_risk(chunk.index, epoch, seq) && !self.writes_lost.replace(true) {
             tracing::error!(
                 "file {}: the only replica that has an unflushed write to block {block} of chunk {} is damaged; flushes \
                  fail until the volume is opened again",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rt::buf::View;
 use rt::sync::Notify;
 use rt::time::Instant;
-use wire::data::{Flush, Write};
+use wire::data::{BlockState, BlockSurvey, Flush, Write};
 use wire::lease::{MemberState, ReportMember};
 use wire::{ErrorBody, Op, Status};
 
@@ -336,6 +336,46 @@ fn c11_a_write_on_its_way_is_another_one_after_settling() {
         }
         installed.notify_all();
     });
+}
+
+/// One member has lost its power with a write, and another one's device does not give it back any more (simulator, seed 4448).
+#[test]
+fn c4_a_flush_fails_when_the_only_copy_of_an_acknowledged_write_is_damaged() {
+    // Whether it was flushed before, and which other content the block has instead.
+    for (flushed, elsewhere, lost) in [(false, false, true), (true, false, false), (false, true, false)] {
+        run_with(3, CHUNK, async move |world| {
+            world.mds.allocate(0);
+            let volume = world.open().await;
+            volume.write(0, data()).await.expect("all have it");
+            if flushed {
+                volume.flush().await.expect("all have it for good");
+            }
+            let [older, newer] = [0, volume.epoch()].map(|epoch| BlockSurvey {
+                epoch,
+                seq: if epoch == 0 { 0 } else { world.cs[0].desk.writes()[0].seq },
+                crc: 0,
+                state: BlockState::Zero,
+            });
+            let damaged = BlockSurvey { state: BlockState::Unmatched, ..newer };
+            world.cs[0].surveyed.replace(vec![if elsewhere { newer } else { older }]);
+            world.cs[1].surveyed.replace(vec![damaged]);
+            // One that has rebooted is left out, and the chunk has to be settled among the others.
+            world.mds.unreconciled.set(true);
+            world.mds.set(3, MemberState::Absent);
+            world.cs[0].desk.script(|op, body| match op {
+                Op::Write if version_of(body) == FIRST_VERSION => has(FIRST_VERSION + 1),
+                _ => Turn::Usual,
+            });
+            done(write(&volume, 8192)).await;
+            assert_eq!(volume.epoch(), 2);
+            assert_eq!(world.cs[1].desk.count(Op::Settle), 1, "what is whole takes its place");
+            let flush = volume.flush().await;
+            assert!(
+                matches!(flush, Err(VolumeError::WritesLost)) == lost && flush.is_err() == lost,
+                "{flush:?}"
+            );
+        });
+    }
 }
 
 #[test]

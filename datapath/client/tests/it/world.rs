@@ -15,8 +15,8 @@ use rt::sim::control::{self, PeerView, Process};
 use rt::sim::{HostId, HostOptions, SimOptions, Simulation};
 use rt::sync::{Notify, OneSender, oneshot};
 use wire::data::{
-    BlockStatus, BlockStatusReply, Flush, FlushReply, InstalledVersion, Read, ReadReply, RunKind,
-    SurveyReply, Write, WriteReply,
+    BlockStatus, BlockStatusReply, BlockSurvey, EntryKind, Flush, FlushReply, InstalledVersion, Read,
+    ReadReply, RunKind, SurveyBlocks, SurveyBlocksReply, SurveyEntry, SurveyReply, Write, WriteReply,
 };
 use wire::hello::{Empty, Role};
 use wire::lease::{
@@ -276,10 +276,12 @@ impl Service for Mds {
 #[derive(Default)]
 pub(crate) struct Cs {
     pub(crate) desk: Desk,
+    /// What it says of the first blocks of a chunk that is settled, all of which are in doubt.
+    pub(crate) surveyed: RefCell<Vec<BlockSurvey>>,
 }
 
 impl Cs {
-    fn answer(request: &Request) -> Vec<u8> {
+    fn answer(&self, request: &Request) -> Vec<u8> {
         let mut body = Vec::new();
         match request.known_op() {
             Some(Op::Write) => {
@@ -300,9 +302,26 @@ impl Cs {
                 FlushReply { boot_id }.encode(&mut body);
             }
             Some(Op::Survey) => {
-                SurveyReply { total: 0, mark_blocks: 1, entries: Vec::new() }.encode(&mut body)
+                let blocks = 0..self.surveyed.borrow().len() as u32;
+                let mark = |first_block| SurveyEntry {
+                    first_block,
+                    blocks: 1,
+                    epoch: 0,
+                    seq: 0,
+                    kind: EntryKind::Mark,
+                };
+                let reply =
+                    SurveyReply { total: blocks.end, mark_blocks: 1, entries: blocks.map(mark).collect() };
+                reply.encode(&mut body);
             }
-            Some(Op::ClearMarks) => {}
+            Some(Op::SurveyBlocks) => {
+                let asked = SurveyBlocks::decode(&request.body).expect("a client's question");
+                let blocks = self.surveyed.borrow();
+                let blocks = blocks.iter().skip(asked.first_block as usize).take(asked.count as usize);
+                let blocks = blocks.copied().collect();
+                SurveyBlocksReply { first_block: asked.first_block, blocks }.encode(&mut body);
+            }
+            Some(Op::ClearMarks | Op::Settle) => {}
             other => panic!("{other:?} is not asked here"),
         }
         body
@@ -312,7 +331,7 @@ impl Cs {
 impl Service for Cs {
     async fn serve(self: Rc<Self>, _connection: Connection, request: Request) -> Response {
         match self.desk.turn(&request).await {
-            Ok(()) => Response::ok(Self::answer(&request)),
+            Ok(()) => Response::ok(self.answer(&request)),
             Err(response) => response,
         }
     }

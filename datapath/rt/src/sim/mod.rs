@@ -92,7 +92,7 @@ use std::time::Duration;
 use crate::context::{self, Driver};
 use crate::task::Owner;
 
-pub use disk::{DiskFault, DiskFaultKind, DiskImage, DiskOptions, FaultRates, Latency};
+pub use disk::{Damage, DiskFault, DiskFaultKind, DiskImage, DiskOptions, FaultRates, Latency};
 pub(crate) use file::{SimFile, create_dir, exists, read_dir, remove_file, rename, space, sync_dir};
 pub use host::{HostId, HostOptions, ProcessId};
 pub use net::NetOptions;

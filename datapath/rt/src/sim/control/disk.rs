@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::controller;
-use crate::sim::disk::{DiskFault, DiskImage, FaultRates};
+use crate::sim::calling;
+use crate::sim::disk::{Damage, DiskFault, DiskImage, FaultRates};
 use crate::sim::host::HostId;
 use crate::sim::ops::Place;
 use crate::sim::world::World;
@@ -58,13 +59,34 @@ pub fn rot(host: HostId, path: impl AsRef<Path>, offset: u64) -> io::Result<bool
     let world = controller();
     let (place, names) = locate(&world, host, path.as_ref())?;
     let chance = world.rng.borrow_mut().next_u64();
-    let done = world.with_fs(place, |fs| {
-        fs.find_file(&names).map(|file| file.rot(offset / 4096, (chance >> 8) as usize, chance as u8))
+    let done = world.with_fs(place, |fs| -> io::Result<bool> {
+        let done = fs.find_file(&names)?.rot(offset / 4096, (chance >> 8) as usize, chance as u8);
+        if done {
+            fs.note_damage(path.as_ref(), offset);
+        }
+        Ok(done)
     })?;
     if done {
         world.hit("disk.bit-rot");
     }
     Ok(done)
+}
+
+/// What faults have damaged so far on the disks of all hosts, on each disk in the order in which it happened: with [`rot`], and what
+/// reads and writes that a fault has struck were about.
+#[must_use]
+pub fn damages() -> Vec<Damage> {
+    let world = calling().0;
+    let hosts = world.hosts.borrow();
+    let mounts = (0..)
+        .map(HostId)
+        .zip(hosts.iter())
+        .flat_map(|(id, host)| host.mounts.iter().map(move |mount| (id, mount)));
+    let all = mounts.flat_map(|(host, mount)| {
+        let damaged = mount.fs.damaged().iter();
+        damaged.map(move |(path, bytes)| Damage { host, path: mount.path.join(path), bytes: bytes.clone() })
+    });
+    all.collect()
 }
 
 /// Lets somebody else occupy so many bytes of the disk that holds `at`; zero frees it.

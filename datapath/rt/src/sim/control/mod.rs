@@ -19,8 +19,8 @@ use crate::random::Rng;
 use crate::task::{self, JoinHandle, Owner};
 
 pub use disk::{
-    clear_disk_faults, disk_fault, disk_image, durable_content, fault_rates, files_under, make_unreadable,
-    occupy, restore_disk, rot, visible_content,
+    clear_disk_faults, damages, disk_fault, disk_image, durable_content, fault_rates, files_under,
+    make_unreadable, occupy, restore_disk, rot, visible_content,
 };
 pub use net::{
     connections, cut, delay, half_open, heal, heal_all, partition, reset_connections, reset_one_connection,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::options::FaultRates;
 use crate::random::Rng;
+use crate::sim::host::HostId;
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,17 @@ pub enum DiskFaultKind {
     ShortWrite,
     /// An operation takes this much longer.
     Stall(Duration),
+}
+
+/// Content of a file that is not, or was for a moment not, what was written to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Where the disk is.
+    pub host: HostId,
+    /// The path the file was opened under, or had.
+    pub path: PathBuf,
+    /// Its bytes that are in question.
+    pub bytes: Range<u64>,
 }
 
 /// The part of an operation that a fault can strike.

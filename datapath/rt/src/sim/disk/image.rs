@@ -1,11 +1,13 @@
 //! What the controller does to a disk from outside: faults, a look inside, and copies of the whole.
 
 use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use super::content::{Content, Ino};
 use super::fault::Faults;
 use super::names::{Names, ROOT};
-use super::{DiskFault, FaultRates, Fs, errno};
+use super::{BLOCK, DiskFault, FaultRates, Fs, errno, range_of};
 
 /// A copy of everything on a disk, to be put back later.
 #[derive(Clone, Debug)]
@@ -30,6 +32,16 @@ impl Fs {
 
     pub(in crate::sim) fn set_rates(&mut self, rates: FaultRates) {
         self.faults.rates = rates;
+    }
+
+    /// What was damaged so far.
+    pub(in crate::sim) fn damaged(&self) -> &[(PathBuf, Range<u64>)] {
+        &self.damaged
+    }
+
+    /// Notes that the block at `offset` of a file is damaged.
+    pub(in crate::sim) fn note_damage(&mut self, path: &Path, offset: u64) {
+        self.damaged.push((path.to_owned(), range_of(offset / BLOCK as u64)));
     }
 
     pub(in crate::sim) fn occupy(&mut self, bytes: u64) {

@@ -13,7 +13,8 @@ mod names;
 mod options;
 
 use std::io;
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use self::cell::{BLOCK, Cell};
@@ -24,7 +25,7 @@ use crate::fs::{Allocation, DirEntry, OpenOptions, Space};
 use crate::random::Rng;
 
 pub(super) use crash::Interrupted;
-pub use fault::{DiskFault, DiskFaultKind};
+pub use fault::{Damage, DiskFault, DiskFaultKind};
 pub use image::DiskImage;
 pub(super) use options::nanos;
 pub use options::{DiskOptions, FaultRates, Latency};
@@ -59,10 +60,17 @@ pub(super) struct Fs {
     used: u64,
     /// Bytes somebody else occupies.
     occupied: u64,
+    /// What was damaged so far: the path of the file, as it was opened or below the root of the disk, and a range of its bytes.
+    damaged: Vec<(PathBuf, Range<u64>)>,
 }
 
 fn errno(code: i32) -> io::Error {
     io::Error::from_raw_os_error(code)
+}
+
+/// The bytes of a block.
+fn range_of(block: u64) -> Range<u64> {
+    block * BLOCK as u64..(block + 1) * BLOCK as u64
 }
 
 fn end_of(offset: u64, len: u64) -> io::Result<u64> {
@@ -75,7 +83,16 @@ impl Fs {
             assert!(size == 512 || size == 4096, "a {what} has 512 or 4096 bytes, not {size}");
         }
         let faults = Faults { asked: Vec::new(), rates: options.rates };
-        Self { options, rng, names: Names::new(), cache: Cache::default(), faults, used: 0, occupied: 0 }
+        Self {
+            options,
+            rng,
+            names: Names::new(),
+            cache: Cache::default(),
+            faults,
+            used: 0,
+            occupied: 0,
+            damaged: Vec::new(),
+        }
     }
 
     pub(super) fn options(&self) -> &DiskOptions {
@@ -185,18 +202,23 @@ impl Fs {
         let file = self.names.file_mut(target.ino).ok_or(errno(libc::EIO))?;
         let blocks = offset / BLOCK as u64..end.div_ceil(BLOCK as u64);
         if fault == Some(DiskFaultKind::ReadError) || file.unreadable.range(blocks.clone()).next().is_some() {
+            self.damaged.push((target.path.to_path_buf(), offset..end));
             return Err(errno(libc::EIO));
         }
         if fault == Some(DiskFaultKind::BitRot) {
             let block = blocks.start + chance % (blocks.end - blocks.start).max(1);
-            file.rot(block, (chance >> 16) as usize, (chance >> 8) as u8);
+            if file.rot(block, (chance >> 16) as usize, (chance >> 8) as u8) {
+                self.damaged.push((target.path.to_path_buf(), range_of(block)));
+            }
         }
         let mut count = file.read(offset, buf);
         if fault == Some(DiskFaultKind::ShortRead) && count > BLOCK {
             count = BLOCK * (1 + chance as usize % (count / BLOCK)).min((count - 1) / BLOCK);
         }
         if fault == Some(DiskFaultKind::CorruptRead) && count > 0 {
-            buf[(chance >> 8) as usize % count] ^= 1 << (chance % 8);
+            let at = (chance >> 8) as usize % count;
+            buf[at] ^= 1 << (chance % 8);
+            self.damaged.push((target.path.to_path_buf(), range_of((offset + at as u64) / BLOCK as u64)));
         }
         Ok(count)
     }
@@ -223,9 +245,9 @@ impl Fs {
                 self.store(target, offset, &data[..landed]);
                 Err(errno(libc::EIO))
             }
-            Some(DiskFaultKind::LostWrite) => Ok(self.store_old(target, offset, data.len())),
+            Some(DiskFaultKind::LostWrite) => Ok(self.lose(target, offset, data.len())),
             Some(DiskFaultKind::MisdirectedWrite) => {
-                let count = self.store_old(target, offset, data.len());
+                let count = self.lose(target, offset, data.len());
                 self.misdirect(target.ino, offset, data);
                 Ok(count)
             }
@@ -282,7 +304,8 @@ impl Fs {
     }
 
     /// Does everything a write does but store its data.
-    fn store_old(&mut self, target: &Target, offset: u64, len: usize) -> usize {
+    fn lose(&mut self, target: &Target, offset: u64, len: usize) -> usize {
+        self.damaged.push((target.path.to_path_buf(), offset..offset + len as u64));
         let mut old = vec![0; len];
         if let Some(file) = self.names.file(target.ino) {
             file.read(offset, &mut old);
@@ -313,6 +336,10 @@ impl Fs {
         });
         let seq = self.cache.next();
         file.store(victim, block * BLOCK as u64, &data[..data.len().min(BLOCK)], seq, true, &mut self.cache);
+        // Without a name nobody asks for it again.
+        if let Some(path) = self.names.path_of(victim) {
+            self.damaged.push((path, range_of(block)));
+        }
     }
 
     /// Makes durable what is in the device's cache up to `upto`.

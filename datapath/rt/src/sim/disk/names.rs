@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::PathBuf;
 
 use super::content::{Content, Ino};
 use crate::fs::DirEntry;
@@ -106,6 +107,22 @@ impl Names {
     pub(super) fn resolve(&self, path: &[String]) -> io::Result<Ino> {
         path.iter()
             .try_fold(ROOT, |at, name| self.dir(at)?.entries.get(name).copied().ok_or(errno(libc::ENOENT)))
+    }
+
+    /// A visible name of a file, below the root.
+    pub(super) fn path_of(&self, file: Ino) -> Option<PathBuf> {
+        let mut todo = vec![(ROOT, PathBuf::new())];
+        while let Some((at, path)) = todo.pop() {
+            for (name, &ino) in &self.dir(at).ok()?.entries {
+                if ino == file {
+                    return Some(path.join(name));
+                }
+                if self.dir(ino).is_ok() {
+                    todo.push((ino, path.join(name)));
+                }
+            }
+        }
+        None
     }
 
     /// The directory a path lies in, its last part, and what has that name.
