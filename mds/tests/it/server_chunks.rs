@@ -123,9 +123,9 @@ fn a_chunk_server_that_stays_away_is_replaced() {
         let open = client.open("/f", OpenMode::Write).await.expect("open");
         let began = rt::time::now();
         let indices: Vec<u64> = (0..8).collect();
-        let map = client.allocate(&open, &indices, soon()).await.expect("allocated");
+        let map = client.allocate(&open, &indices, within(30_000)).await.expect("allocated");
         assert!(members(&map).iter().all(|members| *members == BTreeSet::from([1025, 1026, 1028])));
-        assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
         world.stop().await;
     });
 }
@@ -140,9 +140,9 @@ fn an_allocation_waits_within_its_deadline() {
         let id = file(&client.connection, "/f", 1).await;
         let open = client.open("/f", OpenMode::Write).await.expect("open");
         let began = rt::time::now();
-        assert_eq!(refused(client.allocate(&open, &[0], within(600)).await).0, Status::Retry);
+        assert_eq!(refused(client.allocate(&open, &[0], within(2_000)).await).0, Status::Retry);
         assert!(
-            began.elapsed() < Duration::from_millis(600),
+            began.elapsed() < Duration::from_millis(2_000),
             "the answer came in time: {:?}",
             began.elapsed()
         );
@@ -210,7 +210,7 @@ fn work_that_a_restart_interrupted_goes_on() {
         let open = client.open("/f", OpenMode::Write).await.expect("open");
         client.allocate(&open, &[1], soon()).await.expect("allocated");
         servers[0].stalled.set(true);
-        assert_eq!(refused(client.allocate(&open, &[0], within(300)).await).0, Status::Retry);
+        assert_eq!(refused(client.allocate(&open, &[0], within(2_000)).await).0, Status::Retry);
         world.stop().await;
         for cs in &servers {
             cs.fall_silent();

@@ -99,7 +99,7 @@ fn events_are_followed_as_they_come() {
 #[test]
 fn the_state_of_the_cluster_is_shown() {
     test(async {
-        let world = World::start(60_000, 500).await;
+        let world = World::start(60_000, 1_500).await;
         let tool = world.tool().await;
         let stat = tool.ask(&ClusterStat {}, soon()).await.expect("the state");
         assert_eq!((stat.name.as_str(), stat.health()), ("stor1", ClusterHealth::Unknown));

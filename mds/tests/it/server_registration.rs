@@ -124,13 +124,13 @@ fn c10_a_wrong_nonce_makes_stale_but_not_while_the_original_serves() {
 #[test]
 fn c2_a_registration_that_is_not_renewed_lapses_for_good() {
     test(async {
-        let world = World::start(60_000, 400).await;
+        let world = World::start(60_000, 1_500).await;
         let tool = world.tool().await;
         let cs = FakeCs::new(&world, 1);
         cs.join().await;
         until_shown(&tool, ServiceStatus::Active).await;
         // Several terms long it renews.
-        rt::time::sleep(std::time::Duration::from_millis(1000)).await;
+        rt::time::sleep(std::time::Duration::from_millis(4_000)).await;
         assert_eq!(listed(&tool).await[0].status(), ServiceStatus::Active);
         cs.fall_silent();
         until_shown(&tool, ServiceStatus::Inactive).await;
@@ -166,7 +166,7 @@ fn a_new_master_begins_full_terms() {
 #[test]
 fn c2_a_lapsed_chunk_server_gets_the_fences_it_missed_before_it_serves() {
     test(async {
-        let world = World::start(60_000, 500).await;
+        let world = World::start(60_000, 3_000).await;
         let servers = world.chunk_servers(3).await;
         let client = world.client(1).await;
         let id = file(&client.connection, "/f", 4).await;

@@ -21,7 +21,7 @@ use crate::world::{
 /// A server with a well-behaved client, and a short patience.
 async fn server() -> (ClusterAuthority, Server, Connection) {
     let options = Options {
-        handshake_timeout: Duration::from_millis(150),
+        handshake_timeout: Duration::from_secs(1),
         limits: Limits { requests: 8, bytes: 1 << 20 },
         ..Options::default()
     };
@@ -75,7 +75,7 @@ fn who_stops_in_the_middle_of_the_handshake_is_dropped_in_time() {
             });
             assert!(closed.await);
             let took = start.elapsed();
-            assert!(took >= Duration::from_millis(140) && took < Duration::from_secs(3), "{took:?}");
+            assert!(took >= Duration::from_millis(990) && took < Duration::from_secs(8), "{took:?}");
         }
         works(&good).await;
     });

@@ -251,7 +251,7 @@ fn no_master_for_a_while_is_waited_for() {
         let authority = authority();
         let servers = Rc::new(Servers::start(&authority, 3));
         let master = Master::new(&endpoint(&authority, Role::Client), servers.addresses(), Keep::default());
-        let nobody = master.call(Call::new(Op::List, vec![], within(80))).await.unwrap();
+        let nobody = master.call(Call::new(Op::List, vec![], within(1_000))).await.unwrap();
         assert_eq!(nobody.status, Status::NotMaster, "the last answer says why");
         let theirs = Rc::clone(&servers);
         rt::spawn(async move {

@@ -126,10 +126,10 @@ impl Scribbler {
         assert_eq!(answer.expect("the export answers").error, 0, "{request:?} at {offset}");
     }
 
-    /// Writes at its pace for a while.
-    fn go_on(&mut self, time: Duration) {
-        let clock = Stopwatch::start();
-        while clock.elapsed() < time {
+    /// Writes at its pace for a while, and for as long as it takes to write so often.
+    fn go_on(&mut self, time: Duration, least: u64) {
+        let (clock, begun) = (Stopwatch::start(), self.writes);
+        while clock.elapsed() < time || self.writes - begun < least {
             self.write();
             let_pass(WRITE_PAUSE);
         }
@@ -145,10 +145,10 @@ fn catch_up(scene: &Scene, cluster: &mut Cluster) {
     for _ in 0..5000 {
         scribbler.write();
     }
-    scribbler.go_on(OUTAGE / 5);
+    scribbler.go_on(OUTAGE / 5, 0);
     cluster.servers[0].kill().works("kill -9 of a chunk server");
     scribbler.regions.clear();
-    scribbler.go_on(OUTAGE);
+    scribbler.go_on(OUTAGE, 10 * FLUSHED_AFTER);
     let written = scribbler.regions.len() as u64 * REGION;
     let returned = events(cluster, "mds.replicas_returned").len();
     cluster.start_all().works("the chunk server comes back");

@@ -200,17 +200,21 @@ pub(crate) fn full_cluster(scene: &Scene) {
 
     let refused = (0..DISK_BYTES / FILE).find(|number| !write_file(fails.point(), seed, *number));
     let files = refused.expect("the disks take more than they have");
-    let percent = used_percent(&cluster);
-    scene.say(format!("full after {files} files; disks at {percent:.1?} %"));
     // A file may have gone in halfway, and what a disk tells is as old as its last heartbeat.
-    for percent in &percent {
-        assert!((85.0..98.0).contains(percent), "new chunks come to 95 % of a disk: {percent} %");
-    }
-    let stat: serde_json::Value =
-        serde_json::from_str(&cluster.vstorage(&["stat", "--json"]).works("stat")).expect("an object");
-    let space = &stat["space"];
-    let allocatable = space["allocatable_bytes"].as_u64().expect("a count");
-    assert!(allocatable <= 4 * FILE, "`stat` tells that there is nothing left to allocate: {space}");
+    let is_full = |percent: &Vec<f64>| percent.iter().all(|percent| (85.0..98.0).contains(percent));
+    let percent = poll_until(PATIENCE, || Some(used_percent(&cluster)).filter(is_full));
+    let now = used_percent(&cluster);
+    scene.say(format!("full after {files} files; disks at {now:.1?} %"));
+    assert!(percent.is_some(), "new chunks come to 95 % of a disk: {now:.1?} %");
+    let space = || -> serde_json::Value {
+        let text = cluster.vstorage(&["stat", "--json"]).works("stat");
+        serde_json::from_str::<serde_json::Value>(&text).expect("an object")["space"].take()
+    };
+    let is_over =
+        |space: &serde_json::Value| space["allocatable_bytes"].as_u64().expect("a count") <= 4 * FILE;
+    let told = poll_until(PATIENCE, || Some(space()).filter(is_over));
+    let space = space();
+    assert!(told.is_some(), "`stat` tells that there is nothing left to allocate: {space}");
     assert!(space["free_bytes"].as_u64().expect("a count") > 0, "{space}");
 
     // What is there can be read, written over and synced; a hole can be made.
