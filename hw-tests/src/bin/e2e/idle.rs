@@ -18,8 +18,6 @@ const WINDOW: Duration = Duration::from_secs(5);
 const CPU_PERCENT_MAX: f64 = 1.0;
 /// Resident memory, in KiB. The default caches are small enough to be within.
 const RESIDENT_KIB_MAX: u64 = 64 << 10;
-/// Windows of which one has to show nothing over the limits.
-const WINDOWS: usize = 3;
 
 /// Each daemon uses less than 1 % of a core and 64 MiB after some work, with a client connected.
 pub(crate) fn idle(scene: &Scene) {
@@ -39,20 +37,12 @@ pub(crate) fn idle(scene: &Scene) {
     {}
     scene.say(format!("quiet {:.1} s after the load", clock.elapsed().as_secs_f64()));
     let mut over = Vec::new();
-    // A checkpoint may fall into one window.
-    for _ in 0..WINDOWS {
-        over.clear();
-        for ((name, pid), percent) in pids.iter().zip(use_over(&pids, WINDOW)) {
-            let resident = resident_kib(*pid);
-            let line =
-                format!("{name}: {percent:.2} % of a core, {:.1} MiB resident", resident as f64 / 1024.0);
-            scene.say(&line);
-            if percent >= CPU_PERCENT_MAX || resident >= RESIDENT_KIB_MAX {
-                over.push(line);
-            }
-        }
-        if over.is_empty() {
-            break;
+    for ((name, pid), percent) in pids.iter().zip(use_over(&pids, WINDOW)) {
+        let resident = resident_kib(*pid);
+        let line = format!("{name}: {percent:.2} % of a core, {:.1} MiB resident", resident as f64 / 1024.0);
+        scene.say(&line);
+        if percent >= CPU_PERCENT_MAX || resident >= RESIDENT_KIB_MAX {
+            over.push(line);
         }
     }
     drop(client);
