@@ -457,7 +457,8 @@ impl State {
     /// Whether nobody else than these can have what a joiner lacks: all other members are gone for good, or cannot return. Other joiners
     /// may have held the chunk before, and keep what they have of it: they are waited for until it is known that they cannot be
     /// filled, either. Of several such one comes after the other, and who was only made comes last. Whoever is not waited for here,
-    /// and may have more, is kept ([`ChunkEntry::lacks_blocks`]).
+    /// and may have more, is kept ([`ChunkEntry::lacks_blocks`]). That a server is to be emptied is no reason to do without what it has while
+    /// it is only silent.
     pub fn are_last_sources(
         &self,
         cs: CsId,
@@ -472,10 +473,13 @@ impl State {
         let turn = |cs: CsId| (self.changes.is_fresh(cs, order.chunk), cs);
         let is_stuck = |cs: CsId| is_given_up(cs) || !self.has_room_to_return(file, cs);
         entry.members().iter().all(|member| match member.state {
-            MemberState::InSync => sources.contains(&member.cs) || self.is_given_up(entry, member.cs),
+            MemberState::InSync => {
+                let is_gone = self.is_given_up(entry, member.cs) && !self.is_only_silent(member.cs);
+                sources.contains(&member.cs) || is_gone
+            }
             // Who shows damage may return all the same; who is to be emptied only when it is known that it is needed.
             MemberState::Absent => match self.footing(member.cs) {
-                Footing::Gone => true,
+                Footing::Gone => !(self.is_only_silent(member.cs) && self.is_kept(entry, &member)),
                 Footing::Firm | Footing::Leaving if is_stuck(member.cs) => true,
                 Footing::Leaving if !self.stays(member.cs) && !self.is_kept(entry, &member) => true,
                 _ => self.changes.is_fresh(member.cs, order.chunk),

@@ -52,6 +52,14 @@ impl State {
         self.footing(cs) == Footing::Away
     }
 
+    /// Whether a chunk server that is to be emptied is silent, but not for so long that it counts as offline: nothing more comes to it, but
+    /// what it has may be back any moment.
+    pub(super) fn is_only_silent(&self, cs: CsId) -> bool {
+        let is_silent =
+            |server: &ChunkServer| server.leave == Leave::Leave && server.state == CsState::Inactive;
+        self.servers.get(cs).is_some_and(is_silent)
+    }
+
     /// Whether a chunk server is not waited for any more.
     pub(super) fn is_gone(&self, cs: CsId) -> bool {
         self.footing(cs) == Footing::Gone

@@ -352,3 +352,44 @@ fn c8_who_may_have_held_a_block_is_waited_for_before_it_is_given_up() {
         );
     }
 }
+
+#[test]
+fn c8_a_member_that_is_to_be_emptied_and_only_silent_is_waited_for_before_a_block_is_given_up() {
+    let (mut world, a) = World::with_servers(3);
+    let file = world.written_file(a, "/f", 1, 2);
+    let leaves = world.holder(file, 0, 0);
+    let id = world.cs(leaves).id;
+    let release =
+        |how: Leave| CommandOp::ReleaseCs(ReleaseCs { cs: id.0, how: how.into(), origin: String::new() });
+    world.ok(release(Leave::Leave));
+    assert_eq!((world.take_steps(), world.make_all()), ((1, 0), 1));
+    let is_last = |world: &mut World| {
+        for n in 1..=3 {
+            if world.cs(n).serves() {
+                world.install(n);
+            }
+        }
+        let chunk = world.chunk(file, 0);
+        let made =
+            chunk.members.iter().find(|member| member.state == MemberState::Joining).expect("it joins");
+        let order = world.state.joiner(made.cs, chunk.chunk).expect("it joins");
+        let sources = world.state.copy_sources(made.cs, &order);
+        (sources.len(), world.state.are_last_sources(made.cs, &order, &sources, |_| false, |_| false))
+    };
+    assert_eq!(is_last(&mut world), (2, true), "both may be asked");
+    world.lapse(leaves);
+    assert_eq!(
+        is_last(&mut world),
+        (1, false),
+        "it may be back any moment, and have what the other one lacks"
+    );
+    let session = world.cs_name(leaves).1;
+    let offline = CsStateChanged { cs: id.0, session, state: CsState::Offline.into() };
+    world.ok(CommandOp::CsStateChanged(offline));
+    assert_eq!(is_last(&mut world), (1, true), "it is away for long");
+    world.returns(leaves);
+    world.lapse(leaves);
+    assert_eq!(is_last(&mut world), (1, false));
+    world.ok(release(Leave::Lost));
+    assert_eq!(is_last(&mut world), (1, true), "given up by force");
+}
