@@ -51,9 +51,9 @@ pub(crate) fn bad_files(scene: &Scene) {
     ports(&mut table);
     read_only(&mut table);
     clocks(&mut table);
-    two_exports(&mut table);
-    // Neither needs the metadata server or the first chunk server stopped, whose locks are waited for meanwhile.
+    // None of these needs the metadata server or the first chunk server stopped, whose locks are waited for meanwhile.
     let second = SecondDaemons::start(&table);
+    two_exports(&mut table);
     truncated_chunk(&mut table);
     rolled_back(&mut table);
     second.judge(&mut table);

@@ -60,7 +60,7 @@ pub(crate) fn deletion(scene: &Scene) {
     make(&mut cluster, "/slow");
     let on_lost = files(&cluster, 0..1);
     assert!(on_lost > 0, "it has a share");
-    cluster.vstorage(&["set-config", "mds.wd.quarantine_tout=5"]).works("set-config");
+    cluster.vstorage(&["set-config", "mds.wd.quarantine_tout=3"]).works("set-config");
     cluster.servers[0].kill().works("kill -9 of a chunk server");
     wait_status(&cluster, &id_of(0), "inactive");
     cluster.vstorage(&["rm", "/slow"]).works("rm");
