@@ -146,7 +146,7 @@ pub(crate) fn rebuild(scene: &Scene) {
         scene.cluster_of(Options { servers, ..Options::plain(&scene.dir, &scene.settings.binaries) });
     let settings = [
         "mds.cs.term=4",
-        "mds.wd.offline_tout=5",
+        "mds.wd.offline_tout=10",
         "mds.wd.quarantine_tout=2",
         "mds.wd.max_offline_cs_hosts=0",
     ];

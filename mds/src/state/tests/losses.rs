@@ -153,6 +153,9 @@ fn c8_nobody_waits_for_who_is_to_be_emptied_and_may_not_return() {
     world.goes_offline(other);
     assert_eq!((world.take_steps(), world.make_all()), ((1, 0), 1));
     assert!(!is_last(&mut world));
+    world.lapse(leaves);
+    assert!(!is_last(&mut world), "also while it is silent");
+    world.returns(leaves);
     assert_eq!(world.join(leaves), 1);
     assert_eq!((world.fill_all(), world.fill_all()), (1, 1), "one version after the other");
     world.returns(other);
